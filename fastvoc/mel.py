@@ -1,0 +1,340 @@
+"""Log-mel front ends: one `MelConfig` per model family, one `MelSpectrogram` that computes any of them, offline or streaming.
+
+On CPU the frames are computed in tiles of a fixed shape that are anchored to the item's first frame, so a frame's bits
+depend neither on the batch it came in nor on how a stream was cut into chunks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+
+_TILE = 32
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "scale": ("slaney", "htk"),
+    "norm": ("slaney", None),
+    "log": ("ln", "log10"),
+    "pad": ("reflect_hop", "center"),
+    "power": (1.0, 2.0),
+}
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """Parameters of a log-mel front end.
+
+    sample_rate is in Hz, n_fft, win_length and hop_length are in samples, f_min and f_max in Hz (f_max None = Nyquist).
+    scale and norm choose the filter bank: Slaney's or the HTK scale, with Slaney's area normalisation or peaks of 1.
+    log and floor: the logarithm of max(mel, floor). magnitude_eps is added under the root of re^2 + im^2.
+    pad: "reflect_hop" reflects (n_fft - hop_length) // 2 samples at both ends (length // hop_length frames), "center"
+    n_fft // 2 samples (1 + length // hop_length frames). power is the exponent of the magnitude, 1 or 2.
+
+    Raises ArgumentError that names the first illegal field.
+    """
+
+    sample_rate: int
+    n_fft: int
+    win_length: int
+    hop_length: int
+    n_mels: int
+    f_min: float = 0.0
+    f_max: float | None = None
+    scale: str = "slaney"
+    norm: str | None = "slaney"
+    log: str = "ln"
+    floor: float = 1e-5
+    magnitude_eps: float = 1e-9
+    pad: str = "reflect_hop"
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ArgumentError(f"{name}: expected a positive integer, got {value!r}")
+        for name in ("win_length", "hop_length"):
+            if getattr(self, name) > self.n_fft:
+                raise ArgumentError(f"{name}: expected at most n_fft = {self.n_fft}, got {getattr(self, name)}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ArgumentError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
+        nyquist = self.sample_rate / 2
+        if not 0 <= self.f_min < nyquist:
+            raise ArgumentError(f"f_min: expected 0 <= f_min < {nyquist:g} Hz, got {self.f_min!r}")
+        if self.f_max is not None and not self.f_min < self.f_max <= nyquist:
+            raise ArgumentError(f"f_max: expected {self.f_min:g} < f_max <= {nyquist:g} Hz or None, got {self.f_max!r}")
+        if not (math.isfinite(self.floor) and self.floor > 0):
+            raise ArgumentError(f"floor: expected a positive number, got {self.floor!r}")
+        if not (math.isfinite(self.magnitude_eps) and self.magnitude_eps >= 0):
+            raise ArgumentError(f"magnitude_eps: expected zero or a positive number, got {self.magnitude_eps!r}")
+
+    @property
+    def padding(self) -> int:
+        """Reflected samples at each end."""
+        return self.n_fft // 2 if self.pad == "center" else (self.n_fft - self.hop_length) // 2
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest signal that has a frame: reflection needs more samples than it pads."""
+        return max(self.padding + 1, self.n_fft - 2 * self.padding)
+
+    @property
+    def log_floor(self) -> float:
+        """The value of digital silence: the right one to pad a log-mel with."""
+        return math.log(self.floor) if self.log == "ln" else math.log10(self.floor)
+
+    def frames(self, samples: int) -> int:
+        """Number of frames of a signal of `samples` samples."""
+        return (samples + 2 * self.padding - self.n_fft) // self.hop_length + 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MelConfig:
+        """Inverse of `to_dict`. Raises ArgumentError for unknown, missing or illegal fields."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ArgumentError(f"mel config: unknown field {unknown[0]!r}")
+        missing = [n for n in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels") if n not in values]
+        if missing:
+            raise ArgumentError(f"mel config: field {missing[0]!r} is missing")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ArgumentError(f"mel config: {error}") from None
+
+
+# github.com/jik876/hifi-gan; its training loss uses the same front end with f_max=None.
+HIFIGAN_22K = MelConfig(22050, 1024, 1024, 256, 80, f_max=8000.0)
+# github.com/NVIDIA/BigVGAN, 24 kHz 100 bands.
+BIGVGAN_24K_100 = MelConfig(24000, 1024, 1024, 256, 100)
+# github.com/FunAudioLLM/CosyVoice; version 1 uses HIFIGAN_22K. S3Gen of github.com/resemble-ai/chatterbox equals version 2.
+COSYVOICE2_24K = MelConfig(24000, 1920, 1920, 480, 80, f_max=8000.0)
+COSYVOICE3_24K = MelConfig(24000, 1920, 1920, 480, 80)
+# github.com/gemelo-ai/vocos.
+VOCOS_24K = MelConfig(
+    24000, 1024, 1024, 256, 100, scale="htk", norm=None, floor=1e-7, magnitude_eps=0.0, pad="center"
+)
+VOCOS_24K_SAME = MelConfig(24000, 1024, 1024, 256, 100, scale="htk", norm=None, floor=1e-7, magnitude_eps=0.0)
+# TacotronSTFT: Tacotron 2 and FastSpeech 2; also the HiFi-GAN recipes of github.com/speechbrain/speechbrain.
+TACOTRON2_22K = MelConfig(22050, 1024, 1024, 256, 80, f_max=8000.0, magnitude_eps=0.0, pad="center")
+# transformers.SpeechT5FeatureExtractor.
+SPEECHT5_16K = MelConfig(
+    16000, 1024, 1024, 256, 80, 80.0, 7600.0, log="log10", floor=1e-10, magnitude_eps=0.0, pad="center"
+)
+# github.com/kan-bayashi/ParallelWaveGAN, LJSpeech recipes (before its mean and variance normalisation).
+PWG_22K = MelConfig(
+    22050, 1024, 1024, 256, 80, 80.0, 7600.0, log="log10", floor=1e-10, magnitude_eps=0.0, pad="center"
+)
+
+PRESETS: dict[str, MelConfig] = {
+    "hifigan_22k": HIFIGAN_22K,
+    "bigvgan_24k_100": BIGVGAN_24K_100,
+    "cosyvoice2_24k": COSYVOICE2_24K,
+    "cosyvoice3_24k": COSYVOICE3_24K,
+    "vocos_24k": VOCOS_24K,
+    "vocos_24k_same": VOCOS_24K_SAME,
+    "tacotron2_22k": TACOTRON2_22K,
+    "speecht5_16k": SPEECHT5_16K,
+    "pwg_22k": PWG_22K,
+}
+
+
+def mel_filterbank(config: MelConfig, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Triangular mel filters [n_mels, n_fft // 2 + 1], computed in fp64 and rounded once to `dtype`.
+
+    Slaney's scale and area normalisation are those of his Auditory Toolbox (librosa's default); HTK's is
+    2595 log10(1 + f / 700), torchaudio's default.
+    """
+    f_max = config.sample_rate / 2 if config.f_max is None else config.f_max
+    low, high = _hz_to_mel(config.f_min, config.scale), _hz_to_mel(f_max, config.scale)
+    edges = _mel_to_hz(torch.linspace(low, high, config.n_mels + 2, dtype=torch.float64), config.scale)
+    bins = torch.arange(config.n_fft // 2 + 1, dtype=torch.float64) * (config.sample_rate / config.n_fft)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    filters = torch.minimum(rising, falling).clamp_(min=0)
+    if config.norm == "slaney":
+        filters *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
+    return filters.to(dtype)
+
+
+def _hz_to_mel(hz: float, scale: str) -> float:
+    if scale == "htk":
+        return 2595.0 * math.log10(1.0 + hz / 700.0)
+    return 15.0 + 27.0 * math.log(hz / 1000.0) / math.log(6.4) if hz >= 1000.0 else hz * 3.0 / 200.0
+
+
+def _mel_to_hz(mel: torch.Tensor, scale: str) -> torch.Tensor:
+    if scale == "htk":
+        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+    exponential = 1000.0 * torch.exp((mel - 15.0) * (math.log(6.4) / 27.0))
+    return torch.where(mel >= 15.0, exponential, mel * (200.0 / 3.0))
+
+
+@lru_cache(maxsize=64)
+def _constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Window [n_fft] and transposed filters [n_fft // 2 + 1, n_mels]; shared, so never inference tensors."""
+    with torch.inference_mode(False):
+        window = torch.hann_window(config.win_length, periodic=True, dtype=torch.float64)
+        left = (config.n_fft - config.win_length) // 2
+        window = F.pad(window, (left, config.n_fft - config.win_length - left))
+        filters = mel_filterbank(config, torch.float64).t().contiguous()
+        return window.to(device, dtype), filters.to(device, dtype)
+
+
+class MelSpectrogram:
+    """A front end: `MelSpectrogram(config)(wav)` gives the log-mel.
+
+    wav: [L] or [B, L], floating point, -1..1, any device; result [n_mels, frames] or [B, n_mels, frames], in float64 for
+    float64 and in float32 otherwise. Differentiable, unaffected by autocast.
+    Raises DtypeError for a wav that is no floating-point tensor, ShapeError for a wrong rank or a signal that is too
+    short to be reflected.
+    """
+
+    def __init__(self, config: MelConfig) -> None:
+        if not isinstance(config, MelConfig):
+            raise DtypeError(f"config: expected a MelConfig, got {type(config).__name__}")
+        self.config = config
+
+    def __repr__(self) -> str:
+        return f"MelSpectrogram({self.config})"
+
+    def __call__(self, wav: torch.Tensor) -> torch.Tensor:
+        wav = _checked(wav)
+        samples = wav.shape[-1]
+        _check_length(self.config, samples)
+        batch = wav if wav.dim() == 2 else wav[None]
+        padded = F.pad(batch, (self.config.padding, self.config.padding), mode="reflect")
+        mel = _log_mel(self.config, padded, self.config.frames(samples))
+        return mel if wav.dim() == 2 else mel[0]
+
+    def stream(self) -> MelStream:
+        """A new stream of this front end."""
+        return MelStream(self.config)
+
+
+class MelStream:
+    """One signal (or a batch of equally long ones) in chunks: the concatenated results equal the offline log-mel.
+
+    On CPU they are bit-identical to it, whatever the chunks.
+    """
+
+    def __init__(self, config: MelConfig) -> None:
+        self.config = config
+        self._signal: torch.Tensor | None = None  # padded signal from the first frame of the current tile on
+        self._tail: torch.Tensor | None = None  # last padding + 1 samples, for the reflection at the end
+        self._samples = 0
+        self._skip = 0  # frames of the current tile that are already out
+        self._closed = False
+
+    def push(self, samples: torch.Tensor) -> torch.Tensor:
+        """Add samples [n] or [B, n] (n >= 0); returns the frames that are now complete, [n_mels, f] or [B, n_mels, f].
+
+        Raises ShapeError or DtypeError as the offline call does, also when rank or batch change between calls.
+        """
+        if self._closed:
+            raise ArgumentError("stream: push after flush; start a new stream")
+        chunk = _checked(samples)
+        if self._tail is not None and (chunk.shape[:-1] != self._tail.shape[:-1] or chunk.dtype != self._tail.dtype):
+            raise ShapeError(
+                f"samples: expected shape {[*self._tail.shape[:-1], 'n']} of {self._tail.dtype} as in the first push, "
+                f"got {list(chunk.shape)} of {chunk.dtype}"
+            )
+        padding = self.config.padding
+        self._samples += chunk.shape[-1]
+        if self._signal is None:
+            # Until the left reflection is known, the tail holds every sample.
+            start = chunk if self._tail is None else torch.cat([self._tail, chunk], -1)
+            if self._samples > padding:
+                self._signal = torch.cat([start[..., 1 : padding + 1].flip(-1), start], -1)
+            self._tail = start[..., -(padding + 1) :].clone()
+        else:
+            assert self._tail is not None
+            self._signal = torch.cat([self._signal, chunk], -1)
+            self._tail = torch.cat([self._tail, chunk], -1)[..., -(padding + 1) :].clone()
+        return self._emit()
+
+    def flush(self) -> torch.Tensor:
+        """The last frames; afterwards the stream is closed.
+
+        Raises ShapeError when samples came, but too few to be reflected; no samples at all give no frames.
+        """
+        if self._closed:
+            raise ArgumentError("stream: flush after flush; start a new stream")
+        if self._samples:
+            _check_length(self.config, self._samples)
+        self._closed = True
+        if self._signal is None or self._tail is None:
+            return self._empty()
+        self._signal = torch.cat([self._signal, self._tail[..., :-1].flip(-1)], -1)
+        return self._emit()
+
+    def _empty(self) -> torch.Tensor:
+        like = torch.empty(0) if self._tail is None else self._tail
+        return like.new_empty([*like.shape[:-1], self.config.n_mels, 0])
+
+    def _emit(self) -> torch.Tensor:
+        hop, signal = self.config.hop_length, self._signal
+        ready = 0 if signal is None else (signal.shape[-1] - self.config.n_fft) // hop + 1
+        if signal is None or ready <= self._skip:
+            return self._empty()
+        batch = signal if signal.dim() == 2 else signal[None]
+        mel = _log_mel(self.config, batch, ready)[..., self._skip :]
+        done = ready // _TILE * _TILE
+        self._signal = signal[..., done * hop :].clone()
+        self._skip = ready - done
+        return mel if signal.dim() == 2 else mel[0]
+
+
+def _checked(wav: torch.Tensor) -> torch.Tensor:
+    if not isinstance(wav, torch.Tensor) or not wav.is_floating_point():
+        got = str(wav.dtype) if isinstance(wav, torch.Tensor) else type(wav).__name__
+        raise DtypeError(f"wav: expected a floating-point tensor in -1..1 (16-bit samples / 32768), got {got}")
+    if wav.dim() not in (1, 2) or 0 in wav.shape[:-1]:
+        raise ShapeError(f"wav: expected shape [L] or [B, L], got {list(wav.shape)}")
+    return wav if wav.dtype == torch.float64 else wav.float()
+
+
+def _check_length(config: MelConfig, samples: int) -> None:
+    if samples < config.min_samples:
+        raise ShapeError(
+            f"wav: expected at least {config.min_samples} samples (reflect padding of {config.padding}, "
+            f"n_fft {config.n_fft}), got {samples}"
+        )
+
+
+def _log_mel(config: MelConfig, padded: torch.Tensor, frames: int) -> torch.Tensor:
+    """Log-mel [B, n_mels, frames] of the first `frames` frames of a padded signal [B, P]."""
+    window, filters = _constants(config, padded.device, padded.dtype)
+    on_cpu = padded.device.type == "cpu"
+    tile = _TILE if on_cpu else frames
+    tiles = -(-frames // tile)
+    needed = (tiles * tile - 1) * config.hop_length + config.n_fft
+    padded = F.pad(padded, (0, max(0, needed - padded.shape[-1])))[:, :needed]
+    blocks = padded.unfold(-1, config.n_fft, config.hop_length).split(tile, dim=1)
+    with torch.autocast(padded.device.type, enabled=False):
+        if on_cpu:
+            rows = [_magnitude(config, item * window) @ filters for block in blocks for item in block]
+            mel = torch.stack(rows).view(tiles, len(padded), tile, -1).transpose(0, 1).flatten(1, 2)
+        else:
+            mel = _magnitude(config, blocks[0] * window) @ filters
+    mel = mel[:, :frames].transpose(1, 2).clamp(min=config.floor)
+    return (mel.log() if config.log == "ln" else mel.log10()).contiguous()
+
+
+def _magnitude(config: MelConfig, frames: torch.Tensor) -> torch.Tensor:
+    spectrum = torch.fft.rfft(frames)
+    if config.power == 1.0 and config.magnitude_eps == 0.0:
+        return spectrum.abs()  # its gradient at zero is zero, that of a root is infinite
+    squared = spectrum.real.square() + spectrum.imag.square() + config.magnitude_eps
+    return squared if config.power == 2.0 else squared.sqrt()
