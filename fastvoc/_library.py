@@ -1,0 +1,66 @@
+"""Loads the native libraries that a build left beside this file, once, when an op first asks for one."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from fastvoc import env
+
+ISAS = ("portable", "avx2", "avx512", "avx512_bf16")
+_HERE = Path(__file__).parent
+
+
+def define(schema: str) -> None:
+    """Declares a native op in the namespace `_fastvoc`; its kernels come from the libraries."""
+    _definitions().define(schema)
+
+
+@cache
+def _definitions() -> torch.library.Library:
+    return torch.library.Library("_fastvoc", "DEF")
+
+
+@cache
+def cpu_problem() -> str | None:
+    """None when the CPU library is loaded, otherwise why it is not. Loads it at the first call."""
+    path = _HERE / "_C_cpu.so"
+    if not path.exists():
+        return "the CPU library is not built (pure-Python install)"
+    wanted = env.ISA.get()
+    if wanted and wanted not in ISAS:
+        return f"FASTVOC_ISA={wanted!r} is unknown; expected one of {', '.join(ISAS)}"
+    problem = _load(path)
+    if problem is None and wanted:
+        torch.ops._fastvoc.limit_isa(ISAS.index(wanted))
+    return problem
+
+
+@cache
+def cuda_problem() -> str | None:
+    """None when the CUDA library is loaded, otherwise why it is not. Loads it at the first call."""
+    path = _HERE / "_C_cuda.so"
+    if not path.exists():
+        return "the CUDA library is not built"
+    if torch.version.cuda is None:
+        return "this torch is a CPU build"
+    return _load(path)
+
+
+def cpu_isa() -> str | None:
+    """The instruction set that the CPU kernels use now, or None without the library."""
+    return None if cpu_problem() else ISAS[torch.ops._fastvoc.cpu_isa()]
+
+
+def _load(path: Path) -> str | None:
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        return f"{path.name} cannot be loaded: {error}"
+    return None
+
+
+for _schema in ("cpu_isa() -> int", "limit_isa(int isa) -> int"):
+    define(_schema)

@@ -1,0 +1,29 @@
+"""Every environment variable that fastvoc reads, in one place."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable: its name, what it does, and the value when it is unset."""
+
+    name: str
+    purpose: str
+    default: str = ""
+
+    def get(self) -> str:
+        """The current value, or the default when the variable is unset or empty."""
+        return os.environ.get(self.name) or self.default
+
+
+BACKEND = Variable("FASTVOC_BACKEND", "implementation to force, for all ops (`cpp`) or by op (`mrf=cpp,*=torch`)")
+ISA = Variable("FASTVOC_ISA", "highest CPU instruction set to use: portable, avx2, avx512 or avx512_bf16")
+DEBUG = Variable("FASTVOC_DEBUG", "1 shows the traceback of an error on the command line")
+BUILD = Variable("FASTVOC_BUILD", "what a source install builds: auto, python, cpu or cuda", "auto")
+GOLDEN = Variable("FASTVOC_GOLDEN", "folder of the golden test data", "../shared/golden")
+REQUIRE = Variable("FASTVOC_REQUIRE", "capabilities whose absence fails a test instead of skipping it: golden,native")
+
+VARIABLES = (BACKEND, ISA, DEBUG, BUILD, GOLDEN, REQUIRE)

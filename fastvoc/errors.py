@@ -1,0 +1,39 @@
+"""The exceptions and warnings that fastvoc raises: every one derives from `FastvocError` and from the closest built-in."""
+
+from __future__ import annotations
+
+
+class FastvocError(Exception):
+    """Base of every error raised by fastvoc."""
+
+
+class ShapeError(FastvocError, ValueError):
+    """A tensor has the wrong rank, channel count or length."""
+
+
+class DtypeError(FastvocError, TypeError):
+    """A tensor or argument has the wrong type."""
+
+
+class DeviceError(FastvocError, ValueError):
+    """A tensor lives on another device than the model."""
+
+
+class ArgumentError(FastvocError, ValueError):
+    """An argument's value is outside its allowed set or range, or holds NaN or infinity."""
+
+
+class LoadError(FastvocError):
+    """A checkpoint or configuration is not what it claims to be."""
+
+
+class DecodeError(FastvocError):
+    """An audio file or bit stream cannot be decoded."""
+
+
+class BackendError(FastvocError, RuntimeError):
+    """A forced backend cannot run the operation, or a native library failed to load."""
+
+
+class MelWarning(UserWarning):
+    """A mel spectrogram looks as if another front end had made it."""

@@ -1,0 +1,1 @@
+"""The models: a configuration dataclass and a module each."""

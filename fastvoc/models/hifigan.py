@@ -1,0 +1,222 @@
+"""HiFi-GAN generator (Kong et al. 2020, arXiv 2010.05646; github.com/jik876/hifi-gan)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.mel import HIFIGAN_22K, MelConfig
+from fastvoc.nn.conv import Conv1d
+from fastvoc.nn.mrf import MrfStage, ResidualBlock
+from fastvoc.nn.upsample import Upsample
+from fastvoc.ops.activation import TANH, leaky_relu
+
+_TUPLES = ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", "upsample_paddings", "upsample_output_paddings")
+
+
+@dataclass(frozen=True)
+class HifiGanConfig:
+    """The generator's shape, in the names of the published `config.json` where it has them.
+
+    `upsample_paddings` and `upsample_output_paddings` are those of the transposed convolutions, floor((k - u) / 2) and
+    0 when None. `mel` is the front end that the checkpoint was trained with, None when it is not known.
+    """
+
+    sample_rate: int = 22050
+    num_mels: int = 80
+    upsample_rates: tuple[int, ...] = (8, 8, 2, 2)
+    upsample_kernel_sizes: tuple[int, ...] = (16, 16, 4, 4)
+    upsample_initial_channel: int = 512
+    resblock: str = "1"
+    resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
+    resblock_dilation_sizes: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+    upsample_paddings: tuple[int, ...] | None = None
+    upsample_output_paddings: tuple[int, ...] | None = None
+    leaky_relu_slope: float = 0.1
+    final_leaky_relu_slope: float = 0.01
+    pre_kernel_size: int = 7
+    post_kernel_size: int = 7
+    post_bias: bool = True
+    pad_mode: str = "zeros"
+    normalize_before: bool = False
+    mel: MelConfig | None = None
+
+    def __post_init__(self) -> None:
+        for name in _TUPLES:
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, tuple(value))
+        object.__setattr__(self, "resblock_dilation_sizes", tuple(tuple(d) for d in self.resblock_dilation_sizes))
+        _validate(self)
+
+    @property
+    def hop(self) -> int:
+        """Samples per mel frame."""
+        return prod(self.upsample_rates)
+
+    def channels(self, stage: int) -> int:
+        """Channels after upsampling stage `stage` (-1: before the first)."""
+        return self.upsample_initial_channel >> (stage + 1)
+
+    def padding(self, stage: int) -> tuple[int, int]:
+        """(padding, output_padding) of the transposed convolution of a stage."""
+        k, u = self.upsample_kernel_sizes[stage], self.upsample_rates[stage]
+        padding = (k - u) // 2 if self.upsample_paddings is None else self.upsample_paddings[stage]
+        extra = 0 if self.upsample_output_paddings is None else self.upsample_output_paddings[stage]
+        return padding, extra
+
+    def samples(self, frames: int) -> int:
+        """Length of the waveform made from a number of mel frames."""
+        for i, (k, u) in enumerate(zip(self.upsample_kernel_sizes, self.upsample_rates, strict=True)):
+            padding, extra = self.padding(i)
+            frames = (frames - 1) * u - 2 * padding + k + extra
+        return frames
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        values = asdict(self)
+        values["mel"] = None if self.mel is None else self.mel.to_dict()
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> HifiGanConfig:
+        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ArgumentError(f"HifiGanConfig: unknown field {unknown[0]!r}")
+        mel = values.get("mel")
+        return cls(**{**values, "mel": None if mel is None else MelConfig.from_dict(mel)})
+
+
+def _validate(c: HifiGanConfig) -> None:
+    def require(ok: bool, field: str, expected: str) -> None:
+        if not ok:
+            raise ArgumentError(f"HifiGanConfig.{field}: got {getattr(c, field)!r}, expected {expected}")
+
+    def positive(values: tuple[int, ...]) -> bool:
+        return bool(values) and all(isinstance(v, int) and v > 0 for v in values)
+
+    stages = len(c.upsample_rates)
+    for name in ("sample_rate", "num_mels", "upsample_initial_channel", "pre_kernel_size", "post_kernel_size"):
+        require(positive((getattr(c, name),)), name, "a positive integer")
+    for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes"):
+        require(positive(getattr(c, name)), name, "positive integers")
+    require(len(c.upsample_kernel_sizes) == stages, "upsample_kernel_sizes", f"{stages} values, one per rate")
+    require(
+        c.upsample_initial_channel >> stages > 0,
+        "upsample_initial_channel",
+        f"at least {1 << stages}, since each of {stages} stages halves it",
+    )
+    require(c.resblock in ("1", "2"), "resblock", '"1" or "2"')
+    require(c.pad_mode in ("zeros", "reflect"), "pad_mode", '"zeros" or "reflect"')
+    require(c.pre_kernel_size % 2 == 1, "pre_kernel_size", "an odd number")
+    require(c.post_kernel_size % 2 == 1, "post_kernel_size", "an odd number")
+    kernels, dilations = c.resblock_kernel_sizes, c.resblock_dilation_sizes
+    require(
+        len(dilations) == len(kernels) and all(positive(d) for d in dilations),
+        "resblock_dilation_sizes",
+        f"{len(kernels)} lists of positive integers, one per kernel",
+    )
+    keeps_length = all((k - 1) * d % 2 == 0 for k, row in zip(kernels, dilations, strict=True) for d in row)
+    keeps_length = keeps_length and (c.resblock == "2" or all(k % 2 == 1 for k in kernels))
+    require(keeps_length, "resblock_kernel_sizes", "kernels whose padding keeps the length (odd ones)")
+    for name in ("upsample_paddings", "upsample_output_paddings"):
+        values = getattr(c, name)
+        require(values is None or len(values) == stages, name, f"{stages} values, one per rate, or None")
+    for i, (k, u) in enumerate(zip(c.upsample_kernel_sizes, c.upsample_rates, strict=True)):
+        padding, extra = c.padding(i)
+        require(k >= u and 0 <= 2 * padding < k + u and 0 <= extra < u, "upsample_kernel_sizes", "kernel >= rate at every stage")
+    require(c.mel is None or c.mel.n_mels == c.num_mels, "num_mels", f"the mel front end's {c.mel and c.mel.n_mels}")
+
+
+HIFIGAN_V1 = HifiGanConfig(mel=HIFIGAN_22K)
+HIFIGAN_V2 = replace(HIFIGAN_V1, upsample_initial_channel=128)
+HIFIGAN_V3 = replace(
+    HIFIGAN_V1,
+    upsample_rates=(8, 8, 4),
+    upsample_kernel_sizes=(16, 16, 8),
+    upsample_initial_channel=256,
+    resblock="2",
+    resblock_kernel_sizes=(3, 5, 7),
+    resblock_dilation_sizes=((1, 2), (2, 6), (3, 12)),
+)
+
+
+class HifiGan(nn.Module):
+    """The generator: log-mel in, waveform out.
+
+    Parameters carry the upstream names with weight norm folded: `conv_pre`, `ups.{i}`, `resblocks.{n}.convs1.{m}` and
+    `.convs2.{m}` (or `.convs.{m}` for residual block type 2), `conv_post`; buffers `mean` and `scale` [num_mels] when the
+    configuration normalises its input.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: HifiGanConfig) -> None:
+        super().__init__()
+        self.config = config
+        act = leaky_relu(config.leaky_relu_slope)
+        count = len(config.resblock_kernel_sizes)
+        self.conv_pre = Conv1d(config.num_mels, config.channels(-1), config.pre_kernel_size, pad_mode=config.pad_mode)
+        self.ups = nn.ModuleList()
+        self.resblocks = nn.ModuleList()
+        for i, (k, u) in enumerate(zip(config.upsample_kernel_sizes, config.upsample_rates, strict=True)):
+            padding, extra = config.padding(i)
+            self.ups.append(Upsample(config.channels(i - 1), config.channels(i), k, u, padding, extra, pre=act))
+            for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
+                self.resblocks.append(ResidualBlock(config.channels(i), kernel, dilations, pairs=config.resblock == "1"))
+        blocks = list(self.resblocks)
+        self._stages = [
+            MrfStage(blocks[i * count : (i + 1) * count], act, config.pad_mode) for i in range(len(self.ups))
+        ]
+        self.conv_post = Conv1d(
+            config.channels(len(self.ups) - 1),
+            1,
+            config.post_kernel_size,
+            bias=config.post_bias,
+            pad_mode=config.pad_mode,
+            pre=leaky_relu(config.final_leaky_relu_slope),
+            post=TANH,
+        )
+        if config.normalize_before:
+            self.register_buffer("mean", torch.zeros(config.num_mels))
+            self.register_buffer("scale", torch.ones(config.num_mels))
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """Log-mel to waveform.
+
+        Args:
+            mel: [B, num_mels, T] log-mel of the checkpoint's own front end.
+            lengths: [B] int64 on the CPU, valid frames of each item; all T when None. The waveform is 0 beyond them.
+            backend: implementation to force for every op.
+
+        Returns:
+            [B, 1, S] samples in (-1, 1); S = T * hop for the published configurations.
+
+        Raises:
+            ShapeError, DtypeError: a wrong argument.
+            BackendError: the forced backend refuses.
+        """
+        if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.shape[2] == 0:
+            raise ShapeError(f"mel: expected [B, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
+        if self.config.normalize_before:
+            mel = (mel - self.mean[:, None]) / self.scale[:, None]
+        x = self.conv_pre(mel, lengths, backend=backend)
+        for up, stage in zip(self.ups, self._stages, strict=True):
+            x = up(x, lengths, backend=backend)
+            lengths = up.output_lengths(lengths)
+            x = stage(x, lengths, backend=backend)
+        return self.conv_post(x, lengths, backend=backend)
+
+    def prepare(self, dtype: torch.dtype | None = None, backend: str | None = None) -> None:
+        """Resolves an implementation for every layer and packs its weights, so that the first call is as fast as the rest."""
+        weight = self.conv_pre.weight
+        dtype = weight.dtype if dtype is None else dtype
+        for layer in (self.conv_pre, *self.ups, *self._stages, self.conv_post):
+            layer.prepare(weight.device, dtype, backend)

@@ -1,0 +1,1 @@
+"""Layers: parameters under their published names, and the ops that use them."""

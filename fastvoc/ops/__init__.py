@@ -1,0 +1,1 @@
+"""The operations: each module defines one op's meaning, its torch reference and its implementations."""

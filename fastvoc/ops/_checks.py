@@ -1,0 +1,54 @@
+"""Argument checks that every op shares; all raise before any kernel starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def check_activations(op: str, x: Tensor, channels: int, weight: Tensor) -> None:
+    """`x` must be a float [B, channels, T > 0] tensor of the weight's dtype and device."""
+    if not isinstance(x, Tensor):
+        raise DtypeError(f"{op}: x: expected a torch.Tensor, got {type(x).__name__}")
+    if x.dim() != 3 or x.shape[1] != channels or x.shape[0] == 0 or x.shape[2] == 0:
+        raise ShapeError(f"{op}: x: expected [B > 0, {channels}, T > 0], got {list(x.shape)}")
+    if x.dtype not in FLOATS or x.dtype != weight.dtype:
+        raise DtypeError(f"{op}: x: expected {weight.dtype} like the weights, got {x.dtype}")
+    if x.device != weight.device:
+        raise DeviceError(f"{op}: x: expected a tensor on {weight.device} like the weights, got {x.device}")
+
+
+def check_lengths(op: str, lengths: Tensor | None, batch: int, frames: int) -> None:
+    """`lengths` must be None or [B] int64 on the CPU with values in 1..T."""
+    if lengths is None:
+        return
+    if lengths.shape != (batch,):
+        raise ShapeError(f"{op}: lengths: expected [{batch}], got {list(lengths.shape)}")
+    if lengths.dtype != torch.int64:
+        raise DtypeError(f"{op}: lengths: expected torch.int64, got {lengths.dtype}")
+    if lengths.device.type != "cpu":
+        raise DeviceError(f"{op}: lengths: expected a tensor on the CPU, got {lengths.device}")
+    low, high = int(lengths.min()), int(lengths.max())
+    if low < 1 or high > frames:
+        raise ArgumentError(f"{op}: lengths: expected values in 1..{frames}, got {low}..{high}")
+
+
+def check_reflect(op: str, pad_mode: str, pads: Sequence[int], lengths: Tensor | None, frames: int) -> None:
+    """Reflect padding needs more samples than it pads."""
+    if pad_mode == "reflect":
+        shortest = frames if lengths is None else int(lengths.min())
+        if shortest <= max(pads):
+            raise ShapeError(f"{op}: x: reflect padding of {max(pads)} needs more than that many steps, got {shortest}")
+
+
+def by_item(x: Tensor, lengths: Tensor, steps: int, run: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Runs `run(x of the item, its index)` on each item's valid part alone and pads the results with zeros to `steps`."""
+    rows = [run(x[i : i + 1, :, :n], i) for i, n in enumerate(lengths.tolist())]
+    return torch.cat([F.pad(row, (0, steps - row.shape[-1])) for row in rows])

@@ -1,0 +1,158 @@
+"""conv1d: activation, padding, convolution, bias, residual and activation in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc import _library, packing
+from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_reflect
+from fastvoc.ops.activation import IDENTITY, Activation
+from fastvoc.registry import Impl, Spec, define, wants_grad
+
+OP = define("conv1d")
+
+
+@dataclass(frozen=True)
+class Conv1dParams:
+    """Weights and shape of a convolution.
+
+    weight [C_out, C_in, K], bias [C_out] or None, `padding` (left, right) in samples, `pad_mode` zeros or reflect,
+    `pre` on the input before padding, `post` on the output.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: int = 1
+    dilation: int = 1
+    padding: tuple[int, int] = (0, 0)
+    pad_mode: str = "zeros"
+    pre: Activation = IDENTITY
+    post: Activation = IDENTITY
+
+    def output_length(self, steps: int) -> int:
+        """Output steps made from a number of input steps."""
+        reach = self.dilation * (self.weight.shape[2] - 1) + 1
+        return (steps + sum(self.padding) - reach) // self.stride + 1
+
+
+def conv1d(
+    x: Tensor,
+    params: Conv1dParams,
+    residual: Tensor | None = None,
+    lengths: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """y = post(conv(pad(pre(x))) + bias + residual).
+
+    Args:
+        x: [B, C_in, T], dtype and device of the weights; any strides, time-major ones are the fast ones.
+        params: weights and shape.
+        residual: [B, C_out, T_out], added before `post`.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+        backend: implementation to force.
+
+    Returns:
+        [B, C_out, T_out] with T_out = `params.output_length(T)`.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+        BackendError: the forced backend refuses.
+    """
+    check_call(x, params, residual, lengths)
+    if wants_grad(x, params.weight, params.bias, residual):
+        return conv1d_ref(x, params, residual, lengths)
+    impl = OP.select(Spec(x.device.type, x.dtype, params), backend)
+    return impl.run(x, impl.pack(params), residual, lengths)
+
+
+def check_call(x: Tensor, params: Conv1dParams, residual: Tensor | None, lengths: Tensor | None) -> None:
+    """Raises the typed error of the first argument that does not fit."""
+    check_activations("conv1d", x, params.weight.shape[1], params.weight)
+    check_lengths("conv1d", lengths, x.shape[0], x.shape[2])
+    check_reflect("conv1d", params.pad_mode, params.padding, lengths, x.shape[2])
+    shortest = x.shape[2] if lengths is None else int(lengths.min())
+    if params.output_length(shortest) < 1:
+        raise ShapeError(f"conv1d: x: {shortest} steps are fewer than the kernel spans")
+    expected = (x.shape[0], params.weight.shape[0], params.output_length(x.shape[2]))
+    if residual is not None and residual.shape != expected:
+        raise ShapeError(f"conv1d: residual: expected {list(expected)}, got {list(residual.shape)}")
+    if params.pad_mode not in ("zeros", "reflect"):
+        raise ArgumentError(f"conv1d: pad_mode: expected zeros or reflect, got {params.pad_mode!r}")
+
+
+def conv1d_ref(x: Tensor, params: Conv1dParams, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    """The op's meaning in torch."""
+    if lengths is not None:
+
+        def one(item: Tensor, i: int) -> Tensor:
+            steps = params.output_length(item.shape[2])
+            return conv1d_ref(item, params, None if residual is None else residual[i : i + 1, :, :steps])
+
+        return by_item(x, lengths, params.output_length(x.shape[2]), one)
+    mode = "constant" if params.pad_mode == "zeros" else params.pad_mode
+    padded = F.pad(params.pre(x), params.padding, mode=mode)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        y = F.conv1d(padded, params.weight, params.bias, params.stride, 0, params.dilation)
+    return params.post(y if residual is None else y + residual)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    weight: Tensor
+    bias: Tensor
+    shape: list[int]
+    slopes: list[float]
+    tanh: bool
+
+
+def _pack(params: Conv1dParams) -> _Packed:
+    cout, cin, kernel = params.weight.shape
+    shape = [cout, cin, kernel, params.stride, params.dilation, *params.padding, int(params.pad_mode == "reflect")]
+    slopes = [packing.slope(params.pre), packing.slope(params.post)]
+    bias = packing.pad_bias(params.bias, cout, params.weight)
+    return _Packed(packing.pack_conv(params.weight), bias, shape, slopes, params.post.kind == "tanh")
+
+
+def _run_cpp(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    return torch.ops._fastvoc.conv1d(
+        x, packed.weight, packed.bias, residual, lengths, packed.shape, packed.slopes, packed.tanh
+    )
+
+
+def supports_cpp(spec: Spec) -> str | None:
+    """None when the C++ kernels take the call; shared by the float32 ops of the CPU library."""
+    problem = _library.cpu_problem()
+    if problem is None and spec.dtype is not torch.float32:
+        return f"computes in torch.float32, not in {spec.dtype}"
+    return problem
+
+
+_library.define(
+    "conv1d(Tensor x, Tensor weight, Tensor bias, Tensor? residual, Tensor? lengths, int[] shape, float[] slopes, bool tanh)"
+    " -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::conv1d")
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    lengths: Tensor | None,
+    shape: list[int],
+    slopes: list[float],
+    tanh: bool,
+) -> Tensor:
+    cout, _, kernel, stride, dilation, left, right, _ = shape
+    steps = (x.shape[2] + left + right - dilation * (kernel - 1) - 1) // stride + 1
+    return x.new_empty((x.shape[0], steps, cout)).transpose(1, 2)
+
+
+OP.register(Impl("torch", conv1d_ref, frozenset({"cpu", "cuda"}), priority=0))
+OP.register(Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp))

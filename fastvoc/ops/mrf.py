@@ -1,0 +1,182 @@
+"""mrf: multi-receptive-field fusion, the mean of residual blocks of dilated convolutions (HiFi-GAN, section 2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastvoc import _library, packing
+from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_reflect
+from fastvoc.ops.activation import Activation
+from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref, supports_cpp
+from fastvoc.registry import Impl, Spec, define, wants_grad
+
+OP = define("mrf")
+
+
+@dataclass(frozen=True)
+class MrfConv:
+    """One convolution of a residual block: weight [C, C, K], bias [C] or None, dilation; its padding keeps the length."""
+
+    weight: Tensor
+    bias: Tensor | None
+    dilation: int
+
+    @property
+    def padding(self) -> int:
+        """Samples padded on either side."""
+        return (self.weight.shape[2] - 1) * self.dilation // 2
+
+
+@dataclass(frozen=True)
+class MrfParams:
+    """Residual blocks over the same input.
+
+    `blocks[j]` lists the layers of block j, each a tuple of one or two convolutions; a layer adds its result to its
+    input, and `act` comes before every convolution.
+    """
+
+    blocks: tuple[tuple[tuple[MrfConv, ...], ...], ...]
+    act: Activation
+    pad_mode: str = "zeros"
+
+    def convs(self) -> list[MrfConv]:
+        """All convolutions in order of use, block by block."""
+        return [conv for block in self.blocks for layer in block for conv in layer]
+
+
+def mrf(x: Tensor, params: MrfParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+    """The mean over residual blocks; in each, every layer computes h = h + conv(act(conv(act(h)))).
+
+    Args:
+        x: [B, C, T], dtype and device of the weights.
+        params: blocks and activation.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+        backend: implementation to force.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+        BackendError: the forced backend refuses.
+    """
+    check_call(x, params, lengths)
+    convs = params.convs()
+    if wants_grad(x, *(c.weight for c in convs), *(c.bias for c in convs)):
+        return mrf_ref(x, params, lengths)
+    impl = OP.select(Spec(x.device.type, x.dtype, params), backend)
+    return impl.run(x, impl.pack(params), lengths)
+
+
+def check_params(params: MrfParams) -> None:
+    """Raises when the blocks do not fit together."""
+    convs = params.convs()
+    if not convs or any(len(layer) not in (1, 2) for block in params.blocks for layer in block):
+        raise ArgumentError("mrf: blocks: expected layers of one or two convolutions, and at least one block")
+    channels = convs[0].weight.shape[0]
+    for c in convs:
+        if c.weight.dim() != 3 or c.weight.shape[:2] != (channels, channels):
+            raise ShapeError(f"mrf: weight: expected [{channels}, {channels}, K], got {list(c.weight.shape)}")
+        if (c.weight.shape[2] - 1) * c.dilation % 2:
+            raise ShapeError(f"mrf: kernel {c.weight.shape[2]} with dilation {c.dilation} cannot keep the length")
+    if params.pad_mode not in ("zeros", "reflect"):
+        raise ArgumentError(f"mrf: pad_mode: expected zeros or reflect, got {params.pad_mode!r}")
+
+
+def check_call(x: Tensor, params: MrfParams, lengths: Tensor | None) -> None:
+    """Raises the typed error of the first argument that does not fit."""
+    check_params(params)
+    convs = params.convs()
+    check_activations("mrf", x, convs[0].weight.shape[0], convs[0].weight)
+    check_lengths("mrf", lengths, x.shape[0], x.shape[2])
+    check_reflect("mrf", params.pad_mode, [c.padding for c in convs], lengths, x.shape[2])
+
+
+def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tensor:
+    """The op's meaning in torch."""
+    if lengths is not None:
+        return by_item(x, lengths, x.shape[2], lambda item, _: mrf_ref(item, params))
+    total: Tensor | None = None
+    for block in params.blocks:
+        h = x
+        for layer in block:
+            y = h
+            for c in layer:
+                pad = (c.padding, c.padding)
+                y = conv1d_ref(y, Conv1dParams(c.weight, c.bias, 1, c.dilation, pad, params.pad_mode, params.act))
+            h = h + y
+        total = h if total is None else total + h
+    if total is None:
+        raise ArgumentError("mrf: blocks: expected at least one block")
+    return total / len(params.blocks)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    weight: Tensor
+    bias: Tensor
+    channels: int
+    kernels: list[int]
+    dilations: list[int]
+    layers: list[int]
+    depth: int
+    slope: float
+    reflect: bool
+
+
+def _pack(params: MrfParams) -> _Packed:
+    convs = params.convs()
+    channels = convs[0].weight.shape[0]
+    return _Packed(
+        torch.cat([packing.pack_conv(c.weight).flatten() for c in convs]),
+        torch.cat([packing.pad_bias(c.bias, channels, c.weight) for c in convs]),
+        channels,
+        [c.weight.shape[2] for c in convs],
+        [c.dilation for c in convs],
+        [len(block) for block in params.blocks],
+        len(params.blocks[0][0]),
+        packing.slope(params.act),
+        params.pad_mode == "reflect",
+    )
+
+
+def _run_cpp(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
+    return torch.ops._fastvoc.mrf(
+        x, p.weight, p.bias, lengths, p.kernels, p.dilations, p.layers, p.depth, p.slope, p.reflect
+    )
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    if len({len(layer) for block in spec.params.blocks for layer in block}) != 1:
+        return "wants the same number of convolutions in every layer"
+    return supports_cpp(spec)
+
+
+_library.define(
+    "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] layers, int depth,"
+    " float slope, bool reflect) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::mrf")
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    lengths: Tensor | None,
+    kernels: list[int],
+    dilations: list[int],
+    layers: list[int],
+    depth: int,
+    slope: float,
+    reflect: bool,
+) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
+
+
+OP.register(Impl("torch", mrf_ref, frozenset({"cpu", "cuda"}), priority=0))
+OP.register(Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))

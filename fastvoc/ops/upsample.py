@@ -1,0 +1,116 @@
+"""upsample: activation and transposed convolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc import _library, packing
+from fastvoc.errors import ShapeError
+from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops.activation import IDENTITY, Activation
+from fastvoc.ops.conv1d import supports_cpp
+from fastvoc.registry import Impl, Spec, define, wants_grad
+
+OP = define("upsample")
+
+
+@dataclass(frozen=True)
+class UpsampleParams:
+    """Weights and shape of a transposed convolution.
+
+    weight [C_in, C_out, K], bias [C_out] or None; the full result of (T - 1) * stride + K steps loses `crop` (left,
+    right) steps; a negative right crop appends steps that hold the bias.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: int
+    crop: tuple[int, int] = (0, 0)
+    pre: Activation = IDENTITY
+
+    def output_length(self, steps: int) -> int:
+        """Output steps made from a number of input steps."""
+        return (steps - 1) * self.stride + self.weight.shape[2] - sum(self.crop)
+
+
+def upsample(
+    x: Tensor, params: UpsampleParams, lengths: Tensor | None = None, backend: str | None = None
+) -> Tensor:
+    """y = crop(conv_transpose(pre(x))) + bias.
+
+    Args:
+        x: [B, C_in, T], dtype and device of the weights.
+        params: weights and shape.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+        backend: implementation to force.
+
+    Returns:
+        [B, C_out, T_out] with T_out = `params.output_length(T)`.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+        BackendError: the forced backend refuses.
+    """
+    check_call(x, params, lengths)
+    if wants_grad(x, params.weight, params.bias):
+        return upsample_ref(x, params, lengths)
+    impl = OP.select(Spec(x.device.type, x.dtype, params), backend)
+    return impl.run(x, impl.pack(params), lengths)
+
+
+def check_call(x: Tensor, params: UpsampleParams, lengths: Tensor | None) -> None:
+    """Raises the typed error of the first argument that does not fit."""
+    check_activations("upsample", x, params.weight.shape[0], params.weight)
+    check_lengths("upsample", lengths, x.shape[0], x.shape[2])
+    shortest = x.shape[2] if lengths is None else int(lengths.min())
+    if params.output_length(shortest) < 1:
+        raise ShapeError(f"upsample: x: nothing is left of {shortest} steps after the crop {params.crop}")
+
+
+def upsample_ref(x: Tensor, params: UpsampleParams, lengths: Tensor | None = None) -> Tensor:
+    """The op's meaning in torch."""
+    if lengths is not None:
+        steps = params.output_length(x.shape[2])
+        return by_item(x, lengths, steps, lambda item, _: upsample_ref(item, params))
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        full = F.conv_transpose1d(params.pre(x), params.weight, None, params.stride)
+    left, right = params.crop
+    full = F.pad(full, (-left, -right))
+    return full if params.bias is None else full + params.bias[:, None]
+
+
+@dataclass(frozen=True)
+class _Packed:
+    weight: Tensor
+    bias: Tensor
+    shape: list[int]
+    slope: float
+
+
+def _pack(params: UpsampleParams) -> _Packed:
+    cin, cout, kernel = params.weight.shape
+    weight = packing.pack_upsample(params.weight, params.stride)
+    bias = packing.pad_bias(params.bias, cout, params.weight)
+    return _Packed(weight, bias, [cout, cin, kernel, params.stride, *params.crop], packing.slope(params.pre))
+
+
+def _run_cpp(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
+    return torch.ops._fastvoc.upsample(x, packed.weight, packed.bias, lengths, packed.shape, packed.slope)
+
+
+_library.define("upsample(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] shape, float slope) -> Tensor")
+
+
+@torch.library.register_fake("_fastvoc::upsample")
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None, shape: list[int], slope: float) -> Tensor:
+    cout, _, kernel, stride, left, right = shape
+    steps = (x.shape[2] - 1) * stride + kernel - left - right
+    return x.new_empty((x.shape[0], steps, cout)).transpose(1, 2)
+
+
+OP.register(Impl("torch", upsample_ref, frozenset({"cpu", "cuda"}), priority=0))
+OP.register(Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp))

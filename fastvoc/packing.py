@@ -1,0 +1,69 @@
+"""Pure functions that fold and lay out weights for the kernels."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fastvoc.errors import ShapeError
+
+PANEL = 16
+
+
+class _Activation(Protocol):
+    @property
+    def kind(self) -> str: ...
+    @property
+    def slope(self) -> float: ...
+
+
+def fold_weight_norm(g: Tensor, v: Tensor) -> Tensor:
+    """w = g * v / ||v||, the norm over all axes but the first, computed in float64 and rounded once to v's dtype.
+
+    Args:
+        g: [N, 1, ...] magnitudes; v: [N, ...] directions. N is the output channels of a convolution and the input
+            channels of a transposed one (Salimans & Kingma 2016, arXiv 1602.07868).
+
+    Raises:
+        ShapeError: g does not hold one value per entry of v's first axis.
+    """
+    if v.dim() < 2 or g.numel() != v.shape[0] or g.shape[0] != v.shape[0]:
+        raise ShapeError(f"weight norm: g {list(g.shape)} does not fit v {list(v.shape)}")
+    wide = v.double()
+    norm = wide.flatten(1).norm(dim=1)
+    factor = g.double().flatten() / norm
+    return (wide * factor.reshape(-1, *[1] * (v.dim() - 1))).to(v.dtype)
+
+
+def slope(act: _Activation) -> float:
+    """The negative-side slope that the kernels use for an activation; 1 for identity and tanh."""
+    return act.slope if act.kind == "leaky_relu" else 1.0
+
+
+def pad_bias(bias: Tensor | None, channels: int, like: Tensor) -> Tensor:
+    """Bias [C] or None -> [C rounded up to the panel], zeros beyond C, on the device and in the dtype of `like`."""
+    padded = like.new_zeros(-(-channels // PANEL) * PANEL)
+    if bias is not None:
+        padded[:channels] = bias.detach()
+    return padded
+
+
+def pack_conv(weight: Tensor) -> Tensor:
+    """Convolution weight [C_out, C_in, K] -> panels [ceil(C_out / 16), K, C_in, 16], zeros beyond C_out."""
+    cout, cin, kernel = weight.shape
+    panels = -(-cout // PANEL)
+    padded = weight.new_zeros((panels * PANEL, cin, kernel))
+    padded[:cout] = weight.detach()
+    return padded.reshape(panels, PANEL, cin, kernel).permute(0, 3, 2, 1).contiguous()
+
+
+def pack_upsample(weight: Tensor, stride: int) -> Tensor:
+    """Transposed-convolution weight [C_in, C_out, K] -> one convolution per output phase, one after the other, flat.
+
+    Phase p of `stride` holds the taps p, p + stride, ... in the layout of `pack_conv`; output step q * stride + p of the
+    full result is the sum over its taps j of x[q - j] times tap j.
+    """
+    phases = [weight[:, :, p::stride].transpose(0, 1) for p in range(stride)]
+    return torch.cat([pack_conv(phase).flatten() for phase in phases])

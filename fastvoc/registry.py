@@ -1,0 +1,163 @@
+"""Which implementation of an op runs, and why the others do not.
+
+The choice follows, in this order: the `backend=` argument, `use_backend(...)`, the variable FASTVOC_BACKEND, and the
+priority of the implementations. A forced backend never falls back: when it refuses, `BackendError` gives the reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fastvoc import env
+from fastvoc.errors import BackendError
+
+BACKENDS = ("torch", "cpp", "triton", "cuda")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a call asks of an implementation: device type, dtype of the activations, and the op's own parameters."""
+
+    device: str
+    dtype: torch.dtype
+    params: Any
+
+
+def _accept(_: Spec) -> str | None:
+    return None
+
+
+def _as_given(params: Any) -> Any:
+    return params
+
+
+@dataclass(frozen=True)
+class Impl:
+    """One implementation of an op.
+
+    `pack` turns the op's parameters into what `run` wants (packed weights); `supports` returns None or the reason for
+    which it refuses a call.
+    """
+
+    name: str
+    run: Callable[..., torch.Tensor]
+    devices: frozenset[str]
+    priority: int
+    pack: Callable[[Any], Any] = _as_given
+    supports: Callable[[Spec], str | None] = _accept
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one implementation takes a call: `reason` is None when it does."""
+
+    impl: str
+    reason: str | None
+    chosen: bool
+
+
+@dataclass
+class Op:
+    """A named operation and its implementations."""
+
+    name: str
+    impls: dict[str, Impl] = field(default_factory=dict)
+
+    def register(self, impl: Impl) -> None:
+        """Adds an implementation; its name must be one of `BACKENDS` and new to this op."""
+        if impl.name not in BACKENDS or impl.name in self.impls:
+            raise ValueError(f"implementation {impl.name!r} of {self.name} is unknown or registered twice")
+        self.impls[impl.name] = impl
+
+    def verdicts(self, spec: Spec, backend: str | None = None) -> list[Verdict]:
+        """What every implementation says of a call, best first, with the one that would run marked."""
+        forced = backend or requested(self.name)
+        rows: list[tuple[str, str | None]] = []
+        for impl in sorted(self.impls.values(), key=lambda i: -i.priority):
+            if forced is not None and impl.name != forced:
+                reason: str | None = f"backend {forced!r} is forced"
+            elif spec.device not in impl.devices:
+                reason = f"runs on {', '.join(sorted(impl.devices))}, not on {spec.device}"
+            else:
+                reason = impl.supports(spec)
+            rows.append((impl.name, reason))
+        chosen = next((name for name, reason in rows if reason is None), None)
+        return [Verdict(name, reason, name == chosen) for name, reason in rows]
+
+    def select(self, spec: Spec, backend: str | None = None) -> Impl:
+        """The implementation that runs a call. Raises BackendError when a forced one refuses or is absent."""
+        forced = backend or requested(self.name)
+        if forced is not None and forced not in self.impls:
+            known = ", ".join(self.impls)
+            raise BackendError(f"{self.name} has no implementation {forced!r}; there are: {known}")
+        rows = self.verdicts(spec, forced)
+        for row in rows:
+            if row.chosen:
+                return self.impls[row.impl]
+        why = "; ".join(f"{row.impl}: {row.reason}" for row in rows if forced is None or row.impl == forced)
+        raise BackendError(f"no implementation of {self.name} takes this call ({why})")
+
+
+OPS: dict[str, Op] = {}
+_override: ContextVar[str | None] = ContextVar("fastvoc_backend", default=None)
+
+
+def define(name: str) -> Op:
+    """Creates an op and puts it in the table."""
+    if name in OPS:
+        raise ValueError(f"op {name} is defined twice")
+    OPS[name] = Op(name)
+    return OPS[name]
+
+
+def parse_backend(text: str, argument: str) -> dict[str, str]:
+    """Reads `cpp` or `mrf=cpp,*=torch` into {op or "*": backend}. Raises BackendError naming `argument`."""
+    table: dict[str, str] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        op, _, name = part.rpartition("=")
+        if name not in BACKENDS:
+            raise BackendError(f"{argument}: unknown backend {name!r}; expected one of {', '.join(BACKENDS)}")
+        table[op or "*"] = name
+    return table
+
+
+def requested(op: str) -> str | None:
+    """The backend that `use_backend` or FASTVOC_BACKEND forces for an op, or None."""
+    for argument, text in (("use_backend", _override.get()), (env.BACKEND.name, env.BACKEND.get())):
+        if text:
+            table = parse_backend(text, argument)
+            name = table.get(op, table.get("*"))
+            if name is not None:
+                return name
+    return None
+
+
+@contextmanager
+def use_backend(backend: str, op: str | None = None) -> Iterator[None]:
+    """Forces a backend inside a `with` block, for all ops or for one.
+
+    Args:
+        backend: `torch`, `cpp`, `triton` or `cuda`, or a list such as `mrf=cpp,*=torch`.
+        op: name of the one op to force; all when None.
+
+    Raises:
+        BackendError: the name is unknown; or, at the call, when the forced backend refuses it.
+    """
+    text = backend if op is None else f"{op}={backend}"
+    parse_backend(text, "use_backend")
+    token = _override.set(text)
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def wants_grad(*tensors: torch.Tensor | None) -> bool:
+    """True where autograd must see the computation, so that the reference has to run."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
