@@ -1,7 +1,7 @@
-"""Log-mel front ends: one `MelConfig` per model family, one `MelSpectrogram` that computes any of them, offline or streaming.
+"""Log-mel front ends: one `MelConfig` per model family; `MelSpectrogram` computes any of them, whole or streamed.
 
-On CPU the frames are computed in tiles of a fixed shape that are anchored to the item's first frame, so a frame's bits
-depend neither on the batch it came in nor on how a stream was cut into chunks.
+On CPU the frames are computed in tiles of a fixed shape that are anchored to the item's first frame, so a frame's
+bits depend neither on the batch it came in nor on how a stream was cut into chunks.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 class MelConfig:
     """Parameters of a log-mel front end.
 
-    sample_rate is in Hz, n_fft, win_length and hop_length are in samples, f_min and f_max in Hz (f_max None = Nyquist).
-    scale and norm choose the filter bank: Slaney's or the HTK scale, with Slaney's area normalisation or peaks of 1.
+    n_fft, win_length and hop_length are in samples; sample_rate, f_min and f_max in Hz (f_max None = Nyquist).
+    scale and norm choose the filter bank: "slaney" or "htk" scale, with Slaney's area normalisation or peaks of 1.
     log and floor: the logarithm of max(mel, floor). magnitude_eps is added under the root of re^2 + im^2.
-    pad: "reflect_hop" reflects (n_fft - hop_length) // 2 samples at both ends (length // hop_length frames), "center"
-    n_fft // 2 samples (1 + length // hop_length frames). power is the exponent of the magnitude, 1 or 2.
+    pad: "reflect_hop" reflects (n_fft - hop_length) // 2 samples at both ends (length // hop_length frames),
+    "center" n_fft // 2 samples (1 + length // hop_length frames). power is the exponent of the magnitude, 1 or 2.
 
     Raises ArgumentError that names the first illegal field.
     """
@@ -62,7 +62,9 @@ class MelConfig:
                 raise ArgumentError(f"{name}: expected a positive integer, got {value!r}")
         for name in ("win_length", "hop_length"):
             if getattr(self, name) > self.n_fft:
-                raise ArgumentError(f"{name}: expected at most n_fft = {self.n_fft}, got {getattr(self, name)}")
+                raise ArgumentError(
+                    f"{name}: expected at most n_fft = {self.n_fft}, got {getattr(self, name)}"
+                )
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ArgumentError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
@@ -70,11 +72,15 @@ class MelConfig:
         if not 0 <= self.f_min < nyquist:
             raise ArgumentError(f"f_min: expected 0 <= f_min < {nyquist:g} Hz, got {self.f_min!r}")
         if self.f_max is not None and not self.f_min < self.f_max <= nyquist:
-            raise ArgumentError(f"f_max: expected {self.f_min:g} < f_max <= {nyquist:g} Hz or None, got {self.f_max!r}")
+            raise ArgumentError(
+                f"f_max: expected {self.f_min:g} < f_max <= {nyquist:g} Hz or None, got {self.f_max!r}"
+            )
         if not (math.isfinite(self.floor) and self.floor > 0):
             raise ArgumentError(f"floor: expected a positive number, got {self.floor!r}")
         if not (math.isfinite(self.magnitude_eps) and self.magnitude_eps >= 0):
-            raise ArgumentError(f"magnitude_eps: expected zero or a positive number, got {self.magnitude_eps!r}")
+            raise ArgumentError(
+                f"magnitude_eps: expected zero or a positive number, got {self.magnitude_eps!r}"
+            )
 
     @property
     def padding(self) -> int:
@@ -105,7 +111,9 @@ class MelConfig:
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ArgumentError(f"mel config: unknown field {unknown[0]!r}")
-        missing = [n for n in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels") if n not in values]
+        missing = [
+            n for n in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels") if n not in values
+        ]
         if missing:
             raise ArgumentError(f"mel config: field {missing[0]!r} is missing")
         try:
@@ -118,7 +126,8 @@ class MelConfig:
 HIFIGAN_22K = MelConfig(22050, 1024, 1024, 256, 80, f_max=8000.0)
 # github.com/NVIDIA/BigVGAN, 24 kHz 100 bands.
 BIGVGAN_24K_100 = MelConfig(24000, 1024, 1024, 256, 100)
-# github.com/FunAudioLLM/CosyVoice; version 1 uses HIFIGAN_22K. S3Gen of github.com/resemble-ai/chatterbox equals version 2.
+# github.com/FunAudioLLM/CosyVoice; version 1 uses HIFIGAN_22K.
+# The S3Gen vocoder of github.com/resemble-ai/chatterbox uses the values of version 2.
 COSYVOICE2_24K = MelConfig(24000, 1920, 1920, 480, 80, f_max=8000.0)
 COSYVOICE3_24K = MelConfig(24000, 1920, 1920, 480, 80)
 # github.com/gemelo-ai/vocos.
@@ -182,7 +191,9 @@ def _mel_to_hz(mel: torch.Tensor, scale: str) -> torch.Tensor:
 
 
 @lru_cache(maxsize=64)
-def _constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def _constants(
+    config: MelConfig, device: torch.device, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Window [n_fft] and transposed filters [n_fft // 2 + 1, n_mels]; shared, so never inference tensors."""
     with torch.inference_mode(False):
         window = torch.hann_window(config.win_length, periodic=True, dtype=torch.float64)
@@ -195,10 +206,10 @@ def _constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> t
 class MelSpectrogram:
     """A front end: `MelSpectrogram(config)(wav)` gives the log-mel.
 
-    wav: [L] or [B, L], floating point, -1..1, any device; result [n_mels, frames] or [B, n_mels, frames], in float64 for
-    float64 and in float32 otherwise. Differentiable, unaffected by autocast.
-    Raises DtypeError for a wav that is no floating-point tensor, ShapeError for a wrong rank or a signal that is too
-    short to be reflected.
+    wav: [L] or [B, L], floating point, -1..1, any device; result [n_mels, frames] or [B, n_mels, frames], in
+    float64 for float64 and in float32 otherwise. Differentiable, unaffected by autocast.
+    Raises DtypeError for a wav that is no floating-point tensor, ShapeError for a wrong rank or a signal that is
+    too short to be reflected.
     """
 
     def __init__(self, config: MelConfig) -> None:
@@ -224,7 +235,7 @@ class MelSpectrogram:
 
 
 class MelStream:
-    """One signal (or a batch of equally long ones) in chunks: the concatenated results equal the offline log-mel.
+    """One signal, or a batch of equally long ones, in chunks: the joined results equal the offline log-mel.
 
     On CPU they are bit-identical to it, whatever the chunks.
     """
@@ -238,17 +249,20 @@ class MelStream:
         self._closed = False
 
     def push(self, samples: torch.Tensor) -> torch.Tensor:
-        """Add samples [n] or [B, n] (n >= 0); returns the frames that are now complete, [n_mels, f] or [B, n_mels, f].
+        """Add samples [n] or [B, n], n >= 0; returns the frames now complete, [n_mels, f] or [B, n_mels, f].
 
-        Raises ShapeError or DtypeError as the offline call does, also when rank or batch change between calls.
+        Raises ShapeError or DtypeError as the offline call does, also when rank or batch change between
+        calls, and ArgumentError after `flush`.
         """
         if self._closed:
             raise ArgumentError("stream: push after flush; start a new stream")
         chunk = _checked(samples)
-        if self._tail is not None and (chunk.shape[:-1] != self._tail.shape[:-1] or chunk.dtype != self._tail.dtype):
+        if self._tail is not None and (
+            chunk.shape[:-1] != self._tail.shape[:-1] or chunk.dtype != self._tail.dtype
+        ):
             raise ShapeError(
-                f"samples: expected shape {[*self._tail.shape[:-1], 'n']} of {self._tail.dtype} as in the first push, "
-                f"got {list(chunk.shape)} of {chunk.dtype}"
+                f"samples: expected shape {[*self._tail.shape[:-1], 'n']} of {self._tail.dtype} "
+                f"as in the first push, got {list(chunk.shape)} of {chunk.dtype}"
             )
         padding = self.config.padding
         self._samples += chunk.shape[-1]
@@ -299,7 +313,9 @@ class MelStream:
 def _checked(wav: torch.Tensor) -> torch.Tensor:
     if not isinstance(wav, torch.Tensor) or not wav.is_floating_point():
         got = str(wav.dtype) if isinstance(wav, torch.Tensor) else type(wav).__name__
-        raise DtypeError(f"wav: expected a floating-point tensor in -1..1 (16-bit samples / 32768), got {got}")
+        raise DtypeError(
+            f"wav: expected a floating-point tensor in -1..1 (16-bit samples / 32768), got {got}"
+        )
     if wav.dim() not in (1, 2) or 0 in wav.shape[:-1]:
         raise ShapeError(f"wav: expected shape [L] or [B, L], got {list(wav.shape)}")
     return wav if wav.dtype == torch.float64 else wav.float()
@@ -321,7 +337,7 @@ def _log_mel(config: MelConfig, padded: torch.Tensor, frames: int) -> torch.Tens
     tiles = -(-frames // tile)
     needed = (tiles * tile - 1) * config.hop_length + config.n_fft
     padded = F.pad(padded, (0, max(0, needed - padded.shape[-1])))[:, :needed]
-    blocks = padded.unfold(-1, config.n_fft, config.hop_length).split(tile, dim=1)
+    blocks = torch.split(padded.unfold(-1, config.n_fft, config.hop_length), tile, dim=1)
     with torch.autocast(padded.device.type, enabled=False):
         if on_cpu:
             rows = [_magnitude(config, item * window) @ filters for block in blocks for item in block]
@@ -333,8 +349,8 @@ def _log_mel(config: MelConfig, padded: torch.Tensor, frames: int) -> torch.Tens
 
 
 def _magnitude(config: MelConfig, frames: torch.Tensor) -> torch.Tensor:
-    spectrum = torch.fft.rfft(frames)
+    spectrum: torch.Tensor = torch.fft.rfft(frames)
     if config.power == 1.0 and config.magnitude_eps == 0.0:
         return spectrum.abs()  # its gradient at zero is zero, that of a root is infinite
-    squared = spectrum.real.square() + spectrum.imag.square() + config.magnitude_eps
+    squared: torch.Tensor = spectrum.real.square() + spectrum.imag.square() + config.magnitude_eps
     return squared if config.power == 2.0 else squared.sqrt()
