@@ -1,0 +1,201 @@
+"""Builds the native libraries; everything else about the package is in pyproject.toml.
+
+FASTVOC_BUILD=auto    build what this machine can, say why the rest is left out (default)
+FASTVOC_BUILD=python  no native code
+FASTVOC_BUILD=cpu     the C++ library, or fail
+FASTVOC_BUILD=cuda    both libraries, or fail
+
+CXX, NVCC, CUDA_HOME, TORCH_CUDA_ARCH_LIST and MAX_JOBS are honoured. The libraries know no Python and only
+torch's stable ABI, so one build serves every Python and every torch from 2.11 on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+from setuptools import Command, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build import build
+
+ROOT = Path(__file__).resolve().parent
+WANTED = {"auto": ["cpu", "cuda"], "python": [], "cpu": ["cpu"], "cuda": ["cpu", "cuda"]}
+MODE = os.environ.get("FASTVOC_BUILD") or "auto"
+if MODE not in WANTED:
+    raise SystemExit(f"FASTVOC_BUILD={MODE!r} is not one of {', '.join(WANTED)}")
+
+SUFFIX = {"cpu": ".cpp", "cuda": ".cu"}
+DIALECT = ["-O3", "-std=c++20", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+HOST = ["-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror"]
+NVCC = ["--expt-relaxed-constexpr", "-Werror=all-warnings", "-DUSE_CUDA", "-cudart=static"]
+ARCHS = os.environ.get("TORCH_CUDA_ARCH_LIST") or "8.0;9.0;10.0;12.0+PTX"
+
+
+class Unavailable(Exception):
+    """A library cannot be built here; the message says why."""
+
+
+def run(command: list[str]) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise Unavailable(f"`{shlex.join(command)}` failed:\n{done.stdout[-4000:]}")
+    return done.stdout.strip()
+
+
+def find_cxx() -> str | None:
+    wanted = os.environ.get("CXX")
+    return shutil.which(wanted) if wanted else shutil.which("g++") or shutil.which("clang++")
+
+
+def find_nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME")
+    return shutil.which(os.environ.get("NVCC") or (f"{home}/bin/nvcc" if home else "nvcc"))
+
+
+def gencode(archs: str) -> list[str]:
+    """nvcc's flags for a list like `8.0;9.0+PTX`; +PTX adds code that later devices translate for themselves."""
+    flags = []
+    for arch in archs.replace(",", ";").replace(" ", ";").strip(";").split(";"):
+        number = arch.removesuffix("+PTX").replace(".", "")
+        kinds = f"[sm_{number},compute_{number}]" if arch.endswith("+PTX") else f"sm_{number}"
+        flags.append(f"-gencode=arch=compute_{number},code={kinds}")
+    return flags
+
+
+def toolchain(name: str) -> tuple[list[str], list[str], dict[str, Any]]:
+    """The compiler command, the linker's flags and the facts to record for library `name`."""
+    cxx = find_cxx()
+    if cxx is None:
+        raise Unavailable(f"no C++ compiler found ({os.environ.get('CXX') or 'g++, clang++'})")
+    command, flags = [cxx], DIALECT + HOST
+    facts: dict[str, Any] = {"compiler": run([cxx, "--version"]).splitlines()[0]}
+    if name == "cuda":
+        nvcc = find_nvcc()
+        if nvcc is None:
+            raise Unavailable("nvcc not found (set CUDA_HOME or NVCC)")
+        command = [nvcc, "-ccbin", cxx]
+        flags = [*DIALECT, *NVCC, f"-Xcompiler={','.join(HOST)}", *gencode(ARCHS)]
+        facts |= {"nvcc": run([nvcc, "--version"]).splitlines()[-2], "archs": ARCHS}
+    if importlib.util.find_spec("torch") is None:
+        raise Unavailable("torch is not installed where the build runs (use pip's --no-build-isolation)")
+    import torch
+    from torch.utils.cpp_extension import include_paths
+
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 11):
+        raise Unavailable(f"torch {torch.__version__} is older than 2.11")
+    includes = [flag for path in include_paths() for flag in ("-isystem", path)]
+    link = [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-lc10"]
+    facts |= {"torch": torch.__version__, "flags": flags}
+    return [*command, *flags, *includes, "-I", str(ROOT / "csrc")], link, facts
+
+
+def compile_library(name: str, target: Path, objects: Path, before: dict[str, Any]) -> dict[str, Any]:
+    """Build `target` from csrc/<name>, unless it is newer than every source and `before` tells the same facts."""
+    sources = sorted((ROOT / "csrc" / name).glob(f"*{SUFFIX[name]}"))
+    if not sources:
+        raise Unavailable(f"csrc/{name} holds no {SUFFIX[name]} file")
+    command, link, facts = toolchain(name)
+    newest = max(path.stat().st_mtime for path in [Path(__file__), *(ROOT / "csrc").rglob("*.*")])
+    if facts == before and target.exists() and target.stat().st_mtime > newest:
+        return facts
+    objects.mkdir(parents=True, exist_ok=True)
+    outputs = [str(objects / f"{source.stem}.o") for source in sources]
+    jobs = [[*command, "-c", str(source), "-o", out] for source, out in zip(sources, outputs, strict=True)]
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)) as pool:
+        list(pool.map(run, jobs))
+    partial = target.with_suffix(".partial")
+    run([*command, "-shared", *outputs, "-o", str(partial), *link])
+    partial.replace(target)
+    return facts
+
+
+class BuildNative(Command):
+    """Compiles the libraries beside the Python files and records what was built, and why the rest was not."""
+
+    user_options: ClassVar[list[tuple[str, str, str]]] = []
+    editable_mode = False
+
+    def initialize_options(self) -> None:
+        self.build_lib = self.build_temp = ""
+
+    def finalize_options(self) -> None:
+        builder = self.get_finalized_command("build")
+        self.build_lib, self.build_temp = builder.build_lib, builder.build_temp
+
+    def run(self) -> None:
+        package = (ROOT if self.editable_mode else Path(self.build_lib)) / "fastvoc"
+        package.mkdir(parents=True, exist_ok=True)
+        record = package / "_build_info.json"
+        before = json.loads(record.read_text())["libraries"] if record.exists() else {}
+        libraries: dict[str, Any] = {}
+        for name in SUFFIX:
+            target = package / f"_C_{name}.so"
+            try:
+                if name not in WANTED[MODE]:
+                    raise Unavailable(f"FASTVOC_BUILD={MODE}")
+                objects = Path(self.build_temp, f"fastvoc_{name}")
+                libraries[name] = compile_library(name, target, objects, before.get(name, {}))
+            except Unavailable as reason:
+                target.unlink(missing_ok=True)
+                if MODE in ("cpu", "cuda") and name in WANTED[MODE]:
+                    raise SystemExit(f"FASTVOC_BUILD={MODE}: no {name} library: {reason}") from None
+                libraries[name] = {"left_out": str(reason)}
+            print(
+                f"fastvoc: {name} library {'left out: ' if 'left_out' in libraries[name] else 'built'}"
+                f"{libraries[name].get('left_out', '')}"
+            )
+        if all("left_out" in facts for facts in libraries.values()):
+            print("fastvoc: this is the pure-Python package: every operation runs in torch")
+        record.write_text(json.dumps({"mode": MODE, "git": git_revision(), "libraries": libraries}, indent=1))
+
+    def get_source_files(self) -> list[str]:
+        return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.*"))]
+
+    def get_outputs(self) -> list[str]:
+        return [str(path) for path in Path(self.build_lib, "fastvoc").glob("_[Cb]*.[sj]*")]
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+
+def git_revision() -> str | None:
+    try:
+        return run(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"])
+    except (Unavailable, FileNotFoundError):
+        return None
+
+
+class Build(build):
+    sub_commands: ClassVar[list[Any]] = [*build.sub_commands, ("build_native", None)]
+
+
+class AbiFreeWheel(bdist_wheel):
+    """Tags a wheel that holds libraries `py3-none-<platform>`: they depend on no Python version."""
+
+    def run(self) -> None:
+        self.run_command("build")
+        package = Path(self.get_finalized_command("build").build_lib, "fastvoc")
+        self.root_is_pure = not any(package.glob("_C_*.so"))
+        super().run()
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return ("py3", "none", "any" if self.root_is_pure else super().get_tag()[2])
+
+
+if __name__ == "__main__":
+    setup(
+        packages=[*find_packages(include=["fastvoc", "fastvoc.*"]), "fastvoc.kernels"]
+        + [f"fastvoc.kernels.{name}" for name in find_packages("kernels")],
+        package_dir={"fastvoc.kernels": "kernels"},
+        package_data={"fastvoc": ["assets/*", "py.typed"]},
+        setup_requires=["torch>=2.11", "numpy"] if WANTED[MODE] and find_cxx() else [],
+        cmdclass={"build": Build, "build_native": BuildNative, "bdist_wheel": AbiFreeWheel},
+    )
