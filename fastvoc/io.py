@@ -1,0 +1,29 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it to `path` on success and removes it on failure.
+
+    Until the rename, whatever was at `path` stays untouched. The temporary name keeps the suffix of `path`.
+    Raises OSError when the folder does not exist or cannot be written to.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    # Created here, and only if it is new: an unwritable folder shows before any work is done.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut may leave an empty file under the final name
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
