@@ -17,7 +17,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -61,7 +60,7 @@ def find_nvcc() -> str | None:
 
 
 def gencode(archs: str) -> list[str]:
-    """nvcc's flags for a list like `8.0;9.0+PTX`; +PTX adds code that later devices translate for themselves."""
+    """nvcc's flags for a list like `8.0;9.0+PTX`; +PTX adds code that later devices translate."""
     flags = []
     for arch in archs.replace(",", ";").replace(" ", ";").strip(";").split(";"):
         number = arch.removesuffix("+PTX").replace(".", "")
@@ -98,7 +97,7 @@ def toolchain(name: str) -> tuple[list[str], list[str], dict[str, Any]]:
 
 
 def compile_library(name: str, target: Path, objects: Path, before: dict[str, Any]) -> dict[str, Any]:
-    """Build `target` from csrc/<name>, unless it is newer than every source and `before` tells the same facts."""
+    """Builds `target`, unless it is newer than every source and `before` tells the same facts; returns them."""
     sources = sorted((ROOT / "csrc" / name).glob(f"*{SUFFIX[name]}"))
     if not sources:
         raise Unavailable(f"csrc/{name} holds no {SUFFIX[name]} file")

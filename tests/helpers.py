@@ -1,0 +1,137 @@
+"""What the tests share: golden data, capabilities, implementations of an op, errors measured against a reference."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+CAPABILITIES = ("golden", "native", "cuda", "triton")
+
+
+def required() -> set[str]:
+    """The capabilities that FASTVOC_REQUIRE names: a test that lacks one of them fails instead of being skipped."""
+    names = {name for name in os.environ.get("FASTVOC_REQUIRE", "").split(",") if name}
+    if unknown := names - set(CAPABILITIES):
+        raise pytest.UsageError(
+            f"FASTVOC_REQUIRE: unknown {sorted(unknown)}; expected some of {CAPABILITIES}"
+        )
+    return names
+
+
+def need(capability: str, problem: str | None) -> None:
+    """Skips the test for `problem`, or fails it when FASTVOC_REQUIRE names the capability; None lets it run."""
+    if problem is None:
+        return
+    if capability in required():
+        pytest.fail(f"FASTVOC_REQUIRE names {capability}, but {problem}", pytrace=False)
+    pytest.skip(problem)
+
+
+def need_native() -> None:
+    """Wants the C++ CPU library."""
+    from fastvoc import _library
+
+    need("native", _library.cpu_problem())
+
+
+def compiler() -> str:
+    """The C++ compiler, or a skip."""
+    cxx = shutil.which(os.environ.get("CXX", "g++"))
+    need("native", None if cxx else "no C++ compiler is installed")
+    return str(cxx)
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One folder of golden data: inputs, and what a published implementation computed from them.
+
+    `inputs`, `outputs` and `middle` are keyed by the tensors' names without their prefix (in., out., mid.).
+    """
+
+    dir: Path
+    case: dict[str, Any]
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    middle: dict[str, Tensor]
+
+    def tolerance(self, name: str) -> float:
+        """Allowed max |ours - golden| / rms(golden) of an output (`wav`) or another tensor by full name (`mid.x`)."""
+        full = name if name in self.case["tensors"] else f"out.{name}"
+        return float(self.case["tensors"][full]["tolerance_max_abs_error_over_rms"])
+
+
+def golden_folder() -> Path:
+    """Where the golden data lie: FASTVOC_GOLDEN, else ../shared/golden beside the repository."""
+    return Path(os.environ.get("FASTVOC_GOLDEN") or ROOT.parent / "shared" / "golden")
+
+
+def golden(name: str) -> GoldenCase:
+    """A golden case by name; without golden data the test is skipped, or fails under FASTVOC_REQUIRE=golden."""
+    folder = golden_folder() / name
+    need("golden", None if (folder / "case.json").exists() else f"no golden data in {folder}")
+    return _read_case(folder)
+
+
+@cache
+def _read_case(folder: Path) -> GoldenCase:
+    tensors = load_file(folder / "io.safetensors")
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+    case = json.loads((folder / "case.json").read_text())
+    return GoldenCase(folder, case, part("in."), part("out."), part("mid."))
+
+
+def assert_golden(ours: Tensor, case: GoldenCase, name: str) -> None:
+    """Floats must agree within the case's tolerance, integers exactly; `name` as in `GoldenCase.tolerance`."""
+    theirs = case.middle[name.removeprefix("mid.")] if name.startswith("mid.") else case.outputs[name]
+    assert ours.shape == theirs.shape, f"{name}: shape {list(ours.shape)}, golden {list(theirs.shape)}"
+    if not theirs.is_floating_point():
+        assert torch.equal(ours.cpu(), theirs), f"{name}: integers differ"
+        return
+    assert ours.isfinite().all(), f"{name}: not finite"
+    wide = theirs.double()
+    error = ((ours.detach().cpu().double() - wide).abs().max() / wide.square().mean().sqrt()).item()
+    assert error <= case.tolerance(name), f"{name}: error {error:.3g} exceeds {case.tolerance(name):.3g}"
+
+
+def relative_l2(ours: Tensor, reference: Tensor) -> float:
+    """||ours - reference|| / ||reference||, in float64."""
+    wide = reference.double()
+    return ((ours.detach().cpu().double() - wide).norm() / wide.norm()).item()
+
+
+def implementations(op: str, device: str = "cpu") -> list[Any]:
+    """Names of an op's registered implementations for `device`, as pytest parameters.
+
+    Those that need a native library carry the mark `native`, so that they are skipped, or fail, where it is missing.
+    """
+    import fastvoc.ops.conv1d
+    import fastvoc.ops.mrf
+    import fastvoc.ops.upsample  # noqa: F401
+    from fastvoc.registry import OPS
+
+    names = [impl.name for impl in OPS[op].impls.values() if device in impl.devices]
+    return [pytest.param(name, marks=pytest.mark.native if name == "cpp" else ()) for name in names]
+
+
+def source_files(*suffixes: str) -> list[Path]:
+    """The project's own text files with these suffixes, build products left out."""
+    tops = [ROOT / name for name in ("fastvoc", "kernels", "csrc", "tests", "benchmarks", ".ci")]
+    files = [
+        path for top in tops for path in top.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
+    files += [path for path in ROOT.iterdir() if path.is_file()]
+    return sorted(path for path in files if path.suffix in suffixes or path.name in suffixes)
