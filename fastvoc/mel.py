@@ -1,6 +1,6 @@
-"""Log-mel front ends: a `MelConfig` per model family; `MelSpectrogram` computes any of them, whole or streamed.
+"""Log-mel front ends: a `MelConfig` per model family, which `MelSpectrogram` computes whole or streamed.
 
-On CPU the frames are computed in tiles of a fixed shape, anchored to the item's first frame, so that the bits of a
+On CPU the frames are computed in tiles of a fixed shape, anchored to the item's first frame: the bits of a
 frame depend neither on the batch it came in nor on how a stream was cut into chunks.
 """
 
@@ -32,7 +32,7 @@ class MelConfig:
     """Parameters of a log-mel front end.
 
     n_fft, win_length, hop_length: samples. sample_rate, f_min, f_max: Hz (f_max None = Nyquist).
-    scale and norm choose the filters: "slaney" or "htk" scale, with Slaney's area normalisation or peaks of 1.
+    scale and norm choose the filters: "slaney" or "htk" scale, Slaney's area normalisation or peaks of 1.
     log and floor: the logarithm of max(mel, floor). magnitude_eps is added under the root of re^2 + im^2.
     pad: "reflect_hop" reflects (n_fft - hop_length) // 2 samples at both ends (length // hop_length frames),
     "center" n_fft // 2 samples (1 + length // hop_length frames). power: exponent of the magnitude, 1 or 2.
@@ -208,8 +208,8 @@ class MelSpectrogram:
 
     wav: [L] or [B, L], floating point, -1..1, any device; result [n_mels, frames] or [B, n_mels, frames], in
     float64 for float64 and in float32 otherwise. Differentiable, unaffected by autocast.
-    Raises DtypeError for a wav that is no floating-point tensor, ShapeError for a wrong rank or a signal too short
-    to be reflected.
+    Raises DtypeError for a wav that is no floating-point tensor, ShapeError for a wrong rank or a signal too
+    short to be reflected.
     """
 
     def __init__(self, config: MelConfig) -> None:
