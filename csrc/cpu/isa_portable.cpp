@@ -1,0 +1,12 @@
+// The kernels for any CPU: vectors of four floats, which every current architecture has.
+#include "std.h"
+
+#define FASTVOC_ISA portable
+#define FASTVOC_WIDTH 4
+#ifdef __aarch64__
+#define FASTVOC_ROWS1 6
+#else
+#define FASTVOC_ROWS1 3
+#endif
+#define FASTVOC_ROWS2 0
+#include "engine.inc"

@@ -1,0 +1,44 @@
+// Elementary functions on vectors, good to 2e-7 relative.
+#pragma once
+
+#include "vec.h"
+
+namespace fastvoc::FASTVOC_ISA {
+
+typedef std::int32_t IntVec __attribute__((vector_size(FASTVOC_WIDTH * sizeof(std::int32_t))));
+
+inline Vec broadcast(float v) { return Vec{} + v; }
+
+// e^x for 0 <= x <= 20: range reduction by ln 2 in two parts, degree-6 polynomial.
+inline Vec exp_positive(Vec x) {
+  const Vec magic = broadcast(12582912.0f);  // adding and subtracting 1.5 * 2^23 rounds to the nearest integer
+  const Vec n = (x * 1.44269504f + magic) - magic;
+  const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vec q = broadcast(1.394121424e-3f);
+  q = q * r + 8.363235074e-3f;
+  q = q * r + 4.166637413e-2f;
+  q = q * r + 1.666657665e-1f;
+  q = q * r + 0.5f;
+  const Vec e = 1.0f + (r + r * r * q);
+  const IntVec power = (__builtin_convertvector(n, IntVec) + 127) << 23;
+  return e * (Vec)power;
+}
+
+// tanh: an odd polynomial below 0.625, 1 - 2 / (e^2|x| + 1) above; NaN stays NaN.
+inline Vec tanh(Vec x) {
+  const Vec magnitude = x < 0.0f ? -x : x;
+  const Vec s = x * x;
+  Vec p = broadcast(-6.112582906e-3f);
+  p = p * s + 2.100954898e-2f;
+  p = p * s - 5.385391474e-2f;
+  p = p * s + 1.333279288e-1f;
+  p = p * s - 3.333332920e-1f;
+  const Vec small = x + x * s * p;
+  const Vec doubled = magnitude + magnitude;
+  const Vec e = exp_positive(doubled < 20.0f ? doubled : broadcast(20.0f));
+  const Vec large = 1.0f - 2.0f / (e + 1.0f);
+  const Vec y = magnitude < 0.625f ? small : (x < 0.0f ? -large : large);
+  return x == x ? y : x;
+}
+
+}  // namespace fastvoc::FASTVOC_ISA

@@ -1,0 +1,131 @@
+// mrf: all residual blocks of a stage and their mean, strip by strip. Layers keep their tails between strips, so nothing but
+// the ends of a task's range is computed twice.
+#pragma once
+
+#include "strip.h"
+#include "tile.h"
+
+namespace fastvoc::FASTVOC_ISA {
+
+// A residual block on its way along the time axis.
+class BlockRun {
+ public:
+  // Output steps from `begin` on; `memory` is what block_floats() counts.
+  void start(const MrfArgs& args, int block, const Source& source, std::int64_t begin, std::int64_t strip, float* memory) {
+    args_ = &args;
+    source_ = &source;
+    convs_ = args.convs + args.block_begin[block];
+    count_ = args.block_begin[block + 1] - args.block_begin[block];
+    const int width = padded(args.channels);
+    for (int l = 0; l < count_; ++l) {
+      const MrfConv& conv = convs_[l];
+      done_[l] = std::max<std::int64_t>(0, begin - conv.reach);
+      const std::int64_t first = done_[l] - conv.pad;
+      const std::int64_t valid = std::max<std::int64_t>(0, first);
+      input_[l] = Strip{memory, width, first, valid};
+      memory += mrf_input_steps(conv, strip) * width;
+      if (l % args.depth == 0) {
+        const MrfConv& out = convs_[l + args.depth - 1];
+        const std::int64_t kept = std::max<std::int64_t>(0, begin - out.reach);
+        residual_[l / args.depth] = Strip{memory, width, std::min(kept, valid), valid};
+        memory += mrf_residual_steps(convs_ + l, args.depth, strip) * width;
+      }
+      if (!args.reflect) input_[l].pad_left(false);
+    }
+  }
+
+  // Computes every layer as far as output step `limit` needs. The last layer adds to `sum` where given and writes rows from
+  // its first new step on to `result`, times `scale`; a limit at or before the beginning only warms up.
+  void advance(std::int64_t limit, const float* sum, float* result, float scale) {
+    const std::int64_t steps = source_->steps;
+    const MrfConv& head = convs_[0];
+    feed(std::min(steps, limit + head.pad + head.reach));
+    for (int l = 0; l < count_; ++l) {
+      const std::int64_t to = std::min(steps, limit + convs_[l].reach);
+      if (to > done_[l]) run(l, to, sum, result, scale);
+    }
+  }
+
+ private:
+  void feed(std::int64_t to) {
+    Strip& in = input_[0];
+    Strip& raw = residual_[0];
+    if (to <= in.end) return;
+    // The residual starts later than the input by the padding of the layers between.
+    load_rows(*source_, in.end, to, raw.at(in.end), in.at(in.end), args_->slope);
+    in.end = raw.end = to;
+  }
+
+  void run(int l, std::int64_t to, const float* sum, float* result, float scale) {
+    const MrfConv& conv = convs_[l];
+    const std::int64_t steps = source_->steps;
+    const int width = padded(args_->channels);
+    Strip& in = input_[l];
+    if (args_->reflect && in.first < 0) in.pad_left(true);
+    if (in.end == steps) in.pad_right(steps + conv.pad, steps, args_->reflect);
+    const std::int64_t from = done_[l];
+    const TileInput tile{in.at(from - conv.pad),
+                         width,
+                         static_cast<std::ptrdiff_t>(conv.dilation) * width,
+                         conv.weight,
+                         static_cast<std::ptrdiff_t>(conv.kernel) * args_->channels * kPanel,
+                         conv.bias,
+                         conv.kernel,
+                         args_->channels};
+    TileOutput out{nullptr, nullptr, nullptr, nullptr, width, width, width, width, args_->slope, 1.0f};
+    const int layer = l / args_->depth;
+    const bool adds = l % args_->depth == args_->depth - 1;
+    if (adds) out.residual = residual_[layer].at(from);
+    if (l + 1 == count_) {
+      out.sum = sum;
+      out.raw = result;
+      out.scale = scale;
+    } else {
+      out.act = input_[l + 1].at(from);
+      input_[l + 1].end = to;
+      if (adds) {
+        out.raw = residual_[layer + 1].at(from);
+        residual_[layer + 1].end = to;
+      }
+    }
+    conv_rows(tile, out, to - from, width / kPanel);
+    done_[l] = to;
+    in.drop_before(to - conv.pad);
+    if (adds) residual_[layer].drop_before(to);
+  }
+
+  const MrfArgs* args_;
+  const Source* source_;
+  const MrfConv* convs_;
+  int count_;
+  Strip input_[kMaxConvs];
+  Strip residual_[kMaxConvs];
+  std::int64_t done_[kMaxConvs];
+};
+
+inline void mrf(const MrfArgs& args, const Source& source, const Sink& sink, std::int64_t begin, std::int64_t end,
+                float* workspace) {
+  const int width = padded(args.channels);
+  const std::int64_t strip = strip_steps(width, end - begin);
+  float* mean = workspace;
+  float* memory = workspace + strip * width;
+  BlockRun runs[kMaxBlocks];
+  std::int64_t warmup = 0;
+  for (int b = 0; b < args.blocks; ++b) {
+    runs[b].start(args, b, source, begin, strip, memory);
+    memory += block_floats(args, b, strip);
+    warmup = std::max(warmup, 2 * args.halo(b) / strip);
+  }
+  const float scale = 1.0f / static_cast<float>(args.blocks);
+  for (std::int64_t m = -warmup; begin + (m - 1) * strip < end; ++m) {
+    const std::int64_t limit = std::min(end, begin + m * strip);
+    for (int b = 0; b < args.blocks; ++b) {
+      if (m < -(2 * args.halo(b) / strip)) continue;
+      const bool last = b + 1 == args.blocks;
+      runs[b].advance(limit, b ? mean : nullptr, mean, last ? scale : 1.0f);
+    }
+    if (m > 0) store_rows(sink, begin + (m - 1) * strip, mean, limit - (begin + (m - 1) * strip));
+  }
+}
+
+}  // namespace fastvoc::FASTVOC_ISA
