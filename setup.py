@@ -5,8 +5,8 @@ FASTVOC_BUILD=python  no native code
 FASTVOC_BUILD=cpu     the C++ library, or fail
 FASTVOC_BUILD=cuda    both libraries, or fail
 
-CXX, NVCC, CUDA_HOME, TORCH_CUDA_ARCH_LIST and MAX_JOBS are honoured. The libraries know no Python and only
-torch's stable ABI, so one build serves every Python and every torch from 2.11 on.
+CXX, NVCC, CUDA_HOME, TORCH_CUDA_ARCH_LIST and MAX_JOBS count. The libraries use no Python and only torch's
+stable ABI: one build serves every Python and every torch from 2.11 on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -97,7 +98,7 @@ def toolchain(name: str) -> tuple[list[str], list[str], dict[str, Any]]:
 
 
 def compile_library(name: str, target: Path, objects: Path, before: dict[str, Any]) -> dict[str, Any]:
-    """Builds `target`, unless it is newer than every source and `before` tells the same facts; returns them."""
+    """Builds `target` unless it is newer than every source and `before` has the same facts; returns them."""
     sources = sorted((ROOT / "csrc" / name).glob(f"*{SUFFIX[name]}"))
     if not sources:
         raise Unavailable(f"csrc/{name} holds no {SUFFIX[name]} file")
@@ -142,16 +143,14 @@ class BuildNative(Command):
                     raise Unavailable(f"FASTVOC_BUILD={MODE}")
                 objects = Path(self.build_temp, f"fastvoc_{name}")
                 libraries[name] = compile_library(name, target, objects, before.get(name, {}))
-            except Unavailable as reason:
+            except Unavailable as error:
                 target.unlink(missing_ok=True)
-                if MODE in ("cpu", "cuda") and name in WANTED[MODE]:
-                    raise SystemExit(f"FASTVOC_BUILD={MODE}: no {name} library: {reason}") from None
-                libraries[name] = {"left_out": str(reason)}
-            print(
-                f"fastvoc: {name} library {'left out: ' if 'left_out' in libraries[name] else 'built'}"
-                f"{libraries[name].get('left_out', '')}"
-            )
-        if all("left_out" in facts for facts in libraries.values()):
+                if MODE != "auto" and name in WANTED[MODE]:
+                    raise SystemExit(f"FASTVOC_BUILD={MODE}: no {name} library: {error}") from None
+                libraries[name] = {"left_out": str(error)}
+            reason = libraries[name].get("left_out")
+            print(f"fastvoc: {name} library {'built' if reason is None else f'left out: {reason}'}")
+        if not any(package.glob("_C_*.so")):
             print("fastvoc: this is the pure-Python package: every operation runs in torch")
         record.write_text(json.dumps({"mode": MODE, "git": git_revision(), "libraries": libraries}, indent=1))
 
@@ -166,14 +165,13 @@ class BuildNative(Command):
 
 
 def git_revision() -> str | None:
-    try:
+    with suppress(Unavailable, FileNotFoundError):
         return run(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"])
-    except (Unavailable, FileNotFoundError):
-        return None
+    return None
 
 
 class Build(build):
-    sub_commands: ClassVar[list[Any]] = [*build.sub_commands, ("build_native", None)]
+    sub_commands: ClassVar = [*build.sub_commands, ("build_native", None)]
 
 
 class AbiFreeWheel(bdist_wheel):
@@ -181,8 +179,9 @@ class AbiFreeWheel(bdist_wheel):
 
     def run(self) -> None:
         self.run_command("build")
-        package = Path(self.get_finalized_command("build").build_lib, "fastvoc")
-        self.root_is_pure = not any(package.glob("_C_*.so"))
+        native = any(Path(self.get_finalized_command("build").build_lib, "fastvoc").glob("_C_*.so"))
+        self.distribution.has_ext_modules = lambda: native
+        self.root_is_pure = not native
         super().run()
 
     def get_tag(self) -> tuple[str, str, str]:
