@@ -38,6 +38,14 @@ def cpu_problem() -> str | None:
     return problem
 
 
+def cpu_refusal(dtype: torch.dtype) -> str | None:
+    """None when the CPU kernels compute in `dtype`, otherwise why not."""
+    problem = cpu_problem()
+    if problem is None and dtype is not torch.float32:
+        return f"computes in torch.float32, not in {dtype}"
+    return problem
+
+
 @cache
 def cuda_problem() -> str | None:
     """None when the CUDA library is loaded, otherwise why it is not. Loads it at the first call."""

@@ -62,8 +62,8 @@ def pack_conv(weight: Tensor) -> Tensor:
 def pack_upsample(weight: Tensor, stride: int) -> Tensor:
     """Transposed-convolution weight [C_in, C_out, K] -> one convolution per output phase, one after the other, flat.
 
-    Phase p of `stride` holds the taps p, p + stride, ... in the layout of `pack_conv`; output step q * stride + p of the
-    full result is the sum over its taps j of x[q - j] times tap j.
+    Phase p of `stride` holds the taps p, p + stride, ... in the layout of `pack_conv`; output step q * stride + p of
+    the full result is the sum over its taps j of x[q - j] times tap j.
     """
     phases = [weight[:, :, p::stride].transpose(0, 1) for p in range(stride)]
     return torch.cat([pack_conv(phase).flatten() for phase in phases])

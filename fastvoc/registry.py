@@ -64,10 +64,20 @@ class Verdict:
 
 @dataclass
 class Op:
-    """A named operation and its implementations."""
+    """A named operation: its check of a call `check(x, params, ...)`, its torch reference, and its implementations."""
 
     name: str
+    check: Callable[..., None]
+    reference: Callable[..., torch.Tensor]
     impls: dict[str, Impl] = field(default_factory=dict)
+
+    def __call__(self, x: torch.Tensor, params: Any, *args: Any, backend: str | None = None) -> torch.Tensor:
+        """Checks the call, then runs the reference where autograd must see it, else the chosen implementation."""
+        self.check(x, params, *args)
+        if wants_grad(x, *params.tensors(), *(a for a in args if isinstance(a, torch.Tensor))):
+            return self.reference(x, params, *args)
+        impl = self.select(Spec(x.device.type, x.dtype, params), backend)
+        return impl.run(x, impl.pack(params), *args)
 
     def register(self, impl: Impl) -> None:
         """Adds an implementation; its name must be one of `BACKENDS` and new to this op."""
@@ -108,11 +118,12 @@ OPS: dict[str, Op] = {}
 _override: ContextVar[str | None] = ContextVar("fastvoc_backend", default=None)
 
 
-def define(name: str) -> Op:
-    """Creates an op and puts it in the table."""
+def define(name: str, check: Callable[..., None], reference: Callable[..., torch.Tensor]) -> Op:
+    """Creates an op, with its reference as implementation `torch`, and puts it in the table."""
     if name in OPS:
         raise ValueError(f"op {name} is defined twice")
-    OPS[name] = Op(name)
+    OPS[name] = Op(name, check, reference)
+    OPS[name].register(Impl("torch", reference, frozenset({"cpu", "cuda"}), priority=0))
     return OPS[name]
 
 

@@ -16,7 +16,13 @@ from fastvoc.nn.mrf import MrfStage, ResidualBlock
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops.activation import TANH, leaky_relu
 
-_TUPLES = ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", "upsample_paddings", "upsample_output_paddings")
+_TUPLES = (
+    "upsample_rates",
+    "upsample_kernel_sizes",
+    "resblock_kernel_sizes",
+    "upsample_paddings",
+    "upsample_output_paddings",
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,11 @@ def _validate(c: HifiGanConfig) -> None:
         require(values is None or len(values) == stages, name, f"{stages} values, one per rate, or None")
     for i, (k, u) in enumerate(zip(c.upsample_kernel_sizes, c.upsample_rates, strict=True)):
         padding, extra = c.padding(i)
-        require(k >= u and 0 <= 2 * padding < k + u and 0 <= extra < u, "upsample_kernel_sizes", "kernel >= rate at every stage")
+        require(
+            k >= u and 0 <= 2 * padding < k + u and 0 <= extra < u,
+            "upsample_kernel_sizes",
+            "kernel >= rate at every stage",
+        )
     require(c.mel is None or c.mel.n_mels == c.num_mels, "num_mels", f"the mel front end's {c.mel and c.mel.n_mels}")
 
 
@@ -151,8 +161,8 @@ class HifiGan(nn.Module):
     """The generator: log-mel in, waveform out.
 
     Parameters carry the upstream names with weight norm folded: `conv_pre`, `ups.{i}`, `resblocks.{n}.convs1.{m}` and
-    `.convs2.{m}` (or `.convs.{m}` for residual block type 2), `conv_post`; buffers `mean` and `scale` [num_mels] when the
-    configuration normalises its input.
+    `.convs2.{m}` (or `.convs.{m}` for residual block type 2), `conv_post`; buffers `mean` and `scale` [num_mels] when
+    the configuration normalises its input.
     """
 
     mean: Tensor
@@ -170,7 +180,9 @@ class HifiGan(nn.Module):
             padding, extra = config.padding(i)
             self.ups.append(Upsample(config.channels(i - 1), config.channels(i), k, u, padding, extra, pre=act))
             for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
-                self.resblocks.append(ResidualBlock(config.channels(i), kernel, dilations, pairs=config.resblock == "1"))
+                self.resblocks.append(
+                    ResidualBlock(config.channels(i), kernel, dilations, pairs=config.resblock == "1")
+                )
         blocks = list(self.resblocks)
         self._stages = [
             MrfStage(blocks[i * count : (i + 1) * count], act, config.pad_mode) for i in range(len(self.ups))
@@ -215,7 +227,7 @@ class HifiGan(nn.Module):
         return self.conv_post(x, lengths, backend=backend)
 
     def prepare(self, dtype: torch.dtype | None = None, backend: str | None = None) -> None:
-        """Resolves an implementation for every layer and packs its weights, so that the first call is as fast as the rest."""
+        """Resolves every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
         weight = self.conv_pre.weight
         dtype = weight.dtype if dtype is None else dtype
         for layer in (self.conv_pre, *self.ups, *self._stages, self.conv_post):

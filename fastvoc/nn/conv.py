@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import conv1d as op
 from fastvoc.ops.activation import IDENTITY, Activation
-from fastvoc.registry import wants_grad
 
 
 class Conv1d(nn.Module):
-    """conv1d with its weights: weight [out, in, K], bias [out] or None, stride 1, (K - 1) // 2 padded on either side."""
+    """conv1d with its weights: weight [out, in, K], bias [out] or None, stride 1, (K - 1) // 2 padded on each side."""
 
     bias: Tensor | None
 
@@ -51,13 +50,8 @@ class Conv1d(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, in, T] -> [B, out, T]."""
-        params = self.params()
-        if wants_grad(x, params.weight, params.bias):
-            return op.conv1d(x, params, None, lengths)
-        op.check_call(x, params, None, lengths)
-        impl, packed = self._prepared.get(x.device, x.dtype, backend)
-        return impl.run(x, packed, None, lengths)
+        return self._prepared(x, None, lengths, backend=backend)
 
     def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
         """Packs the weights now."""
-        self._prepared.get(device, dtype, backend)
+        self._prepared.prepare(device, dtype, backend)

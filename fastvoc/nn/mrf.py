@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import mrf as op
 from fastvoc.ops.activation import Activation
-from fastvoc.registry import wants_grad
 
 
 class DilatedConv(nn.Module):
@@ -32,7 +31,7 @@ class DilatedConv(nn.Module):
 class ResidualBlock(nn.Module):
     """The weights of one residual block.
 
-    With `pairs` (HiFi-GAN's ResBlock1) layer m is convs1[m], dilated, then convs2[m]; without (ResBlock2) it is convs[m].
+    With `pairs` (HiFi-GAN's ResBlock1) layer m is convs1[m], dilated, then convs2[m]; without (ResBlock2), convs[m].
     """
 
     def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int], *, pairs: bool) -> None:
@@ -73,13 +72,8 @@ class MrfStage:
 
     def __call__(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, C, T] -> [B, C, T]."""
-        params = self.params()
-        if wants_grad(x, *self._tensors()):
-            return op.mrf(x, params, lengths)
-        op.check_call(x, params, lengths)
-        impl, packed = self._prepared.get(x.device, x.dtype, backend)
-        return impl.run(x, packed, lengths)
+        return self._prepared(x, lengths, backend=backend)
 
     def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
         """Packs the weights now."""
-        self._prepared.get(device, dtype, backend)
+        self._prepared.prepare(device, dtype, backend)

@@ -1,31 +1,56 @@
-"""The implementation and packed weights of one layer, kept until a weight changes."""
+"""What a layer needs to run its op: the implementation and the packed weights, kept until a weight changes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastvoc.registry import Impl, Op, Spec, requested
+from fastvoc.registry import Impl, Op, Spec, requested, wants_grad
+
+
+@dataclass(frozen=True)
+class _Entry:
+    impl: Impl
+    params: Any
+    packed: Any
 
 
 class Prepared:
-    """Remembers, per device, dtype and forced backend, which implementation runs and what it packed.
+    """Runs one op with a layer's weights, by the reference where autograd must see it.
 
-    One tuple is replaced as a whole, so that threads may share a layer without a lock.
+    Remembers, per device, dtype and forced backend, which implementation runs and what it packed. One tuple is replaced
+    as a whole, so that threads may share a layer without a lock.
     """
 
     def __init__(self, op: Op, params: Callable[[], Any], tensors: Callable[[], Sequence[Tensor]]) -> None:
         self._op = op
         self._params = params
         self._tensors = tensors
-        self._kept: tuple[Any, dict[Any, tuple[Impl, Any]]] = (None, {})
+        self._kept: tuple[Any, dict[Any, _Entry]] = (None, {})
 
-    def get(self, device: torch.device, dtype: torch.dtype, backend: str | None) -> tuple[Impl, Any]:
-        """The implementation and its packed weights. Raises BackendError when a forced one refuses."""
-        stamp = tuple([(t.data_ptr(), 0 if t.is_inference() else t._version) for t in self._tensors()])
+    def __call__(self, x: Tensor, *args: Tensor | None, backend: str | None = None) -> Tensor:
+        """The op on `x`; `args` are its further tensors, as its reference takes them."""
+        tensors = self._tensors()
+        if wants_grad(x, *tensors):
+            params = self._params()
+            self._op.check(x, params, *args)
+            return self._op.reference(x, params, *args)
+        entry = self._entry(tensors, x.device, x.dtype, backend)
+        self._op.check(x, entry.params, *args)
+        return entry.impl.run(x, entry.packed, *args)
+
+    def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
+        """Packs the weights now. Raises BackendError when a forced implementation refuses."""
+        self._entry(self._tensors(), device, dtype, backend)
+
+    def _entry(
+        self, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype, backend: str | None
+    ) -> _Entry:
+        stamp = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
         key = (device, dtype, backend or requested(self._op.name))
         kept, entries = self._kept
         if kept == stamp and key in entries:
@@ -33,6 +58,6 @@ class Prepared:
         params = self._params()
         impl = self._op.select(Spec(device.type, dtype, params), key[2])
         with torch.no_grad():
-            entry = (impl, impl.pack(params))
+            entry = _Entry(impl, params, impl.pack(params))
         self._kept = (stamp, {**(entries if kept == stamp else {}), key: entry})
         return entry

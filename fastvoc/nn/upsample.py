@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import upsample as op
 from fastvoc.ops.activation import IDENTITY, Activation
-from fastvoc.registry import wants_grad
 
 
 class Upsample(nn.Module):
@@ -49,13 +48,8 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, in, T] -> [B, out, T_out]."""
-        params = self.params()
-        if wants_grad(x, params.weight, params.bias):
-            return op.upsample(x, params, lengths)
-        op.check_call(x, params, lengths)
-        impl, packed = self._prepared.get(x.device, x.dtype, backend)
-        return impl.run(x, packed, lengths)
+        return self._prepared(x, lengths, backend=backend)
 
     def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
         """Packs the weights now."""
-        self._prepared.get(device, dtype, backend)
+        self._prepared.prepare(device, dtype, backend)

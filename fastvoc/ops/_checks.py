@@ -40,15 +40,20 @@ def check_lengths(op: str, lengths: Tensor | None, batch: int, frames: int) -> N
         raise ArgumentError(f"{op}: lengths: expected values in 1..{frames}, got {low}..{high}")
 
 
-def check_reflect(op: str, pad_mode: str, pads: Sequence[int], lengths: Tensor | None, frames: int) -> None:
-    """Reflect padding needs more samples than it pads."""
-    if pad_mode == "reflect":
-        shortest = frames if lengths is None else int(lengths.min())
-        if shortest <= max(pads):
-            raise ShapeError(f"{op}: x: reflect padding of {max(pads)} needs more than that many steps, got {shortest}")
+def check_pad_mode(op: str, pad_mode: str) -> None:
+    """`pad_mode` must be zeros or reflect."""
+    if pad_mode not in ("zeros", "reflect"):
+        raise ArgumentError(f"{op}: pad_mode: expected zeros or reflect, got {pad_mode!r}")
+
+
+def check_reflect(op: str, pads: Sequence[int], lengths: Tensor | None, steps: int) -> None:
+    """Reflect padding needs more steps than it pads."""
+    shortest = steps if lengths is None else int(lengths.min())
+    if shortest <= max(pads):
+        raise ShapeError(f"{op}: x: reflect padding of {max(pads)} needs more than that many steps, got {shortest}")
 
 
 def by_item(x: Tensor, lengths: Tensor, steps: int, run: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """Runs `run(x of the item, its index)` on each item's valid part alone and pads the results with zeros to `steps`."""
+    """Runs `run(x of the item, its index)` on each item's valid part alone; zeros fill the results up to `steps`."""
     rows = [run(x[i : i + 1, :, :n], i) for i, n in enumerate(lengths.tolist())]
     return torch.cat([F.pad(row, (0, steps - row.shape[-1])) for row in rows])

@@ -10,11 +10,9 @@ from torch.nn import functional as F
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_reflect
+from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
 from fastvoc.ops.activation import IDENTITY, Activation
-from fastvoc.registry import Impl, Spec, define, wants_grad
-
-OP = define("conv1d")
+from fastvoc.registry import Impl, Spec, define
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,20 @@ class Conv1dParams:
     pad_mode: str = "zeros"
     pre: Activation = IDENTITY
     post: Activation = IDENTITY
+
+    def __post_init__(self) -> None:
+        check_pad_mode("conv1d", self.pad_mode)
+        if self.weight.dim() != 3:
+            raise ShapeError(f"conv1d: weight: expected [C_out, C_in, K], got {list(self.weight.shape)}")
+        if self.stride < 1 or self.dilation < 1 or min(self.padding) < 0:
+            raise ArgumentError(
+                f"conv1d: stride {self.stride}, dilation {self.dilation}, padding {self.padding}: expected stride and"
+                " dilation of 1 or more, padding of 0 or more"
+            )
+
+    def tensors(self) -> list[Tensor]:
+        """The weights."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
 
     def output_length(self, steps: int) -> int:
         """Output steps made from a number of input steps."""
@@ -63,29 +75,25 @@ def conv1d(
         ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
         BackendError: the forced backend refuses.
     """
-    check_call(x, params, residual, lengths)
-    if wants_grad(x, params.weight, params.bias, residual):
-        return conv1d_ref(x, params, residual, lengths)
-    impl = OP.select(Spec(x.device.type, x.dtype, params), backend)
-    return impl.run(x, impl.pack(params), residual, lengths)
+    return OP(x, params, residual, lengths, backend=backend)
 
 
-def check_call(x: Tensor, params: Conv1dParams, residual: Tensor | None, lengths: Tensor | None) -> None:
-    """Raises the typed error of the first argument that does not fit."""
+def _check(x: Tensor, params: Conv1dParams, residual: Tensor | None = None, lengths: Tensor | None = None) -> None:
     check_activations("conv1d", x, params.weight.shape[1], params.weight)
     check_lengths("conv1d", lengths, x.shape[0], x.shape[2])
-    check_reflect("conv1d", params.pad_mode, params.padding, lengths, x.shape[2])
+    if params.pad_mode == "reflect":
+        check_reflect("conv1d", params.padding, lengths, x.shape[2])
     shortest = x.shape[2] if lengths is None else int(lengths.min())
     if params.output_length(shortest) < 1:
         raise ShapeError(f"conv1d: x: {shortest} steps are fewer than the kernel spans")
     expected = (x.shape[0], params.weight.shape[0], params.output_length(x.shape[2]))
     if residual is not None and residual.shape != expected:
         raise ShapeError(f"conv1d: residual: expected {list(expected)}, got {list(residual.shape)}")
-    if params.pad_mode not in ("zeros", "reflect"):
-        raise ArgumentError(f"conv1d: pad_mode: expected zeros or reflect, got {params.pad_mode!r}")
 
 
-def conv1d_ref(x: Tensor, params: Conv1dParams, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+def conv1d_ref(
+    x: Tensor, params: Conv1dParams, residual: Tensor | None = None, lengths: Tensor | None = None
+) -> Tensor:
     """The op's meaning in torch."""
     if lengths is not None:
 
@@ -124,17 +132,16 @@ def _run_cpp(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths
     )
 
 
-def supports_cpp(spec: Spec) -> str | None:
-    """None when the C++ kernels take the call; shared by the float32 ops of the CPU library."""
-    problem = _library.cpu_problem()
-    if problem is None and spec.dtype is not torch.float32:
-        return f"computes in torch.float32, not in {spec.dtype}"
-    return problem
+def _supports_cpp(spec: Spec) -> str | None:
+    p: Conv1dParams = spec.params
+    if max(p.padding) > p.dilation * (p.weight.shape[2] - 1):
+        return f"pads less than the kernel spans, not {p.padding}"
+    return _library.cpu_refusal(spec.dtype)
 
 
 _library.define(
-    "conv1d(Tensor x, Tensor weight, Tensor bias, Tensor? residual, Tensor? lengths, int[] shape, float[] slopes, bool tanh)"
-    " -> Tensor"
+    "conv1d(Tensor x, Tensor weight, Tensor bias, Tensor? residual, Tensor? lengths, int[] shape, float[] slopes,"
+    " bool tanh) -> Tensor"
 )
 
 
@@ -154,5 +161,5 @@ def _fake(
     return x.new_empty((x.shape[0], steps, cout)).transpose(1, 2)
 
 
-OP.register(Impl("torch", conv1d_ref, frozenset({"cpu", "cuda"}), priority=0))
-OP.register(Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp))
+OP = define("conv1d", _check, conv1d_ref)
+OP.register(Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))

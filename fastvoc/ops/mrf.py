@@ -9,17 +9,17 @@ from torch import Tensor
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_reflect
+from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
 from fastvoc.ops.activation import Activation
-from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref, supports_cpp
-from fastvoc.registry import Impl, Spec, define, wants_grad
+from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
+from fastvoc.registry import Impl, Spec, define
 
-OP = define("mrf")
+_MAX_BLOCKS, _MAX_CONVS = 16, 32  # of csrc/cpu/args.h
 
 
 @dataclass(frozen=True)
 class MrfConv:
-    """One convolution of a residual block: weight [C, C, K], bias [C] or None, dilation; its padding keeps the length."""
+    """One convolution of a residual block: weight [C, C, K], bias [C] or None, dilation; padding keeps the length."""
 
     weight: Tensor
     bias: Tensor | None
@@ -43,6 +43,22 @@ class MrfParams:
     act: Activation
     pad_mode: str = "zeros"
 
+    def __post_init__(self) -> None:
+        check_pad_mode("mrf", self.pad_mode)
+        convs = self.convs()
+        if not convs or any(len(layer) not in (1, 2) for block in self.blocks for layer in block):
+            raise ArgumentError("mrf: blocks: expected layers of one or two convolutions, and at least one block")
+        channels = convs[0].weight.shape[0]
+        for c in convs:
+            if c.weight.dim() != 3 or c.weight.shape[:2] != (channels, channels):
+                raise ShapeError(f"mrf: weight: expected [{channels}, {channels}, K], got {list(c.weight.shape)}")
+            if (c.weight.shape[2] - 1) * c.dilation % 2:
+                raise ShapeError(f"mrf: kernel {c.weight.shape[2]} with dilation {c.dilation} cannot keep the length")
+
+    def tensors(self) -> list[Tensor]:
+        """The weights."""
+        return [t for conv in self.convs() for t in (conv.weight, conv.bias) if t is not None]
+
     def convs(self) -> list[MrfConv]:
         """All convolutions in order of use, block by block."""
         return [conv for block in self.blocks for layer in block for conv in layer]
@@ -64,43 +80,22 @@ def mrf(x: Tensor, params: MrfParams, lengths: Tensor | None = None, backend: st
         ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
         BackendError: the forced backend refuses.
     """
-    check_call(x, params, lengths)
-    convs = params.convs()
-    if wants_grad(x, *(c.weight for c in convs), *(c.bias for c in convs)):
-        return mrf_ref(x, params, lengths)
-    impl = OP.select(Spec(x.device.type, x.dtype, params), backend)
-    return impl.run(x, impl.pack(params), lengths)
+    return OP(x, params, lengths, backend=backend)
 
 
-def check_params(params: MrfParams) -> None:
-    """Raises when the blocks do not fit together."""
-    convs = params.convs()
-    if not convs or any(len(layer) not in (1, 2) for block in params.blocks for layer in block):
-        raise ArgumentError("mrf: blocks: expected layers of one or two convolutions, and at least one block")
-    channels = convs[0].weight.shape[0]
-    for c in convs:
-        if c.weight.dim() != 3 or c.weight.shape[:2] != (channels, channels):
-            raise ShapeError(f"mrf: weight: expected [{channels}, {channels}, K], got {list(c.weight.shape)}")
-        if (c.weight.shape[2] - 1) * c.dilation % 2:
-            raise ShapeError(f"mrf: kernel {c.weight.shape[2]} with dilation {c.dilation} cannot keep the length")
-    if params.pad_mode not in ("zeros", "reflect"):
-        raise ArgumentError(f"mrf: pad_mode: expected zeros or reflect, got {params.pad_mode!r}")
-
-
-def check_call(x: Tensor, params: MrfParams, lengths: Tensor | None) -> None:
-    """Raises the typed error of the first argument that does not fit."""
-    check_params(params)
-    convs = params.convs()
-    check_activations("mrf", x, convs[0].weight.shape[0], convs[0].weight)
+def _check(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> None:
+    weight = params.blocks[0][0][0].weight
+    check_activations("mrf", x, weight.shape[0], weight)
     check_lengths("mrf", lengths, x.shape[0], x.shape[2])
-    check_reflect("mrf", params.pad_mode, [c.padding for c in convs], lengths, x.shape[2])
+    if params.pad_mode == "reflect":
+        check_reflect("mrf", [conv.padding for conv in params.convs()], lengths, x.shape[2])
 
 
 def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tensor:
     """The op's meaning in torch."""
     if lengths is not None:
         return by_item(x, lengths, x.shape[2], lambda item, _: mrf_ref(item, params))
-    total: Tensor | None = None
+    total = torch.zeros_like(x)
     for block in params.blocks:
         h = x
         for layer in block:
@@ -109,9 +104,7 @@ def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tens
                 pad = (c.padding, c.padding)
                 y = conv1d_ref(y, Conv1dParams(c.weight, c.bias, 1, c.dilation, pad, params.pad_mode, params.act))
             h = h + y
-        total = h if total is None else total + h
-    if total is None:
-        raise ArgumentError("mrf: blocks: expected at least one block")
+        total = total + h
     return total / len(params.blocks)
 
 
@@ -153,12 +146,14 @@ def _run_cpp(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
 def _supports_cpp(spec: Spec) -> str | None:
     if len({len(layer) for block in spec.params.blocks for layer in block}) != 1:
         return "wants the same number of convolutions in every layer"
-    return supports_cpp(spec)
+    if len(spec.params.blocks) > _MAX_BLOCKS or any(len(b) * len(b[0]) > _MAX_CONVS for b in spec.params.blocks):
+        return f"takes up to {_MAX_BLOCKS} blocks of {_MAX_CONVS} convolutions"
+    return _library.cpu_refusal(spec.dtype)
 
 
 _library.define(
-    "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] layers, int depth,"
-    " float slope, bool reflect) -> Tensor"
+    "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] layers,"
+    " int depth, float slope, bool reflect) -> Tensor"
 )
 
 
@@ -178,5 +173,5 @@ def _fake(
     return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
 
 
-OP.register(Impl("torch", mrf_ref, frozenset({"cpu", "cuda"}), priority=0))
+OP = define("mrf", _check, mrf_ref)
 OP.register(Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))

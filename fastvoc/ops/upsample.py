@@ -9,13 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc import _library, packing
-from fastvoc.errors import ShapeError
+from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.activation import IDENTITY, Activation
-from fastvoc.ops.conv1d import supports_cpp
-from fastvoc.registry import Impl, Spec, define, wants_grad
-
-OP = define("upsample")
+from fastvoc.registry import Impl, Spec, define
 
 
 @dataclass(frozen=True)
@@ -32,14 +29,22 @@ class UpsampleParams:
     crop: tuple[int, int] = (0, 0)
     pre: Activation = IDENTITY
 
+    def __post_init__(self) -> None:
+        if self.weight.dim() != 3:
+            raise ShapeError(f"upsample: weight: expected [C_in, C_out, K], got {list(self.weight.shape)}")
+        if self.stride < 1:
+            raise ArgumentError(f"upsample: stride: expected 1 or more, got {self.stride}")
+
+    def tensors(self) -> list[Tensor]:
+        """The weights."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
     def output_length(self, steps: int) -> int:
         """Output steps made from a number of input steps."""
         return (steps - 1) * self.stride + self.weight.shape[2] - sum(self.crop)
 
 
-def upsample(
-    x: Tensor, params: UpsampleParams, lengths: Tensor | None = None, backend: str | None = None
-) -> Tensor:
+def upsample(x: Tensor, params: UpsampleParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
     """y = crop(conv_transpose(pre(x))) + bias.
 
     Args:
@@ -55,15 +60,10 @@ def upsample(
         ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
         BackendError: the forced backend refuses.
     """
-    check_call(x, params, lengths)
-    if wants_grad(x, params.weight, params.bias):
-        return upsample_ref(x, params, lengths)
-    impl = OP.select(Spec(x.device.type, x.dtype, params), backend)
-    return impl.run(x, impl.pack(params), lengths)
+    return OP(x, params, lengths, backend=backend)
 
 
-def check_call(x: Tensor, params: UpsampleParams, lengths: Tensor | None) -> None:
-    """Raises the typed error of the first argument that does not fit."""
+def _check(x: Tensor, params: UpsampleParams, lengths: Tensor | None = None) -> None:
     check_activations("upsample", x, params.weight.shape[0], params.weight)
     check_lengths("upsample", lengths, x.shape[0], x.shape[2])
     shortest = x.shape[2] if lengths is None else int(lengths.min())
@@ -102,6 +102,12 @@ def _run_cpp(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tenso
     return torch.ops._fastvoc.upsample(x, packed.weight, packed.bias, lengths, packed.shape, packed.slope)
 
 
+def _supports_cpp(spec: Spec) -> str | None:
+    if spec.params.crop[0] < 0:
+        return "crops on the left, never appends"
+    return _library.cpu_refusal(spec.dtype)
+
+
 _library.define("upsample(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] shape, float slope) -> Tensor")
 
 
@@ -112,5 +118,5 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None, shape
     return x.new_empty((x.shape[0], steps, cout)).transpose(1, 2)
 
 
-OP.register(Impl("torch", upsample_ref, frozenset({"cpu", "cuda"}), priority=0))
-OP.register(Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp))
+OP = define("upsample", _check, upsample_ref)
+OP.register(Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
