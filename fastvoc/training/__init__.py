@@ -1,0 +1,1 @@
+"""Training of HiFi-GAN: discriminators, losses, data, trainer, checkpoints in the published layout."""

@@ -1,0 +1,161 @@
+"""Training configuration: the fields of the published `config.json`, and fastvoc's own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fastvoc.errors import ArgumentError, LoadError
+from fastvoc.mel import MelConfig
+from fastvoc.models.hifigan import HifiGanConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What `fastvoc train` reads; a field that the file does not give keeps its default.
+
+    The first block carries the names of HiFi-GAN's `config.json`; `num_gpus`, `num_freq`, `num_workers` and `dist_config`
+    are accepted and unused. Lengths are in samples, frequencies in Hz. An epoch is one random segment from every file.
+
+    Own fields:
+        steps: generator updates at which training ends.
+        mel_weight, feature_weight, adversarial_weight, stft_weight: weights of the generator's losses. The published
+            values are 45, 1 (its loss doubles itself), 1 and none.
+        stft_resolutions: (n_fft, hop) of the STFT loss.
+        adversarial_start: number of updates made before the discriminators join.
+        discriminator_width: factor on the discriminators' channels; mpd_periods, msd_scales: which ones there are.
+        discriminator_learning_rate: learning_rate when None.
+        ema_decay: per-update decay of the averaged generator that validation and export use; 0 keeps no average.
+        anneal_steps: the learning rate goes down to zero, linearly, over this many updates before `steps`.
+        gain_db: quietest random gain of a segment after its peak is set to 0.95; 0 keeps every segment there.
+        speeds: playback speeds at which every training clip is offered, to vary pitch and formants.
+        clip_norm: largest gradient norm of the generator; 0 does not clip.
+        validation_interval, checkpoint_minutes, valid_samples: updates between validations, minutes between checkpoints,
+            validation clips that are written as audio and pictures.
+    """
+
+    resblock: str = "1"
+    batch_size: int = 16
+    learning_rate: float = 2e-4
+    adam_b1: float = 0.8
+    adam_b2: float = 0.99
+    lr_decay: float = 0.999
+    seed: int = 1234
+    upsample_rates: tuple[int, ...] = (8, 8, 2, 2)
+    upsample_kernel_sizes: tuple[int, ...] = (16, 16, 4, 4)
+    upsample_initial_channel: int = 512
+    resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
+    resblock_dilation_sizes: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+    segment_size: int = 8192
+    num_mels: int = 80
+    n_fft: int = 1024
+    hop_size: int = 256
+    win_size: int = 1024
+    sampling_rate: int = 22050
+    fmin: float = 0.0
+    fmax: float | None = 8000.0
+    fmax_for_loss: float | None = None
+    num_gpus: int = 0
+    num_freq: int = 1025
+    num_workers: int = 0
+    dist_config: dict[str, Any] | None = None
+
+    steps: int = 1_000_000
+    mel_weight: float = 45.0
+    feature_weight: float = 1.0
+    adversarial_weight: float = 1.0
+    stft_weight: float = 0.0
+    stft_resolutions: tuple[tuple[int, int], ...] = ((512, 128), (1024, 256), (2048, 512))
+    adversarial_start: int = 0
+    discriminator_width: float = 1.0
+    discriminator_learning_rate: float | None = None
+    mpd_periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    msd_scales: int = 3
+    ema_decay: float = 0.0
+    anneal_steps: int = 0
+    gain_db: float = 0.0
+    speeds: tuple[float, ...] = (1.0,)
+    clip_norm: float = 0.0
+    validation_interval: int = 1000
+    checkpoint_minutes: float = 5.0
+    valid_samples: int = 3
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, _tuples(value))
+        _validate(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Raises ArgumentError naming an unknown or illegal field."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ArgumentError(f"training config: unknown field {unknown[0]!r}")
+        return cls(**values)
+
+    @classmethod
+    def read(cls, path: str | Path) -> TrainConfig:
+        """Reads a JSON file. Raises LoadError when it is none, ArgumentError naming a bad field."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise LoadError(f"{path}: not a readable JSON training config ({error})") from error
+        if not isinstance(values, dict):
+            raise LoadError(f"{path}: expected a JSON object, got {type(values).__name__}")
+        return cls.from_dict(values)
+
+    def model(self) -> HifiGanConfig:
+        """The generator's configuration, its mel front end included."""
+        return HifiGanConfig(
+            sample_rate=self.sampling_rate,
+            num_mels=self.num_mels,
+            upsample_rates=self.upsample_rates,
+            upsample_kernel_sizes=self.upsample_kernel_sizes,
+            upsample_initial_channel=self.upsample_initial_channel,
+            resblock="1" if self.resblock == "1" else "2",
+            resblock_kernel_sizes=self.resblock_kernel_sizes,
+            resblock_dilation_sizes=self.resblock_dilation_sizes,
+            mel=self.mel(self.fmax),
+        )
+
+    def mel(self, f_max: float | None) -> MelConfig:
+        """HiFi-GAN's log-mel front end up to `f_max` Hz (None: half the sample rate)."""
+        return MelConfig(
+            sample_rate=self.sampling_rate,
+            n_fft=self.n_fft,
+            win_length=self.win_size,
+            hop_length=self.hop_size,
+            n_mels=self.num_mels,
+            f_min=self.fmin,
+            f_max=f_max,
+        )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _validate(c: TrainConfig) -> None:
+    def require(ok: bool, field: str, expected: str) -> None:
+        if not ok:
+            raise ArgumentError(f"training config: {field}: got {getattr(c, field)!r}, expected {expected}")
+
+    for name in ("batch_size", "segment_size", "steps", "validation_interval", "hop_size"):
+        value = getattr(c, name)
+        require(isinstance(value, int) and value > 0, name, "a positive integer")
+    for name in ("learning_rate", "lr_decay", "discriminator_width", "checkpoint_minutes"):
+        require(getattr(c, name) > 0, name, "a positive number")
+    for name in ("mel_weight", "feature_weight", "adversarial_weight", "stft_weight", "adversarial_start"):
+        require(getattr(c, name) >= 0, name, "zero or a positive number")
+    for name in ("anneal_steps", "gain_db", "clip_norm", "valid_samples", "msd_scales"):
+        require(getattr(c, name) >= 0, name, "zero or a positive number")
+    require(0 <= c.ema_decay < 1, "ema_decay", "0 <= ema_decay < 1")
+    require(0 <= c.adam_b1 < 1, "adam_b1", "0 <= adam_b1 < 1")
+    require(0 <= c.adam_b2 < 1, "adam_b2", "0 <= adam_b2 < 1")
+    require(c.segment_size % c.hop_size == 0, "segment_size", f"a multiple of hop_size {c.hop_size}")
+    require(bool(c.speeds) and all(0.5 <= s <= 2 for s in c.speeds), "speeds", "factors from 0.5 to 2")
+    require(c.model().hop == c.hop_size, "hop_size", f"the product of upsample_rates, {c.model().hop}")

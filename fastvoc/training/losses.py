@@ -1,0 +1,60 @@
+"""Losses of HiFi-GAN (arXiv 2010.05646) and the multi-resolution STFT loss of Parallel WaveGAN (arXiv 1910.11480)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastvoc.training.discriminators import Judged
+
+
+def discriminator_loss(real: Sequence[Judged], generated: Sequence[Judged]) -> Tensor:
+    """Least-squares loss of the discriminators: sum over them of mean (1 - D(y))^2 + mean D(G)^2."""
+    terms = [(1 - r[0]).square().mean() + g[0].square().mean() for r, g in zip(real, generated, strict=True)]
+    return torch.stack(terms).sum()
+
+
+def generator_loss(generated: Sequence[Judged]) -> Tensor:
+    """Least-squares loss of the generator: sum over discriminators of mean (1 - D(G))^2."""
+    return torch.stack([(1 - g[0]).square().mean() for g in generated]).sum()
+
+
+def feature_loss(real: Sequence[Judged], generated: Sequence[Judged]) -> Tensor:
+    """Twice the sum of mean absolute differences over all feature maps. No gradient flows into `real`."""
+    terms = [
+        F.l1_loss(b, a.detach())
+        for r, g in zip(real, generated, strict=True)
+        for a, b in zip(r[1], g[1], strict=True)
+    ]
+    return 2 * torch.stack(terms).sum()
+
+
+class StftLoss(nn.Module):
+    """Spectral convergence plus mean absolute log-magnitude difference, averaged over resolutions.
+
+    `resolutions` holds (n_fft, hop) in samples; the window is a Hann window of n_fft.
+    """
+
+    def __init__(self, resolutions: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self._resolutions = [(int(n), int(h)) for n, h in resolutions]
+
+    def forward(self, real: Tensor, generated: Tensor) -> Tensor:
+        """real, generated: [B, L] samples -> scalar."""
+        total = generated.new_zeros(())
+        for n_fft, hop in self._resolutions:
+            a, b = _magnitude(real, n_fft, hop), _magnitude(generated, n_fft, hop)
+            # Per item, so that a loud clip does not hide a quiet one.
+            convergence = (a - b).norm(dim=(1, 2)) / a.norm(dim=(1, 2)).clamp(min=1e-3)
+            total = total + convergence.mean() + F.l1_loss(b.log(), a.log())
+        return total / len(self._resolutions)
+
+
+def _magnitude(wav: Tensor, n_fft: int, hop: int) -> Tensor:
+    window = torch.hann_window(n_fft, dtype=wav.dtype, device=wav.device)
+    spectrum = torch.stft(wav, n_fft, hop, window=window, return_complex=True)
+    # The floor, -70 dB of full scale in one bin, keeps digital silence from dominating the logarithm.
+    return (spectrum.real.square() + spectrum.imag.square()).clamp(min=1e-7 * n_fft).sqrt()
