@@ -13,6 +13,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.mel import HIFIGAN_22K, MelConfig
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.mrf import MrfStage, ResidualBlock
+from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops.activation import TANH, leaky_relu
 
@@ -226,9 +227,15 @@ class HifiGan(nn.Module):
             x = stage(x, lengths, backend=backend)
         return self.conv_post(x, lengths, backend=backend)
 
-    def prepare(self, dtype: torch.dtype | None = None, backend: str | None = None) -> None:
-        """Resolves every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
+    def layers(self) -> dict[str, Prepared]:
+        """The layers by name, in order of use."""
+        named = {"conv_pre": self.conv_pre.prepared}
+        for i, (up, stage) in enumerate(zip(self.ups, self._stages, strict=True)):
+            named |= {f"ups.{i}": up.prepared, f"mrf.{i}": stage.prepared}
+        return {**named, "conv_post": self.conv_post.prepared}
+
+    def prepare(self, backend: str | None = None) -> None:
+        """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
         weight = self.conv_pre.weight
-        dtype = weight.dtype if dtype is None else dtype
-        for layer in (self.conv_pre, *self.ups, *self._stages, self.conv_post):
-            layer.prepare(weight.device, dtype, backend)
+        for layer in self.layers().values():
+            layer.prepare(weight.device, weight.dtype, backend)

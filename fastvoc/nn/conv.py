@@ -30,7 +30,7 @@ class Conv1d(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size))
         self.register_parameter("bias", nn.Parameter(torch.empty(out_channels)) if bias else None)
         self._pad_mode, self._pre, self._post = pad_mode, pre, post
-        self._prepared = Prepared(op.OP, self.params, self._tensors)
+        self.prepared = Prepared(op.OP, self.params, self._tensors)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -50,8 +50,4 @@ class Conv1d(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, in, T] -> [B, out, T]."""
-        return self._prepared(x, None, lengths, backend=backend)
-
-    def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
-        """Packs the weights now."""
-        self._prepared.prepare(device, dtype, backend)
+        return self.prepared(x, None, lengths, backend=backend)

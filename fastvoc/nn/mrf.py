@@ -57,7 +57,7 @@ class MrfStage:
         self._blocks = [block.layers() for block in blocks]
         self._convs = [conv for block in self._blocks for layer in block for conv in layer]
         self._act, self._pad_mode = act, pad_mode
-        self._prepared = Prepared(op.OP, self.params, self._tensors)
+        self.prepared = Prepared(op.OP, self.params, self._tensors)
 
     def params(self) -> op.MrfParams:
         """The op's view of this stage."""
@@ -72,8 +72,4 @@ class MrfStage:
 
     def __call__(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, C, T] -> [B, C, T]."""
-        return self._prepared(x, lengths, backend=backend)
-
-    def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
-        """Packs the weights now."""
-        self._prepared.prepare(device, dtype, backend)
+        return self.prepared(x, lengths, backend=backend)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.registry import Impl, Op, Spec, requested, wants_grad
+from fastvoc.registry import Impl, Op, Spec, Verdict, requested, wants_grad
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Prepared:
     def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
         """Packs the weights now. Raises BackendError when a forced implementation refuses."""
         self._entry(self._tensors(), device, dtype, backend)
+
+    def explain(self, backend: str | None = None) -> tuple[str, list[Verdict]]:
+        """The op's name and what each implementation says of this layer, best first."""
+        weight = self._tensors()[0]
+        return self._op.name, self._op.verdicts(Spec(weight.device.type, weight.dtype, self._params()), backend)
 
     def _entry(
         self, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype, backend: str | None

@@ -28,7 +28,7 @@ class Upsample(nn.Module):
         self.weight = nn.Parameter(torch.empty(in_channels, out_channels, kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels))
         self._stride, self._crop, self._pre = stride, (padding, padding - output_padding), pre
-        self._prepared = Prepared(op.OP, self.params, lambda: [self.weight, self.bias])
+        self.prepared = Prepared(op.OP, self.params, lambda: [self.weight, self.bias])
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -48,8 +48,4 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, in, T] -> [B, out, T_out]."""
-        return self._prepared(x, lengths, backend=backend)
-
-    def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
-        """Packs the weights now."""
-        self._prepared.prepare(device, dtype, backend)
+        return self.prepared(x, lengths, backend=backend)

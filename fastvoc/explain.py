@@ -1,0 +1,67 @@
+"""Which implementation runs every layer of a model, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.nn.prepared import Prepared
+from fastvoc.registry import Verdict
+
+
+class HasLayers(Protocol):
+    """A model that can name its layers."""
+
+    def layers(self) -> dict[str, Prepared]: ...
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """One layer: its op and what every implementation says of it."""
+
+    layer: str
+    op: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def chosen(self) -> str | None:
+        """The implementation that runs, None when the forced one refuses."""
+        return next((v.impl for v in self.verdicts if v.chosen), None)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The choice of every layer; prints as a table."""
+
+    layers: tuple[LayerChoice, ...]
+
+    def __iter__(self) -> Iterator[LayerChoice]:
+        return iter(self.layers)
+
+    def __str__(self) -> str:
+        lines = []
+        for row in self.layers:
+            others = "; ".join(f"{v.impl}: {v.reason}" for v in row.verdicts if v.reason)
+            lines.append(f"{row.layer:<10} {row.op:<9} {row.chosen or 'none':<7} {others}".rstrip())
+        return "\n".join(lines)
+
+
+def explain(model: HasLayers | None = None, backend: str | None = None) -> Explanation:
+    """Says which implementation would run each layer now, and why not the others.
+
+    Args:
+        model: a model or what `fastvoc.load` returned; a small HiFi-GAN on the CPU when None.
+        backend: as the `backend=` argument of a call.
+
+    Raises:
+        BackendError: an unknown backend in FASTVOC_BACKEND.
+    """
+    if model is None:
+        model = HifiGan(HifiGanConfig(upsample_rates=(2,), upsample_kernel_sizes=(4,), upsample_initial_channel=8))
+    rows = []
+    for name, layer in model.layers().items():
+        op, verdicts = layer.explain(backend)
+        rows.append(LayerChoice(name, op, tuple(verdicts)))
+    return Explanation(tuple(rows))
