@@ -1,0 +1,42 @@
+"""Reading published checkpoints: the dialect is recognised from the file, and nothing in the file is executed.
+
+A reader gives the whole state or a LoadError that names the first tensor that does not fit; never a part of it.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from pathlib import Path
+
+from fastvoc.checkpoints import coqui, jik876, native, nemo, parallel_wavegan, speechbrain, transformers
+from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
+from fastvoc.checkpoints.source import open_source
+from fastvoc.errors import LoadError
+
+__all__ = ["Checkpoint", "detect_and_load", "save"]
+
+save = native.save
+
+# The plainest names come last: the other dialects extend them.
+_FORMATS = (native, nemo, parallel_wavegan, speechbrain, transformers, coqui, jik876)
+
+
+def detect_and_load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads a weights file, or a folder with one, in any of the supported dialects.
+
+    Raises LoadError naming the file and what is wrong with it: missing, damaged, unsafe, of an unknown dialect, or with
+    tensors that are not exactly those its configuration calls for.
+    """
+    path = Path(path)
+    try:
+        source = open_source(path)
+        for module in _FORMATS:
+            if module.detect(source):
+                return module.load(source)
+    except OSError as error:
+        raise LoadError(f"{path}: {error.strerror or error}") from error
+    if any(name.startswith(("mpd.", "msd.")) for name in source.entries):
+        raise refuse(source.path, "discriminators of a HiFi-GAN training; the generator is in the g_ file beside it")
+    names = ", ".join(islice(source.entries, 4)) or "none"
+    raise refuse(source.path, f"no known vocoder in this {source.container} file; its tensors begin with: {names}")

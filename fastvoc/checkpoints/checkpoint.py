@@ -1,0 +1,66 @@
+"""What every checkpoint reader produces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError, LoadError
+from fastvoc.mel import MelConfig
+from fastvoc.models.hifigan import HifiGanConfig
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A generator read from a file: its configuration and every tensor of it.
+
+    `state` has the names of `fastvoc.models.hifigan.HifiGan`, weight norm folded, float32. `format` names the dialect
+    it came from; `metadata` says more about the origin, in words.
+    """
+
+    config: HifiGanConfig
+    state: dict[str, Tensor]
+    format: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A tensor in a file: what the file says it is, and how to get it. Nothing is allocated before `read`."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[], Tensor]
+
+
+def refuse(path: Path, problem: str) -> LoadError:
+    """The error of every reader: names the file and what is wrong with it."""
+    return LoadError(f"{path}: {problem}")
+
+
+def make_mel(path: Path, **values: Any) -> MelConfig:
+    """A front end from the values in a file. Raises LoadError for an illegal one."""
+    try:
+        return MelConfig(**values)
+    except ArgumentError as error:
+        raise refuse(path, f"illegal front end: {error}") from None
+
+
+def make_config(path: Path, *, mel: MelConfig | None, **values: Any) -> HifiGanConfig:
+    """A generator's configuration from the values in a file; a front end with another frame rate is left out.
+
+    Raises LoadError for an illegal one.
+    """
+    if mel is not None and (mel.hop_length, mel.sample_rate) != (prod(values["upsample_rates"]), values["sample_rate"]):
+        mel = None
+    try:
+        return HifiGanConfig(mel=mel, **values)
+    except ArgumentError as error:
+        raise refuse(path, f"illegal configuration: {error}") from None

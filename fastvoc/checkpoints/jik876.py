@@ -1,0 +1,54 @@
+"""github.com/jik876/hifi-gan: `g_XXXXXXXX` and `generator_v*` with `config.json` beside them; also FastSpeech 2's zips.
+
+Weights come as weight norm in either of torch's namings or already folded, wrapped in {"generator": ...} or not.
+"""
+
+from __future__ import annotations
+
+from fastvoc.checkpoints.checkpoint import Checkpoint, make_config, make_mel
+from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.state import canonical_state
+from fastvoc.checkpoints.text import Fields
+from fastvoc.mel import MelConfig
+
+_WRAPPER = "generator."
+_MEL_FIELDS = ("n_fft", "win_size", "hop_size", "fmin")
+
+
+def detect(source: Source) -> bool:
+    return any(name.startswith(("conv_pre.", f"{_WRAPPER}conv_pre.")) for name in source.entries)
+
+
+def load(source: Source) -> Checkpoint:
+    fields = source.json("config.json")
+    config = make_config(
+        fields.path,
+        sample_rate=fields.int("sampling_rate"),
+        num_mels=fields.int("num_mels"),
+        upsample_rates=fields.ints("upsample_rates"),
+        upsample_kernel_sizes=fields.ints("upsample_kernel_sizes"),
+        upsample_initial_channel=fields.int("upsample_initial_channel"),
+        # Upstream compares with the text "1"; anything else is its second kind of block.
+        resblock="1" if fields.values.get("resblock") == "1" else "2",
+        resblock_kernel_sizes=fields.ints("resblock_kernel_sizes"),
+        resblock_dilation_sizes=fields.rows("resblock_dilation_sizes"),
+        mel=_mel(fields),
+    )
+    wrapped = any(name.startswith(_WRAPPER) for name in source.entries)
+    tensors = source.with_prefix(_WRAPPER if wrapped else "")
+    return Checkpoint(config, canonical_state(source, config, tensors), "jik876", {"container": source.container})
+
+
+def _mel(fields: Fields) -> MelConfig | None:
+    if not all(name in fields for name in _MEL_FIELDS):
+        return None
+    return make_mel(
+        fields.path,
+        sample_rate=fields.int("sampling_rate"),
+        n_fft=fields.int("n_fft"),
+        win_length=fields.int("win_size"),
+        hop_length=fields.int("hop_size"),
+        n_mels=fields.int("num_mels"),
+        f_min=fields.float("fmin"),
+        f_max=fields.optional_float("fmax"),
+    )

@@ -1,0 +1,70 @@
+"""fastvoc's own file: one safetensors file with the configuration inside and a checksum over the tensor bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
+from fastvoc.checkpoints.safetensors_file import digest, tensor_bytes, write
+from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.state import canonical_state
+from fastvoc.checkpoints.text import Fields, parse_json
+from fastvoc.errors import ArgumentError, DtypeError
+from fastvoc.models.hifigan import HifiGanConfig
+
+_KEY = "fastvoc"
+_VERSION = 1
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def detect(source: Source) -> bool:
+    return _KEY in source.metadata
+
+
+def load(source: Source) -> Checkpoint:
+    fields = Fields(parse_json(source.metadata[_KEY].encode(), source.path), source.path, f"{_KEY}.")
+    if fields.int("version") != _VERSION or fields.text("model") != "hifigan":
+        raise refuse(
+            source.path, f"model {fields.text('model')!r} in version {fields.int('version')}, expected 'hifigan' in {_VERSION}"
+        )
+    try:
+        config = HifiGanConfig.from_dict(fields.sub("config").values)
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise refuse(source.path, f"illegal configuration: {error}") from None
+    metadata = fields.sub("metadata").values
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise refuse(source.path, "fastvoc.metadata: expected texts")
+    state = canonical_state(source, config, source.entries)
+    found, stated = digest(source.path, source.tensor_offset), fields.text("sha256")
+    if found != stated:
+        raise refuse(source.path, f"damaged: SHA-256 of the tensors is {found}, the file states {stated}")
+    return Checkpoint(config, state, "fastvoc", dict(metadata))
+
+
+def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes a checkpoint with its tensors in `dtype` (float32, float16 or bfloat16); equal input gives equal bytes.
+
+    Raises DtypeError for another dtype and ArgumentError when a value does not fit into it.
+    """
+    if dtype not in _DTYPES:
+        raise DtypeError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+    tensors = {name: tensor.to(dtype) for name, tensor in checkpoint.state.items()}
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ArgumentError(f"dtype: tensor {name!r} has values that are not finite in {dtype}")
+    header, blocks = tensor_bytes(tensors)
+    sha = hashlib.sha256()
+    for block in blocks:
+        sha.update(block)
+    description = {
+        "version": _VERSION,
+        "model": "hifigan",
+        "config": checkpoint.config.to_dict(),
+        "metadata": {**checkpoint.metadata, "format": checkpoint.metadata.get("format", checkpoint.format)},
+        "sha256": sha.hexdigest(),
+    }
+    write(path, header, blocks, {_KEY: json.dumps(description, sort_keys=True)})

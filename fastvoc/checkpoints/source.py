@@ -1,0 +1,157 @@
+"""A checkpoint on disk, opened safely: which file holds the weights, which tensors it claims, which texts lie beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastvoc.checkpoints import safetensors_file, torch_file
+from fastvoc.checkpoints.archive import TAR_ERRORS, open_tar, zip_member, zip_members
+from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
+from fastvoc.checkpoints.text import MAX_TEXT_BYTES, Fields, parse_json, parse_yaml
+from fastvoc.errors import LoadError
+
+# In a folder the first pattern with a match wins; numbered files count up, and upstream resumes from the last.
+_WEIGHT_PATTERNS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "*.nemo",
+    "generator.ckpt",
+    "g_[0-9]*",
+    "generator_v[0-9]*",
+    "checkpoint-*steps.pkl",
+    "*.pth.tar.zip",
+    "*.pth.tar",
+    "*.safetensors",
+    "*.pth",
+    "*.pt",
+    "*.ckpt",
+    "*.pkl",
+)
+_NUMBERED = ("g_[0-9]*", "checkpoint-*steps.pkl")
+_INNER_WEIGHTS = (".pth.tar", ".pth", ".pt", ".tar")
+_NEMO_WEIGHTS = "model_weights.ckpt"
+
+
+@dataclass(frozen=True)
+class Source:
+    """`entries`: the tensors by dotted name. `texts`: files packed with the weights. `metadata`: of a safetensors header."""
+
+    path: Path
+    container: str
+    entries: dict[str, TensorEntry]
+    texts: dict[str, bytes] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    tensor_offset: int = 0
+
+    def json(self, *names: str) -> Fields:
+        """The first of these files that lies in the archive or beside the weights. Raises LoadError if none does."""
+        return self._fields(names, parse_json)
+
+    def yaml(self, *names: str) -> Fields:
+        """Like `json`, for YAML."""
+        return self._fields(names, parse_yaml)
+
+    def has(self, *names: str) -> bool:
+        """Whether one of these files lies in the archive or beside the weights."""
+        return any(name in self.texts or (self.path.parent / name).is_file() for name in names)
+
+    def with_prefix(self, prefix: str) -> dict[str, TensorEntry]:
+        """Entries whose name starts with `prefix`, by the rest of the name."""
+        return {n[len(prefix) :]: e for n, e in self.entries.items() if n.startswith(prefix)}
+
+    def _fields(self, names: tuple[str, ...], parse: Callable[[bytes, Path], Mapping[str, object]]) -> Fields:
+        for name in names:
+            beside = self.path.parent / name
+            if name in self.texts:
+                return Fields(parse(self.texts[name], self.path / name), self.path / name)
+            if beside.is_file():
+                return Fields(parse(read_small(beside), beside), beside)
+        raise refuse(self.path, f"{' or '.join(names)} is missing beside it; it says how the generator is built")
+
+
+def read_small(path: Path) -> bytes:
+    """A text file's bytes. Raises LoadError when it is larger than any configuration."""
+    size = path.stat().st_size
+    if size > MAX_TEXT_BYTES:
+        raise refuse(path, f"{size} bytes, expected a configuration of at most {MAX_TEXT_BYTES}")
+    return path.read_bytes()
+
+
+def open_source(path: Path) -> Source:
+    """Opens a weights file, or the one weights file of a folder.
+
+    Raises LoadError when there is none, more than one, or the file is of no known container or not safe to read.
+    """
+    if path.is_dir():
+        path = _weights_in(path)
+    if not path.is_file():
+        raise refuse(path, "no such file or folder")
+    with path.open("rb") as file:
+        head = file.read(512)
+        file.seek(0)
+        if safetensors_file.looks_like_safetensors(head):
+            entries, metadata, offset = safetensors_file.read_header(path)
+            return Source(path, "safetensors", entries, metadata=metadata, tensor_offset=offset)
+        if head.startswith(b"PK"):
+            members = zip_members(file, path)
+            if torch_file.looks_like_torch_zip(members):
+                return Source(path, "torch", torch_file.read_tensors(file, path))
+            name = _inner_weights(path, members)
+            with zip_member(file, path, name, members[name]) as inner:
+                return Source(path, "zipped torch", torch_file.read_tensors(inner, path / name))
+        if torch_file.looks_like_legacy_torch(head):
+            return Source(path, "legacy torch", torch_file.read_tensors(file, path))
+    if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
+        return _open_nemo(path)
+    if head.startswith(b"version https://git-lfs"):
+        raise refuse(path, "a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
+    raise refuse(path, "neither safetensors, nor a file of torch.save, nor a zip or .nemo archive of one")
+
+
+def _weights_in(folder: Path) -> Path:
+    for pattern in _WEIGHT_PATTERNS:
+        found = sorted(p for p in folder.glob(pattern) if p.is_file())
+        if len(found) > 1 and pattern in _NUMBERED:
+            found = [max(found, key=_number)]
+        if len(found) > 1:
+            names = ", ".join(p.name for p in found)
+            raise refuse(folder, f"more than one weights file ({names}); give the path of one")
+        if found:
+            return found[0]
+    raise refuse(folder, f"no weights file in this folder (looked for {', '.join(_WEIGHT_PATTERNS)})")
+
+
+def _number(path: Path) -> int:
+    digits = re.findall(r"\d+", path.name)
+    return int(digits[-1]) if digits else -1
+
+
+def _inner_weights(path: Path, members: Mapping[str, int]) -> str:
+    names = [n for n in members if n.endswith(_INNER_WEIGHTS) and not n.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise refuse(path, f"a zip archive with {len(names)} weights files, expected one *.pth.tar")
+    return names[0]
+
+
+def _open_nemo(path: Path) -> Source:
+    with open_tar(path) as (archive, members):
+        if _NEMO_WEIGHTS not in members:
+            raise refuse(path, f"a tar archive without {_NEMO_WEIGHTS}, so no .nemo file")
+        texts = {}
+        for name, info in members.items():
+            if name.endswith((".yaml", ".yml")) and info.size <= MAX_TEXT_BYTES:
+                member = archive.extractfile(info)
+                texts[name] = member.read() if member else b""
+        weights = archive.extractfile(members[_NEMO_WEIGHTS])
+        if weights is None:
+            raise refuse(path, f"{_NEMO_WEIGHTS} is not a plain file")
+        try:
+            entries = torch_file.read_tensors(weights, path / _NEMO_WEIGHTS)
+        except LoadError:
+            raise
+        except TAR_ERRORS as error:
+            raise refuse(path, f"broken tar archive: {error}") from None
+    return Source(path, "nemo", entries, texts)

@@ -1,0 +1,72 @@
+"""SpeechBrain (github.com/speechbrain/speechbrain): `generator.ckpt` with `hyperparams.yaml` beside it.
+
+Its convolutions pad by reflection. The YAML's `!new:` and `!ref` tags are read as data; only `!ref <name>` is followed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastvoc.checkpoints.checkpoint import Checkpoint, make_config, make_mel
+from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.state import canonical_state, renamed
+from fastvoc.checkpoints.text import Fields
+from fastvoc.mel import MelConfig
+
+_REFERENCE = re.compile(r"^<(\w+)>$")
+_RECIPE_RATE = 22050
+
+
+def detect(source: Source) -> bool:
+    return any(name.startswith("conv_pre.conv.") for name in source.entries)
+
+
+def load(source: Source) -> Checkpoint:
+    top = source.yaml("hyperparams.yaml", "train.yaml")
+    generator = top.values.get("generator")
+    values = {**top.values, **generator} if isinstance(generator, dict) else dict(top.values)
+    fields = Fields({name: _resolve(value, top.values) for name, value in values.items()}, top.path)
+    stated = "sample_rate" in fields
+    config = make_config(
+        fields.path,
+        # The published inference files leave the rate to the recipe.
+        sample_rate=fields.int("sample_rate", _RECIPE_RATE),
+        num_mels=fields.int("in_channels"),
+        upsample_rates=fields.ints("upsample_factors"),
+        upsample_kernel_sizes=fields.ints("upsample_kernel_sizes"),
+        upsample_initial_channel=fields.int("upsample_initial_channel"),
+        resblock="1" if fields.values.get("resblock_type") == "1" else "2",
+        resblock_kernel_sizes=fields.ints("resblock_kernel_sizes"),
+        resblock_dilation_sizes=fields.rows("resblock_dilation_sizes"),
+        post_bias=fields.bool("conv_post_bias", True),
+        pad_mode="reflect",
+        mel=_mel(fields),
+    )
+    tensors = renamed(source, source.entries, lambda name: name.replace(".conv.", ".", 1))
+    metadata = {"sample_rate": "stated" if stated else f"not stated, the recipe's {_RECIPE_RATE} Hz assumed"}
+    return Checkpoint(config, canonical_state(source, config, tensors), "speechbrain", metadata)
+
+
+def _resolve(value: Any, values: dict[str, Any]) -> Any:
+    for _ in range(8):
+        match = _REFERENCE.match(value) if isinstance(value, str) else None
+        if match is None:
+            return value
+        value = values.get(match[1])
+    return None
+
+
+def _mel(fields: Fields) -> MelConfig:
+    return make_mel(
+        fields.path,
+        sample_rate=fields.int("sample_rate", _RECIPE_RATE),
+        n_fft=fields.int("n_fft", 1024),
+        win_length=fields.int("win_length", 1024),
+        hop_length=fields.int("hop_length", 256),
+        n_mels=fields.int("in_channels"),
+        f_min=fields.float("mel_fmin", 0.0),
+        f_max=fields.optional_float("mel_fmax", 8000.0),
+        magnitude_eps=0.0,
+        pad="center",
+    )

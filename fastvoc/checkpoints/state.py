@@ -1,0 +1,141 @@
+"""From tensors under a file's names to the complete state of a `HifiGan`: all of it or an error, never a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
+from fastvoc.checkpoints.source import Source
+from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.packing import fold_weight_norm
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+# torch.nn.utils.weight_norm, its successor in torch.nn.utils.parametrizations, and neither.
+_WEIGHT_FORMS = {
+    "weight_g": "g",
+    "weight_v": "v",
+    "parametrizations.weight.original0": "g",
+    "parametrizations.weight.original1": "v",
+    "weight": "folded",
+}
+
+
+def expected_shapes(config: HifiGanConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor of `HifiGan(config)`, in its order, without building the model."""
+
+    def conv(name: str, shape: tuple[int, int, int], bias: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield f"{name}.weight", shape
+        if bias:
+            yield f"{name}.bias", (bias,)
+
+    if config.normalize_before:
+        yield "mean", (config.num_mels,)
+        yield "scale", (config.num_mels,)
+    yield from conv("conv_pre", (config.channels(-1), config.num_mels, config.pre_kernel_size), config.channels(-1))
+    for i, kernel in enumerate(config.upsample_kernel_sizes):
+        yield from conv(f"ups.{i}", (config.channels(i - 1), config.channels(i), kernel), config.channels(i))
+    lists = ("convs1", "convs2") if config.resblock == "1" else ("convs",)
+    count = len(config.resblock_kernel_sizes)
+    for i in range(len(config.upsample_rates)):
+        channels = config.channels(i)
+        for j, kernel in enumerate(config.resblock_kernel_sizes):
+            for convs in lists:
+                for m in range(len(config.resblock_dilation_sizes[j])):
+                    name = f"resblocks.{i * count + j}.{convs}.{m}"
+                    yield from conv(name, (channels, channels, kernel), channels)
+    last = config.channels(len(config.upsample_rates) - 1)
+    yield from conv("conv_post", (1, last, config.post_kernel_size), int(config.post_bias))
+
+
+@dataclass(frozen=True)
+class _Parameter:
+    """The one or two tensors in the file that make up a parameter."""
+
+    name: str
+    parts: dict[str, TensorEntry]
+
+    def read(self) -> Tensor:
+        tensors = {form: entry.read().float() for form, entry in self.parts.items()}
+        if "folded" in tensors:
+            return tensors["folded"].contiguous()
+        return fold_weight_norm(tensors["g"], tensors["v"])
+
+
+def canonical_state(source: Source, config: HifiGanConfig, tensors: Mapping[str, TensorEntry]) -> dict[str, Tensor]:
+    """Folded float32 state of `HifiGan(config)` from `tensors`, whose module names are already canonical.
+
+    Every name, shape and dtype is compared with what the configuration calls for before any tensor is read.
+    Raises LoadError that names the first tensor which is missing, left over, of another shape or dtype, or not finite.
+    """
+    found = _group(source, tensors)
+    parameters = []
+    for name, shape in expected_shapes(config):
+        parts = found.pop(name, None)
+        if parts is None:
+            raise refuse(source.path, f"tensor {name!r} {list(shape)} is missing{_hint(tensors)}")
+        _check(source, name, shape, parts)
+        parameters.append(_Parameter(name, parts))
+    for name, parts in found.items():
+        entry = next(iter(parts.values()))
+        raise refuse(
+            source.path, f"tensor {entry.name!r} {list(entry.shape)} (as {name!r}) has no place in the configured generator"
+        )
+    state = {}
+    for parameter in parameters:
+        value = parameter.read()
+        if not torch.isfinite(value).all():
+            raise refuse(source.path, f"tensor {parameter.name!r} holds NaN or infinite values")
+        state[parameter.name] = value
+    return state
+
+
+def renamed(
+    source: Source, entries: Mapping[str, TensorEntry], rename: Callable[[str], str]
+) -> dict[str, TensorEntry]:
+    """Entries under their canonical names. Raises LoadError when two names in the file mean the same tensor."""
+    tensors: dict[str, TensorEntry] = {}
+    for name, entry in entries.items():
+        target = rename(name)
+        if target in tensors:
+            raise refuse(source.path, f"tensors {tensors[target].name!r} and {entry.name!r} are both {target!r}")
+        tensors[target] = entry
+    return tensors
+
+
+def _group(source: Source, tensors: Mapping[str, TensorEntry]) -> dict[str, dict[str, TensorEntry]]:
+    found: dict[str, dict[str, TensorEntry]] = {}
+    for name, entry in tensors.items():
+        target, form = name, "folded"
+        for suffix, kind in _WEIGHT_FORMS.items():
+            if name.endswith(f".{suffix}"):
+                target, form = f"{name[: -len(suffix)]}weight", kind
+                break
+        parts = found.setdefault(target, {})
+        if form in parts or (parts and "folded" in (form, *parts)):
+            raise refuse(source.path, f"tensor {entry.name!r}: a second value for {target!r}")
+        parts[form] = entry
+    return found
+
+
+def _check(source: Source, name: str, shape: tuple[int, ...], parts: Mapping[str, TensorEntry]) -> None:
+    for form, entry in parts.items():
+        wanted = (shape[0], *[1] * (len(shape) - 1)) if form == "g" else shape
+        if entry.shape != wanted:
+            raise refuse(
+                source.path, f"tensor {entry.name!r} has shape {list(entry.shape)}, the configuration needs {list(wanted)}"
+            )
+        if entry.dtype not in _FLOATS:
+            raise refuse(source.path, f"tensor {entry.name!r} has dtype {entry.dtype}, expected a floating-point one")
+    if "folded" not in parts and len(parts) != 2:
+        only = next(iter(parts.values()))
+        raise refuse(source.path, f"tensor {only.name!r} stands alone: the other half of its weight norm is missing")
+
+
+def _hint(tensors: Mapping[str, TensorEntry]) -> str:
+    if not tensors:
+        return "; no generator tensor in the file"
+    return f"; the file has {len(tensors)} generator tensors, the first is {next(iter(tensors.values())).name!r}"

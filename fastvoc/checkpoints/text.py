@@ -1,0 +1,177 @@
+"""JSON and YAML from untrusted files: plain data only, tags of any kind stay inert."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from fastvoc.checkpoints.checkpoint import refuse
+
+MAX_TEXT_BYTES = 256 << 10
+_MAX_DEPTH = 100
+_REQUIRED: Any = object()
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """The object in a JSON text. Raises LoadError for anything else, for repeated keys and for NaN."""
+    try:
+        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise refuse(path, f"not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise refuse(path, f"expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _InertLoader(_SafeLoader):  # type: ignore[misc]
+    """Safe loader to which every tag (`!new:`, `!apply:`, `!!python/...`) is only a decoration of plain data."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # Merge keys can multiply exponentially, and no configuration read here has any.
+        return
+
+
+def _plain(loader: Any, suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return loader.construct_scalar(node)
+
+
+_InertLoader.add_multi_constructor("!", _plain)
+_InertLoader.add_multi_constructor("tag:", _plain)
+# YAML 1.1 reads "1e-5" as text; PyYAML needs the dot, people write it without.
+_InertLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+# PyYAML's constructors fail with these, too, on explicitly typed scalars such as `!!timestamp 2`.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, RecursionError)
+
+
+def parse_yaml(data: bytes, path: Path) -> dict[str, Any]:
+    """The mapping in a YAML text; tagged nodes come as the plain mapping, list or string that carries the tag.
+
+    Raises LoadError for anything else, and for more than 100 levels of nesting.
+    """
+    try:
+        _check_depth(data)
+        value = yaml.load(data, Loader=_InertLoader)
+    except _YAML_ERRORS as error:
+        reason = " ".join(str(error).split())[:200]
+        raise refuse(path, f"not valid YAML: {reason}") from None
+    if not isinstance(value, dict):
+        raise refuse(path, f"expected a YAML mapping, found {type(value).__name__}")
+    return value
+
+
+def _check_depth(data: bytes) -> None:
+    # libyaml composes nodes by recursion in C: a deep text would end the process.
+    loader, depth = _SafeLoader(data), 0
+    try:
+        while loader.check_event():
+            event = loader.get_event()
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
+    finally:
+        loader.dispose()
+
+
+class Fields:
+    """Typed access to an untrusted mapping; every failure is a LoadError that names the file and the field."""
+
+    def __init__(self, values: Mapping[str, Any], path: Path, prefix: str = "") -> None:
+        self.values, self.path, self._prefix = values, path, prefix
+
+    def __contains__(self, name: str) -> bool:
+        return self.values.get(name) is not None
+
+    def _get(self, name: str, default: Any) -> Any:
+        value = self.values.get(name)
+        if value is None:
+            if default is _REQUIRED:
+                raise refuse(self.path, f"field {self._prefix + name!r} is missing")
+            return default
+        return value
+
+    def _bad(self, name: str, value: Any, expected: str) -> NoReturn:
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        raise refuse(self.path, f"field {self._prefix + name!r}: expected {expected}, got {shown}")
+
+    def sub(self, name: str) -> Fields:
+        value = self._get(name, _REQUIRED)
+        if not isinstance(value, dict):
+            self._bad(name, value, "a mapping")
+        return Fields(value, self.path, f"{self._prefix}{name}.")
+
+    def int(self, name: str, default: Any = _REQUIRED) -> int:
+        value = self._get(name, default)
+        if not _is_int(value):
+            self._bad(name, value, "an integer from 0 to 2^31 - 1")
+        return int(value)
+
+    def float(self, name: str, default: Any = _REQUIRED) -> float:
+        value = self._get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            self._bad(name, value, "a finite number")
+        return float(value)
+
+    def optional_float(self, name: str, default: Any = None) -> float | None:
+        """Like `float`, where an explicit null means None and an absent field the default."""
+        if self.values.get(name, default) is None:
+            return None
+        return self.float(name, default)
+
+    def bool(self, name: str, default: Any = _REQUIRED) -> bool:
+        value = self._get(name, default)
+        if not isinstance(value, bool):
+            self._bad(name, value, "true or false")
+        return bool(value)
+
+    def text(self, name: str, default: Any = _REQUIRED) -> str:
+        value = self._get(name, default)
+        if not isinstance(value, str):
+            self._bad(name, value, "a text")
+        return str(value)
+
+    def ints(self, name: str, default: Any = _REQUIRED) -> tuple[int, ...]:
+        value = self._get(name, default)
+        if not isinstance(value, list | tuple) or not all(map(_is_int, value)):
+            self._bad(name, value, "a list of integers")
+        return tuple(value)
+
+    def rows(self, name: str, default: Any = _REQUIRED) -> tuple[tuple[int, ...], ...]:
+        value = self._get(name, default)
+        if not isinstance(value, list | tuple) or not all(
+            isinstance(row, list | tuple) and all(map(_is_int, row)) for row in value
+        ):
+            self._bad(name, value, "a list of lists of integers")
+        return tuple(map(tuple, value))
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31

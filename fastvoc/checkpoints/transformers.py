@@ -1,0 +1,54 @@
+"""Hugging Face Transformers: `SpeechT5HifiGan`, `FastSpeech2ConformerHifiGan`, and the vocoder inside
+`FastSpeech2ConformerWithHifiGan`. Folders of `config.json` and `model.safetensors` or `pytorch_model.bin`.
+"""
+
+from __future__ import annotations
+
+from fastvoc.checkpoints.checkpoint import Checkpoint, make_config, refuse
+from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.state import canonical_state, renamed
+from fastvoc.mel import SPEECHT5_16K
+
+# model_type: prefix of the tensors, where the vocoder's fields are, defaults of the class, its front end.
+_SPEECHT5 = {"rates": (4, 4, 4, 4), "kernels": (8, 8, 8, 8), "sample_rate": 16000, "mel": SPEECHT5_16K}
+_CONFORMER = {"rates": (8, 8, 2, 2), "kernels": (16, 16, 4, 4), "sample_rate": 22050, "mel": None}
+_MODELS = {
+    "speecht5_hifigan": ("", None, _SPEECHT5),
+    "fastspeech2_conformer_hifigan": ("", None, _CONFORMER),
+    "fastspeech2_conformer_with_hifigan": ("vocoder.", "vocoder_config", _CONFORMER),
+}
+
+
+def detect(source: Source) -> bool:
+    return any(name.startswith(("upsampler.", "vocoder.upsampler.")) for name in source.entries)
+
+
+def load(source: Source) -> Checkpoint:
+    fields = source.json("config.json")
+    model_type = fields.text("model_type")
+    if model_type not in _MODELS:
+        raise refuse(fields.path, f"model_type {model_type!r}, expected one of {', '.join(_MODELS)}")
+    prefix, section, defaults = _MODELS[model_type]
+    fields = fields.sub(section) if section else fields
+    normalize = fields.bool("normalize_before", True)
+    config = make_config(
+        fields.path,
+        sample_rate=fields.int("sampling_rate", defaults["sample_rate"]),
+        num_mels=fields.int("model_in_dim", 80),
+        upsample_rates=fields.ints("upsample_rates", defaults["rates"]),
+        upsample_kernel_sizes=fields.ints("upsample_kernel_sizes", defaults["kernels"]),
+        upsample_initial_channel=fields.int("upsample_initial_channel", 512),
+        resblock="1",
+        resblock_kernel_sizes=fields.ints("resblock_kernel_sizes", (3, 7, 11)),
+        resblock_dilation_sizes=fields.rows("resblock_dilation_sizes", ((1, 3, 5),) * 3),
+        leaky_relu_slope=fields.float("leaky_relu_slope", 0.1),
+        normalize_before=normalize,
+        # Without statistics the input is normalised by the acoustic model already.
+        mel=defaults["mel"] if normalize and fields.int("model_in_dim", 80) == 80 else None,
+    )
+    entries = source.with_prefix(prefix)
+    if not normalize:
+        # The class has these buffers in any case.
+        entries = {name: entry for name, entry in entries.items() if name not in ("mean", "scale")}
+    tensors = renamed(source, entries, lambda name: name.replace("upsampler.", "ups.", 1))
+    return Checkpoint(config, canonical_state(source, config, tensors), "transformers", {"model_type": model_type})
