@@ -87,8 +87,8 @@ def open_tar(path: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.Ta
         try:
             archive = tarfile.open(fileobj=file, mode="r:")
             members = {}
-            while (info := archive.next()) is not None:
-                if len(archive.getmembers()) > _MAX_MEMBERS:
+            for count, info in enumerate(archive):
+                if count >= _MAX_MEMBERS:
                     raise refuse(path, f"tar archive of more than {_MAX_MEMBERS} members")
                 _check_name(path, info.name)
                 if not (info.isfile() or info.isdir()) or info.issparse():

@@ -24,11 +24,11 @@ _WEIGHT_PATTERNS = (
     "checkpoint-*steps.pkl",
     "*.pth.tar.zip",
     "*.pth.tar",
-    "*.safetensors",
     "*.pth",
     "*.pt",
     "*.ckpt",
     "*.pkl",
+    "*.safetensors",
 )
 _NUMBERED = ("g_[0-9]*", "checkpoint-*steps.pkl")
 _INNER_WEIGHTS = (".pth.tar", ".pth", ".pt", ".tar")
