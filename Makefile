@@ -1,50 +1,50 @@
-# `make demo` and `make test` set everything up themselves: a virtual environment in .venv, torch, fastvoc with its
-# native libraries. PYTHON chooses the interpreter that makes the environment, TORCH the release of torch.
+# `make demo` and `make test` set everything up themselves: a virtual environment, torch, fastvoc with its libraries.
+# PYTHON is the interpreter to start from; a torch of 2.11 or later that it has is used, otherwise TORCH is installed.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 
-BIN := $(VENV)/bin
+IN_VENV := $(VENV)/bin/python -m
 STAMP := $(VENV)/installed
-NATIVE := $(shell find csrc -type f 2>/dev/null)
+HAS_TORCH := -c "import torch; assert tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 11)"
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test lint bench soak wheel setup clean
+.PHONY: demo test lint soak bench wheel setup clean
 
 demo: setup
 	mkdir -p demo
-	$(BIN)/fastvoc vocode fastvoc/assets/demo.flac demo/out.wav --plot demo/out.png
+	$(VENV)/bin/fastvoc vocode fastvoc/assets/demo.flac demo/out.wav --plot demo/out.png
 
 test: setup
-	$(BIN)/pytest $(ARGS)
+	$(IN_VENV) pytest $(ARGS)
 
 lint: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(IN_VENV) ruff check .
+	$(IN_VENV) ruff format --check .
+	$(IN_VENV) mypy
 
 soak: setup
-	$(BIN)/pytest -m "not network" $(ARGS)
+	$(IN_VENV) pytest -m "not network" $(ARGS)
 
 bench: setup
-	$(BIN)/python benchmarks/ops.py
-	$(BIN)/python benchmarks/models.py
+	$(VENV)/bin/python benchmarks/ops.py
+	$(VENV)/bin/python benchmarks/models.py
 
 wheel: setup
 	rm -rf build
-	$(BIN)/pip wheel . --no-build-isolation --no-deps -w dist
+	$(IN_VENV) pip wheel . --no-build-isolation --no-deps -w dist
 
 setup: $(STAMP)
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV) $$($(PYTHON) $(HAS_TORCH) 2>/dev/null && echo --system-site-packages)
 
-$(STAMP): pyproject.toml setup.py $(NATIVE) | $(BIN)/python
-	$(BIN)/python -c "import torch; assert torch.__version__ >= '2.11'" 2>/dev/null || $(BIN)/pip install "$(TORCH)"
-	$(BIN)/pip install "setuptools>=77" wheel
-	$(BIN)/pip install --no-build-isolation -e ".[test]"
-	@$(BIN)/python -c "import json; [print('fastvoc:', name, 'library', facts.get('left_out', 'built')) \
-	  for name, facts in json.load(open('fastvoc/_build_info.json'))['libraries'].items()]"
+$(STAMP): pyproject.toml setup.py $(shell find csrc -type f) | $(VENV)/bin/python
+	$(VENV)/bin/python $(HAS_TORCH) 2>/dev/null || $(IN_VENV) pip install "$(TORCH)"
+	$(IN_VENV) pip install "setuptools>=77" wheel
+	$(IN_VENV) pip install --no-build-isolation -e ".[test]"
+	@$(VENV)/bin/python -c "import json; facts = json.load(open('fastvoc/_build_info.json'))['libraries']; \
+	  print(*(f'fastvoc: {n} library: ' + f.get('left_out', 'built') for n, f in facts.items()), sep='\n')"
 	touch $@
 
 clean:

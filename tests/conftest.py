@@ -35,7 +35,7 @@ def golden() -> Callable[[str], helpers.GoldenCase]:
 
 @pytest.fixture
 def nan_poison() -> Iterator[None]:
-    """Memory that torch allocates without a value, from Python or C++, starts as NaN (integers: their maximum)."""
+    """Memory that torch allocates, from Python or C++, starts as NaN (integers: their maximum)."""
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True

@@ -1,4 +1,4 @@
-"""What the tests share: golden data, capabilities, implementations of an op, errors measured against a reference."""
+"""What the tests share: golden data, capabilities, implementations of an op, measured errors."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ CAPABILITIES = ("golden", "native", "cuda", "triton")
 
 
 def required() -> set[str]:
-    """The capabilities that FASTVOC_REQUIRE names: a test that lacks one of them fails instead of being skipped."""
+    """The capabilities that FASTVOC_REQUIRE names: a test that lacks one fails instead of being skipped."""
     names = {name for name in os.environ.get("FASTVOC_REQUIRE", "").split(",") if name}
     if unknown := names - set(CAPABILITIES):
-        raise pytest.UsageError(
-            f"FASTVOC_REQUIRE: unknown {sorted(unknown)}; expected some of {CAPABILITIES}"
-        )
+        raise pytest.UsageError(f"FASTVOC_REQUIRE: unknown {sorted(unknown)}, expected {CAPABILITIES}")
     return names
 
 
 def need(capability: str, problem: str | None) -> None:
-    """Skips the test for `problem`, or fails it when FASTVOC_REQUIRE names the capability; None lets it run."""
+    """Skips the test for a problem, or fails it when FASTVOC_REQUIRE has the capability; None lets it run."""
     if problem is None:
         return
     if capability in required():
@@ -66,7 +64,7 @@ class GoldenCase:
     middle: dict[str, Tensor]
 
     def tolerance(self, name: str) -> float:
-        """Allowed max |ours - golden| / rms(golden) of an output (`wav`) or another tensor by full name (`mid.x`)."""
+        """Allowed max |ours - golden| / rms(golden) of an output (`wav`) or a full name (`mid.x`)."""
         full = name if name in self.case["tensors"] else f"out.{name}"
         return float(self.case["tensors"][full]["tolerance_max_abs_error_over_rms"])
 
@@ -77,7 +75,7 @@ def golden_folder() -> Path:
 
 
 def golden(name: str) -> GoldenCase:
-    """A golden case by name; without golden data the test is skipped, or fails under FASTVOC_REQUIRE=golden."""
+    """A golden case by name; without the data the test is skipped, or fails under FASTVOC_REQUIRE=golden."""
     folder = golden_folder() / name
     need("golden", None if (folder / "case.json").exists() else f"no golden data in {folder}")
     return _read_case(folder)
@@ -95,7 +93,7 @@ def _read_case(folder: Path) -> GoldenCase:
 
 
 def assert_golden(ours: Tensor, case: GoldenCase, name: str) -> None:
-    """Floats must agree within the case's tolerance, integers exactly; `name` as in `GoldenCase.tolerance`."""
+    """Floats must agree within the case's tolerance, integers exactly; `name` as for `tolerance`."""
     theirs = case.middle[name.removeprefix("mid.")] if name.startswith("mid.") else case.outputs[name]
     assert ours.shape == theirs.shape, f"{name}: shape {list(ours.shape)}, golden {list(theirs.shape)}"
     if not theirs.is_floating_point():
@@ -116,7 +114,7 @@ def relative_l2(ours: Tensor, reference: Tensor) -> float:
 def implementations(op: str, device: str = "cpu") -> list[Any]:
     """Names of an op's registered implementations for `device`, as pytest parameters.
 
-    Those that need a native library carry the mark `native`, so that they are skipped, or fail, where it is missing.
+    Those that need a native library carry the mark `native`: where it is missing they are skipped, or fail.
     """
     import fastvoc.ops.conv1d
     import fastvoc.ops.mrf
@@ -130,8 +128,5 @@ def implementations(op: str, device: str = "cpu") -> list[Any]:
 def source_files(*suffixes: str) -> list[Path]:
     """The project's own text files with these suffixes, build products left out."""
     tops = [ROOT / name for name in ("fastvoc", "kernels", "csrc", "tests", "benchmarks", ".ci")]
-    files = [
-        path for top in tops for path in top.rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    ]
-    files += [path for path in ROOT.iterdir() if path.is_file()]
-    return sorted(path for path in files if path.suffix in suffixes or path.name in suffixes)
+    files = [path for top in tops for path in top.rglob("*")] + list(ROOT.iterdir())
+    return sorted(path for path in files if path.is_file() and {path.suffix, path.name} & set(suffixes))

@@ -1,4 +1,4 @@
-"""The test tools themselves: a tolerance that is exceeded, a missing capability and fresh memory must show."""
+"""The test tools themselves: an exceeded tolerance, a missing capability and fresh memory must show."""
 
 from __future__ import annotations
 

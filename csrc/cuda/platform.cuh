@@ -1,0 +1,38 @@
+// What the kernels take from CUDA: number types, launches. Tests put a plain C++ version in this header's place.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace fastvoc::cuda {
+
+using Half = __half;
+using BFloat16 = __nv_bfloat16;
+
+__device__ inline float widen(float v) { return v; }
+__device__ inline float widen(Half v) { return __half2float(v); }
+__device__ inline float widen(BFloat16 v) { return __bfloat162float(v); }
+
+template <class T>
+__device__ T narrow(float v);
+template <>
+__device__ inline float narrow<float>(float v) { return v; }
+template <>
+__device__ inline Half narrow<Half>(float v) { return __float2half_rn(v); }
+template <>
+__device__ inline BFloat16 narrow<BFloat16>(float v) { return __float2bfloat16_rn(v); }
+
+using Stream = cudaStream_t;
+
+// Runs `kernel` with at least `threads` threads along x for each item along y.
+template <class Args>
+void launch(void (*kernel)(Args), std::int64_t threads, std::int64_t items, Stream stream, const Args& args) {
+  constexpr unsigned kBlock = 256;
+  const dim3 grid(static_cast<unsigned>((threads + kBlock - 1) / kBlock), static_cast<unsigned>(items));
+  kernel<<<grid, kBlock, 0, stream>>>(args);
+}
+
+}  // namespace fastvoc::cuda
