@@ -14,9 +14,9 @@ from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
 from fastvoc.checkpoints.source import open_source
 from fastvoc.errors import LoadError
 
-__all__ = ["Checkpoint", "detect_and_load", "save"]
+__all__ = ["Checkpoint", "describe", "detect_and_load", "save"]
 
-save = native.save
+describe, save = native.describe, native.save
 
 # The plainest names come last: the other dialects extend them.
 _FORMATS = (native, nemo, parallel_wavegan, speechbrain, transformers, coqui, jik876)

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -19,8 +19,8 @@ _SLACK_BYTES = 1 << 20
 _MAX_BYTES = 4 << 30
 _MAX_MEMBERS = 1 << 14
 
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError, UnicodeError)
-TAR_ERRORS = (tarfile.TarError, EOFError, ValueError, OSError, OverflowError, MemoryError, UnicodeError)
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError)
+TAR_ERRORS = (tarfile.TarError, EOFError, ValueError, OSError, OverflowError, MemoryError)
 
 
 def _limit(stored: int) -> int:
@@ -84,23 +84,26 @@ def open_tar(path: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.Ta
     with _plain_tar(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
-        try:
-            archive = tarfile.open(fileobj=file, mode="r:")
-            members = {}
-            for count, info in enumerate(archive):
-                if count >= _MAX_MEMBERS:
-                    raise refuse(path, f"tar archive of more than {_MAX_MEMBERS} members")
-                _check_name(path, info.name)
-                if not (info.isfile() or info.isdir()) or info.issparse():
-                    raise refuse(path, f"archive member {info.name!r:.80} is neither a file nor a folder")
-                if info.offset_data + info.size > size:
-                    raise refuse(path, f"archive member {info.name!r:.80} ends beyond the archive: truncated")
-                if info.isfile():
-                    members[str(PurePosixPath(info.name))] = info
-        except TAR_ERRORS as error:
-            raise refuse(path, f"broken tar archive: {error}") from None
-        with archive:
+        with ExitStack() as stack:
+            try:
+                archive = stack.enter_context(tarfile.open(fileobj=file, mode="r:"))
+                members = dict(_tar_members(archive, path, size))
+            except TAR_ERRORS as error:
+                raise refuse(path, f"broken tar archive: {error}") from None
             yield archive, members
+
+
+def _tar_members(archive: tarfile.TarFile, path: Path, size: int) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    for count, info in enumerate(archive):
+        if count >= _MAX_MEMBERS:
+            raise refuse(path, f"tar archive of more than {_MAX_MEMBERS} members")
+        _check_name(path, info.name)
+        if not (info.isfile() or info.isdir()) or info.issparse():
+            raise refuse(path, f"archive member {info.name!r:.80} is neither a file nor a folder")
+        if info.offset_data + info.size > size:
+            raise refuse(path, f"archive member {info.name!r:.80} ends beyond the archive: truncated")
+        if info.isfile():
+            yield str(PurePosixPath(info.name)), info
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 
 from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
 from fastvoc.checkpoints.safetensors_file import digest, tensor_bytes, write
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.source import Source, open_source
 from fastvoc.checkpoints.state import canonical_state
 from fastvoc.checkpoints.text import Fields, parse_json
 from fastvoc.errors import ArgumentError, DtypeError
@@ -26,23 +26,36 @@ def detect(source: Source) -> bool:
 
 
 def load(source: Source) -> Checkpoint:
+    fields, config, metadata = _description(source)
+    state = canonical_state(source, config, source.entries)
+    found, stated = digest(source.path, source.tensor_offset), fields.text("sha256")
+    if found != stated:
+        raise refuse(source.path, f"damaged: SHA-256 of the tensors is {found}, the file states {stated}")
+    return Checkpoint(config, state, "fastvoc", metadata)
+
+
+def describe(path: Path) -> tuple[HifiGanConfig, dict[str, str]]:
+    """Configuration and metadata of a file written by `save`, without its tensors. Raises LoadError for any other."""
+    source = open_source(path)
+    if not detect(source):
+        raise refuse(path, "not a file of fastvoc")
+    _, config, metadata = _description(source)
+    return config, metadata
+
+
+def _description(source: Source) -> tuple[Fields, HifiGanConfig, dict[str, str]]:
     fields = Fields(parse_json(source.metadata[_KEY].encode(), source.path), source.path, f"{_KEY}.")
-    if fields.int("version") != _VERSION or fields.text("model") != "hifigan":
-        raise refuse(
-            source.path, f"model {fields.text('model')!r} in version {fields.int('version')}, expected 'hifigan' in {_VERSION}"
-        )
+    model, version = fields.text("model"), fields.int("version")
+    if (model, version) != ("hifigan", _VERSION):
+        raise refuse(source.path, f"model {model!r} in version {version}, expected 'hifigan' in version {_VERSION}")
     try:
         config = HifiGanConfig.from_dict(fields.sub("config").values)
     except (ArgumentError, TypeError, ValueError) as error:
         raise refuse(source.path, f"illegal configuration: {error}") from None
     metadata = fields.sub("metadata").values
     if not all(isinstance(value, str) for value in metadata.values()):
-        raise refuse(source.path, "fastvoc.metadata: expected texts")
-    state = canonical_state(source, config, source.entries)
-    found, stated = digest(source.path, source.tensor_offset), fields.text("sha256")
-    if found != stated:
-        raise refuse(source.path, f"damaged: SHA-256 of the tensors is {found}, the file states {stated}")
-    return Checkpoint(config, state, "fastvoc", dict(metadata))
+        raise refuse(source.path, "field 'fastvoc.metadata': expected texts")
+    return fields, config, dict(metadata)
 
 
 def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32) -> None:

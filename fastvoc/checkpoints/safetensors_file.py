@@ -1,4 +1,4 @@
-"""The safetensors container: a header that is checked in full before anything is allocated, and a deterministic writer."""
+"""The safetensors container: the header is checked in full before anything is allocated; writing is deterministic."""
 
 from __future__ import annotations
 
@@ -50,10 +50,8 @@ def read_header(path: Path) -> tuple[dict[str, TensorEntry], dict[str, str], int
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(size - 8, _MAX_HEADER_BYTES):
-            raise refuse(
-                path,
-                f"header of {length} bytes in a file of {size} bytes (limit {_MAX_HEADER_BYTES}); truncated or not safetensors",
-            )
+            limit = f"at most {_MAX_HEADER_BYTES}"
+            raise refuse(path, f"header of {length} bytes in a file of {size}, expected {limit}; truncated?")
         header = parse_json(file.read(length), path)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):

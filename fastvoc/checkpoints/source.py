@@ -1,4 +1,4 @@
-"""A checkpoint on disk, opened safely: which file holds the weights, which tensors it claims, which texts lie beside it."""
+"""A checkpoint on disk, opened safely: the file with the weights, the tensors it claims, the texts beside it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _NEMO_WEIGHTS = "model_weights.ckpt"
 
 @dataclass(frozen=True)
 class Source:
-    """`entries`: the tensors by dotted name. `texts`: files packed with the weights. `metadata`: of a safetensors header."""
+    """`entries`: the tensors by dotted name; `texts`: files packed with the weights; `metadata`: safetensors only."""
 
     path: Path
     container: str

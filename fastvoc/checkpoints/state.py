@@ -81,9 +81,8 @@ def canonical_state(source: Source, config: HifiGanConfig, tensors: Mapping[str,
         parameters.append(_Parameter(name, parts))
     for name, parts in found.items():
         entry = next(iter(parts.values()))
-        raise refuse(
-            source.path, f"tensor {entry.name!r} {list(entry.shape)} (as {name!r}) has no place in the configured generator"
-        )
+        where = f"(as {name!r}) has no place in the configured generator"
+        raise refuse(source.path, f"tensor {entry.name!r} {list(entry.shape)} {where}")
     state = {}
     for parameter in parameters:
         value = parameter.read()
@@ -93,9 +92,7 @@ def canonical_state(source: Source, config: HifiGanConfig, tensors: Mapping[str,
     return state
 
 
-def renamed(
-    source: Source, entries: Mapping[str, TensorEntry], rename: Callable[[str], str]
-) -> dict[str, TensorEntry]:
+def renamed(source: Source, entries: Mapping[str, TensorEntry], rename: Callable[[str], str]) -> dict[str, TensorEntry]:
     """Entries under their canonical names. Raises LoadError when two names in the file mean the same tensor."""
     tensors: dict[str, TensorEntry] = {}
     for name, entry in entries.items():
@@ -125,9 +122,8 @@ def _check(source: Source, name: str, shape: tuple[int, ...], parts: Mapping[str
     for form, entry in parts.items():
         wanted = (shape[0], *[1] * (len(shape) - 1)) if form == "g" else shape
         if entry.shape != wanted:
-            raise refuse(
-                source.path, f"tensor {entry.name!r} has shape {list(entry.shape)}, the configuration needs {list(wanted)}"
-            )
+            claim = f"tensor {entry.name!r} has shape {list(entry.shape)}"
+            raise refuse(source.path, f"{claim}, the configuration needs {list(wanted)}")
         if entry.dtype not in _FLOATS:
             raise refuse(source.path, f"tensor {entry.name!r} has dtype {entry.dtype}, expected a floating-point one")
     if "folded" not in parts and len(parts) != 2:

@@ -13,6 +13,7 @@ from torch import Tensor
 from fastvoc.checkpoints.checkpoint import refuse
 
 _MAX_BYTES = 1 << 20
+_ADVICE = "save the statistics as stats.npy instead"
 
 
 def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
@@ -59,7 +60,7 @@ def _read_hdf5(data: bytes, name: str) -> np.ndarray:
         return offset
 
     if data[:9] != b"\x89HDF\r\n\x1a\n\0" or data[13:15] != b"\x08\x08":
-        raise ValueError("not an HDF5 file with superblock version 0 and 8-byte offsets; save the statistics as stats.npy")
+        raise ValueError(f"not an HDF5 file with superblock version 0; {_ADVICE}")
     tree, heap = unpack("QQ", 0x50)
     (names,) = unpack("Q", tagged(b"HEAP", heap) + 24)
     level, used = unpack("xBH", tagged(b"TREE", tree) + 4)
@@ -85,7 +86,7 @@ def _read_dataset(data: bytes, header: int) -> np.ndarray:
         offset += 8 + size
     space, kind, layout = (messages.get(message, b"") for message in (0x01, 0x03, 0x08))
     if space[:2] != b"\x01\x01" or kind[:1] != b"\x11" or kind[1:2] != b"\x20" or layout[:2] != b"\x03\x01":
-        raise ValueError("expected a contiguous little-endian float dataset of rank 1; save the statistics as stats.npy")
+        raise ValueError(f"expected a contiguous little-endian float dataset of rank 1; {_ADVICE}")
     (count,), (itemsize,) = struct.unpack_from("<Q", space, 8), struct.unpack_from("<I", kind, 4)
     (address,) = struct.unpack_from("<Q", layout, 2)
     if itemsize not in (4, 8) or address + count * itemsize > len(data):

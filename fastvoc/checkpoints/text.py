@@ -68,7 +68,7 @@ _InertLoader.add_implicit_resolver(
 
 
 # PyYAML's constructors fail with these, too, on explicitly typed scalars such as `!!timestamp 2`.
-_YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, RecursionError)
+_YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 
 
 def parse_yaml(data: bytes, path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import io
+import json
 import math
 import sys
 import tarfile
@@ -154,14 +155,18 @@ def parallel_wavegan(root: Path, data: Path) -> None:
         ),
     }
     named = f"parallel_wavegan {version(root, 'parallel_wavegan')} HiFiGANGenerator"
-    write_list("parallel_wavegan", "v1", f"{named}(**{params(V1)})", hifigan.HiFiGANGenerator(**params(V1)).state_dict())
+    write_list(
+        "parallel_wavegan", "v1", f"{named}(**{params(V1)})", hifigan.HiFiGANGenerator(**params(V1)).state_dict()
+    )
     for case, arguments in cases.items():
         folder = data / case
         folder.mkdir(parents=True, exist_ok=True)
         model = lively(hifigan.HiFiGANGenerator(**arguments), 1)
         write_list(case, "small", f"{named}(**{arguments})", model.state_dict())
         state = {"generator": model.state_dict(), "discriminator": {"d.weight": torch.zeros(3)}}
-        torch.save({"model": state, "optimizer": {"generator": {}}, "steps": 3, "epochs": 1}, folder / "checkpoint-3steps.pkl")
+        torch.save(
+            {"model": state, "optimizer": {"generator": {}}, "steps": 3, "epochs": 1}, folder / "checkpoint-3steps.pkl"
+        )
         generator = torch.Generator().manual_seed(3)
         mean, scale = torch.randn(MELS, generator=generator) - 4, torch.rand(MELS, generator=generator) + 1.5
         if case == "parallel_wavegan":
@@ -205,7 +210,10 @@ def espnet(root: Path, data: Path) -> None:
     folder = data / "espnet"
     folder.mkdir(parents=True, exist_ok=True)
     state = {f"tts.generator.vocoder.{k}": v for k, v in model.state_dict().items()}
-    torch.save({"normalize.mean": torch.zeros(MELS), "tts.generator.text2mel.x.weight": torch.zeros(2), **state}, folder / "train.pth")
+    torch.save(
+        {"normalize.mean": torch.zeros(MELS), "tts.generator.text2mel.x.weight": torch.zeros(2), **state},
+        folder / "train.pth",
+    )
     vocoder = {k: v for k, v in arguments.items() if k != "in_channels"}
     conf = {"sampling_rate": 22050, "vocoder_type": "hifigan_generator", "vocoder_params": vocoder}
     dump(folder / "config.yaml", {"tts": "joint_text2wav", "odim": MELS, "tts_conf": conf, "normalize": "global_mvn"})
@@ -242,9 +250,12 @@ def coqui(root: Path, data: Path) -> None:
     torch.save({"config": {"model": "hifigan"}, "model": state, "step": 1}, folder / "best_model.pth")
     audio = {"sample_rate": 22050, "num_mels": MELS, "fft_size": 32, "win_length": 32, "hop_length": 8, "mel_fmin": 0.0}
     audio |= {"mel_fmax": 8000.0, "spec_gain": 1, "signal_norm": False, "log_func": "np.log", "preemphasis": 0.0}
-    config = {"model": "hifigan", "generator_model": "hifigan_generator", "generator_model_params": small, "audio": audio}
-    import json
-
+    config = {
+        "model": "hifigan",
+        "generator_model": "hifigan_generator",
+        "generator_model_params": small,
+        "audio": audio,
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     with torch.no_grad():
         save_io(folder, mels(), model(mels()))
@@ -260,10 +271,20 @@ def speechbrain(root: Path, data: Path) -> None:
     def arguments(size: dict, mels_: int, kind: str = "1") -> dict:
         values = (size["dilations"], size["kernels"], size["up"], size["channels"])
         base = {"in_channels": mels_, "out_channels": 1, "resblock_type": kind, **dict(zip(keys, values, strict=True))}
-        return base | {"upsample_factors": size["rates"], "inference_padding": 5, "cond_channels": 0, "conv_post_bias": True}
+        return base | {
+            "upsample_factors": size["rates"],
+            "inference_padding": 5,
+            "cond_channels": 0,
+            "conv_post_bias": True,
+        }
 
     named = f"speechbrain {version(root, 'speechbrain')} speechbrain.lobes.models.HifiGAN.HifiganGenerator"
-    write_list("speechbrain", "v1", f"{named}(**{arguments(V1, 80)})", hifigan.HifiganGenerator(**arguments(V1, 80)).state_dict())
+    write_list(
+        "speechbrain",
+        "v1",
+        f"{named}(**{arguments(V1, 80)})",
+        hifigan.HifiganGenerator(**arguments(V1, 80)).state_dict(),
+    )
     small = arguments({**SMALL, "dilations": [[1, 2], [2, 6]]}, MELS, "2")
     model = lively(hifigan.HifiganGenerator(**small), 4)
     write_list("speechbrain", "small", f"{named}(**{small})", model.state_dict())
