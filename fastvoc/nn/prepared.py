@@ -22,8 +22,9 @@ class _Entry:
 class Prepared:
     """Runs one op with a layer's weights, by the reference where autograd must see it.
 
-    Remembers, per device, dtype and forced backend, which implementation runs and what it packed. One tuple is replaced
-    as a whole, so that threads may share a layer without a lock.
+    Remembers, per device, dtype and forced backend, which implementation runs and what it packed, and packs again when a
+    weight changes; only a change through `.data` needs a call of `prepare`. One tuple is replaced as a whole, so that
+    threads may share a layer without a lock.
     """
 
     def __init__(self, op: Op, params: Callable[[], Any], tensors: Callable[[], Sequence[Tensor]]) -> None:
@@ -44,7 +45,8 @@ class Prepared:
         return entry.impl.run(x, entry.packed, *args)
 
     def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
-        """Packs the weights now. Raises BackendError when a forced implementation refuses."""
+        """Packs the weights anew. Raises BackendError when a forced implementation refuses."""
+        self._kept = (None, {})
         self._entry(self._tensors(), device, dtype, backend)
 
     def explain(self, backend: str | None = None) -> tuple[str, list[Verdict]]:
