@@ -1,0 +1,104 @@
+"""Writes checkpoints the way the dialects do, for the tests of reading them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+
+DATA = Path(__file__).parent / "data"
+UPSTREAM = Path(__file__).parent / "checkpoints" / "upstream"
+V1_SIZES = {
+    "upsample_rates": [8, 8, 2, 2],
+    "upsample_kernel_sizes": [16, 16, 4, 4],
+    "upsample_initial_channel": 512,
+    "resblock_kernel_sizes": [3, 7, 11],
+    "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
+}
+SMALL = HifiGanConfig(
+    num_mels=6,
+    upsample_rates=(4, 2),
+    upsample_kernel_sizes=(8, 4),
+    upsample_initial_channel=8,
+    resblock_kernel_sizes=(3, 5),
+    resblock_dilation_sizes=((1, 2), (1, 3)),
+)
+
+
+def random_state(config: HifiGanConfig, seed: int = 0) -> dict[str, Tensor]:
+    """A folded state with the model's own names; the statistics, if any, are usable ones."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in HifiGan(config).state_dict().items()}
+    state = {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
+    if config.normalize_before:
+        state["scale"] = state["scale"].abs() + 1
+    return state
+
+
+def unfolded(state: Mapping[str, Tensor], form: str = "weight_g") -> dict[str, Tensor]:
+    """The same weights as weight norm: v is a multiple of w that g undoes. `form` as torch names it, old or new."""
+    names = ("weight_g", "weight_v") if form == "weight_g" else ("parametrizations.weight.original{}",) * 2
+    pairs = {}
+    for name, tensor in state.items():
+        if not name.endswith(".weight"):
+            pairs[name] = tensor
+            continue
+        module = name.removesuffix("weight")
+        pairs[module + names[0].format(0)] = tensor.flatten(1).norm(dim=1).reshape(-1, 1, 1)
+        pairs[module + names[1].format(1)] = tensor * 3
+    return pairs
+
+
+def jik_config(config: HifiGanConfig, **changes: Any) -> dict[str, Any]:
+    """The published config.json of a configuration."""
+    names = ("upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel", "resblock", "num_mels")
+    values = {name: getattr(config, name) for name in (*names, "resblock_kernel_sizes", "resblock_dilation_sizes")}
+    audio = {"sampling_rate": config.sample_rate, "n_fft": 64, "win_size": 64, "hop_size": config.hop}
+    return {**values, **audio, "fmin": 0, "fmax": None, **changes}
+
+
+def write_jik(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    config: HifiGanConfig = SMALL,
+    *,
+    wrap: bool = True,
+    save: Callable[..., None] = torch.save,
+    **changes: Any,
+) -> Path:
+    """A generator file g_00000000 with config.json beside it; returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(jik_config(config, **changes)))
+    path = folder / "g_00000000"
+    save({"generator": dict(state)} if wrap else dict(state), path)
+    return path
+
+
+def upstream_list(name: str) -> dict[str, tuple[int, ...]]:
+    """Tensor names and shapes as the upstream package made them."""
+    lines = (UPSTREAM / f"{name}.txt").read_text().splitlines()[1:]
+    return {line.split()[0]: tuple(map(int, line.split()[1:])) for line in lines}
+
+
+def random_upstream(name: str) -> dict[str, Tensor]:
+    """Random tensors with the names and shapes of an upstream list."""
+    generator = torch.Generator().manual_seed(5)
+    return {key: torch.randn(shape, generator=generator) for key, shape in upstream_list(name).items()}
+
+
+def canonical_name(name: str, blocks: int = 3) -> str:
+    """An upstream name in the words of `HifiGan`, by rules of its own, weight-norm suffix kept."""
+    name = re.sub(r"^input_conv", "conv_pre", name)
+    name = re.sub(r"^output_conv\.1", "conv_post", name)
+    name = re.sub(r"^upsamples\.(\d+)\.1", r"ups.\1", name)
+    name = re.sub(r"^blocks\.(\d+)\.(convs\d)\.(\d+)\.1", r"resblocks.\1.\2.\3", name)
+    name = re.sub(r"\.conv\.", ".", name)
+    return re.sub(r"^resblocks\.(\d+)\.(\d+)\.", lambda m: f"resblocks.{int(m[1]) * blocks + int(m[2])}.", name)
