@@ -61,9 +61,10 @@ class ScaleDiscriminator(nn.Module):
         conv = SpectralNormConv if spectral else WeightNormConv
         layers, before = [], 1
         for channels, kernel, stride, groups in _SCALE_LAYERS:
-            # Narrow layers keep the groups' size in channels, so that groups always divide the channels.
-            groups = max(1, round(groups * width)) if width < 1 else groups
+            groups = max(1, round(groups * width))  # a group keeps its size in channels
             after = _scaled(channels, width)
+            if before % groups or after % groups:
+                raise ArgumentError(f"width: {width} makes {groups} groups of {before} and {after} channels")
             layers.append(conv(before, after, (kernel,), (stride,), (kernel // 2,), groups))
             before = after
         self.convs = nn.ModuleList(layers)
@@ -114,7 +115,7 @@ def _check(wav: Tensor) -> None:
 
 def _scaled(channels: int, width: float) -> int:
     scaled = round(channels * width)
-    if scaled < 1 or scaled % 1:
+    if scaled < 1:
         raise ArgumentError(f"width: {width} leaves no channel of {channels}")
     return scaled
 

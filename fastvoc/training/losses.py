@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastvoc.mel import MelSpectrogram
 from fastvoc.training.discriminators import Judged
 
 
@@ -30,6 +31,11 @@ def feature_loss(real: Sequence[Judged], generated: Sequence[Judged]) -> Tensor:
         for a, b in zip(r[1], g[1], strict=True)
     ]
     return 2 * torch.stack(terms).sum()
+
+
+def mel_loss(mel: MelSpectrogram, real: Tensor, generated: Tensor) -> Tensor:
+    """Mean absolute log-mel difference of [B, L] samples; HiFi-GAN weights it with 45."""
+    return F.l1_loss(mel(generated), mel(real))
 
 
 class StftLoss(nn.Module):
@@ -56,5 +62,5 @@ class StftLoss(nn.Module):
 def _magnitude(wav: Tensor, n_fft: int, hop: int) -> Tensor:
     window = torch.hann_window(n_fft, dtype=wav.dtype, device=wav.device)
     spectrum = torch.stft(wav, n_fft, hop, window=window, return_complex=True)
-    # The floor, -70 dB of full scale in one bin, keeps digital silence from dominating the logarithm.
+    # About 90 dB below a full-scale tone: digital silence must not dominate the logarithm.
     return (spectrum.real.square() + spectrum.imag.square()).clamp(min=1e-7 * n_fft).sqrt()

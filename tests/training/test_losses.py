@@ -1,0 +1,56 @@
+"""The losses against published values and against their own formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from fastvoc.mel import MelSpectrogram
+from fastvoc.training.config import TrainConfig
+from fastvoc.training.losses import StftLoss, feature_loss, mel_loss
+from helpers import GoldenCase, assert_golden
+
+
+def test_mel_loss_and_gradient_equal_the_published_ones(golden: Callable[[str], GoldenCase]) -> None:
+    case = golden("hifigan_losses_mel")
+    config = TrainConfig.read(case.dir / "config.json")
+    mel = MelSpectrogram(config.mel(config.fmax_for_loss))
+    real, generated = case.inputs["y_real"], case.inputs["y_generated"].requires_grad_()
+    loss = config.mel_weight * mel_loss(mel, real, generated)
+    assert_golden(loss[None], case, "mel_loss")
+    assert_golden(torch.autograd.grad(loss, generated)[0], case, "grad")
+    assert_golden(mel(generated), case, "mid.mel_generated")
+
+
+def test_feature_loss_leaves_the_real_side_alone() -> None:
+    real, generated = (torch.randn(2, 3, requires_grad=True) for _ in range(2))
+    feature_loss([(real, [real])], [(generated, [generated])]).backward()
+    assert real.grad is None
+    assert torch.equal(generated.grad, 2 * (generated - real).sign() / 6)
+
+
+def test_stft_loss_follows_its_formula() -> None:
+    real, generated = torch.randn(2, 2048), torch.randn(2, 2048)
+    expected = 0.0
+    for n_fft, hop in ((256, 64), (512, 128)):
+        a, b = (
+            torch.stft(x.double(), n_fft, hop, window=torch.hann_window(n_fft).double(), return_complex=True).abs()
+            for x in (real, generated)
+        )
+        for x, y in zip(a, b, strict=True):
+            expected += ((x - y).norm() / x.norm() + (x.log() - y.log()).abs().mean()) / 2 / 2
+    assert StftLoss([(256, 64), (512, 128)])(real, generated).item() == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_stft_loss_is_zero_for_equal_sounds_and_finite_for_silence() -> None:
+    loss = StftLoss([(256, 64)])
+    wav = torch.randn(1, 1024)
+    assert loss(wav, wav) == 0
+    silent = torch.zeros(1, 1024, requires_grad=True)
+    for real in (wav, torch.zeros(1, 1024)):
+        value = loss(real, silent)
+        value.backward()
+        assert value.isfinite()
+        assert silent.grad.isfinite().all()
