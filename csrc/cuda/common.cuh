@@ -19,7 +19,7 @@ __device__ inline std::int64_t thread_index() {
   return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 
-// The step that padded step t reads, or -1 for a zero.
+// The step that padded step t reads; negative for a zero.
 __device__ inline std::int64_t padded_step(std::int64_t t, std::int64_t steps, bool reflect) {
   if (t >= 0 && t < steps) return t;
   if (!reflect) return -1;

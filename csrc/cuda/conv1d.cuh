@@ -67,7 +67,7 @@ __global__ void conv1d_kernel(const Conv1dArgs<In, W, Out> a) {
 #pragma unroll
     for (int i = 0; i < kTile; ++i) {
       const std::int64_t at = (first + i) * a.stride + static_cast<std::int64_t>(k) * a.dilation - a.left;
-      const std::int64_t t = first + i < valid ? padded_step(at, steps, a.reflect) : -1;
+      const std::int64_t t = padded_step(at, steps, a.reflect);
       rows[i] = t < 0 ? nullptr : a.x.data + item * a.x.item + t * a.x.step;
     }
     accumulate(sum, rows, a.x.channel, weights, a.cin, a.pre_slope);

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from op_cases import CONV1D, MRF, UPSAMPLE, channels, double, strided
+from op_cases import CONV1D, MRF, UPSAMPLE, channels, double, mrf_params, strided
 from torch import Tensor
 
 from fastvoc.ops.conv1d import OP as CONV1D_OP
@@ -29,9 +29,11 @@ from helpers import ROOT, compiler, relative_l2
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 OPS = {"conv1d": (CONV1D_OP, conv1d_ref), "upsample": (UPSAMPLE_OP, upsample_ref), "mrf": (MRF_OP, mrf_ref)}
+# Three layers of one convolution: the only shape that needs both buffers of the block's state.
+BLOCKS = {**MRF, "v3-deep": lambda: mrf_params(9, (3, 5), ((1, 2, 3),) * 2, 1)}
 CASES = [
     pytest.param(op, make, id=f"{op}-{name}")
-    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF))
+    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", BLOCKS))
     for name, make in table.items()
 ]
 each_case = pytest.mark.parametrize(("op", "make"), CASES)
