@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvoc.forks import survive_forks
 from fastvoc.registry import Impl, Op, Spec, Verdict, requested, wants_grad
 
 
@@ -62,6 +63,7 @@ class Prepared:
         kept, entries = self._kept
         if kept == stamp and key in entries:
             return entries[key]
+        survive_forks()
         params = self._params()
         impl = self._op.select(Spec(device.type, dtype, params), key[2])
         with torch.no_grad():

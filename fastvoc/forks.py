@@ -1,0 +1,19 @@
+"""Keeps a process usable after fork: OpenMP's threads do not live on in the child, and waiting for them would never end."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import torch
+
+
+@cache
+def survive_forks() -> None:
+    """From now on a forked child computes on one thread; called once something may have started torch's threads."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_single_thread)
+
+
+def _single_thread() -> None:
+    torch.set_num_threads(1)
