@@ -1,0 +1,202 @@
+"""What `fastvoc.load` returns: a model, its mel front end, and the checks that stand before them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvoc import mel_check
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, MelWarning, ShapeError
+from fastvoc.mel import MelConfig, MelSpectrogram
+
+
+class VocoderConfig(Protocol):
+    """What every vocoder's configuration tells."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second."""
+
+    @property
+    def num_mels(self) -> int:
+        """Mel bands."""
+
+    @property
+    def hop(self) -> int:
+        """Samples per mel frame."""
+
+
+class Vocoder:
+    """Log-mel spectrograms in, waveforms out.
+
+    model: a module `forward(mel [B, n_mels, T], lengths=None, backend=None) -> [B, 1, S]` with `prepare`.
+    mel_config: the front end that the model was trained with; None when it is not known, then `mel` raises
+    ArgumentError and the statistics of an input are not judged.
+    backend: the implementation to force for every op, None to choose.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        config: Any,
+        mel_config: MelConfig | None = None,
+        *,
+        backend: str | None = None,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.mel_config = mel_config
+        self.backend = backend
+
+    def __repr__(self) -> str:
+        kind = type(self.model).__name__
+        return f"Vocoder({kind}, {self.sample_rate} Hz, hop {self.hop}, {self.dtype}, {self.device})"
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the waveform."""
+        return int(self.config.sample_rate)
+
+    @property
+    def hop(self) -> int:
+        """Samples per mel frame."""
+        return int(self.config.hop)
+
+    @property
+    def n_mels(self) -> int:
+        """Mel bands."""
+        return int(self.config.num_mels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights and the activations."""
+        return self._weight.dtype
+
+    @property
+    def _weight(self) -> Tensor:
+        weight: Tensor = next(self.model.parameters())
+        return weight
+
+    def to(self, *args: Any, **kwargs: Any) -> Vocoder:
+        """Moves or casts the model as `torch.nn.Module.to` does, packs its weights anew, and returns itself."""
+        self.model.to(*args, **kwargs)
+        self.model.prepare(backend=self.backend)
+        return self
+
+    def warmup(self, frames: int = 100) -> Vocoder:
+        """Runs the model once on `frames` frames of silence, so that the first real call is as fast as the rest."""
+        silence = -11.5 if self.mel_config is None else self.mel_config.log_floor
+        self(torch.full((self.n_mels, frames), silence, device=self.device), check=False)
+        return self
+
+    def mel(self, wav: Tensor | np.ndarray[Any, Any], *, check: bool | None = None) -> Tensor:
+        """The log-mel that this model was trained on: [L] or [B, L] samples in -1..1 -> [n_mels, T] or [B, n_mels, T].
+
+        Raises ArgumentError when the model's front end is not known, or (`check`, the default on the CPU) for NaN
+        and infinity; DtypeError, DeviceError or ShapeError for a wav that does not fit.
+        """
+        if self.mel_config is None:
+            raise ArgumentError("mel: the checkpoint does not say which mel front end it was trained with")
+        wav = self._tensor(wav, "wav")
+        if self._checks(check) and not bool(wav.isfinite().all()):
+            raise ArgumentError("wav: holds NaN or infinity")
+        with torch.inference_mode():
+            return MelSpectrogram(self.mel_config)(wav)
+
+    def __call__(
+        self,
+        mel: Tensor | np.ndarray[Any, Any],
+        lengths: Tensor | np.ndarray[Any, Any] | Sequence[int] | None = None,
+        *,
+        check: bool | None = None,
+    ) -> Tensor:
+        """Makes the waveform of a log-mel.
+
+        Args:
+            mel: [n_mels, T] or [B, n_mels, T], any floating-point type, on the model's device (numpy: anywhere).
+            lengths: [B] whole numbers, the valid frames of each item of a batch; the waveform is 0 beyond them.
+            check: also look at the values, inside the lengths: NaN and infinity raise, and a mel of at least 50
+                frames that looks like another front end's gives one MelWarning. None: True on the CPU.
+
+        Returns:
+            [S] or [B, S] samples in -1..1, float32, S = T * hop for the published configurations.
+
+        Raises:
+            ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
+            ArgumentError: lengths outside 1..T, NaN or infinity.
+        """
+        mel = self._tensor(mel, "mel")
+        self._check_shape(mel)
+        batch = mel if mel.dim() == 3 else mel[None]
+        frames = self._lengths(lengths, mel)
+        if self._checks(check):
+            self._check_values(batch, frames)
+        with torch.inference_mode():
+            wav: Tensor = self.model(batch.to(self.dtype), frames, backend=self.backend)[:, 0].float()
+        return wav if mel.dim() == 3 else wav[0]
+
+    def _checks(self, check: bool | None) -> bool:
+        return self.device.type == "cpu" if check is None else check
+
+    def _tensor(self, value: Tensor | np.ndarray[Any, Any], name: str) -> Tensor:
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind != "f":
+                raise DtypeError(f"{name}: expected floating-point values, got a numpy array of {value.dtype}")
+            return torch.from_numpy(value.astype(np.float32, order="C")).to(self.device)
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise DtypeError(f"{name}: expected a floating-point torch tensor or numpy array, got {got}")
+        if value.device != self.device:
+            raise DeviceError(f"{name}: expected a tensor on {self.device} like the model, got {value.device}")
+        return value
+
+    def _check_shape(self, mel: Tensor) -> None:
+        shape, bands = list(mel.shape), self.n_mels
+        if mel.dim() in (2, 3) and mel.shape[-2] != bands and mel.shape[-1] == bands:
+            raise ShapeError(
+                f"mel: expected [{bands}, T] or [B, {bands}, T], got {shape}: it is transposed; "
+                "pass mel.transpose(-1, -2)"
+            )
+        if mel.dim() not in (2, 3) or mel.shape[-2] != bands or 0 in shape:
+            raise ShapeError(f"mel: expected [{bands}, T] or [B, {bands}, T] with B, T > 0, got {shape}")
+
+    def _lengths(self, lengths: Tensor | np.ndarray[Any, Any] | Sequence[int] | None, mel: Tensor) -> Tensor | None:
+        if lengths is None:
+            return None
+        if mel.dim() != 3:
+            raise ShapeError(f"lengths: only for a batch [B, n_mels, T], got a mel of shape {list(mel.shape)}")
+        frames = torch.as_tensor(lengths).cpu()
+        if frames.is_floating_point() or frames.is_complex() or frames.dtype == torch.bool:
+            raise DtypeError(f"lengths: expected whole numbers, got {frames.dtype}")
+        if frames.shape != mel.shape[:1]:
+            raise ShapeError(f"lengths: expected [{len(mel)}], one per item, got {list(frames.shape)}")
+        low, high = int(frames.min()), int(frames.max())
+        if low < 1 or high > mel.shape[-1]:
+            raise ArgumentError(f"lengths: expected values in 1..{mel.shape[-1]}, got {low}..{high}")
+        return frames.long()
+
+    def _check_values(self, batch: Tensor, lengths: Tensor | None) -> None:
+        counts = [batch.shape[2]] * len(batch) if lengths is None else lengths.tolist()
+        items = [item[:, :count] for item, count in zip(batch, counts, strict=True)]
+        for index, item in enumerate(items):
+            if not bool(item.isfinite().all()):
+                where = "" if len(items) == 1 else f" in item {index}"
+                raise ArgumentError(f"mel: holds NaN or infinity{where}")
+        if self.mel_config is None:
+            return
+        for item in items:
+            kind = mel_check.suspect(item, self.mel_config)
+            if kind is not None:
+                text = mel_check.advice(kind, self.mel_config)
+                warnings.warn(f"mel: looks {text}; check=False silences this", MelWarning, stacklevel=3)
+                return
