@@ -1,0 +1,126 @@
+"""What a source install builds under each FASTVOC_BUILD, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import ROOT, compiler
+
+TINY = """
+#include <torch/headeronly/core/ScalarType.h>
+extern "C" __attribute__((visibility("default"))) int answer() { return 42; }
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the sources with one small C++ file in place of the library's."""
+    copy = tmp_path / "tree"
+    built = shutil.ignore_patterns("__pycache__", "*.so", "_build_info.json")
+    for name in ("fastvoc", "kernels"):
+        shutil.copytree(ROOT / name, copy / name, ignore=built)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    (copy / "csrc/cpu").mkdir(parents=True)
+    (copy / "csrc/cpu/ops.cpp").write_text(TINY)
+    return copy
+
+
+def build(tree: Path, mode: str, **variables: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    """Runs the build, without nvcc; returns how it went and what it recorded of each library."""
+    env = {**os.environ, "FASTVOC_BUILD": mode, "NVCC": "absent-nvcc", **variables}
+    command = [sys.executable, "setup.py", "-q", "build", "--build-lib", "out"]
+    done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
+    record = tree / "out/fastvoc/_build_info.json"
+    return done, json.loads(record.read_text())["libraries"] if record.exists() else {}
+
+
+def wheel(tree: Path, mode: str) -> tuple[str, set[str]]:
+    """Name and file list of the wheel that pip makes."""
+    env = {**os.environ, "FASTVOC_BUILD": mode, "NVCC": "absent-nvcc"}
+    options = ["--no-build-isolation", "--no-deps", "--no-index", "-q", "-w", "dist"]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", ".", *options], cwd=tree, env=env, check=True)
+    (path,) = (tree / "dist").iterdir()
+    with zipfile.ZipFile(path) as archive:
+        return path.name, set(archive.namelist())
+
+
+def test_pure_wheel_holds_every_module_and_nothing_else(tree: Path) -> None:
+    name, files = wheel(tree, "python")
+    assert name.endswith("-py3-none-any.whl")
+    kept = {str(path.relative_to(tree)) for path in (tree / "fastvoc").rglob("*") if path.is_file()}
+    kept |= {f"fastvoc/{path.relative_to(tree)}" for path in (tree / "kernels").rglob("*.py")}
+    assert {file for file in files if ".dist-info/" not in file} == kept | {"fastvoc/_build_info.json"}
+    assert any(file.endswith(".dist-info/licenses/LICENSE") for file in files)
+
+
+def test_native_wheel_serves_every_python(tree: Path) -> None:
+    compiler()
+    name, files = wheel(tree, "cpu")
+    assert "-py3-none-" in name
+    assert not name.endswith("-any.whl")
+    assert "fastvoc/_C_cpu.so" in files
+    library = tree / "build" / "probe.so"
+    with zipfile.ZipFile(tree / "dist" / name) as archive:
+        library.write_bytes(archive.read("fastvoc/_C_cpu.so"))
+    code = f"import ctypes, torch; print(ctypes.CDLL({str(library)!r}).answer())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "42\n"
+
+
+def test_no_compiler_means_the_pure_package_and_a_word_about_it(tree: Path) -> None:
+    done, libraries = build(tree, "auto", CXX="absent-compiler")
+    assert done.returncode == 0
+    assert "cpu library left out: no C++ compiler found (absent-compiler)" in done.stdout
+    assert "pure-Python package" in done.stdout
+    assert "absent-compiler" in libraries["cpu"]["left_out"]
+    assert not list((tree / "out").rglob("*.so"))
+
+
+@pytest.mark.parametrize(("mode", "library"), [("cpu", "cpu"), ("cuda", "cuda")])
+def test_a_library_that_was_asked_for_must_build(tree: Path, mode: str, library: str) -> None:
+    compiler()
+    absent = {"CXX": "absent-compiler"} if mode == "cpu" else {}
+    (tree / "csrc/cuda").mkdir()
+    (tree / "csrc/cuda/ops.cu").write_text("")
+    done, _ = build(tree, mode, **absent)
+    assert done.returncode != 0
+    assert f"FASTVOC_BUILD={mode}: no {library} library:" in done.stderr
+
+
+def test_a_source_that_does_not_compile_is_left_out_with_the_compilers_words(tree: Path) -> None:
+    compiler()
+    (tree / "out/fastvoc").mkdir(parents=True)
+    stale = tree / "out/fastvoc/_C_cpu.so"
+    stale.write_text("of an earlier build")
+    (tree / "csrc/cpu/ops.cpp").write_text("int unused_value = undeclared;\n")
+    done, libraries = build(tree, "auto")
+    assert done.returncode == 0
+    assert "undeclared" in libraries["cpu"]["left_out"]
+    assert not stale.exists()
+
+
+def test_a_second_build_compiles_only_what_changed(tree: Path) -> None:
+    compiler()
+    library = tree / "out/fastvoc/_C_cpu.so"
+    build(tree, "cpu")
+    first = library.stat().st_mtime_ns
+    build(tree, "cpu")
+    assert library.stat().st_mtime_ns == first
+    (tree / "csrc/cpu/ops.cpp").write_text(TINY + "// changed\n")
+    build(tree, "cpu")
+    assert library.stat().st_mtime_ns > first
+
+
+def test_unknown_mode_is_refused(tree: Path) -> None:
+    done, _ = build(tree, "gpu")
+    assert done.returncode != 0
+    assert "FASTVOC_BUILD='gpu' is not one of auto, python, cpu, cuda" in done.stderr

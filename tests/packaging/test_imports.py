@@ -1,0 +1,101 @@
+"""Imports run only downward, without circles; importing the package is quick, silent and lazy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from helpers import ROOT
+
+# The house, from the ground floor up; a folder stands for all that it holds.
+FLOORS = (
+    ("errors", "env", "io", "mel", "mel_check", "audio", "hub", "packing", "forks"),
+    ("registry", "_library", "kernels"),
+    ("ops",),
+    ("nn",),
+    ("models",),
+    ("checkpoints", "vocoder", "training", "explain"),
+    ("loading",),
+    ("cli", "__init__", "__main__"),
+)
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+
+def _modules() -> dict[str, Path]:
+    """Every module by its full name."""
+    folders = ((ROOT / "fastvoc", "fastvoc"), (ROOT / "kernels", "fastvoc.kernels"))
+    return {
+        ".".join([top, *path.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__"): path
+        for folder, top in folders
+        for path in folder.rglob("*.py")
+    }
+
+
+MODULES = _modules()
+
+
+def _floor(module: str) -> int:
+    part = module.split(".")[1] if "." in module else "__init__"
+    assert part in FLOOR_OF, f"{module} has no floor yet: give it one in FLOORS"
+    return FLOOR_OF[part]
+
+
+def _imports(module: str) -> set[str]:
+    """The project's modules that a module imports, wherever in its text."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import in line {node.lineno}"
+            whole = [f"{node.module}.{name}" for name in names]
+            names = [name if name in MODULES else str(node.module) for name in whole]
+        found.update(name for name in names if name.split(".")[0] == "fastvoc")
+    return found - {module}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_run_downward(module: str) -> None:
+    above = [name for name in _imports(module) if _floor(name) > _floor(module)]
+    assert not above, f"{module} imports {above} from a higher floor"
+
+
+def test_imports_make_no_circle() -> None:
+    order = list(TopologicalSorter({module: _imports(module) for module in MODULES}).static_order())
+    assert len(order) >= len(MODULES)
+
+
+def _python(code: str) -> str:
+    """What a fresh interpreter prints; a warning is an error there."""
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT.parent)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout.strip()
+
+
+def test_import_is_quick() -> None:
+    code = "import time, torch; start = time.perf_counter(); import fastvoc; print(time.perf_counter() - start)"
+    assert min(float(_python(code)) for _ in range(3)) < 0.3
+
+
+def test_import_is_lazy() -> None:
+    unwanted = {"typer", "rich", "soundfile", "soxr", "triton", "matplotlib", "huggingface_hub", "yaml"}
+    code = "import sys, torch; before = set(sys.modules); import fastvoc; print(*set(sys.modules) - before)"
+    assert unwanted.isdisjoint(_python(code).split())
+
+
+def test_import_starts_no_cuda_and_loads_no_library() -> None:
+    code = "import torch, fastvoc; print(torch.cuda.is_initialized(), torch.ops.loaded_libraries)"
+    assert _python(code) == "False set()"
+
+
+def test_kernels_is_no_top_level_package() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        subprocess.run([sys.executable, "-c", "import kernels"], cwd=ROOT, env={}, check=True, capture_output=True)
+    assert b"ImportError: this folder is fastvoc.kernels" in failure.value.stderr
+    assert _python("import fastvoc.kernels; print(fastvoc.kernels.__name__)") == "fastvoc.kernels"
