@@ -1,4 +1,8 @@
-"""Training checkpoints in the published layout: `g_XXXXXXXX` {"generator"} and `do_XXXXXXXX` {"mpd", "msd", "optim_g", ...}."""
+"""Training checkpoints in the published layout.
+
+`g_XXXXXXXX` holds {"generator"}, `do_XXXXXXXX` {"mpd", "msd", "optim_g", "optim_d", "steps", "epoch"}. An averaged
+generator goes into a third file, `ema_XXXXXXXX`, with the layout of `g_`.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,8 @@ class TrainState:
     """Everything a run needs to go on.
 
     generator: published names with g and v. optim_g covers the generator's parameters in their order, optim_d those of
-    the multi-scale, then the multi-period discriminator. steps: updates made; epoch: the running epoch, and batches of
-    it that are done. ema: averaged generator, or None. The last two are fastvoc's; the original trainer ignores them.
+    the multi-scale, then the multi-period discriminator. steps: updates made; epoch: the running epoch, of which
+    epoch_batches (0 in files of the original trainer, which ignores it) are done. ema: averaged generator, or None.
     """
 
     generator: dict[str, Tensor]
@@ -38,41 +42,52 @@ class TrainState:
     ema: dict[str, Tensor] | None = None
 
 
-def write(folder: Path, state: TrainState) -> tuple[Path, Path]:
-    """Writes both files, each atomically, and returns their paths. A pair is complete once `do_` is there."""
-    paths = folder / f"g_{state.steps:08d}", folder / f"do_{state.steps:08d}"
-    training = {name: getattr(state, name) for name in (*_REQUIRED, "epoch_batches", "ema")}
-    for path, content in zip(paths, ({"generator": state.generator}, training), strict=True):
+def write(folder: Path, state: TrainState) -> Path:
+    """Writes a state's files, each atomically, and returns the path of `do_`: once it is there, the set is complete."""
+    ema = {} if state.ema is None else {"ema_": {"generator": state.ema}}
+    training = {name: getattr(state, name) for name in (*_REQUIRED, "epoch_batches")}
+    path = folder
+    for prefix, content in {"g_": {"generator": state.generator}, **ema, "do_": training}.items():
+        path = folder / f"{prefix}{state.steps:08d}"
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
-    return paths
+    return path
 
 
-def newest(folder: Path) -> tuple[Path, Path] | None:
-    """The pair of the highest step number of which both files exist."""
-    steps = [p.name[2:] for p in folder.glob("g_*") if re.fullmatch(r"g_\d{8}", p.name)]
-    pairs = [(folder / f"g_{s}", folder / f"do_{s}") for s in sorted(steps, reverse=True)]
-    return next((pair for pair in pairs if pair[1].is_file()), None)
+def newest(folder: Path) -> Path | None:
+    """The `do_` file of the highest step number that has its `g_` file."""
+    files = [p for p in folder.glob("do_*") if re.fullmatch(r"do_\d{8}", p.name) and _beside(p, "g_").is_file()]
+    return max(files, default=None)
 
 
-def read(generator: Path, training: Path) -> TrainState:
-    """Reads a pair, also one that the original trainer wrote. Raises LoadError naming the file and what it lacks."""
-    g, do = _load(generator), _load(training)
-    if "generator" not in g:
-        raise LoadError(f"{generator}: no 'generator' inside")
+def read(path: Path) -> TrainState:
+    """Reads a `do_` file and those beside it, also of the original trainer. Raises LoadError naming file and lack."""
+    training, g = _load(path), _beside(path, "g_")
     for name in _REQUIRED:
-        if name not in do:
-            raise LoadError(f"{training}: no {name!r} inside")
-    own = {name: do[name] for name in ("epoch_batches", "ema") if name in do}
-    return TrainState(g["generator"], *(do[name] for name in _REQUIRED), **own)
+        if name not in training:
+            raise LoadError(f"{path}: no {name!r} inside")
+    ema = _beside(path, "ema_")
+    state = {name: training[name] for name in (*_REQUIRED, "epoch_batches") if name in training}
+    return TrainState(generator=_generator(g), ema=_generator(ema) if ema.is_file() else None, **state)
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Removes all complete pairs but the newest `keep`."""
-    steps = sorted(p.name[3:] for p in folder.glob("do_*") if re.fullmatch(r"do_\d{8}", p.name))
-    for step in steps[:-keep]:
-        for prefix in ("do_", "g_"):
-            (folder / f"{prefix}{step}").unlink(missing_ok=True)
+    """Removes all sets but the newest `keep`."""
+    for path in sorted(p for p in folder.glob("do_*") if re.fullmatch(r"do_\d{8}", p.name))[:-keep]:
+        for prefix in ("do_", "g_", "ema_"):
+            _beside(path, prefix).unlink(missing_ok=True)
+
+
+def _beside(path: Path, prefix: str) -> Path:
+    return path.with_name(prefix + path.name.removeprefix("do_"))
+
+
+def _generator(path: Path) -> dict[str, Tensor]:
+    content = _load(path)
+    if "generator" not in content:
+        raise LoadError(f"{path}: no 'generator' inside")
+    state: dict[str, Tensor] = content["generator"]
+    return state
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from fastvoc.models.hifigan import HifiGanConfig
 class TrainConfig:
     """What `fastvoc train` reads; a field that the file does not give keeps its default.
 
-    The first block carries the names of HiFi-GAN's `config.json`; `num_gpus`, `num_freq`, `num_workers` and `dist_config`
-    are accepted and unused. Lengths are in samples, frequencies in Hz. An epoch is one random segment from every file.
+    The first block carries the names of HiFi-GAN's `config.json`; `num_gpus`, `num_freq`, `num_workers` and
+    `dist_config` are accepted and unused. Lengths are in samples, frequencies in Hz. An epoch is one random segment
+    from every file.
 
     Own fields:
         steps: generator updates at which training ends.
@@ -32,8 +33,8 @@ class TrainConfig:
         gain_db: quietest random gain of a segment after its peak is set to 0.95; 0 keeps every segment there.
         speeds: playback speeds at which every training clip is offered, to vary pitch and formants.
         clip_norm: largest gradient norm of the generator; 0 does not clip.
-        validation_interval, checkpoint_minutes, valid_samples: updates between validations, minutes between checkpoints,
-            validation clips that are written as audio and pictures.
+        validation_interval, checkpoint_minutes: updates between validations, minutes between checkpoints.
+        valid_samples: number of validation clips that are written as audio and pictures.
     """
 
     resblock: str = "1"
@@ -107,6 +108,14 @@ class TrainConfig:
         if not isinstance(values, dict):
             raise LoadError(f"{path}: expected a JSON object, got {type(values).__name__}")
         return cls.from_dict(values)
+
+    def replace(self, **values: Any) -> TrainConfig:
+        """A copy with other values in some fields."""
+        return replace(self, **values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values, ready for JSON."""
+        return asdict(self)
 
     def model(self) -> HifiGanConfig:
         """The generator's configuration, its mel front end included."""

@@ -55,7 +55,7 @@ def read_clip(path: Path, sample_rate: int) -> Tensor:
 
 
 class Clips:
-    """Training batches, each a pure function of the seed and the batch's number: a resumed run draws what it would have drawn."""
+    """Training batches, each a pure function of the seed and its number, so that a resumed run draws the same ones."""
 
     def __init__(self, paths: Sequence[Path], config: TrainConfig) -> None:
         if not paths:

@@ -1,4 +1,4 @@
-"""HiFi-GAN's multi-period and multi-scale discriminators (Kong et al. 2020, arXiv 2010.05646; github.com/jik876/hifi-gan).
+"""HiFi-GAN's multi-period and multi-scale discriminators (arXiv 2010.05646; github.com/jik876/hifi-gan).
 
 `width` scales every inner channel count; at 1 the layers, names and shapes are those of published checkpoints.
 """

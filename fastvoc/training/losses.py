@@ -26,9 +26,7 @@ def generator_loss(generated: Sequence[Judged]) -> Tensor:
 def feature_loss(real: Sequence[Judged], generated: Sequence[Judged]) -> Tensor:
     """Twice the sum of mean absolute differences over all feature maps. No gradient flows into `real`."""
     terms = [
-        F.l1_loss(b, a.detach())
-        for r, g in zip(real, generated, strict=True)
-        for a, b in zip(r[1], g[1], strict=True)
+        F.l1_loss(b, a.detach()) for r, g in zip(real, generated, strict=True) for a, b in zip(r[1], g[1], strict=True)
     ]
     return 2 * torch.stack(terms).sum()
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-import torch
 from torch import Tensor
 
 from fastvoc import audio
 from fastvoc.errors import FastvocError, ShapeError
-from fastvoc.mel import MelConfig, MelSpectrogram
+from fastvoc.mel import MelSpectrogram
 
 _PESQ_RATE = 16000
 
@@ -34,9 +33,8 @@ def stoi(reference: Tensor, degraded: Tensor, sample_rate: int) -> float:
     return float(_import("pystoi").stoi(ref, deg, sample_rate))
 
 
-def mel_l1(reference: Tensor, degraded: Tensor, config: MelConfig) -> float:
+def mel_l1(reference: Tensor, degraded: Tensor, mel: MelSpectrogram) -> float:
     """Mean absolute log-mel difference of [L] samples under a front end."""
-    mel = MelSpectrogram(config)
     ref, deg = _pair(reference, degraded)
     return float((mel(ref) - mel(deg)).abs().mean())
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class WeightNormConv(nn.Module):
-    """Convolution with weight g * v / ||v||, the norm over all axes but the first (Salimans & Kingma 2016, arXiv 1602.07868).
+    """Convolution with weight g * v / ||v||, the norm over all axes but the first (arXiv 1602.07868).
 
     One or two dimensions, by the length of `kernel`. Parameters in order: `bias` [out], `weight_g` [out, 1, ...],
     `weight_v` [out, in / groups, *kernel].
@@ -36,7 +36,7 @@ class WeightNormConv(nn.Module):
 
 
 class SpectralNormConv(nn.Module):
-    """Convolution with weight W / sigma, sigma the largest singular value of W [out, rest] (Miyato et al. 2018, arXiv 1802.05957).
+    """Convolution with weight W / sigma, sigma the largest singular value of W [out, rest] (arXiv 1802.05957).
 
     In training mode every forward makes one power iteration on the buffers `weight_u` [out] and `weight_v` [rest];
     in evaluation mode they are used as they are. Parameters in order: `bias`, `weight_orig`.

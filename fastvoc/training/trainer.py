@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, parametrize
 
 from fastvoc.errors import ArgumentError, LoadError
@@ -22,7 +18,7 @@ from fastvoc.training import checkpoint
 from fastvoc.training.config import TrainConfig
 from fastvoc.training.data import Clips
 from fastvoc.training.discriminators import MultiPeriodDiscriminator, MultiScaleDiscriminator
-from fastvoc.training.losses import StftLoss, discriminator_loss, feature_loss, generator_loss
+from fastvoc.training.losses import StftLoss, discriminator_loss, feature_loss, generator_loss, mel_loss
 from fastvoc.training.weight_norm import apply_weight_norm, load_published, published_state
 
 Losses = dict[str, float]
@@ -31,8 +27,8 @@ Losses = dict[str, float]
 class Trainer:
     """A generator, its discriminators, both optimisers and where they stand.
 
-    `steps` counts generator updates. Everything random is a function of the seed and `steps`, so a resumed run makes the
-    updates that an uninterrupted one would have made.
+    `steps` counts generator updates. Everything random is a function of the seed and the batch's number, so a resumed
+    run makes the updates that an uninterrupted one would have made.
     """
 
     def __init__(self, config: TrainConfig, clips: Clips) -> None:
@@ -46,7 +42,7 @@ class Trainer:
         self.optim_d = self._adamw(itertools.chain(self.msd.parameters(), self.mpd.parameters()))
         self.ema = published_state(self.generator) if config.ema_decay else None
         self.steps = self.epoch = self.epoch_batches = 0
-        self._mel_input = MelSpectrogram(config.mel(config.fmax))
+        self.mel = MelSpectrogram(config.mel(config.fmax))
         self._mel_loss = MelSpectrogram(config.mel(config.fmax_for_loss))
         self._stft_loss = StftLoss(config.stft_resolutions)
 
@@ -59,7 +55,7 @@ class Trainer:
         """One update of the discriminators, if they take part, and one of the generator. Returns the losses' values."""
         c = self.config
         real = self.clips.batch(self.epoch * len(self.clips) + self.epoch_batches)
-        mel = self._mel_input(real[:, 0])
+        mel = self.mel(real[:, 0])
         adversarial = self.adversarial
         self._set_learning_rates()
         with parametrize.cached():
@@ -67,18 +63,18 @@ class Trainer:
             losses: Losses = {}
             if adversarial:
                 losses["d"] = self._discriminator_step(real, generated.detach())
-            mel_loss = F.l1_loss(self._mel_loss(generated[:, 0]), self._mel_loss(real[:, 0]))
-            losses["mel"] = float(mel_loss)
-            total = c.mel_weight * mel_loss
+            distance = mel_loss(self._mel_loss, real[:, 0], generated[:, 0])
+            losses["mel"] = distance.item()
+            total = c.mel_weight * distance
             if c.stft_weight:
                 stft = self._stft_loss(real[:, 0], generated[:, 0])
-                losses["stft"] = float(stft)
+                losses["stft"] = stft.item()
                 total = total + c.stft_weight * stft
             if adversarial:
                 adv, features = self._judged(real, generated)
-                losses["adv"], losses["fm"] = float(adv), float(features)
+                losses["adv"], losses["fm"] = adv.item(), features.item()
                 total = total + c.adversarial_weight * adv + c.feature_weight * features
-            if not math.isfinite(float(total)):
+            if not math.isfinite(total.item()):
                 raise ArgumentError(f"the loss is not finite at step {self.steps}: {losses}")
             self.optim_g.zero_grad(set_to_none=True)
             total.backward()
@@ -93,7 +89,7 @@ class Trainer:
         self.optim_d.zero_grad(set_to_none=True)
         loss.backward()
         self.optim_d.step()
-        return float(loss)
+        return loss.item()
 
     def _judged(self, real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
         adversarial, features = torch.zeros(()), torch.zeros(())
@@ -107,7 +103,7 @@ class Trainer:
         return adversarial, features
 
     def _judges(self) -> list[nn.Module]:
-        return [d for d in (self.mpd, self.msd) if len(d.discriminators)]  # type: ignore[arg-type]
+        return [d for d in (self.mpd, self.msd) if len(d.discriminators)]
 
     def _advance(self) -> None:
         self.steps += 1
@@ -137,6 +133,11 @@ class Trainer:
         for group in optimiser.param_groups:
             group["initial_lr"] = c.learning_rate  # the original trainer's scheduler wants it when it resumes
         return optimiser
+
+    @property
+    def best_generator(self) -> dict[str, Tensor]:
+        """The averaged generator where one is kept, else the generator as it is; published names."""
+        return published_state(self.generator) if self.ema is None else self.ema
 
     def state(self) -> checkpoint.TrainState:
         """The run as a checkpoint."""

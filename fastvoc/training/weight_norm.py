@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
@@ -24,14 +25,14 @@ def apply_weight_norm(generator: nn.Module) -> None:
 
 
 def published_state(generator: nn.Module) -> dict[str, Tensor]:
-    """The state of a generator under weight norm with names `...bias`, `...weight_g`, `...weight_v`, detached copies."""
+    """Copies of the state of a generator under weight norm, named `...bias`, `...weight_g`, `...weight_v`."""
     return {
         name.replace(_G, "weight_g").replace(_V, "weight_v"): tensor.detach().clone()
         for name, tensor in generator.state_dict().items()
     }
 
 
-def load_published(generator: nn.Module, state: dict[str, Tensor]) -> None:
+def load_published(generator: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Loads g and v as they are. Names may be `weight_g`/`weight_v` or torch's newer `parametrizations.weight.*`.
 
     Raises LoadError naming the first tensor that is missing, left over or of another shape; nothing is loaded then.
@@ -39,14 +40,15 @@ def load_published(generator: nn.Module, state: dict[str, Tensor]) -> None:
     renamed = {re.sub(r"weight_g$", _G, re.sub(r"weight_v$", _V, name)): t for name, t in state.items()}
     own = generator.state_dict()
     for name in sorted(own.keys() ^ renamed.keys()):
-        raise LoadError(f"generator: {name}: {'missing in the file' if name in own else 'not part of this configuration'}")
+        problem = "missing in the file" if name in own else "not part of this configuration"
+        raise LoadError(f"generator: {name}: {problem}")
     for name, tensor in renamed.items():
         if tensor.shape != own[name].shape:
             raise LoadError(f"generator: {name}: expected {list(own[name].shape)}, got {list(tensor.shape)}")
     generator.load_state_dict(renamed)
 
 
-def folded_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def folded_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A published state with every pair g, v folded into `weight` in float64."""
     folded = {}
     for name, tensor in state.items():

@@ -1,0 +1,65 @@
+"""Copy synthesis of held-out clips: measures, audio and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from fastvoc import audio
+from fastvoc.mel import MelSpectrogram
+from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.training import metrics
+from fastvoc.training.data import read_clip
+from fastvoc.training.plots import plot_audio
+from fastvoc.training.weight_norm import folded_state
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A held-out clip: its name, samples [L], their log-mel [n_mels, T]."""
+
+    name: str
+    wav: Tensor
+    mel: Tensor
+
+
+class Validation:
+    """Held-out clips, read once. PESQ-wb and STOI are measured when their packages are installed."""
+
+    def __init__(self, paths: Sequence[Path], config: HifiGanConfig, mel: MelSpectrogram) -> None:
+        self._config, self._mel = config, mel
+        wavs = [(path.stem, read_clip(path, config.sample_rate)) for path in paths]
+        self._clips = [Clip(name, wav, mel(wav)) for name, wav in wavs]
+        self._packages = metrics.available()
+
+    def measure(self, published: Mapping[str, Tensor]) -> dict[str, float]:
+        """mel_l1, and pesq_wb and stoi where they can be had, of a generator given by its published state; means."""
+        rate, rows = self._config.sample_rate, []
+        for clip, generated in zip(self._clips, self._copies(published, len(self._clips)), strict=True):
+            row = {"mel_l1": metrics.mel_l1(clip.wav, generated, self._mel)}
+            if "pesq" in self._packages:
+                row["pesq_wb"] = metrics.pesq_wb(clip.wav, generated, rate)
+            if "pystoi" in self._packages:
+                row["stoi"] = metrics.stoi(clip.wav, generated, rate)
+            rows.append(row)
+        return {name: fmean(row[name] for row in rows) for name in rows[0]}
+
+    def write(self, published: Mapping[str, Tensor], folder: Path, count: int) -> None:
+        """Writes copies of the first `count` clips as `{name}.wav` with a picture `{name}.png`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        rate, hop = self._config.sample_rate, self._config.hop
+        copies = self._copies(published, count)
+        for clip, generated in zip(self._clips[: len(copies)], copies, strict=True):
+            audio.write_audio(folder / f"{clip.name}.wav", generated, rate)
+            plot_audio(folder / f"{clip.name}.png", generated, self._mel(generated), rate, hop, clip.name)
+
+    def _copies(self, published: Mapping[str, Tensor], count: int) -> list[Tensor]:
+        generator = HifiGan(self._config).eval()
+        generator.load_state_dict(folded_state(published))
+        with torch.inference_mode():
+            return [generator(clip.mel[None])[0, 0] for clip in self._clips[:count]]
