@@ -35,9 +35,10 @@ SMALL = HifiGanConfig(
 def random_state(config: HifiGanConfig, seed: int = 0) -> dict[str, Tensor]:
     """A folded state with the model's own names; the statistics, if any, are usable ones."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in HifiGan(config).state_dict().items()}
-    state = {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
+    state = {
+        name: torch.randn(tensor.shape, generator=generator) * 0.1
+        for name, tensor in HifiGan(config).state_dict().items()
+    }
     if config.normalize_before:
         state["scale"] = state["scale"].abs() + 1
     return state
@@ -61,7 +62,7 @@ def jik_config(config: HifiGanConfig, **changes: Any) -> dict[str, Any]:
     """The published config.json of a configuration."""
     names = ("upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel", "resblock", "num_mels")
     values = {name: getattr(config, name) for name in (*names, "resblock_kernel_sizes", "resblock_dilation_sizes")}
-    audio = {"sampling_rate": config.sample_rate, "n_fft": 64, "win_size": 64, "hop_size": config.hop}
+    audio = {"sampling_rate": config.sample_rate, "n_fft": 1024, "win_size": 1024, "hop_size": config.hop}
     return {**values, **audio, "fmin": 0, "fmax": None, **changes}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from fastvoc.checkpoints.checkpoint import refuse
 
 MAX_TEXT_BYTES = 256 << 10
 _MAX_DEPTH = 100
+_HUGE = 1e30
 _REQUIRED: Any = object()
 
 
@@ -136,7 +136,7 @@ class Fields:
 
     def float(self, name: str, default: Any = _REQUIRED) -> float:
         value = self._get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -_HUGE < value < _HUGE:
             self._bad(name, value, "a finite number")
         return float(value)
 

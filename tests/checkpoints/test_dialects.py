@@ -107,8 +107,7 @@ def test_expected_shapes_are_the_model() -> None:
         *(detect_and_load(DATA / n).config for n in ("coqui", "parallel_wavegan")),
     )
     for config in configs:
-        with torch.device("meta"):
-            model = HifiGan(config).state_dict()
+        model = HifiGan(config).state_dict()
         assert {name: tuple(tensor.shape) for name, tensor in model.items()} == dict(expected_shapes(config))
 
 
