@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,18 @@ from fastvoc.errors import LoadError
 from fastvoc.io import atomic_path
 
 _REQUIRED = ("mpd", "msd", "optim_g", "optim_d", "steps", "epoch")
+
+# What torch's restricted unpickler raises on files that are cut, foreign or want code to run.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    pickle.UnpicklingError,
+)
 
 
 @dataclass
@@ -93,7 +104,7 @@ def _generator(path: Path) -> dict[str, Tensor]:
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise LoadError(f"{path}: not a readable torch checkpoint ({error})") from error
     if not isinstance(content, dict):
         raise LoadError(f"{path}: expected a dictionary, got {type(content).__name__}")
