@@ -139,11 +139,24 @@ class Vocoder:
         self._check_shape(mel)
         batch = mel if mel.dim() == 3 else mel[None]
         frames = self._lengths(lengths, mel)
-        if self._checks(check):
-            self._check_values(batch, frames)
+        if self._checks(check) and (problem := self._examine(batch, frames)) is not None:
+            warnings.warn(f"mel: looks {problem}; check=False silences this", MelWarning, stacklevel=2)
         with torch.inference_mode():
             wav: Tensor = self.model(batch.to(self.dtype), frames, backend=self.backend)[:, 0].float()
         return wav if mel.dim() == 3 else wav[0]
+
+    def examine(self, mel: Tensor | np.ndarray[Any, Any]) -> str | None:
+        """What a mel [n_mels, T] or [B, n_mels, T] of another front end looks like and how to mend it, or None.
+
+        Raises ArgumentError for NaN and infinity, and the errors of a call for a mel that does not fit.
+        """
+        mel = self._tensor(mel, "mel")
+        self._check_shape(mel)
+        return self._examine(mel if mel.dim() == 3 else mel[None], None)
+
+    def layers(self) -> Any:
+        """The model's layers by name, for `fastvoc.explain`."""
+        return self.model.layers()
 
     def _checks(self, check: bool | None) -> bool:
         return self.device.type == "cpu" if check is None else check
@@ -185,7 +198,7 @@ class Vocoder:
             raise ArgumentError(f"lengths: expected values in 1..{mel.shape[-1]}, got {low}..{high}")
         return frames.long()
 
-    def _check_values(self, batch: Tensor, lengths: Tensor | None) -> None:
+    def _examine(self, batch: Tensor, lengths: Tensor | None) -> str | None:
         counts = [batch.shape[2]] * len(batch) if lengths is None else lengths.tolist()
         items = [item[:, :count] for item, count in zip(batch, counts, strict=True)]
         for index, item in enumerate(items):
@@ -193,10 +206,7 @@ class Vocoder:
                 where = "" if len(items) == 1 else f" in item {index}"
                 raise ArgumentError(f"mel: holds NaN or infinity{where}")
         if self.mel_config is None:
-            return
-        for item in items:
-            kind = mel_check.suspect(item, self.mel_config)
-            if kind is not None:
-                text = mel_check.advice(kind, self.mel_config)
-                warnings.warn(f"mel: looks {text}; check=False silences this", MelWarning, stacklevel=3)
-                return
+            return None
+        kinds = (mel_check.suspect(item, self.mel_config) for item in items)
+        kind = next((kind for kind in kinds if kind is not None), None)
+        return None if kind is None else mel_check.advice(kind, self.mel_config)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastvoc.errors import BackendError
-from fastvoc.explain import explain
+from fastvoc.explanation import explain
 from fastvoc.registry import Impl, Op, Spec, requested, use_backend
 
 SPEC = Spec("cpu", torch.float32, None)

@@ -14,12 +14,12 @@ from helpers import ROOT
 
 # The house, from the ground floor up; a folder stands for all that it holds.
 FLOORS = (
-    ("errors", "env", "io", "mel", "mel_check", "audio", "hub", "packing", "forks"),
+    ("errors", "env", "io", "mel", "mel_check", "audio", "hub", "packing", "forks", "threads"),
     ("registry", "_library", "kernels"),
     ("ops",),
     ("nn",),
     ("models",),
-    ("checkpoints", "vocoder", "training", "explain"),
+    ("checkpoints", "vocoder", "training", "explanation"),
     ("loading",),
     ("cli", "__init__", "__main__"),
 )

@@ -84,7 +84,7 @@ def test_without_the_native_library_torch_does_the_work(tmp_path: Path) -> None:
     package = Path(errors.__file__).parent
     shutil.copytree(package, tmp_path / "fastvoc", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     done = run(
-        "from fastvoc.explain import explain\n"
+        "from fastvoc.explanation import explain\n"
         "from fastvoc.errors import BackendError\n"
         "print(explain(model))\n"
         "try:\n"

@@ -1,0 +1,80 @@
+"""Fast neural vocoders: mel spectrograms in, sound out, with the same result as the published models.
+
+Every name is imported when it is first used, so that `import fastvoc` is quick and does nothing else.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastvoc.errors import (
+        ArgumentError,
+        BackendError,
+        DecodeError,
+        DeviceError,
+        DtypeError,
+        FastvocError,
+        LoadError,
+        MelWarning,
+        ShapeError,
+    )
+    from fastvoc.explanation import explain
+    from fastvoc.loading import list_models, load, save
+    from fastvoc.registry import use_backend
+    from fastvoc.threads import set_num_threads
+    from fastvoc.vocoder import Vocoder
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ArgumentError": "errors",
+    "BackendError": "errors",
+    "DecodeError": "errors",
+    "DeviceError": "errors",
+    "DtypeError": "errors",
+    "FastvocError": "errors",
+    "LoadError": "errors",
+    "MelWarning": "errors",
+    "ShapeError": "errors",
+    "Vocoder": "vocoder",
+    "explain": "explanation",
+    "list_models": "loading",
+    "load": "loading",
+    "save": "loading",
+    "set_num_threads": "threads",
+    "use_backend": "registry",
+}
+
+__all__ = [
+    "ArgumentError",
+    "BackendError",
+    "DecodeError",
+    "DeviceError",
+    "DtypeError",
+    "FastvocError",
+    "LoadError",
+    "MelWarning",
+    "ShapeError",
+    "Vocoder",
+    "__version__",
+    "explain",
+    "list_models",
+    "load",
+    "save",
+    "set_num_threads",
+    "use_backend",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value  # also over the submodule of the same name, which the import has just put there
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,116 @@
+"""A folder of inputs: what to make, and making it with several files at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fastvoc.audio import READABLE, write_audio
+from fastvoc.cli.synthesis import MEL_FILES, read_input, synthesise
+from fastvoc.cli.vocode import speed
+from fastvoc.errors import ArgumentError, FastvocError
+from fastvoc.threads import set_num_threads
+from fastvoc.vocoder import Vocoder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Pairs of input and output still to make, and how many outputs are there already."""
+
+    target: Path
+    todo: tuple[tuple[Path, Path], ...]
+    finished: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """Seconds of sound that one file gave, and what was done to its audio."""
+
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def plan_folder(source: Path, target: str, *, force: bool) -> Plan:
+    """Finds the inputs of a folder and their places under `target`; outputs that exist are finished without `force`.
+
+    Raises ArgumentError when `target` is no place for a folder, nothing is found, or two inputs share an output.
+    """
+    out = Path(target)
+    if target == "-" or (out.exists() and not out.is_dir()):
+        raise ArgumentError(f"OUT: IN is a folder, so expected a folder, got {target!r}")
+    if out.resolve() == source.resolve():
+        raise ArgumentError(f"OUT: expected another folder than IN, got {target!r}")
+    places: dict[Path, Path] = {}
+    for path in sorted(source.rglob("*")):
+        inner = path.relative_to(source)
+        hidden = any(part.startswith(".") for part in inner.parts)
+        if hidden or path.suffix.lower() not in READABLE | MEL_FILES or out.resolve() in path.resolve().parents:
+            continue
+        place = out / inner.with_suffix(".wav")
+        if place in places:
+            raise ArgumentError(f"IN: {places[place]} and {path} would both become {place}")
+        places[place] = path
+    if not places:
+        raise ArgumentError(f"IN: no audio and no mel files in {source}")
+    todo = tuple((path, place) for place, path in places.items() if force or not place.exists())
+    return Plan(out, todo, len(places) - len(todo))
+
+
+def run_folder(voc: Vocoder, plan: Plan, *, jobs: int, float32: bool) -> None:
+    """Makes what a plan asks for, `jobs` files at a time; a broken file is told and passed over.
+
+    Ends with a summary, and with exit code 1 when a file failed.
+    """
+    if jobs > 1:
+        set_num_threads(max(1, torch.get_num_threads() // jobs))
+    console = Console(stderr=True)
+    done: list[Done] = []
+    failed = 0
+    start = perf_counter()
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[file]}"))
+    with Progress(*columns, console=console) as progress, _pool(jobs) as pool:
+        task = progress.add_task("vocode", total=len(plan.todo), file="")
+        names = {pool.submit(_make, voc, path, place, float32): path for path, place in plan.todo}
+        for future in as_completed(names):
+            progress.update(task, advance=1, file=names[future].name)
+            try:
+                done.append(future.result())
+            except (FastvocError, OSError) as error:
+                failed += 1
+                text = str(error) if str(names[future]) in str(error) else f"{names[future]}: {error}"
+                progress.console.print(f"error: {text}", style="red", soft_wrap=True, markup=False, highlight=False)
+    made = sum(file.seconds for file in done)
+    for note in sorted({note for file in done for note in file.notes}):
+        typer.echo(f"{sum(note in file.notes for file in done)} files: {note}", err=True)
+    counts = f"{len(done)} written, {plan.finished} already there, {failed} failed"
+    took = f"; {speed(made, perf_counter() - start)}" if done else ""
+    typer.echo(f"{plan.target}: {counts}{took}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _pool(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool that, when the block is left by an exception, begins no more files."""
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="vocode")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _make(voc: Vocoder, path: Path, place: Path, float32: bool) -> Done:
+    item = read_input(path, voc)
+    _, wav = synthesise(voc, item)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_audio(place, wav, voc.sample_rate, float32=float32)
+    return Done(len(wav) / voc.sample_rate, item.notes)

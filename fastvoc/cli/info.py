@@ -1,0 +1,101 @@
+"""`fastvoc info`: what this installation has, and what runs on it."""
+
+from __future__ import annotations
+
+import typer
+
+
+def info() -> None:
+    """Show versions, processors, native libraries, the implementation that each op runs with, and settings.
+
+    Example: fastvoc info
+    """
+    for title, rows in (
+        ("versions", _versions()),
+        ("processors", _processors()),
+        ("native libraries", _libraries()),
+        ("ops on the CPU", _ops()),
+        ("embedded voices", _voices()),
+        ("environment", _environment()),
+    ):
+        typer.echo(title)
+        width = max(len(name) for name, _ in rows)
+        for name, text in rows:
+            typer.echo(f"  {name:<{width}}  {text}")
+
+
+def _versions() -> list[tuple[str, str]]:
+    import platform
+
+    import torch
+
+    from fastvoc import __version__
+
+    rows = [("fastvoc", __version__), ("python", platform.python_version()), ("torch", torch.__version__)]
+    packages = ("numpy", "soundfile", "soxr", "safetensors", "huggingface_hub", "triton", "matplotlib")
+    return rows + [(package, _version(package)) for package in packages]
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processors() -> list[tuple[str, str]]:
+    import os
+    import platform
+    from pathlib import Path
+
+    import torch
+
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    rows = [("CPU", f"{name}, {os.cpu_count()} threads, torch uses {torch.get_num_threads()}")]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = properties.total_memory / 2**30
+        rows.append((f"cuda:{index}", f"{properties.name}, sm_{properties.major}{properties.minor}, {memory:.0f} GiB"))
+    return rows if len(rows) > 1 else [*rows, ("GPU", "none that this torch can use")]
+
+
+def _libraries() -> list[tuple[str, str]]:
+    from fastvoc import _library
+
+    cpu, cuda = _library.cpu_problem(), _library.cuda_problem()
+    return [
+        ("CPU", f"loaded, instruction set {_library.cpu_isa()}" if cpu is None else cpu),
+        ("CUDA", "loaded" if cuda is None else cuda),
+    ]
+
+
+def _ops() -> list[tuple[str, str]]:
+    from fastvoc.explanation import explain
+
+    rows = {}
+    for layer in explain():
+        refused = [f"not {v.impl}: {v.reason}" for v in layer.verdicts if v.reason]
+        others = [f"also {v.impl}" for v in layer.verdicts if v.reason is None and not v.chosen]
+        rows[layer.op] = "; ".join([layer.chosen or "none", *others, *refused])
+    return list(rows.items())
+
+
+def _voices() -> list[tuple[str, str]]:
+    from fastvoc.loading import EMBEDDED, list_models
+
+    if absent := [name for name, path in EMBEDDED.items() if not path.exists()]:
+        return [(name, "not in this installation") for name in absent]
+    return [(m.name, f"{m.family}, {m.sample_rate} Hz, {m.licence}") for m in list_models() if m.name in EMBEDDED]
+
+
+def _environment() -> list[tuple[str, str]]:
+    import os
+
+    from fastvoc import env
+
+    return [(v.name, f"{os.environ.get(v.name) or '(not set)'}  {v.purpose}") for v in env.VARIABLES]

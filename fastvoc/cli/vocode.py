@@ -1,0 +1,116 @@
+"""`fastvoc vocode`: speech or mel spectrograms in, the model's speech out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastvoc.cli.convert import Precision
+from fastvoc.errors import ArgumentError, DecodeError
+
+if TYPE_CHECKING:
+    from fastvoc.vocoder import Vocoder
+
+
+def vocode(
+    source: Annotated[str, typer.Argument(metavar="IN", help="Audio, .npy or .safetensors mel, folder, or -.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help=".wav or .flac file, folder, or - (WAV).")],
+    model: Annotated[str, typer.Option(help="Name, file, folder or hub id of a vocoder.")] = "hifigan",
+    device: Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:1.")] = "cpu",
+    dtype: Annotated[Precision, typer.Option(help="Type of weights and activations.")] = Precision.fp32,
+    backend: Annotated[str | None, typer.Option(help="Force torch, cpp, triton or cuda; best by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads, shared by the jobs.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Files at a time, for a folder.")] = 1,
+    plot: Annotated[Path | None, typer.Option(help="PNG of waveform and mel to write, for one file.")] = None,
+    float32: Annotated[bool, typer.Option("--float", help="Write 32-bit float, not 16-bit, samples.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+) -> None:
+    """Make speech from audio (by way of its mel spectrogram) or from mel spectrograms.
+
+    A folder is searched to its depth; what is already in OUT is skipped, so that a stopped run goes on.
+
+    Example: fastvoc vocode in.wav out.wav --plot out.png
+
+    Example: fastvoc vocode mels/ wavs/ --model generator_v1 --jobs 2
+
+    Example: sox in.mp3 -t wav - | fastvoc vocode - - | aplay
+    """
+    from fastvoc.cli.folder import plan_folder, run_folder
+    from fastvoc.loading import load
+    from fastvoc.threads import set_num_threads
+
+    if source != "-" and not Path(source).exists():
+        raise DecodeError(f"IN: {source}: no such file or folder")
+    many = source != "-" and Path(source).is_dir()
+    if many:
+        if plot is not None:
+            raise ArgumentError("--plot: draws one file, IN is a folder")
+        plan = plan_folder(Path(source), target, force=force)
+    else:
+        output = _output(source, target)
+        _check_free(output, plot, force=force)
+    if threads is not None:
+        set_num_threads(threads)
+    voc = load(model, device=device, dtype=dtype.value, backend=backend)
+    if many:
+        run_folder(voc, plan, jobs=jobs, float32=float32)
+    else:
+        _vocode_one(voc, source, output, plot, float32=float32)
+
+
+def _output(source: str, target: str) -> Path | None:
+    """The file to write; None for standard output."""
+    if target == "-":
+        return None
+    path = Path(target)
+    if path.is_dir():
+        if source == "-":
+            raise ArgumentError(f"OUT: {target} is a folder; give a file name for what comes from -")
+        path = path / f"{Path(source).stem}.wav"
+    if path.suffix.lower() not in (".wav", ".flac"):
+        raise ArgumentError(f"OUT: expected a name that ends in .wav or .flac, got {path.name!r}")
+    return path
+
+
+def _check_free(output: Path | None, plot: Path | None, *, force: bool) -> None:
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise ArgumentError(f"--plot: expected a name that ends in .png, got {plot.name!r}")
+    for name, path in (("OUT", output), ("--plot", plot)):
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise ArgumentError(f"{name}: the folder {path.parent} does not exist")
+        if path.exists() and not force:
+            raise ArgumentError(f"{name}: {path} exists; --force replaces it")
+
+
+def _vocode_one(voc: Vocoder, source: str, output: Path | None, plot: Path | None, *, float32: bool) -> None:
+    from fastvoc.audio import write_audio
+    from fastvoc.cli.synthesis import read_input, synthesise
+
+    item = read_input(sys.stdin.buffer if source == "-" else Path(source), voc)
+    start = perf_counter()
+    mel, wav = synthesise(voc, item)
+    seconds = perf_counter() - start
+    if item.notes:
+        typer.echo(f"{item.name}: {', '.join(item.notes)}", err=True)
+    write_audio(sys.stdout.buffer if output is None else output, wav, voc.sample_rate, float32=float32)
+    if output is None:
+        sys.stdout.buffer.flush()
+    made = len(wav) / voc.sample_rate
+    where = "standard output" if output is None else output
+    typer.echo(f"{where}: {speed(made, seconds)}", err=True)
+    if plot is not None:
+        from fastvoc.training.plots import plot_audio
+
+        plot_audio(plot, wav, mel, voc.sample_rate, voc.hop, title=item.name)
+        typer.echo(f"{plot}: waveform and mel spectrogram", err=True)
+
+
+def speed(made: float, seconds: float) -> str:
+    """How long the sound is, how long making it took, and their ratio."""
+    return f"{made:.2f} s of audio made in {seconds:.2f} s, real-time factor {seconds / max(made, 1e-9):.3f}"
