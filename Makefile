@@ -43,6 +43,7 @@ $(STAMP): pyproject.toml setup.py $(shell find csrc -type f) | $(VENV)/bin/pytho
 	$(VENV)/bin/python $(HAS_TORCH) 2>/dev/null || $(IN_VENV) pip install "$(TORCH)"
 	$(IN_VENV) pip install "setuptools>=77" wheel
 	$(IN_VENV) pip install --no-build-isolation -e ".[test]"
+	$(IN_VENV) pip install pesq || echo "pesq needs a C compiler: PESQ is left out"
 	@$(VENV)/bin/python -c "import json; facts = json.load(open('fastvoc/_build_info.json'))['libraries']; \
 	  print(*(f'fastvoc: {n} library: ' + f.get('left_out', 'built') for n, f in facts.items()), sep='\n')"
 	touch $@
