@@ -23,20 +23,20 @@ class _Entry:
 class Prepared:
     """Runs one op with a layer's weights, by the reference where autograd must see it.
 
-    Remembers, per device, dtype and forced backend, which implementation runs and what it packed, and packs again when a
-    weight changes; only a change through `.data` needs a call of `prepare`. One tuple is replaced as a whole, so that
+    Remembers, per device, dtype and forced backend, which implementation runs and what it packed, and packs again when
+    a weight changes; only a change through `.data` needs a call of `prepare`. One tuple is replaced as a whole, so that
     threads may share a layer without a lock.
     """
 
     def __init__(self, op: Op, params: Callable[[], Any], tensors: Callable[[], Sequence[Tensor]]) -> None:
         self._op = op
         self._params = params
-        self._tensors = tensors
+        self.tensors = tensors
         self._kept: tuple[Any, dict[Any, _Entry]] = (None, {})
 
     def __call__(self, x: Tensor, *args: Tensor | None, backend: str | None = None) -> Tensor:
         """The op on `x`; `args` are its further tensors, as its reference takes them."""
-        tensors = self._tensors()
+        tensors = self.tensors()
         if wants_grad(x, *tensors):
             params = self._params()
             self._op.check(x, params, *args)
@@ -48,11 +48,11 @@ class Prepared:
     def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
         """Packs the weights anew. Raises BackendError when a forced implementation refuses."""
         self._kept = (None, {})
-        self._entry(self._tensors(), device, dtype, backend)
+        self._entry(self.tensors(), device, dtype, backend)
 
     def explain(self, backend: str | None = None) -> tuple[str, list[Verdict]]:
         """The op's name and what each implementation says of this layer, best first."""
-        weight = self._tensors()[0]
+        weight = self.tensors()[0]
         return self._op.name, self._op.verdicts(Spec(weight.device.type, weight.dtype, self._params()), backend)
 
     def _entry(

@@ -1,0 +1,73 @@
+"""Whole models, log-mel in and samples out, every implementation in turn.
+
+python benchmarks/models.py                          # HiFi-GAN V1, V2, V3: 0.1 s, 1 s and 10 s of audio, 2 threads
+python benchmarks/models.py --models v2 --seconds 10 --threads 1 --write
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import harness
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3, HifiGan
+
+MODELS = {"v1": HIFIGAN_V1, "v2": HIFIGAN_V2, "v3": HIFIGAN_V3}
+
+
+def call(model: HifiGan, mel: torch.Tensor, impl: str) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(mel, backend=impl)
+
+
+def measure(name: str, audio: float, batch: int, impls: list[str], device: str, budget: float) -> dict[str, Any]:
+    """One model at one length: milliseconds, times real time and speed-up of every implementation over the first."""
+    config = MODELS[name]
+    model = HifiGan(config).to(device).eval().requires_grad_(False)
+    frames = max(1, round(audio * config.sample_rate / config.hop))
+    mel = torch.randn(batch, config.num_mels, frames, device=device)
+    runs: dict[str, Callable[[], Any]] = {impl: partial(call, model, mel, impl) for impl in impls}
+    rows = harness.summary(harness.interleaved(runs, budget), impls[0])
+    spoken = batch * frames * config.hop / config.sample_rate
+    for row in rows.values():
+        row["real_time"] = spoken / row["median_s"]
+    return {"model": name, "seconds": audio, "batch": batch, "dtype": "float32", "impls": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--seconds", nargs="+", type=float, default=[0.1, 1.0, 10.0], help="audio per item")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--impl", nargs="+", default=["torch", "cpp"], help="the first is the baseline")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--budget", type=float, default=8.0, help="seconds of measuring per model and length")
+    parser.add_argument("--write", action="store_true", help="write the result file")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    table = Table("model", "audio s", "batch", "impl", "median ms", "x real time", f"x {args.impl[0]} (quartiles)")
+    rows = []
+    for name in args.models:
+        for audio in args.seconds:
+            row = measure(name, audio, args.batch, args.impl, args.device, args.budget)
+            rows.append(row)
+            for impl, r in row["impls"].items():
+                gain = f"{r['speedup']:.2f} ({r['speedup_low']:.2f}-{r['speedup_high']:.2f})"
+                figures = f"{1e3 * r['median_s']:.2f}", f"{r['real_time']:.1f}", gain
+                table.add_row(name, str(audio), str(args.batch), impl, *figures)
+    console = Console()
+    console.print(table)
+    if args.write:
+        console.print(f"written: {harness.write('models', args.device, rows)}")
+
+
+if __name__ == "__main__":
+    main()
