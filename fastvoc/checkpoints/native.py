@@ -1,15 +1,16 @@
-"""fastvoc's own file: one safetensors file with the configuration inside and a checksum over the tensor bytes."""
+"""fastvoc's own file: one safetensors file with the configuration inside and a checksum over all of it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
-from fastvoc.checkpoints.safetensors_file import digest, tensor_bytes, write
+from fastvoc.checkpoints.safetensors_file import tensor_bytes, update_from, write
 from fastvoc.checkpoints.source import Source, open_source
 from fastvoc.checkpoints.state import canonical_state
 from fastvoc.checkpoints.text import Fields, parse_json
@@ -28,9 +29,11 @@ def detect(source: Source) -> bool:
 def load(source: Source) -> Checkpoint:
     fields, config, metadata = _description(source)
     state = canonical_state(source, config, source.entries)
-    found, stated = digest(source.path, source.tensor_offset), fields.text("sha256")
-    if found != stated:
-        raise refuse(source.path, f"damaged: SHA-256 of the tensors is {found}, the file states {stated}")
+    stated = fields.text("sha256")
+    sha = _start({name: value for name, value in fields.values.items() if name != "sha256"})
+    update_from(sha, source.path, source.tensor_offset)
+    if sha.hexdigest() != stated:
+        raise refuse(source.path, f"damaged: its SHA-256 is {sha.hexdigest()}, the file states {stated}")
     return Checkpoint(config, state, "fastvoc", metadata)
 
 
@@ -70,14 +73,19 @@ def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32)
         if not torch.isfinite(tensor).all():
             raise ArgumentError(f"dtype: tensor {name!r} has values that are not finite in {dtype}")
     header, blocks = tensor_bytes(tensors)
-    sha = hashlib.sha256()
-    for block in blocks:
-        sha.update(block)
     description = {
         "version": _VERSION,
         "model": "hifigan",
         "config": checkpoint.config.to_dict(),
         "metadata": {**checkpoint.metadata, "format": checkpoint.metadata.get("format", checkpoint.format)},
-        "sha256": sha.hexdigest(),
     }
-    write(path, header, blocks, {_KEY: json.dumps(description, sort_keys=True)})
+    sha = _start(description)
+    for block in blocks:
+        sha.update(block)
+    text = json.dumps({**description, "sha256": sha.hexdigest()}, sort_keys=True)
+    write(path, header, blocks, {_KEY: text})
+
+
+def _start(description: dict[str, Any]) -> hashlib._Hash:
+    """A hash that has seen the description; the tensor bytes follow."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode())

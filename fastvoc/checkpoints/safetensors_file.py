@@ -106,14 +106,12 @@ def _read(path: Path, name: str, offset: int, dtype: torch.dtype, shape: tuple[i
     return data.view(dtype).reshape(shape)
 
 
-def digest(path: Path, start: int) -> str:
-    """SHA-256 of the file's bytes from offset `start` on, in hex."""
-    sha = hashlib.sha256()
+def update_from(sha: hashlib._Hash, path: Path, start: int) -> None:
+    """Feeds a hash the file's bytes from offset `start` on."""
     with path.open("rb") as file:
         file.seek(start)
         while block := file.read(1 << 20):
             sha.update(block)
-    return sha.hexdigest()
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], list[bytes]]:

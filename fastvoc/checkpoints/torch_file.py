@@ -15,7 +15,9 @@ from torch import Tensor
 from fastvoc.checkpoints.archive import zip_members
 from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 
-_MAX_PICKLE_BYTES = 16 << 20
+# A tensor takes some 100 bytes and 40 opcodes, each of them a read; the restricted unpickler runs 400 000 a second.
+_MAX_PICKLE_BYTES = 512 << 10
+_MAX_READS = 1 << 18
 _MAX_NESTING = 6
 # What torch's restricted unpickler, its zip reader and tensor constructors raise on malformed input.
 _LOAD_ERRORS = (
@@ -55,9 +57,13 @@ def read_tensors(file: IO[bytes], path: Path) -> dict[str, TensorEntry]:
     Raises LoadError when the file is broken, when unpickling it would need anything but tensors and plain
     containers, and when a tensor claims more data than the file stores.
     """
-    stored = _stored_bytes(file, path)
+    head = file.read(2)
+    file.seek(0)
+    zipped = head == b"PK"
+    stored = _inflated_bytes(file, path) if zipped else file.seek(0, 2)
+    file.seek(0)
     try:
-        tree = torch.load(file, map_location="cpu", weights_only=True)
+        tree = torch.load(file if zipped else _LimitedReader(file), map_location="cpu", weights_only=True)
     except _LOAD_ERRORS as error:
         raise refuse(path, _reason(error)) from None
     tensors = dict(_flatten(tree))
@@ -68,12 +74,7 @@ def read_tensors(file: IO[bytes], path: Path) -> dict[str, TensorEntry]:
     }
 
 
-def _stored_bytes(file: IO[bytes], path: Path) -> int:
-    head = file.read(4)
-    if head[:2] != b"PK":
-        size = file.seek(0, 2)
-        file.seek(0)
-        return size
+def _inflated_bytes(file: IO[bytes], path: Path) -> int:
     members = zip_members(file, path)
     for name, size in members.items():
         if name.endswith("data.pkl") and size > _MAX_PICKLE_BYTES:
@@ -81,14 +82,37 @@ def _stored_bytes(file: IO[bytes], path: Path) -> int:
     return sum(members.values())
 
 
+class _LimitedReader:
+    """A file that ends a stream of opcodes without end: the old format does not say how long its pickles are."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._reads = file, 0
+        self.seek, self.tell = file.seek, file.tell
+
+    def _count(self) -> None:
+        self._reads += 1
+        if self._reads > _MAX_READS:
+            raise pickle.UnpicklingError(f"more than {_MAX_READS} opcodes")
+
+    def read(self, size: int = -1) -> bytes:
+        self._count()
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        self._count()
+        return self._file.readline()
+
+    def readinto(self, buffer: Any) -> int:
+        self._count()
+        return int(self._file.readinto(buffer))  # type: ignore[attr-defined]
+
+
 def _reason(error: BaseException) -> str:
-    text = str(error)
     if isinstance(error, pickle.UnpicklingError):
-        # torch's message goes on with advice to trust the file; the first sentence that names the culprit is enough.
-        _, _, detail = text.partition("WeightsUnpickler error: ")
-        detail = " ".join((detail or text).split())
+        # torch's own message wraps the culprit's in advice to trust the file.
+        detail = " ".join(str(error.__context__ or error).split()).partition(". Please ")[0]
         return f"refused, it is not a plain weights file (nothing in it was run): {detail[:160]}"
-    return f"not a readable torch file: {type(error).__name__}: {' '.join(text.split())[:160]}"
+    return f"not a readable torch file: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def _flatten(tree: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:

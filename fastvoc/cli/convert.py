@@ -1,0 +1,56 @@
+"""`fastvoc convert`: a checkpoint of any known dialect becomes one safetensors file."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastvoc.errors import ArgumentError
+
+
+class Precision(str, Enum):
+    """Storage type of the converted tensors."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="File, folder, hub id or name of a model.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+    dtype: Annotated[Precision, typer.Option(help="Storage type of the tensors.")] = Precision.fp32,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+) -> None:
+    """Convert a checkpoint to one safetensors file with its configuration inside.
+
+    Example: fastvoc convert LJ_V1/generator_v1 hifigan_v1.safetensors --dtype fp16
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from fastvoc.loading import read_checkpoint, save
+
+    if target.suffix != ".safetensors":
+        raise ArgumentError(f"OUT: expected a name that ends in .safetensors, got {target.name!r}")
+    if target.exists() and not force:
+        raise ArgumentError(f"OUT: {target} exists; --force replaces it")
+    if not target.parent.is_dir():
+        raise ArgumentError(f"OUT: the folder {target.parent} does not exist")
+    console = Console(stderr=True)
+    with console.status(f"Reading {source}"):
+        checkpoint = read_checkpoint(source)
+    with console.status(f"Writing {target}"):
+        save(checkpoint, target, dtype=dtype.value)
+    config = checkpoint.config
+    table = Table(show_header=False, box=None)
+    table.add_row("dialect", checkpoint.format)
+    table.add_row("sample rate", f"{config.sample_rate} Hz, {config.num_mels} mel bands, hop {config.hop}")
+    table.add_row("mel front end", "included" if config.mel else "not known")
+    count = sum(tensor.numel() for tensor in checkpoint.state.values())
+    table.add_row("parameters", f"{count / 1e6:.2f} million in {len(checkpoint.state)} tensors")
+    table.add_row("written", f"{target} ({target.stat().st_size / 1e6:.1f} MB, {dtype.value})")
+    console.print(table)

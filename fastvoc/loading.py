@@ -1,0 +1,137 @@
+"""A name, a file, a folder or a hub id in, a ready `Vocoder` out; and back into one file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from fastvoc import hub
+from fastvoc.checkpoints import Checkpoint, describe, detect_and_load
+from fastvoc.checkpoints import save as save_checkpoint
+from fastvoc.errors import DeviceError, DtypeError, LoadError
+from fastvoc.models.hifigan import HifiGan
+from fastvoc.vocoder import Vocoder
+
+_ASSETS = Path(__file__).parent / "assets"
+EMBEDDED = {"hifigan": _ASSETS / "hifigan_v2_voice.safetensors"}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class _SkipInit(TorchFunctionMode):
+    """Leaves new parameters as they are: about to be replaced, and the caller's random numbers are not ours to use."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if getattr(func, "__module__", "") == "torch.nn.init" else func(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that `load` knows by name: sample rate in Hz, `where` it comes from, whether it needs no network."""
+
+    name: str
+    family: str
+    sample_rate: int
+    where: str
+    cached: bool
+    licence: str
+
+
+def load(
+    name: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    backend: str | None = None,
+) -> Vocoder:
+    """Loads a vocoder, ready to call.
+
+    Args:
+        name: "hifigan" (the embedded voice), a weights file, a folder with one, or a hub id `owner/name[@revision]`.
+            The dialect is recognised from the file (see `fastvoc.checkpoints`).
+        device: where it runs; the CPU when None.
+        dtype: "fp32", "fp16", "bf16" or the torch dtype of the weights; float32 when None.
+        backend: implementation to force for every op; the best available when None.
+
+    Raises:
+        LoadError: the model cannot be found, fetched or read; the message names the file and what is wrong with it.
+        DtypeError, DeviceError: no such dtype or device.
+        BackendError: the forced backend cannot run this model.
+    """
+    wanted = parse_dtype(dtype)
+    target = _parse_device(device)
+    checkpoint = read_checkpoint(name)
+    with _SkipInit():
+        model = HifiGan(checkpoint.config)
+    model.load_state_dict(checkpoint.state, assign=True)
+    model.eval().requires_grad_(False).to(device=target, dtype=wanted)
+    model.prepare(backend=backend)
+    return Vocoder(model, checkpoint.config, checkpoint.config.mel, backend=backend)
+
+
+def read_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
+    """What `load` builds its model from: configuration and folded float32 weights of a name, file, folder or hub id."""
+    if isinstance(name, str) and name in EMBEDDED:
+        return detect_and_load(EMBEDDED[name])
+    path = Path(name)
+    if path.exists() or not isinstance(name, str):
+        return detect_and_load(path)
+    if not hub.is_hub_id(name):
+        known = ", ".join([*EMBEDDED, *(model.repo for model in hub.KNOWN)])
+        raise LoadError(f"{name}: no such file or folder, and no model of that name (known: {known})")
+    checkpoint = detect_and_load(hub.fetch(name))
+    rate = next((m.sample_rate for m in hub.KNOWN if m.repo == name.partition("@")[0]), None)
+    if rate is not None and rate != checkpoint.config.sample_rate:
+        # The repository's files do not state their rate; its card does.
+        mel = checkpoint.config.mel and replace(checkpoint.config.mel, sample_rate=rate)
+        checkpoint = replace(checkpoint, config=replace(checkpoint.config, sample_rate=rate, mel=mel))
+    return checkpoint
+
+
+def list_models() -> list[ModelInfo]:
+    """The models that `load` knows by name: the embedded ones, then those on the hub."""
+    models = []
+    for name, path in EMBEDDED.items():
+        config, metadata = describe(path)
+        licence = metadata.get("licence", "unknown")
+        models.append(ModelInfo(name, "hifigan", config.sample_rate, "embedded", True, licence))
+    for model in hub.KNOWN:
+        cached = hub.is_cached(model.repo)
+        models.append(ModelInfo(model.repo, model.family, model.sample_rate, "hub", cached, model.licence))
+    return models
+
+
+def save(model: Vocoder | Checkpoint, path: str | os.PathLike[str], *, dtype: str | torch.dtype | None = None) -> None:
+    """Writes a model to one safetensors file with its configuration and a checksum inside; `load` reads it.
+
+    The tensors are stored in `dtype` ("fp32", "fp16", "bf16" or a torch dtype; float32 when None). Equal models give
+    equal bytes; a file at `path` is replaced at once or not at all.
+    Raises DtypeError for another dtype and ArgumentError when a weight does not fit into it.
+    """
+    if isinstance(model, Vocoder):
+        state = {name: tensor.float().cpu() for name, tensor in model.model.state_dict().items()}
+        model = Checkpoint(model.config, state, "fastvoc")
+    save_checkpoint(model, Path(path), parse_dtype(dtype))
+
+
+def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """The torch dtype of "fp32", "fp16", "bf16" or itself; float32 for None. Raises DtypeError for any other."""
+    wanted = torch.float32 if dtype is None else _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if wanted not in _DTYPES.values():
+        raise DtypeError(f"dtype: expected fp32, fp16 or bf16, got {dtype!r}")
+    return wanted
+
+
+def _parse_device(device: str | torch.device | None) -> torch.device:
+    try:
+        target = torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(f"device: {error}") from None
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"device: {target} asked for, but torch sees no CUDA device")
+    return target
