@@ -24,7 +24,7 @@ class TrainConfig:
         steps: generator updates at which training ends.
         mel_weight, feature_weight, adversarial_weight, stft_weight: weights of the generator's losses. The published
             values are 45, 1 (its loss doubles itself), 1 and none.
-        stft_resolutions: (n_fft, hop) of the STFT loss.
+        stft_resolutions, stft_floor: (n_fft, hop) of the STFT loss, and the magnitude under which little counts.
         adversarial_start: number of updates made before the discriminators join.
         discriminator_width: factor on the discriminators' channels; mpd_periods, msd_scales: which ones there are.
         discriminator_learning_rate: learning_rate when None.
@@ -69,6 +69,7 @@ class TrainConfig:
     adversarial_weight: float = 1.0
     stft_weight: float = 0.0
     stft_resolutions: tuple[tuple[int, int], ...] = ((512, 128), (1024, 256), (2048, 512))
+    stft_floor: float = 1e-5
     adversarial_start: int = 0
     discriminator_width: float = 1.0
     discriminator_learning_rate: float | None = None
@@ -156,7 +157,7 @@ def _validate(c: TrainConfig) -> None:
     for name in ("batch_size", "segment_size", "steps", "validation_interval", "hop_size"):
         value = getattr(c, name)
         require(isinstance(value, int) and value > 0, name, "a positive integer")
-    for name in ("learning_rate", "lr_decay", "discriminator_width", "checkpoint_minutes"):
+    for name in ("learning_rate", "lr_decay", "discriminator_width", "checkpoint_minutes", "stft_floor"):
         require(getattr(c, name) > 0, name, "a positive number")
     for name in ("mel_weight", "feature_weight", "adversarial_weight", "stft_weight", "adversarial_start"):
         require(getattr(c, name) >= 0, name, "zero or a positive number")

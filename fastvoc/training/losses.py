@@ -39,12 +39,13 @@ def mel_loss(mel: MelSpectrogram, real: Tensor, generated: Tensor) -> Tensor:
 class StftLoss(nn.Module):
     """Spectral convergence plus mean absolute log-magnitude difference, averaged over resolutions.
 
-    `resolutions` holds (n_fft, hop) in samples; the window is a Hann window of n_fft.
+    `resolutions` holds (n_fft, hop) in samples; the window is a Hann window of n_fft. Magnitudes are relative to a
+    full-scale tone; `floor` is added to them under the logarithm, so that what is much quieter does not count.
     """
 
-    def __init__(self, resolutions: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, resolutions: Sequence[tuple[int, int]], floor: float) -> None:
         super().__init__()
-        self._resolutions = [(int(n), int(h)) for n, h in resolutions]
+        self._resolutions, self._floor = [(int(n), int(h)) for n, h in resolutions], floor
 
     def forward(self, real: Tensor, generated: Tensor) -> Tensor:
         """real, generated: [B, L] samples -> scalar."""
@@ -52,13 +53,14 @@ class StftLoss(nn.Module):
         for n_fft, hop in self._resolutions:
             a, b = _magnitude(real, n_fft, hop), _magnitude(generated, n_fft, hop)
             # Per item, so that a loud clip does not hide a quiet one.
-            convergence = (a - b).norm(dim=(1, 2)) / a.norm(dim=(1, 2)).clamp(min=1e-3)
-            total = total + convergence.mean() + F.l1_loss(b.log(), a.log())
+            convergence = (a - b).norm(dim=(1, 2)) / (a.norm(dim=(1, 2)) + self._floor)
+            distance = F.l1_loss((b + self._floor).log(), (a + self._floor).log())
+            total = total + convergence.mean() + distance
         return total / len(self._resolutions)
 
 
 def _magnitude(wav: Tensor, n_fft: int, hop: int) -> Tensor:
     window = torch.hann_window(n_fft, dtype=wav.dtype, device=wav.device)
     spectrum = torch.stft(wav, n_fft, hop, window=window, return_complex=True)
-    # About 90 dB below a full-scale tone: digital silence must not dominate the logarithm.
-    return (spectrum.real.square() + spectrum.imag.square()).clamp(min=1e-7 * n_fft).sqrt()
+    # 1e-14: the gradient of a root at zero would be infinite.
+    return (spectrum.real.square() + spectrum.imag.square() + 1e-14).sqrt() * (4 / n_fft)

@@ -44,7 +44,7 @@ class Trainer:
         self.steps = self.epoch = self.epoch_batches = 0
         self.mel = MelSpectrogram(config.mel(config.fmax))
         self._mel_loss = MelSpectrogram(config.mel(config.fmax_for_loss))
-        self._stft_loss = StftLoss(config.stft_resolutions)
+        self._stft_loss = StftLoss(config.stft_resolutions, config.stft_floor)
 
     @property
     def adversarial(self) -> bool:
