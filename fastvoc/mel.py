@@ -17,7 +17,8 @@ import torch.nn.functional as F
 
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 
-_TILE = 32
+_TILE = 32  # frames
+_TILES_AT_ONCE = 64  # bounds the memory: the windowed frames of as many tiles
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "scale": ("slaney", "htk"),
     "norm": ("slaney", None),
@@ -62,9 +63,7 @@ class MelConfig:
                 raise ArgumentError(f"{name}: expected a positive integer, got {value!r}")
         for name in ("win_length", "hop_length"):
             if getattr(self, name) > self.n_fft:
-                raise ArgumentError(
-                    f"{name}: expected at most n_fft = {self.n_fft}, got {getattr(self, name)}"
-                )
+                raise ArgumentError(f"{name}: expected at most n_fft = {self.n_fft}, got {getattr(self, name)}")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ArgumentError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
@@ -72,15 +71,11 @@ class MelConfig:
         if not 0 <= self.f_min < nyquist:
             raise ArgumentError(f"f_min: expected 0 <= f_min < {nyquist:g} Hz, got {self.f_min!r}")
         if self.f_max is not None and not self.f_min < self.f_max <= nyquist:
-            raise ArgumentError(
-                f"f_max: expected {self.f_min:g} < f_max <= {nyquist:g} Hz or None, got {self.f_max!r}"
-            )
+            raise ArgumentError(f"f_max: expected {self.f_min:g} < f_max <= {nyquist:g} Hz or None, got {self.f_max!r}")
         if not (math.isfinite(self.floor) and self.floor > 0):
             raise ArgumentError(f"floor: expected a positive number, got {self.floor!r}")
         if not (math.isfinite(self.magnitude_eps) and self.magnitude_eps >= 0):
-            raise ArgumentError(
-                f"magnitude_eps: expected zero or a positive number, got {self.magnitude_eps!r}"
-            )
+            raise ArgumentError(f"magnitude_eps: expected zero or a positive number, got {self.magnitude_eps!r}")
 
     @property
     def padding(self) -> int:
@@ -111,9 +106,7 @@ class MelConfig:
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ArgumentError(f"mel config: unknown field {unknown[0]!r}")
-        missing = [
-            n for n in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels") if n not in values
-        ]
+        missing = [n for n in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels") if n not in values]
         if missing:
             raise ArgumentError(f"mel config: field {missing[0]!r} is missing")
         try:
@@ -131,9 +124,7 @@ BIGVGAN_24K_100 = MelConfig(24000, 1024, 1024, 256, 100)
 COSYVOICE2_24K = MelConfig(24000, 1920, 1920, 480, 80, f_max=8000.0)
 COSYVOICE3_24K = MelConfig(24000, 1920, 1920, 480, 80)
 # github.com/gemelo-ai/vocos.
-VOCOS_24K = MelConfig(
-    24000, 1024, 1024, 256, 100, scale="htk", norm=None, floor=1e-7, magnitude_eps=0.0, pad="center"
-)
+VOCOS_24K = MelConfig(24000, 1024, 1024, 256, 100, scale="htk", norm=None, floor=1e-7, magnitude_eps=0.0, pad="center")
 VOCOS_24K_SAME = MelConfig(24000, 1024, 1024, 256, 100, scale="htk", norm=None, floor=1e-7, magnitude_eps=0.0)
 # TacotronSTFT: Tacotron 2 and FastSpeech 2; also the HiFi-GAN recipes of github.com/speechbrain/speechbrain.
 TACOTRON2_22K = MelConfig(22050, 1024, 1024, 256, 80, f_max=8000.0, magnitude_eps=0.0, pad="center")
@@ -142,9 +133,7 @@ SPEECHT5_16K = MelConfig(
     16000, 1024, 1024, 256, 80, 80.0, 7600.0, log="log10", floor=1e-10, magnitude_eps=0.0, pad="center"
 )
 # github.com/kan-bayashi/ParallelWaveGAN, LJSpeech recipes (before its mean and variance normalisation).
-PWG_22K = MelConfig(
-    22050, 1024, 1024, 256, 80, 80.0, 7600.0, log="log10", floor=1e-10, magnitude_eps=0.0, pad="center"
-)
+PWG_22K = MelConfig(22050, 1024, 1024, 256, 80, 80.0, 7600.0, log="log10", floor=1e-10, magnitude_eps=0.0, pad="center")
 
 PRESETS: dict[str, MelConfig] = {
     "hifigan_22k": HIFIGAN_22K,
@@ -191,9 +180,7 @@ def _mel_to_hz(mel: torch.Tensor, scale: str) -> torch.Tensor:
 
 
 @lru_cache(maxsize=64)
-def _constants(
-    config: MelConfig, device: torch.device, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Window [n_fft] and transposed filters [n_fft // 2 + 1, n_mels]; shared, so never inference tensors."""
     with torch.inference_mode(False):
         window = torch.hann_window(config.win_length, periodic=True, dtype=torch.float64)
@@ -257,9 +244,7 @@ class MelStream:
         if self._closed:
             raise ArgumentError("stream: push after flush; start a new stream")
         chunk = _checked(samples)
-        if self._tail is not None and (
-            chunk.shape[:-1] != self._tail.shape[:-1] or chunk.dtype != self._tail.dtype
-        ):
+        if self._tail is not None and (chunk.shape[:-1] != self._tail.shape[:-1] or chunk.dtype != self._tail.dtype):
             raise ShapeError(
                 f"samples: expected shape {[*self._tail.shape[:-1], 'n']} of {self._tail.dtype} "
                 f"as in the first push, got {list(chunk.shape)} of {chunk.dtype}"
@@ -313,9 +298,7 @@ class MelStream:
 def _checked(wav: torch.Tensor) -> torch.Tensor:
     if not isinstance(wav, torch.Tensor) or not wav.is_floating_point():
         got = str(wav.dtype) if isinstance(wav, torch.Tensor) else type(wav).__name__
-        raise DtypeError(
-            f"wav: expected a floating-point tensor in -1..1 (16-bit samples / 32768), got {got}"
-        )
+        raise DtypeError(f"wav: expected a floating-point tensor in -1..1 (16-bit samples / 32768), got {got}")
     if wav.dim() not in (1, 2) or 0 in wav.shape[:-1]:
         raise ShapeError(f"wav: expected shape [L] or [B, L], got {list(wav.shape)}")
     return wav if wav.dtype == torch.float64 else wav.float()
@@ -332,19 +315,19 @@ def _check_length(config: MelConfig, samples: int) -> None:
 def _log_mel(config: MelConfig, padded: torch.Tensor, frames: int) -> torch.Tensor:
     """Log-mel [B, n_mels, frames] of the first `frames` frames of a padded signal [B, P]."""
     window, filters = _constants(config, padded.device, padded.dtype)
-    on_cpu = padded.device.type == "cpu"
-    tile = _TILE if on_cpu else frames
+    tile = _TILE if padded.device.type == "cpu" else frames
     tiles = -(-frames // tile)
     needed = (tiles * tile - 1) * config.hop_length + config.n_fft
     padded = F.pad(padded, (0, max(0, needed - padded.shape[-1])))[:, :needed]
-    blocks = torch.split(padded.unfold(-1, config.n_fft, config.hop_length), tile, dim=1)
+    step = max(1, _TILES_AT_ONCE // len(padded)) * tile
+    parts = []
     with torch.autocast(padded.device.type, enabled=False):
-        if on_cpu:
-            rows = [_magnitude(config, item * window) @ filters for block in blocks for item in block]
-            mel = torch.stack(rows).view(tiles, len(padded), tile, -1).transpose(0, 1).flatten(1, 2)
-        else:
-            mel = _magnitude(config, blocks[0] * window) @ filters
-    mel = mel[:, :frames].transpose(1, 2).clamp(min=config.floor)
+        for block in torch.split(padded.unfold(-1, config.n_fft, config.hop_length), step, dim=1):
+            rows = (block * window).view(-1, tile, config.n_fft)
+            # One product a tile: its shape, and so its order of summation, never changes.
+            mel = torch.bmm(_magnitude(config, rows), filters.expand(len(rows), -1, -1))
+            parts.append(mel.view(len(padded), -1, config.n_mels))
+    mel = torch.cat(parts, 1)[:, :frames].transpose(1, 2).clamp(min=config.floor)
     return (mel.log() if config.log == "ln" else mel.log10()).contiguous()
 
 
