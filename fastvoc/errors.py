@@ -1,4 +1,4 @@
-"""The exceptions and warnings that fastvoc raises: every one derives from `FastvocError` and from the closest built-in."""
+"""The exceptions and warnings that fastvoc raises: each derives from `FastvocError` and the closest built-in."""
 
 from __future__ import annotations
 

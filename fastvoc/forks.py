@@ -1,4 +1,4 @@
-"""Keeps a process usable after fork: OpenMP's threads do not live on in the child, and waiting for them would never end."""
+"""Keeps a process usable after fork: OpenMP's threads do not live on in the child, waiting for them never ends."""
 
 from __future__ import annotations
 
