@@ -34,7 +34,8 @@ def fold_weight_norm(g: Tensor, v: Tensor) -> Tensor:
     wide = v.double()
     norm = wide.flatten(1).norm(dim=1)
     factor = g.double().flatten() / norm
-    return (wide * factor.reshape(-1, *[1] * (v.dim() - 1))).to(v.dtype)
+    folded: Tensor = wide * factor.reshape(-1, *[1] * (v.dim() - 1))
+    return folded.to(v.dtype)
 
 
 def slope(act: _Activation) -> float:

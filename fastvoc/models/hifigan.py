@@ -175,21 +175,20 @@ class HifiGan(nn.Module):
         act = leaky_relu(config.leaky_relu_slope)
         count = len(config.resblock_kernel_sizes)
         self.conv_pre = Conv1d(config.num_mels, config.channels(-1), config.pre_kernel_size, pad_mode=config.pad_mode)
-        self.ups = nn.ModuleList()
-        self.resblocks = nn.ModuleList()
+        ups: list[Upsample] = []
+        blocks: list[ResidualBlock] = []
         for i, (k, u) in enumerate(zip(config.upsample_kernel_sizes, config.upsample_rates, strict=True)):
             padding, extra = config.padding(i)
-            self.ups.append(Upsample(config.channels(i - 1), config.channels(i), k, u, padding, extra, pre=act))
+            ups.append(Upsample(config.channels(i - 1), config.channels(i), k, u, padding, extra, pre=act))
             for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
-                self.resblocks.append(
-                    ResidualBlock(config.channels(i), kernel, dilations, pairs=config.resblock == "1")
-                )
-        blocks = list(self.resblocks)
+                blocks.append(ResidualBlock(config.channels(i), kernel, dilations, pairs=config.resblock == "1"))
+        self.ups = nn.ModuleList(ups)
+        self.resblocks = nn.ModuleList(blocks)
         self._stages = [
-            MrfStage(blocks[i * count : (i + 1) * count], act, config.pad_mode) for i in range(len(self.ups))
+            (up, MrfStage(blocks[i * count : (i + 1) * count], act, config.pad_mode)) for i, up in enumerate(ups)
         ]
         self.conv_post = Conv1d(
-            config.channels(len(self.ups) - 1),
+            config.channels(len(ups) - 1),
             1,
             config.post_kernel_size,
             bias=config.post_bias,
@@ -221,16 +220,17 @@ class HifiGan(nn.Module):
         if self.config.normalize_before:
             mel = (mel - self.mean[:, None]) / self.scale[:, None]
         x = self.conv_pre(mel, lengths, backend=backend)
-        for up, stage in zip(self.ups, self._stages, strict=True):
+        for up, stage in self._stages:
             x = up(x, lengths, backend=backend)
             lengths = up.output_lengths(lengths)
             x = stage(x, lengths, backend=backend)
-        return self.conv_post(x, lengths, backend=backend)
+        wav: Tensor = self.conv_post(x, lengths, backend=backend)
+        return wav
 
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""
         named = {"conv_pre": self.conv_pre.prepared}
-        for i, (up, stage) in enumerate(zip(self.ups, self._stages, strict=True)):
+        for i, (up, stage) in enumerate(self._stages):
             named |= {f"ups.{i}": up.prepared, f"mrf.{i}": stage.prepared}
         return {**named, "conv_post": self.conv_post.prepared}
 

@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
     def layers(self) -> list[tuple[DilatedConv, ...]]:
         """The layers in order, each the one or two convolutions that it applies."""
         lists = (self.convs1, self.convs2) if self._pairs else (self.convs,)
-        return [tuple(layer) for layer in zip(*lists, strict=True)]  # type: ignore[arg-type]
+        return [tuple(layer) for layer in zip(*lists, strict=True)]
 
 
 class MrfStage:

@@ -127,9 +127,10 @@ def _pack(params: Conv1dParams) -> _Packed:
 
 
 def _run_cpp(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    return torch.ops._fastvoc.conv1d(
+    y: Tensor = torch.ops._fastvoc.conv1d(
         x, packed.weight, packed.bias, residual, lengths, packed.shape, packed.slopes, packed.tanh
     )
+    return y
 
 
 def _supports_cpp(spec: Spec) -> str | None:

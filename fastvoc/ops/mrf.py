@@ -138,9 +138,10 @@ def _pack(params: MrfParams) -> _Packed:
 
 
 def _run_cpp(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
-    return torch.ops._fastvoc.mrf(
+    y: Tensor = torch.ops._fastvoc.mrf(
         x, p.weight, p.bias, lengths, p.kernels, p.dilations, p.layers, p.depth, p.slope, p.reflect
     )
+    return y
 
 
 def _supports_cpp(spec: Spec) -> str | None:

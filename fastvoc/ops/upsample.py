@@ -99,7 +99,8 @@ def _pack(params: UpsampleParams) -> _Packed:
 
 
 def _run_cpp(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
-    return torch.ops._fastvoc.upsample(x, packed.weight, packed.bias, lengths, packed.shape, packed.slope)
+    y: Tensor = torch.ops._fastvoc.upsample(x, packed.weight, packed.bias, lengths, packed.shape, packed.slope)
+    return y
 
 
 def _supports_cpp(spec: Spec) -> str | None:
