@@ -67,6 +67,11 @@ class MelConfig:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ArgumentError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
+        for name in ("f_min", "f_max", "floor", "magnitude_eps"):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number and not (name == "f_max" and value is None):
+                raise ArgumentError(f"{name}: expected a number, got {value!r}")
         nyquist = self.sample_rate / 2
         if not 0 <= self.f_min < nyquist:
             raise ArgumentError(f"f_min: expected 0 <= f_min < {nyquist:g} Hz, got {self.f_min!r}")
