@@ -201,7 +201,7 @@ def test_stream_misuse() -> None:
     stream.push(torch.zeros(2, 5))
     with pytest.raises(ShapeError, match=r"\[2, 'n'\].*got \[5\]"):
         stream.push(torch.zeros(5))
-    with pytest.raises(ShapeError, match="at least 385 samples.*got 5"):
+    with pytest.raises(ShapeError, match=r"at least 385 samples.*got 5"):
         stream.flush()
     assert stream.push(torch.zeros(2, 1000)).shape == (2, 80, 2)
     stream.flush()
