@@ -19,7 +19,7 @@ from fastvoc.training.config import TrainConfig
 from fastvoc.training.data import Clips
 from fastvoc.training.discriminators import MultiPeriodDiscriminator, MultiScaleDiscriminator
 from fastvoc.training.losses import StftLoss, discriminator_loss, feature_loss, generator_loss, mel_loss
-from fastvoc.training.weight_norm import apply_weight_norm, load_published, published_state
+from fastvoc.training.weight_norm import apply_weight_norm, initialise, load_published, published_state
 
 Losses = dict[str, float]
 
@@ -35,6 +35,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config, self.clips = config, clips
         self.generator = HifiGan(config.model())
+        initialise(self.generator)
         apply_weight_norm(self.generator)
         self.mpd = MultiPeriodDiscriminator(config.discriminator_width, config.mpd_periods)
         self.msd = MultiScaleDiscriminator(config.discriminator_width, config.msd_scales)
