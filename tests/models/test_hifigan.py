@@ -105,7 +105,13 @@ def test_golden_huggingface(name: str, impl: str) -> None:
 
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize(
-    ("config", "longest"), [(HIFIGAN_V1, 64), (HIFIGAN_V2, 1000), (HIFIGAN_V3, 1000)], ids=["v1", "v2", "v3"]
+    ("config", "longest"),
+    [
+        pytest.param(HIFIGAN_V1, 64, id="v1"),
+        pytest.param(HIFIGAN_V1, 1000, id="v1-long", marks=pytest.mark.slow),
+        pytest.param(HIFIGAN_V2, 1000, id="v2"),
+        pytest.param(HIFIGAN_V3, 1000, id="v3"),
+    ],
 )
 def test_accuracy_against_float64(config: HifiGanConfig, longest: int, impl: str, nan_poison: None) -> None:
     model, exact = _in_float64(config, longest)
