@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from fastvoc.errors import LoadError
 from fastvoc.io import atomic_path
@@ -109,7 +110,7 @@ def _download(repo: str, revision: str | None) -> tuple[Path, list[str]]:
     from huggingface_hub.errors import HfHubHTTPError
 
     # The HTTP library's own errors: which library that is depends on the version of huggingface_hub.
-    network_errors = (OSError, ValueError, *HfHubHTTPError.__bases__)
+    network_errors: tuple[Any, ...] = (OSError, ValueError, *HfHubHTTPError.__bases__)
     try:
         names = _needed(HfApi().list_repo_files(repo, revision=revision))
         if not names:

@@ -76,6 +76,8 @@ def load(
 
 def read_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
     """What `load` builds its model from: configuration and folded float32 weights of a name, file, folder or hub id."""
+    if not isinstance(name, str | os.PathLike):
+        raise DtypeError(f"name: expected a text or a path, got {type(name).__name__}")
     if isinstance(name, str) and name in EMBEDDED:
         return detect_and_load(EMBEDDED[name])
     path = Path(name)
@@ -121,8 +123,8 @@ def save(model: Vocoder | Checkpoint, path: str | os.PathLike[str], *, dtype: st
 
 def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     """The torch dtype of "fp32", "fp16", "bf16" or itself; float32 for None. Raises DtypeError for any other."""
-    wanted = torch.float32 if dtype is None else _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if wanted not in _DTYPES.values():
+    wanted = _DTYPES.get(dtype) if isinstance(dtype, str) else torch.float32 if dtype is None else dtype
+    if wanted is None or wanted not in _DTYPES.values():
         raise DtypeError(f"dtype: expected fp32, fp16 or bf16, got {dtype!r}")
     return wanted
 

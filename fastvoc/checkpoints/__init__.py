@@ -8,18 +8,27 @@ from __future__ import annotations
 import os
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 from fastvoc.checkpoints import coqui, jik876, native, nemo, parallel_wavegan, speechbrain, transformers
 from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
-from fastvoc.checkpoints.source import open_source
+from fastvoc.checkpoints.source import Source, open_source
 from fastvoc.errors import LoadError
 
 __all__ = ["Checkpoint", "describe", "detect_and_load", "save"]
 
 describe, save = native.describe, native.save
 
+
+class _Format(Protocol):
+    """What a module of this package offers."""
+
+    def detect(self, source: Source) -> bool: ...
+    def load(self, source: Source) -> Checkpoint: ...
+
+
 # The plainest names come last: the other dialects extend them.
-_FORMATS = (native, nemo, parallel_wavegan, speechbrain, transformers, coqui, jik876)
+_FORMATS: tuple[_Format, ...] = (native, nemo, parallel_wavegan, speechbrain, transformers, coqui, jik876)
 
 
 def detect_and_load(path: str | os.PathLike[str]) -> Checkpoint:

@@ -24,15 +24,15 @@ def load(source: Source) -> Checkpoint:
     generator, audio = fields.sub("generator_model_params"), fields.sub("audio")
     config = make_config(
         fields.path,
-        sample_rate=audio.int("sample_rate"),
-        num_mels=audio.int("num_mels"),
-        upsample_rates=generator.ints("upsample_factors"),
-        upsample_kernel_sizes=generator.ints("upsample_kernel_sizes"),
-        upsample_initial_channel=generator.int("upsample_initial_channel"),
+        sample_rate=audio.integer("sample_rate"),
+        num_mels=audio.integer("num_mels"),
+        upsample_rates=generator.integers("upsample_factors"),
+        upsample_kernel_sizes=generator.integers("upsample_kernel_sizes"),
+        upsample_initial_channel=generator.integer("upsample_initial_channel"),
         resblock="1" if generator.values.get("resblock_type") == "1" else "2",
-        resblock_kernel_sizes=generator.ints("resblock_kernel_sizes"),
+        resblock_kernel_sizes=generator.integers("resblock_kernel_sizes"),
         resblock_dilation_sizes=generator.rows("resblock_dilation_sizes"),
-        post_bias=generator.bool("conv_post_bias", True),
+        post_bias=generator.flag("conv_post_bias", True),
         mel=_mel(audio),
     )
     prefix = next(p for p in _PREFIXES if any(n.startswith(f"{p}conv_pre.") for n in source.entries))
@@ -42,25 +42,25 @@ def load(source: Source) -> Checkpoint:
 
 def _mel(audio: Fields) -> MelConfig | None:
     plain = (
-        not audio.bool("signal_norm", True)
-        and audio.float("spec_gain", 20) == 1
-        and audio.bool("do_amp_to_db_mel", True)
-        and not audio.float("preemphasis", 0)
-        and not audio.bool("do_sound_norm", False)
-        and not audio.bool("do_rms_norm", False)
+        not audio.flag("signal_norm", True)
+        and audio.number("spec_gain", 20) == 1
+        and audio.flag("do_amp_to_db_mel", True)
+        and not audio.number("preemphasis", 0)
+        and not audio.flag("do_sound_norm", False)
+        and not audio.flag("do_rms_norm", False)
         and audio.text("stft_pad_mode", "reflect") == "reflect"
     )
     if not plain or "hop_length" not in audio:
         return None
     return make_mel(
         audio.path,
-        sample_rate=audio.int("sample_rate"),
-        n_fft=audio.int("fft_size"),
-        win_length=audio.int("win_length"),
-        hop_length=audio.int("hop_length"),
-        n_mels=audio.int("num_mels"),
-        f_min=audio.float("mel_fmin", 0.0),
-        f_max=audio.optional_float("mel_fmax"),
+        sample_rate=audio.integer("sample_rate"),
+        n_fft=audio.integer("fft_size"),
+        win_length=audio.integer("win_length"),
+        hop_length=audio.integer("hop_length"),
+        n_mels=audio.integer("num_mels"),
+        f_min=audio.number("mel_fmin", 0.0),
+        f_max=audio.optional_number("mel_fmax"),
         log="ln" if audio.text("log_func", "np.log10") == "np.log" else "log10",
         floor=_AMPLITUDE_FLOOR,
         magnitude_eps=0.0,

@@ -23,14 +23,14 @@ def load(source: Source) -> Checkpoint:
     fields = source.json("config.json")
     config = make_config(
         fields.path,
-        sample_rate=fields.int("sampling_rate"),
-        num_mels=fields.int("num_mels"),
-        upsample_rates=fields.ints("upsample_rates"),
-        upsample_kernel_sizes=fields.ints("upsample_kernel_sizes"),
-        upsample_initial_channel=fields.int("upsample_initial_channel"),
+        sample_rate=fields.integer("sampling_rate"),
+        num_mels=fields.integer("num_mels"),
+        upsample_rates=fields.integers("upsample_rates"),
+        upsample_kernel_sizes=fields.integers("upsample_kernel_sizes"),
+        upsample_initial_channel=fields.integer("upsample_initial_channel"),
         # Upstream compares with the text "1"; anything else is its second kind of block.
         resblock="1" if fields.values.get("resblock") == "1" else "2",
-        resblock_kernel_sizes=fields.ints("resblock_kernel_sizes"),
+        resblock_kernel_sizes=fields.integers("resblock_kernel_sizes"),
         resblock_dilation_sizes=fields.rows("resblock_dilation_sizes"),
         mel=_mel(fields),
     )
@@ -44,11 +44,11 @@ def _mel(fields: Fields) -> MelConfig | None:
         return None
     return make_mel(
         fields.path,
-        sample_rate=fields.int("sampling_rate"),
-        n_fft=fields.int("n_fft"),
-        win_length=fields.int("win_size"),
-        hop_length=fields.int("hop_size"),
-        n_mels=fields.int("num_mels"),
-        f_min=fields.float("fmin"),
-        f_max=fields.optional_float("fmax"),
+        sample_rate=fields.integer("sampling_rate"),
+        n_fft=fields.integer("n_fft"),
+        win_length=fields.integer("win_size"),
+        hop_length=fields.integer("hop_size"),
+        n_mels=fields.integer("num_mels"),
+        f_min=fields.number("fmin"),
+        f_max=fields.optional_number("fmax"),
     )

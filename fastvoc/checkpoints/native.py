@@ -48,11 +48,11 @@ def describe(path: Path) -> tuple[HifiGanConfig, dict[str, str]]:
 
 def _description(source: Source) -> tuple[Fields, HifiGanConfig, dict[str, str]]:
     fields = Fields(parse_json(source.metadata[_KEY].encode(), source.path), source.path, f"{_KEY}.")
-    model, version = fields.text("model"), fields.int("version")
+    model, version = fields.text("model"), fields.integer("version")
     if (model, version) != ("hifigan", _VERSION):
         raise refuse(source.path, f"model {model!r} in version {version}, expected 'hifigan' in version {_VERSION}")
     try:
-        config = HifiGanConfig.from_dict(fields.sub("config").values)
+        config = HifiGanConfig.from_dict(dict(fields.sub("config").values))
     except (ArgumentError, TypeError, ValueError) as error:
         raise refuse(source.path, f"illegal configuration: {error}") from None
     metadata = fields.sub("metadata").values

@@ -22,14 +22,14 @@ def detect(source: Source) -> bool:
 def load(source: Source) -> Checkpoint:
     fields = source.yaml(_CONFIG)
     generator = fields.sub("generator")
-    kernels = generator.ints("resblock_kernel_sizes")
+    kernels = generator.integers("resblock_kernel_sizes")
     config = make_config(
         fields.path,
-        sample_rate=fields.sub("preprocessor").int("sample_rate"),
-        num_mels=generator.int("initial_input_size", 80),
-        upsample_rates=generator.ints("upsample_rates"),
-        upsample_kernel_sizes=generator.ints("upsample_kernel_sizes"),
-        upsample_initial_channel=generator.int("upsample_initial_channel"),
+        sample_rate=fields.sub("preprocessor").integer("sample_rate"),
+        num_mels=generator.integer("initial_input_size", 80),
+        upsample_rates=generator.integers("upsample_rates"),
+        upsample_kernel_sizes=generator.integers("upsample_kernel_sizes"),
+        upsample_initial_channel=generator.integer("upsample_initial_channel"),
         # Upstream compares with the number 1; anything else is its second kind of block.
         resblock="1" if generator.values.get("resblock") == 1 else "2",
         resblock_kernel_sizes=kernels,

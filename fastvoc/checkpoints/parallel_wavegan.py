@@ -40,23 +40,23 @@ def load(source: Source) -> Checkpoint:
     espnet = prefix == _ESPNET
     generator = _espnet_generator(top) if espnet else _pwg_generator(top)
     statistics = None if espnet else _statistics(source)
-    pairs = generator.bool("use_additional_convs", True)
-    rates = generator.ints("upsample_scales", (8, 8, 2, 2))
+    pairs = generator.flag("use_additional_convs", True)
+    rates = generator.integers("upsample_scales", (8, 8, 2, 2))
     config = make_config(
         top.path,
-        sample_rate=top.sub("tts_conf").int("sampling_rate", 22050) if espnet else top.int("sampling_rate"),
-        num_mels=generator.int("in_channels", 80),
+        sample_rate=top.sub("tts_conf").integer("sampling_rate", 22050) if espnet else top.integer("sampling_rate"),
+        num_mels=generator.integer("in_channels", 80),
         upsample_rates=rates,
-        upsample_kernel_sizes=generator.ints("upsample_kernel_sizes", (16, 16, 4, 4)),
-        upsample_initial_channel=generator.int("channels", 512),
+        upsample_kernel_sizes=generator.integers("upsample_kernel_sizes", (16, 16, 4, 4)),
+        upsample_initial_channel=generator.integer("channels", 512),
         resblock="1" if pairs else "2",
-        resblock_kernel_sizes=generator.ints("resblock_kernel_sizes", (3, 7, 11)),
+        resblock_kernel_sizes=generator.integers("resblock_kernel_sizes", (3, 7, 11)),
         resblock_dilation_sizes=generator.rows("resblock_dilations", ((1, 3, 5),) * 3),
         upsample_paddings=tuple(u // 2 + u % 2 for u in rates),
         upsample_output_paddings=tuple(u % 2 for u in rates),
         leaky_relu_slope=_slope(generator),
-        pre_kernel_size=generator.int("kernel_size", 7),
-        post_kernel_size=generator.int("kernel_size", 7),
+        pre_kernel_size=generator.integer("kernel_size", 7),
+        post_kernel_size=generator.integer("kernel_size", 7),
         normalize_before=statistics is not None,
         # Without statistics the generator's input is normalised by whatever made it, which is no front end of ours.
         mel=_pwg_mel(top) if statistics is not None else None,
@@ -68,7 +68,7 @@ def load(source: Source) -> Checkpoint:
         return name if pairs else name.replace(".convs1.", ".convs.")
 
     tensors = renamed(source, source.with_prefix(prefix), canonical)
-    if not generator.bool("bias", True):
+    if not generator.flag("bias", True):
         # Absent biases are zero ones; ESPnet's switch concerns the residual blocks alone.
         tensors.update(_zero_biases(config, "resblocks." if espnet else ""))
     tensors.pop("mean", None)  # a file saved after registering the statistics holds them, too
@@ -95,18 +95,18 @@ def _espnet_generator(top: Fields) -> Fields:
     kind = conf.text("vocoder_type", "hifigan_generator")
     if kind != "hifigan_generator":
         raise refuse(top.path, f"vocoder_type {kind!r}, expected 'hifigan_generator'")
-    if conf.bool("use_pqmf", False):
+    if conf.flag("use_pqmf", False):
         raise refuse(top.path, "use_pqmf: multi-band generators are not supported")
     values = dict(conf.values.get("vocoder_params") or {})
     if "odim" in top:
-        values["in_channels"] = top.int("odim")
+        values["in_channels"] = top.integer("odim")
     return _supported(Fields(values, top.path, "tts_conf.vocoder_params."))
 
 
 def _supported(generator: Fields) -> Fields:
-    if generator.int("out_channels", 1) != 1:
+    if generator.integer("out_channels", 1) != 1:
         raise refuse(generator.path, "out_channels above 1: multi-band generators are not supported")
-    if generator.bool("use_causal_conv", False):
+    if generator.flag("use_causal_conv", False):
         raise refuse(generator.path, "use_causal_conv: causal generators are not supported")
     activation = generator.text("nonlinear_activation", "LeakyReLU")
     if activation != "LeakyReLU":
@@ -118,7 +118,7 @@ def _slope(generator: Fields) -> float:
     if "nonlinear_activation_params" not in generator:
         return 0.1
     # An empty mapping leaves the slope to torch.nn.LeakyReLU.
-    return generator.sub("nonlinear_activation_params").float("negative_slope", 0.01)
+    return generator.sub("nonlinear_activation_params").number("negative_slope", 0.01)
 
 
 def _statistics(source: Source) -> tuple[Tensor, Tensor] | None:
@@ -143,17 +143,17 @@ def _constant(name: str, value: Tensor) -> TensorEntry:
 
 
 def _pwg_mel(top: Fields) -> MelConfig | None:
-    if top.float("global_gain_scale", 1.0) != 1.0 or top.text("window", "hann") != "hann":
+    if top.number("global_gain_scale", 1.0) != 1.0 or top.text("window", "hann") != "hann":
         return None
     return make_mel(
         top.path,
-        sample_rate=top.int("sampling_rate"),
-        n_fft=top.int("fft_size"),
-        win_length=top.int("win_length", top.int("fft_size")),
-        hop_length=top.int("hop_size"),
-        n_mels=top.int("num_mels"),
-        f_min=top.float("fmin", 0.0),
-        f_max=top.optional_float("fmax"),
+        sample_rate=top.integer("sampling_rate"),
+        n_fft=top.integer("fft_size"),
+        win_length=top.integer("win_length", top.integer("fft_size")),
+        hop_length=top.integer("hop_size"),
+        n_mels=top.integer("num_mels"),
+        f_min=top.number("fmin", 0.0),
+        f_max=top.optional_number("fmax"),
         log="log10",
         floor=1e-10,
         magnitude_eps=0.0,

@@ -101,7 +101,7 @@ def _read(path: Path, name: str, offset: int, dtype: torch.dtype, shape: tuple[i
     data = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8)
     with path.open("rb") as file:
         file.seek(offset)
-        if file.readinto(data.numpy()) != data.numel():
+        if file.readinto(data.numpy().data) != data.numel():
             raise refuse(path, f"tensor {name!r}: the file ends inside it")
     return data.view(dtype).reshape(shape)
 

@@ -6,6 +6,7 @@ Its convolutions pad by reflection. The YAML's `!new:` and `!ref` tags are read 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastvoc.checkpoints.checkpoint import Checkpoint, make_config, make_mel
@@ -31,15 +32,15 @@ def load(source: Source) -> Checkpoint:
     config = make_config(
         fields.path,
         # The published inference files leave the rate to the recipe.
-        sample_rate=fields.int("sample_rate", _RECIPE_RATE),
-        num_mels=fields.int("in_channels"),
-        upsample_rates=fields.ints("upsample_factors"),
-        upsample_kernel_sizes=fields.ints("upsample_kernel_sizes"),
-        upsample_initial_channel=fields.int("upsample_initial_channel"),
+        sample_rate=fields.integer("sample_rate", _RECIPE_RATE),
+        num_mels=fields.integer("in_channels"),
+        upsample_rates=fields.integers("upsample_factors"),
+        upsample_kernel_sizes=fields.integers("upsample_kernel_sizes"),
+        upsample_initial_channel=fields.integer("upsample_initial_channel"),
         resblock="1" if fields.values.get("resblock_type") == "1" else "2",
-        resblock_kernel_sizes=fields.ints("resblock_kernel_sizes"),
+        resblock_kernel_sizes=fields.integers("resblock_kernel_sizes"),
         resblock_dilation_sizes=fields.rows("resblock_dilation_sizes"),
-        post_bias=fields.bool("conv_post_bias", True),
+        post_bias=fields.flag("conv_post_bias", True),
         pad_mode="reflect",
         mel=_mel(fields),
     )
@@ -48,7 +49,7 @@ def load(source: Source) -> Checkpoint:
     return Checkpoint(config, canonical_state(source, config, tensors), "speechbrain", metadata)
 
 
-def _resolve(value: Any, values: dict[str, Any]) -> Any:
+def _resolve(value: Any, values: Mapping[str, Any]) -> Any:
     for _ in range(8):
         match = _REFERENCE.match(value) if isinstance(value, str) else None
         if match is None:
@@ -60,13 +61,13 @@ def _resolve(value: Any, values: dict[str, Any]) -> Any:
 def _mel(fields: Fields) -> MelConfig:
     return make_mel(
         fields.path,
-        sample_rate=fields.int("sample_rate", _RECIPE_RATE),
-        n_fft=fields.int("n_fft", 1024),
-        win_length=fields.int("win_length", 1024),
-        hop_length=fields.int("hop_length", 256),
-        n_mels=fields.int("in_channels"),
-        f_min=fields.float("mel_fmin", 0.0),
-        f_max=fields.optional_float("mel_fmax", 8000.0),
+        sample_rate=fields.integer("sample_rate", _RECIPE_RATE),
+        n_fft=fields.integer("n_fft", 1024),
+        win_length=fields.integer("win_length", 1024),
+        hop_length=fields.integer("hop_length", 256),
+        n_mels=fields.integer("in_channels"),
+        f_min=fields.number("mel_fmin", 0.0),
+        f_max=fields.optional_number("mel_fmax", 8000.0),
         magnitude_eps=0.0,
         pad="center",
     )

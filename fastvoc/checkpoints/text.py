@@ -43,7 +43,7 @@ def _no_constant(name: str) -> NoReturn:
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _InertLoader(_SafeLoader):  # type: ignore[misc]
+class _InertLoader(_SafeLoader):
     """Safe loader to which every tag (`!new:`, `!apply:`, `!!python/...`) is only a decoration of plain data."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
@@ -128,25 +128,25 @@ class Fields:
             self._bad(name, value, "a mapping")
         return Fields(value, self.path, f"{self._prefix}{name}.")
 
-    def int(self, name: str, default: Any = _REQUIRED) -> int:
+    def integer(self, name: str, default: Any = _REQUIRED) -> int:
         value = self._get(name, default)
         if not _is_int(value):
             self._bad(name, value, "an integer from 0 to 2^31 - 1")
         return int(value)
 
-    def float(self, name: str, default: Any = _REQUIRED) -> float:
+    def number(self, name: str, default: Any = _REQUIRED) -> float:
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not -_HUGE < value < _HUGE:
             self._bad(name, value, "a finite number")
         return float(value)
 
-    def optional_float(self, name: str, default: Any = None) -> float | None:
-        """Like `float`, where an explicit null means None and an absent field the default."""
+    def optional_number(self, name: str, default: Any = None) -> float | None:
+        """Like `number`, where an explicit null means None and an absent field the default."""
         if self.values.get(name, default) is None:
             return None
-        return self.float(name, default)
+        return self.number(name, default)
 
-    def bool(self, name: str, default: Any = _REQUIRED) -> bool:
+    def flag(self, name: str, default: Any = _REQUIRED) -> bool:
         value = self._get(name, default)
         if not isinstance(value, bool):
             self._bad(name, value, "true or false")
@@ -158,7 +158,7 @@ class Fields:
             self._bad(name, value, "a text")
         return str(value)
 
-    def ints(self, name: str, default: Any = _REQUIRED) -> tuple[int, ...]:
+    def integers(self, name: str, default: Any = _REQUIRED) -> tuple[int, ...]:
         value = self._get(name, default)
         if not isinstance(value, list | tuple) or not all(map(_is_int, value)):
             self._bad(name, value, "a list of integers")

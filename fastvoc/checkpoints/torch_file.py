@@ -62,8 +62,9 @@ def read_tensors(file: IO[bytes], path: Path) -> dict[str, TensorEntry]:
     zipped = head == b"PK"
     stored = _inflated_bytes(file, path) if zipped else file.seek(0, 2)
     file.seek(0)
+    reader: Any = file if zipped else _LimitedReader(file)
     try:
-        tree = torch.load(file if zipped else _LimitedReader(file), map_location="cpu", weights_only=True)
+        tree = torch.load(reader, map_location="cpu", weights_only=True)
     except _LOAD_ERRORS as error:
         raise refuse(path, _reason(error)) from None
     tensors = dict(_flatten(tree))
@@ -85,7 +86,7 @@ def _inflated_bytes(file: IO[bytes], path: Path) -> int:
 class _LimitedReader:
     """A file that ends a stream of opcodes without end: the old format does not say how long its pickles are."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Any) -> None:
         self._file, self._reads = file, 0
         self.seek, self.tell = file.seek, file.tell
 
@@ -96,15 +97,17 @@ class _LimitedReader:
 
     def read(self, size: int = -1) -> bytes:
         self._count()
-        return self._file.read(size)
+        data: bytes = self._file.read(size)
+        return data
 
     def readline(self) -> bytes:
         self._count()
-        return self._file.readline()
+        line: bytes = self._file.readline()
+        return line
 
     def readinto(self, buffer: Any) -> int:
         self._count()
-        return int(self._file.readinto(buffer))  # type: ignore[attr-defined]
+        return int(self._file.readinto(buffer))
 
 
 def _reason(error: BaseException) -> str:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastvoc.checkpoints.checkpoint import Checkpoint, make_config, refuse
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
@@ -12,7 +14,7 @@ from fastvoc.mel import SPEECHT5_16K
 # model_type: prefix of the tensors, where the vocoder's fields are, defaults of the class, its front end.
 _SPEECHT5 = {"rates": (4, 4, 4, 4), "kernels": (8, 8, 8, 8), "sample_rate": 16000, "mel": SPEECHT5_16K}
 _CONFORMER = {"rates": (8, 8, 2, 2), "kernels": (16, 16, 4, 4), "sample_rate": 22050, "mel": None}
-_MODELS = {
+_MODELS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "speecht5_hifigan": ("", None, _SPEECHT5),
     "fastspeech2_conformer_hifigan": ("", None, _CONFORMER),
     "fastspeech2_conformer_with_hifigan": ("vocoder.", "vocoder_config", _CONFORMER),
@@ -30,21 +32,21 @@ def load(source: Source) -> Checkpoint:
         raise refuse(fields.path, f"model_type {model_type!r}, expected one of {', '.join(_MODELS)}")
     prefix, section, defaults = _MODELS[model_type]
     fields = fields.sub(section) if section else fields
-    normalize = fields.bool("normalize_before", True)
+    normalize = fields.flag("normalize_before", True)
     config = make_config(
         fields.path,
-        sample_rate=fields.int("sampling_rate", defaults["sample_rate"]),
-        num_mels=fields.int("model_in_dim", 80),
-        upsample_rates=fields.ints("upsample_rates", defaults["rates"]),
-        upsample_kernel_sizes=fields.ints("upsample_kernel_sizes", defaults["kernels"]),
-        upsample_initial_channel=fields.int("upsample_initial_channel", 512),
+        sample_rate=fields.integer("sampling_rate", defaults["sample_rate"]),
+        num_mels=fields.integer("model_in_dim", 80),
+        upsample_rates=fields.integers("upsample_rates", defaults["rates"]),
+        upsample_kernel_sizes=fields.integers("upsample_kernel_sizes", defaults["kernels"]),
+        upsample_initial_channel=fields.integer("upsample_initial_channel", 512),
         resblock="1",
-        resblock_kernel_sizes=fields.ints("resblock_kernel_sizes", (3, 7, 11)),
+        resblock_kernel_sizes=fields.integers("resblock_kernel_sizes", (3, 7, 11)),
         resblock_dilation_sizes=fields.rows("resblock_dilation_sizes", ((1, 3, 5),) * 3),
-        leaky_relu_slope=fields.float("leaky_relu_slope", 0.1),
+        leaky_relu_slope=fields.number("leaky_relu_slope", 0.1),
         normalize_before=normalize,
         # Without statistics the input is normalised by the acoustic model already.
-        mel=defaults["mel"] if normalize and fields.int("model_in_dim", 80) == 80 else None,
+        mel=defaults["mel"] if normalize and fields.integer("model_in_dim", 80) == 80 else None,
     )
     entries = source.with_prefix(prefix)
     if not normalize:

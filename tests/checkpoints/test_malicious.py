@@ -236,8 +236,8 @@ def test_yaml_tags_are_data(attack: str, tmp_path: Path) -> None:
         "",
         "x" * (300 << 10),
     ],
-    ids=["lists", "mappings", "indents", "aliases", "merges", "digits", "key", "date", "control", "list", "empty", "long"],
-)  # fmt: skip
+    ids=range(12),
+)
 def test_hostile_yaml(text: str, tmp_path: Path) -> None:
     (tmp_path / "generator.ckpt").write_bytes((DATA / "speechbrain" / "generator.ckpt").read_bytes())
     (tmp_path / "hyperparams.yaml").write_text(text)

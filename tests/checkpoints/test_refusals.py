@@ -1,4 +1,4 @@
-"""Weights that are not those of the configuration: the first tensor that does not fit is named, nothing is loaded in part."""
+"""Weights that do not fit their configuration: the first such tensor is named, and nothing is loaded in part."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Any]], str]] = {
     "missing": (lambda s: {"conv_post.bias": None}, "'conv_post.bias' [1] is missing"),
     "extra": (lambda s: {"cond_layer.weight": torch.zeros(2, 2, 1)}, "'generator.cond_layer.weight'"),
     "extra block": (lambda s: {"resblocks.4.convs1.0.weight": torch.zeros(2, 2, 3)}, "resblocks.4.convs1.0.weight"),
-    "transposed": (lambda s: {"ups.0.weight": s["ups.0.weight"].transpose(0, 1).contiguous()}, "'generator.ups.0.weight'"),
+    "transposed": (lambda s: {"ups.0.weight": s["ups.0.weight"].transpose(0, 1)}, "'generator.ups.0.weight'"),
     "integers": (lambda s: {"conv_pre.bias": torch.zeros(8, dtype=torch.int32)}, "dtype torch.int32"),
     "complex": (lambda s: {"conv_pre.bias": torch.zeros(8, dtype=torch.complex64)}, "dtype torch.complex64"),
     "nan": (lambda s: {"ups.1.bias": torch.full((2,), float("nan"))}, "'ups.1.bias' holds NaN"),
