@@ -61,9 +61,10 @@ def suspect(mel: Tensor, config: MelConfig) -> str | None:
     noise, unit = _noise(config), _LN10 if config.log == "log10" else 1.0
     bands, frames = _roughness(mel, 0) / noise.bands, _roughness(mel, 1) / noise.frames
     across, within = mel.mean(1).std().item(), mel.std(1).mean().item()
-    centred = abs(mean) < 0.9 and 0.6 < spread < 1.6 and within > 0.5 and high > 1.2
-    flat = across < 0.65 * within or mean * unit - noise.level > 1.5
-    if centred and flat and 0.5 < bands < 1.4 and 0.45 < frames < 1.25 * noise.pace:
+    centred = abs(mean) < 0.9 and 0.5 < spread < 1.6 and within > 0.45
+    flat = across < 0.65 * within and high > 1.2 and bands > 0.5 and frames > 0.45
+    loud = mean * unit - noise.level > 1.5 and high * unit - noise.level > 3.4 and min(bands, frames) > 0.3
+    if centred and (flat or loud) and bands < 1.4 and frames < 1.25 * noise.pace:
         return "normalised"
     if config.log == "log10" and bands * frames > 1.7 and frames > noise.pace and spread > 1.3:
         return "ln"
@@ -72,8 +73,8 @@ def suspect(mel: Tensor, config: MelConfig) -> str | None:
     if config.log == "ln" and smooth and 0.45 < spread < 1.4 and within > 0.4 and -5.5 < level < 1.5:
         return "log10"
     square = whole.shape[0] == whole.shape[1] and spread * unit < 4.0
-    lively = min(bands, frames) * unit > 0.8 and min(across, within) * unit > 0.35
-    if square and lively and _upright(whole * unit) < -3.5:
+    lively = min(bands, frames) * unit > 0.8 and min(across, within) * unit > 0.45
+    if square and lively and _upright(whole.clamp(min=top - 12.0 / unit) * unit) < -3.5:
         return "transposed"
     return None
 

@@ -111,7 +111,8 @@ class Vocoder:
         if self._checks(check) and not bool(wav.isfinite().all()):
             raise ArgumentError("wav: holds NaN or infinity")
         with torch.inference_mode():
-            return MelSpectrogram(self.mel_config)(wav)
+            mel = MelSpectrogram(self.mel_config)(wav)
+        return mel.clone()  # an ordinary tensor, which may be changed in place
 
     def __call__(
         self,
@@ -143,7 +144,7 @@ class Vocoder:
             warnings.warn(f"mel: looks {problem}; check=False silences this", MelWarning, stacklevel=2)
         with torch.inference_mode():
             wav: Tensor = self.model(batch.to(self.dtype), frames, backend=self.backend)[:, 0].float()
-        return wav if mel.dim() == 3 else wav[0]
+        return (wav if mel.dim() == 3 else wav[0]).clone()  # an ordinary tensor, which may be changed in place
 
     def examine(self, mel: Tensor | np.ndarray[Any, Any]) -> str | None:
         """What a mel [n_mels, T] or [B, n_mels, T] of another front end looks like and how to mend it, or None.
