@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: list[str]) -> int:
     debug = env.DEBUG.get() not in ("", "0")
     try:
-        return int(typer.main.get_command(app).main(arguments, prog_name="fastvoc", standalone_mode=False) or 0)
+        code = typer.main.get_command(app).main(arguments, prog_name="fastvoc", standalone_mode=False) or 0
+        return _fail("interrupted", code) if code == 130 else int(code)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except BrokenPipeError:

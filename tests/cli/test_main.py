@@ -1,0 +1,94 @@
+"""The command as a whole: help, versions, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from command_line import Run
+
+import fastvoc
+from fastvoc import env, loading
+from fastvoc.errors import LoadError
+
+COMMANDS = ("vocode", "info", "models", "convert", "train")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(run: Run, command: str) -> None:
+    result = run(command, "--help")
+    assert result.code == 0
+    assert f"Example: fastvoc {command}" in result.out
+
+
+def test_help_names_the_commands(run: Run) -> None:
+    for arguments in ((), ("--help",)):
+        result = run(*arguments)
+        assert result.code == 0
+        assert all(f"\n  {command} " in result.out for command in COMMANDS)
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out == f"fastvoc {fastvoc.__version__}\n"
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, fastvoc.cli; sys.exit(' '.join({'torch', 'numpy', 'soundfile'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_unknown_command(run: Run) -> None:
+    result = run("sing")
+    assert result.code == 2
+    assert result.err.startswith("error: No such command 'sing'")
+    assert result.err.count("\n") == 1
+
+
+def test_info(run: Run) -> None:
+    result = run("info")
+    assert result.code == 0, result.err
+    for text in (
+        f"fastvoc            {fastvoc.__version__}"[:12],
+        "torch",
+        "CPU",
+        "conv1d",
+        "upsample",
+        "mrf",
+        "hifigan",
+    ):
+        assert text in result.out
+    for variable in env.VARIABLES:
+        assert variable.name in result.out
+
+
+def test_info_gives_the_reasons_of_a_forced_backend(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTVOC_BACKEND", "torch")
+    result = run("info")
+    assert "mrf       torch; not cpp: backend 'torch' is forced" in result.out
+    assert "FASTVOC_BACKEND  torch" in result.out
+    monkeypatch.setenv("FASTVOC_BACKEND", "abacus")
+    result = run("info")
+    assert result.code == 2
+    assert "FASTVOC_BACKEND: unknown backend 'abacus'" in result.err
+
+
+def test_tracebacks_only_on_demand(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise LoadError("a reason\nin two lines")
+
+    monkeypatch.setattr(loading, "list_models", fail)
+    assert run("models").err == "error: a reason in two lines\n"
+    monkeypatch.setenv("FASTVOC_DEBUG", "1")
+    with pytest.raises(LoadError):
+        fastvoc.cli.main(["models"])
+
+
+def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loading, "list_models", interrupt)
+    result = run("models")
+    assert (result.code, result.err.strip()) == (130, "error: interrupted")
