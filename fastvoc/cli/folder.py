@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fastvoc.audio import READABLE, write_audio
-from fastvoc.cli.synthesis import MEL_FILES, read_input, synthesise
-from fastvoc.cli.vocode import speed
+from fastvoc.cli.synthesis import MEL_FILES, read_input, speed, synthesise
 from fastvoc.errors import ArgumentError, FastvocError
 from fastvoc.threads import set_num_threads
 from fastvoc.vocoder import Vocoder

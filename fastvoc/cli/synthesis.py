@@ -95,3 +95,8 @@ def synthesise(voc: Vocoder, item: Input) -> tuple[Tensor, Tensor]:
     if problem is not None:
         typer.echo(f"warning: {item.name}: the mel looks {problem}", err=True)
     return mel, voc(mel, check=False).cpu()
+
+
+def speed(made: float, seconds: float) -> str:
+    """How long the sound is, how long making it took, and their ratio."""
+    return f"{made:.2f} s of audio made in {seconds:.2f} s, real-time factor {seconds / max(made, 1e-9):.3f}"

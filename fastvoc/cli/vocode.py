@@ -90,7 +90,7 @@ def _check_free(output: Path | None, plot: Path | None, *, force: bool) -> None:
 
 def _vocode_one(voc: Vocoder, source: str, output: Path | None, plot: Path | None, *, float32: bool) -> None:
     from fastvoc.audio import write_audio
-    from fastvoc.cli.synthesis import read_input, synthesise
+    from fastvoc.cli.synthesis import read_input, speed, synthesise
 
     item = read_input(sys.stdin.buffer if source == "-" else Path(source), voc)
     start = perf_counter()
@@ -109,8 +109,3 @@ def _vocode_one(voc: Vocoder, source: str, output: Path | None, plot: Path | Non
 
         plot_audio(plot, wav, mel, voc.sample_rate, voc.hop, title=item.name)
         typer.echo(f"{plot}: waveform and mel spectrogram", err=True)
-
-
-def speed(made: float, seconds: float) -> str:
-    """How long the sound is, how long making it took, and their ratio."""
-    return f"{made:.2f} s of audio made in {seconds:.2f} s, real-time factor {seconds / max(made, 1e-9):.3f}"
