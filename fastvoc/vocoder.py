@@ -189,7 +189,10 @@ class Vocoder:
             return None
         if mel.dim() != 3:
             raise ShapeError(f"lengths: only for a batch [B, n_mels, T], got a mel of shape {list(mel.shape)}")
-        frames = torch.as_tensor(lengths).cpu()
+        try:
+            frames = torch.as_tensor(lengths).cpu()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DtypeError(f"lengths: expected whole numbers ({error})") from None
         if frames.is_floating_point() or frames.is_complex() or frames.dtype == torch.bool:
             raise DtypeError(f"lengths: expected whole numbers, got {frames.dtype}")
         if frames.shape != mel.shape[:1]:

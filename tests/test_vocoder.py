@@ -150,6 +150,8 @@ def test_bad_mels_never_reach_the_model(
         ([0, 9], ArgumentError, r"got 0\.\.9"),
         ([1.0, 2.0], DtypeError, "float32"),
         ([True, True], DtypeError, "bool"),
+        (["a", "b"], DtypeError, "whole numbers"),
+        ([[1], [2, 3]], DtypeError, "whole numbers"),
     ],
 )
 def test_bad_lengths(voc: Vocoder, lengths: Any, error: type[Exception], message: str) -> None:

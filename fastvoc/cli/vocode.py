@@ -52,6 +52,8 @@ def vocode(
         plan = plan_folder(Path(source), target, force=force)
     else:
         output = _output(source, target)
+        if float32 and output is not None and output.suffix.lower() == ".flac":
+            raise ArgumentError(f"--float: a FLAC file holds integers, give OUT the suffix .wav, not {output.name!r}")
         _check_free(output, plot, force=force)
     if threads is not None:
         set_num_threads(threads)

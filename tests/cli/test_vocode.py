@@ -134,7 +134,7 @@ def test_existing_files_stay(run: Run, model: Path, clip: Path, out: Path) -> No
         (["good.npy", "o.mp3"], "OUT: expected a name that ends in .wav or .flac, got 'o.mp3'"),
         (["good.npy", "absent/o.wav"], "OUT: the folder absent does not exist"),
         (["good.npy", "o.wav", "--plot", "p.jpg"], "--plot: expected a name that ends in .png"),
-        (["good.npy", "o.flac", "--float"], "float32: a FLAC file holds integers"),
+        (["good.npy", "o.flac", "--float"], "--float: a FLAC file holds integers"),
         (["good.npy", "o.wav", "--model", "no-such-model"], "no-such-model"),
         (["good.npy", "o.wav", "--backend", "abacus"], "abacus"),
         (["good.npy", "o.wav", "--device", "toaster"], "toaster"),
