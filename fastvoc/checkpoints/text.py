@@ -158,6 +158,12 @@ class Fields:
             self._bad(name, value, "a text")
         return str(value)
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        value = self._get(name, _REQUIRED)
+        if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+            self._bad(name, value, "a list of texts")
+        return tuple(value)
+
     def integers(self, name: str, default: Any = _REQUIRED) -> tuple[int, ...]:
         value = self._get(name, default)
         if not isinstance(value, list | tuple) or not all(map(_is_int, value)):

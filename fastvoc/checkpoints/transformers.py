@@ -11,13 +11,18 @@ from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.mel import SPEECHT5_16K
 
-# model_type: prefix of the tensors, where the vocoder's fields are, defaults of the class, its front end.
+# Prefix of the tensors, where the vocoder's fields are, and what the class assumes, by model_type.
 _SPEECHT5 = {"rates": (4, 4, 4, 4), "kernels": (8, 8, 8, 8), "sample_rate": 16000, "mel": SPEECHT5_16K}
 _CONFORMER = {"rates": (8, 8, 2, 2), "kernels": (16, 16, 4, 4), "sample_rate": 22050, "mel": None}
 _MODELS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "speecht5_hifigan": ("", None, _SPEECHT5),
     "fastspeech2_conformer_hifigan": ("", None, _CONFORMER),
     "fastspeech2_conformer_with_hifigan": ("vocoder.", "vocoder_config", _CONFORMER),
+}
+# Before version 5 both classes had the model_type "hifigan", and only the architecture tells them apart.
+_ARCHITECTURES = {
+    "SpeechT5HifiGan": "speecht5_hifigan",
+    "FastSpeech2ConformerHifiGan": "fastspeech2_conformer_hifigan",
 }
 
 
@@ -28,6 +33,8 @@ def detect(source: Source) -> bool:
 def load(source: Source) -> Checkpoint:
     fields = source.json("config.json")
     model_type = fields.text("model_type")
+    if model_type == "hifigan":
+        model_type = _ARCHITECTURES.get(fields.texts("architectures")[0], model_type)
     if model_type not in _MODELS:
         raise refuse(fields.path, f"model_type {model_type!r}, expected one of {', '.join(_MODELS)}")
     prefix, section, defaults = _MODELS[model_type]

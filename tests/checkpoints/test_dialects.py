@@ -260,6 +260,21 @@ def test_transformers_variants(nested: bool, normalize: bool, binary: bool, tmp_
     assert all(torch.equal(checkpoint.state[name], tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.parametrize(("architecture", "rate"), [("SpeechT5HifiGan", 16000), ("FastSpeech2ConformerHifiGan", 22050)])
+def test_transformers_before_version_5(architecture: str, rate: int, tmp_path: Path) -> None:
+    names = {k.replace("ups.", "upsampler."): v for k, v in random_state(SMALL).items()}
+    torch.save({"mean": torch.zeros(6), "scale": torch.ones(6), **names}, tmp_path / "pytorch_model.bin")
+    config = {"model_type": "hifigan", "architectures": [architecture], **HF_SIZES}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    checkpoint = detect_and_load(tmp_path)
+    assert checkpoint.config.sample_rate == rate
+    assert checkpoint.config.normalize_before
+    for architectures in ([], ["VitsModel"], None, "SpeechT5HifiGan"):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": architectures}))
+        with pytest.raises(LoadError, match=r"architectures|model_type 'hifigan'"):
+            detect_and_load(tmp_path)
+
+
 @pytest.mark.parametrize("mode", ["w:", "w:gz"])
 def test_nemo_flat_blocks(mode: str, tmp_path: Path) -> None:
     state = random_state(SMALL)
