@@ -22,8 +22,8 @@ class TrainConfig:
 
     Own fields:
         steps: generator updates at which training ends.
-        mel_weight, feature_weight, adversarial_weight, stft_weight: weights of the generator's losses. The published
-            values are 45, 1 (its loss doubles itself), 1 and none.
+        mel_weight, feature_weight, adversarial_weight, stft_weight, waveform_weight: weights of the generator's losses.
+            The published values are 45, 1 (the loss doubles itself), 1, and none of the last two.
         stft_resolutions, stft_floor: (n_fft, hop) of the STFT loss, and the magnitude under which little counts.
         adversarial_start: number of updates made before the discriminators join.
         discriminator_width: factor on the discriminators' channels; mpd_periods, msd_scales: which ones there are.
@@ -68,6 +68,7 @@ class TrainConfig:
     feature_weight: float = 1.0
     adversarial_weight: float = 1.0
     stft_weight: float = 0.0
+    waveform_weight: float = 0.0
     stft_resolutions: tuple[tuple[int, int], ...] = ((512, 128), (1024, 256), (2048, 512))
     stft_floor: float = 1e-5
     adversarial_start: int = 0
@@ -154,12 +155,23 @@ def _validate(c: TrainConfig) -> None:
         if not ok:
             raise ArgumentError(f"training config: {field}: got {getattr(c, field)!r}, expected {expected}")
 
+    for field in fields(c):
+        if isinstance(field.default, float):
+            value = getattr(c, field.name)
+            require(isinstance(value, (int, float)) or (value is None and field.name == "fmax"), field.name, "a number")
     for name in ("batch_size", "segment_size", "steps", "validation_interval", "hop_size"):
         value = getattr(c, name)
         require(isinstance(value, int) and value > 0, name, "a positive integer")
     for name in ("learning_rate", "lr_decay", "discriminator_width", "checkpoint_minutes", "stft_floor"):
         require(getattr(c, name) > 0, name, "a positive number")
-    for name in ("mel_weight", "feature_weight", "adversarial_weight", "stft_weight", "adversarial_start"):
+    for name in (
+        "mel_weight",
+        "feature_weight",
+        "adversarial_weight",
+        "stft_weight",
+        "waveform_weight",
+        "adversarial_start",
+    ):
         require(getattr(c, name) >= 0, name, "zero or a positive number")
     for name in ("anneal_steps", "gain_db", "clip_norm", "valid_samples", "msd_scales"):
         require(getattr(c, name) >= 0, name, "zero or a positive number")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from types import ModuleType
 
 from torch import Tensor
@@ -14,23 +15,37 @@ from fastvoc.mel import MelSpectrogram
 _PESQ_RATE = 16000
 
 
+class UnmeasurableError(FastvocError):
+    """A measure does not apply to a clip: too short, or without speech."""
+
+
 def pesq_wb(reference: Tensor, degraded: Tensor, sample_rate: int) -> float:
     """Wide-band PESQ (ITU-T P.862.2), about 1 to 4.64, of [L] samples, resampled to 16 kHz. Needs the package pesq.
 
-    The longer signal is cut to the shorter one's length. Raises FastvocError when PESQ finds no utterance.
+    The longer signal is cut to the shorter one's length. Raises UnmeasurableError when PESQ finds no utterance.
     """
     pesq = _import("pesq")
     ref, deg = (audio.resample(x, sample_rate, _PESQ_RATE).numpy() for x in _pair(reference, degraded))
+    if not ref.any() or not deg.any():
+        raise UnmeasurableError("PESQ: a signal is silent")
     try:
         return float(pesq.pesq(_PESQ_RATE, ref, deg, "wb"))
     except pesq.PesqError as error:
-        raise FastvocError(f"PESQ: {error}") from error
+        raise UnmeasurableError(f"PESQ: {error}") from error
 
 
 def stoi(reference: Tensor, degraded: Tensor, sample_rate: int) -> float:
-    """Short-time objective intelligibility (Taal et al. 2011), 0 to 1, of [L] samples. Needs the package pystoi."""
+    """Short-time objective intelligibility (Taal et al. 2011), 0 to 1, of [L] samples. Needs the package pystoi.
+
+    Raises UnmeasurableError when there is too little speech to measure.
+    """
     ref, deg = (x.numpy() for x in _pair(reference, degraded))
-    return float(_import("pystoi").stoi(ref, deg, sample_rate))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # pystoi's way to say so, next to a made-up value
+        try:
+            return float(_import("pystoi").stoi(ref, deg, sample_rate))
+        except RuntimeWarning as error:
+            raise UnmeasurableError(f"STOI: {error}") from error
 
 
 def mel_l1(reference: Tensor, degraded: Tensor, mel: MelSpectrogram) -> float:

@@ -18,7 +18,14 @@ from fastvoc.training import checkpoint
 from fastvoc.training.config import TrainConfig
 from fastvoc.training.data import Clips
 from fastvoc.training.discriminators import MultiPeriodDiscriminator, MultiScaleDiscriminator
-from fastvoc.training.losses import StftLoss, discriminator_loss, feature_loss, generator_loss, mel_loss
+from fastvoc.training.losses import (
+    StftLoss,
+    discriminator_loss,
+    feature_loss,
+    generator_loss,
+    mel_loss,
+    waveform_loss,
+)
 from fastvoc.training.weight_norm import apply_weight_norm, initialise, load_published, published_state
 
 Losses = dict[str, float]
@@ -71,6 +78,10 @@ class Trainer:
                 stft = self._stft_loss(real[:, 0], generated[:, 0])
                 losses["stft"] = stft.item()
                 total = total + c.stft_weight * stft
+            if c.waveform_weight:
+                waveform = waveform_loss(real, generated)
+                losses["wave"] = waveform.item()
+                total = total + c.waveform_weight * waveform
             if adversarial:
                 adv, features = self._judged(real, generated)
                 losses["adv"], losses["fm"] = adv.item(), features.item()

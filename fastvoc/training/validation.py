@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -38,16 +39,21 @@ class Validation:
         self._packages = metrics.available()
 
     def measure(self, published: Mapping[str, Tensor]) -> dict[str, float]:
-        """mel_l1, and pesq_wb and stoi where they can be had, of a generator given by its published state; means."""
-        rate, rows = self._config.sample_rate, []
+        """Mean mel_l1, and pesq_wb and stoi where they can be had, of a generator given by its published state.
+
+        A clip with too little speech for a measure is left out of that measure's mean.
+        """
+        rate = self._config.sample_rate
+        values: dict[str, list[float]] = {"mel_l1": [], "pesq_wb": [], "stoi": []}
         for clip, generated in zip(self._clips, self._copies(published, len(self._clips)), strict=True):
-            row = {"mel_l1": metrics.mel_l1(clip.wav, generated, self._mel)}
+            values["mel_l1"].append(metrics.mel_l1(clip.wav, generated, self._mel))
             if "pesq" in self._packages:
-                row["pesq_wb"] = metrics.pesq_wb(clip.wav, generated, rate)
+                with suppress(metrics.UnmeasurableError):
+                    values["pesq_wb"].append(metrics.pesq_wb(clip.wav, generated, rate))
             if "pystoi" in self._packages:
-                row["stoi"] = metrics.stoi(clip.wav, generated, rate)
-            rows.append(row)
-        return {name: fmean(row[name] for row in rows) for name in rows[0]}
+                with suppress(metrics.UnmeasurableError):
+                    values["stoi"].append(metrics.stoi(clip.wav, generated, rate))
+        return {name: fmean(found) for name, found in values.items() if found}
 
     def write(self, published: Mapping[str, Tensor], folder: Path, count: int) -> None:
         """Writes copies of the first `count` clips as `{name}.wav` with a picture `{name}.png`."""

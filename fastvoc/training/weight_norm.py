@@ -17,8 +17,8 @@ _G, _V = "parametrizations.weight.original0", "parametrizations.weight.original1
 def initialise(generator: nn.Module) -> None:
     """Draws all weights and biases uniformly from +-1 / sqrt(fan in), as torch's convolutions start.
 
-    The original trainer starts there too: what it means to draw (deviation 0.01) its weight norm overwrites. Starting from
-    0.01 the signal dies in the first layers, and training takes many times longer.
+    The original trainer starts there too: what it means to draw (deviation 0.01) its weight norm overwrites. From 0.01
+    the signal would die in the first layers and training would take several times as long.
     """
     for module in generator.modules():
         weight = module._parameters.get("weight")

@@ -30,6 +30,12 @@ TINY: dict[str, Any] = {
 
 
 @pytest.fixture
+def tiny_fields() -> dict[str, Any]:
+    """The fields of `tiny`, as a file would give them."""
+    return dict(TINY)
+
+
+@pytest.fixture
 def tiny() -> TrainConfig:
     """A configuration of all parts at their smallest."""
     return TrainConfig.from_dict(TINY)

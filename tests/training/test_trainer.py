@@ -14,7 +14,7 @@ from fastvoc.training import checkpoint
 from fastvoc.training.config import TrainConfig
 from fastvoc.training.data import Clips, find_clips
 from fastvoc.training.trainer import Trainer
-from fastvoc.training.weight_norm import folded_state, load_published, published_state
+from fastvoc.training.weight_norm import folded_state, initialise, load_published, published_state
 
 
 def fresh(config: TrainConfig, folder: Path) -> Trainer:
@@ -66,6 +66,7 @@ def test_updates_lower_the_losses_they_descend(tiny: TrainConfig, folder: Path) 
 
 def test_the_gradient_is_the_weighted_sum_of_the_losses(tiny: TrainConfig, folder: Path) -> None:
     weights = {"mel_weight": 2.0, "stft_weight": 3.0, "feature_weight": 4.0, "adversarial_weight": 5.0}
+    weights["waveform_weight"] = 6.0
 
     def gradient(**values: float) -> torch.Tensor:
         trainer = fresh(tiny.replace(**{**dict.fromkeys(weights, 0.0), **values}), folder)
@@ -115,6 +116,15 @@ def test_the_average_follows_its_formula(trainer: Trainer) -> None:
     first = published_state(trainer.generator)[name]
     decay = min(0.9, 2 / 11)
     torch.testing.assert_close(trainer.best_generator[name], decay * start + (1 - decay) * first)
+
+
+def test_training_starts_where_torch_convolutions_start(tiny: TrainConfig) -> None:
+    generator = HifiGan(tiny.model())
+    initialise(generator)
+    for module in (generator.conv_pre, generator.ups[1], generator.resblocks[2].convs1[0]):
+        bound = module.weight[0].numel() ** -0.5
+        for parameter in (module.weight, module.bias):
+            assert 0.5 * bound < parameter.abs().max() <= bound
 
 
 def test_weight_norm_keeps_the_function_and_the_files_own_g_and_v(tiny: TrainConfig, trainer: Trainer) -> None:
