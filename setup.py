@@ -74,7 +74,7 @@ def toolchain(name: str) -> tuple[list[str], list[str], dict[str, Any]]:
     """The compiler command, the linker's flags and the facts to record for library `name`."""
     cxx = find_cxx()
     if cxx is None:
-        raise Unavailable(f"no C++ compiler found ({os.environ.get('CXX') or 'g++, clang++'})")
+        raise Unavailable(f"no C++ compiler found ({os.environ.get('CXX', 'g++, clang++')})")
     command, flags = [cxx], DIALECT + HOST
     facts: dict[str, Any] = {"compiler": run([cxx, "--version"]).splitlines()[0]}
     if name == "cuda":
@@ -111,9 +111,12 @@ def compile_library(name: str, target: Path, objects: Path, before: dict[str, An
     jobs = [[*command, "-c", str(source), "-o", out] for source, out in zip(sources, outputs, strict=True)]
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)) as pool:
         list(pool.map(run, jobs))
-    partial = target.with_suffix(".partial")
-    run([*command, "-shared", *outputs, "-o", str(partial), *link])
-    partial.replace(target)
+    if name == "cuda":  # a stand-in for the library of CUDA torch, which must be named as a dependency
+        stub = ["-xc", os.devnull, "-o", str(objects / "libtorch_cuda.so")]
+        run([str(find_cxx()), "-shared", "-Wl,-soname,libtorch_cuda.so", *stub])
+        link = ["-Xlinker", "--no-as-needed", f"-L{objects}", "-ltorch_cuda", *link]
+    run([*command, "-shared", *outputs, "-o", f"{target}.partial", *link])
+    os.replace(f"{target}.partial", target)
     return facts
 
 
@@ -132,7 +135,6 @@ class BuildNative(Command):
 
     def run(self) -> None:
         package = (ROOT if self.editable_mode else Path(self.build_lib)) / "fastvoc"
-        package.mkdir(parents=True, exist_ok=True)
         record = package / "_build_info.json"
         before = json.loads(record.read_text())["libraries"] if record.exists() else {}
         libraries: dict[str, Any] = {}
@@ -148,8 +150,7 @@ class BuildNative(Command):
                 if MODE != "auto" and name in WANTED[MODE]:
                     raise SystemExit(f"FASTVOC_BUILD={MODE}: no {name} library: {error}") from None
                 libraries[name] = {"left_out": str(error)}
-            reason = libraries[name].get("left_out")
-            print(f"fastvoc: {name} library {'built' if reason is None else f'left out: {reason}'}")
+            print(f"fastvoc: {name} library: {libraries[name].get('left_out', 'built')}")
         if not any(package.glob("_C_*.so")):
             print("fastvoc: this is the pure-Python package: every operation runs in torch")
         record.write_text(json.dumps({"mode": MODE, "git": git_revision(), "libraries": libraries}, indent=1))
@@ -170,10 +171,6 @@ def git_revision() -> str | None:
     return None
 
 
-class Build(build):
-    sub_commands: ClassVar = [*build.sub_commands, ("build_native", None)]
-
-
 class AbiFreeWheel(bdist_wheel):
     """Tags a wheel that holds libraries `py3-none-<platform>`: they depend on no Python version."""
 
@@ -189,11 +186,12 @@ class AbiFreeWheel(bdist_wheel):
 
 
 if __name__ == "__main__":
+    build.sub_commands.append(("build_native", None))
     setup(
         packages=[*find_packages(include=["fastvoc", "fastvoc.*"]), "fastvoc.kernels"]
         + [f"fastvoc.kernels.{name}" for name in find_packages("kernels")],
         package_dir={"fastvoc.kernels": "kernels"},
         package_data={"fastvoc": ["assets/*", "py.typed"]},
         setup_requires=["torch>=2.11", "numpy"] if WANTED[MODE] and find_cxx() else [],
-        cmdclass={"build": Build, "build_native": BuildNative, "bdist_wheel": AbiFreeWheel},
+        cmdclass={"build_native": BuildNative, "bdist_wheel": AbiFreeWheel},
     )

@@ -2,7 +2,6 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <optional>
@@ -30,6 +29,11 @@ cuda::Stream current_stream(const Tensor& x) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
   return static_cast<cuda::Stream>(stream);
+}
+
+void check_launch() {
+  const cudaError_t error = cudaGetLastError();
+  STD_TORCH_CHECK(error == cudaSuccess, "CUDA: ", cudaGetErrorString(error));
 }
 
 const std::int64_t* maybe_lengths(const MaybeTensor& lengths, const Tensor& x) {
@@ -86,7 +90,7 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, MaybeTensor residual, MaybeT
     args.y = rows_view<T>(out);
     cuda::conv1d(args, x.size(0), current_stream(x));
   });
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  check_launch();
   return torch::stable::transpose(out, 1, 2);
 }
 
@@ -108,7 +112,7 @@ Tensor upsample(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints 
     args.y = rows_view<T>(out);
     cuda::upsample(args, x.size(0), current_stream(x));
   });
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  check_launch();
   return torch::stable::transpose(out, 1, 2);
 }
 
@@ -137,7 +141,7 @@ Tensor mrf(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints kerne
                                static_cast<int>(channels), static_cast<float>(slope), reflect},
               current_stream(x));
   });
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  check_launch();
   return torch::stable::transpose(out, 1, 2);
 }
 

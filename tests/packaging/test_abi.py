@@ -37,5 +37,15 @@ def test_needs_only_the_stable_abi(library: Path) -> None:
     assert [name for name in foreign if not RUN_TIME.fullmatch(name)] == []
 
 
+def test_the_cuda_library_finds_torchs_own() -> None:
+    path = Path(fastvoc._library.__file__).parent / "_C_cuda.so"
+    if not path.exists():
+        pytest.skip("the CUDA library is not built")
+    need("native", None if shutil.which("readelf") else "readelf is not installed")
+    listing = subprocess.run(["readelf", "-d", str(path)], capture_output=True, text=True, check=True).stdout
+    assert "[libtorch_cuda.so]" in listing
+    assert "libcudart" not in listing
+
+
 def test_offers_no_python_module(library: Path) -> None:
     assert [name for name in symbols(library, "--defined-only") if "PyInit" in name or "fastvoc" in name] == []
