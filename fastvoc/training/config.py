@@ -22,8 +22,8 @@ class TrainConfig:
 
     Own fields:
         steps: generator updates at which training ends.
-        mel_weight, feature_weight, adversarial_weight, stft_weight, waveform_weight: weights of the generator's losses.
-            The published values are 45, 1 (the loss doubles itself), 1, and none of the last two.
+        mel_weight, feature_weight, adversarial_weight: weights of the generator's losses; published as 45, 1 (the loss
+            doubles itself) and 1. stft_weight, waveform_weight, loudness_weight: of further losses, which it has not.
         stft_resolutions, stft_floor: (n_fft, hop) of the STFT loss, and the magnitude under which little counts.
         adversarial_start: number of updates made before the discriminators join.
         discriminator_width: factor on the discriminators' channels; mpd_periods, msd_scales: which ones there are.
@@ -69,6 +69,7 @@ class TrainConfig:
     adversarial_weight: float = 1.0
     stft_weight: float = 0.0
     waveform_weight: float = 0.0
+    loudness_weight: float = 0.0
     stft_resolutions: tuple[tuple[int, int], ...] = ((512, 128), (1024, 256), (2048, 512))
     stft_floor: float = 1e-5
     adversarial_start: int = 0
@@ -170,6 +171,7 @@ def _validate(c: TrainConfig) -> None:
         "adversarial_weight",
         "stft_weight",
         "waveform_weight",
+        "loudness_weight",
         "adversarial_start",
     ):
         require(getattr(c, name) >= 0, name, "zero or a positive number")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastvoc.mel import MelSpectrogram
+from fastvoc.mel import MelConfig, MelSpectrogram, mel_filterbank
 from fastvoc.training.discriminators import Judged
 
 
@@ -67,6 +67,31 @@ class StftLoss(nn.Module):
             distance = F.l1_loss((b + self._floor).log(), (a + self._floor).log())
             total = total + convergence + distance
         return total / len(self._resolutions)
+
+
+class LoudnessLoss(nn.Module):
+    """Mean difference of loudness in 64 mel bands up to 8 kHz and frames of 32 ms, relative to the mean loudness.
+
+    Loudness is band power to the power of 0.25, close to Zwicker's law as ITU-T P.862 uses it. Where the generated
+    sound is the louder one the difference counts twice: added sound disturbs more than missing sound.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__()
+        self._n_fft = round(0.032 * sample_rate / 4) * 4
+        f_max = min(8000.0, sample_rate / 2)
+        bands = mel_filterbank(MelConfig(sample_rate, self._n_fft, self._n_fft, self._n_fft // 4, 64, f_max=f_max))
+        self._bands = bands / bands.sum(1, keepdim=True).clamp(min=1e-8)
+
+    def forward(self, real: Tensor, generated: Tensor) -> Tensor:
+        """real, generated: [B, L] samples -> scalar."""
+        target = self._loudness(real)
+        excess = self._loudness(generated) - target
+        return (excess.abs() + excess.clamp(min=0)).mean() / target.mean()
+
+    def _loudness(self, wav: Tensor) -> Tensor:
+        power = _magnitude(wav, self._n_fft, self._n_fft // 4).square()
+        return (self._bands.to(power) @ power + 1e-9).pow(0.25)
 
 
 def _magnitude(wav: Tensor, n_fft: int, hop: int) -> Tensor:

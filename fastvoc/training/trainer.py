@@ -19,6 +19,7 @@ from fastvoc.training.config import TrainConfig
 from fastvoc.training.data import Clips
 from fastvoc.training.discriminators import MultiPeriodDiscriminator, MultiScaleDiscriminator
 from fastvoc.training.losses import (
+    LoudnessLoss,
     StftLoss,
     discriminator_loss,
     feature_loss,
@@ -53,6 +54,7 @@ class Trainer:
         self.mel = MelSpectrogram(config.mel(config.fmax))
         self._mel_loss = MelSpectrogram(config.mel(config.fmax_for_loss))
         self._stft_loss = StftLoss(config.stft_resolutions, config.stft_floor)
+        self._loudness_loss = LoudnessLoss(config.sampling_rate)
 
     @property
     def adversarial(self) -> bool:
@@ -78,6 +80,10 @@ class Trainer:
                 stft = self._stft_loss(real[:, 0], generated[:, 0])
                 losses["stft"] = stft.item()
                 total = total + c.stft_weight * stft
+            if c.loudness_weight:
+                loudness = self._loudness_loss(real[:, 0], generated[:, 0])
+                losses["loud"] = loudness.item()
+                total = total + c.loudness_weight * loudness
             if c.waveform_weight:
                 waveform = waveform_loss(real, generated)
                 losses["wave"] = waveform.item()

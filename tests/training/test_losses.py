@@ -9,7 +9,7 @@ import torch
 
 from fastvoc.mel import MelSpectrogram
 from fastvoc.training.config import TrainConfig
-from fastvoc.training.losses import StftLoss, feature_loss, mel_loss, waveform_loss
+from fastvoc.training.losses import LoudnessLoss, StftLoss, feature_loss, mel_loss, waveform_loss
 from helpers import GoldenCase, assert_golden
 
 
@@ -62,3 +62,30 @@ def test_waveform_loss_is_relative() -> None:
     assert waveform_loss(real, 0.75 * real).item() == pytest.approx(0.25)
     assert waveform_loss(10 * real, 7.5 * real).item() == pytest.approx(0.25)
     assert waveform_loss(torch.zeros(1, 1, 9), torch.zeros(1, 1, 9)) == 0
+
+
+def test_loudness_is_the_fourth_root_of_power_and_excess_counts_twice() -> None:
+    loss = LoudnessLoss(22050)
+    real = torch.randn(2, 8000)
+    assert loss(real, real) == 0
+    assert loss(real, real / 16).item() == pytest.approx(0.75, rel=1e-3)
+    assert loss(real, 16 * real).item() == pytest.approx(2 * 3, rel=1e-3)
+
+
+def test_loudness_weighs_what_is_heard() -> None:
+    """The same change of a tone costs more when it is loud, and nothing above 8 kHz counts."""
+    time = torch.arange(8000) / 22050
+
+    def cost(hertz: float, level: float) -> float:
+        rest = 0.1 * torch.sin(2 * torch.pi * 500 * time)
+        tone = level * torch.sin(2 * torch.pi * hertz * time)
+        return LoudnessLoss(22050)((rest + tone)[None], (rest + 0.5 * tone)[None]).item()
+
+    assert cost(2000, 0.1) > 2 * cost(2000, 0.001) > 0
+    assert cost(10000, 0.1) < 0.1 * cost(2000, 0.1)
+
+
+def test_loudness_of_silence_has_a_finite_gradient() -> None:
+    silent = torch.zeros(1, 2000, requires_grad=True)
+    LoudnessLoss(22050)(torch.zeros(1, 2000), silent).backward()
+    assert silent.grad.isfinite().all()

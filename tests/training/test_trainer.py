@@ -66,7 +66,7 @@ def test_updates_lower_the_losses_they_descend(tiny: TrainConfig, folder: Path) 
 
 def test_the_gradient_is_the_weighted_sum_of_the_losses(tiny: TrainConfig, folder: Path) -> None:
     weights = {"mel_weight": 2.0, "stft_weight": 3.0, "feature_weight": 4.0, "adversarial_weight": 5.0}
-    weights["waveform_weight"] = 6.0
+    weights |= {"waveform_weight": 6.0, "loudness_weight": 7.0}
 
     def gradient(**values: float) -> torch.Tensor:
         trainer = fresh(tiny.replace(**{**dict.fromkeys(weights, 0.0), **values}), folder)
