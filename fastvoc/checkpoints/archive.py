@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -19,7 +20,7 @@ _SLACK_BYTES = 1 << 20
 _MAX_BYTES = 4 << 30
 _MAX_MEMBERS = 1 << 14
 
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError)
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, LookupError, RuntimeError, OSError)
 TAR_ERRORS = (tarfile.TarError, EOFError, ValueError, OSError, OverflowError, MemoryError)
 
 
@@ -28,8 +29,8 @@ def _limit(stored: int) -> int:
 
 
 def _check_name(path: Path, name: str) -> None:
-    if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or "\0" in name:
-        raise refuse(path, f"archive member {name!r:.80} points outside the archive")
+    if not name or name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or "\0" in name:
+        raise refuse(path, f"archive member {name!r:.80} has no name or points outside the archive")
 
 
 def zip_members(file: IO[bytes], path: Path) -> dict[str, int]:
@@ -50,7 +51,7 @@ def zip_members(file: IO[bytes], path: Path) -> dict[str, int]:
         raise refuse(path, f"zip archive of {stored} bytes would inflate to {total}: refused as a zip bomb")
     for info in infos:
         _check_name(path, info.filename)
-    return {info.filename: info.file_size for info in infos if not info.is_dir()}
+    return {info.filename: info.file_size for info in infos if not info.filename.endswith("/")}
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
             mean, scale = _read_npy(data)
         else:
             mean, scale = (_read_hdf5(data, name) for name in ("mean", "scale"))
-    except (ValueError, struct.error) as error:
+    except (ValueError, OverflowError, struct.error) as error:
         raise refuse(path, f"no readable statistics: {error}") from None
     if mean.shape != scale.shape or not np.all(scale != 0):
         raise refuse(path, f"mean {list(mean.shape)} and scale {list(scale.shape)} differ in shape, or a scale is zero")

@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -307,6 +308,31 @@ def test_parallel_wavegan_needs_statistics_to_normalise(tmp_path: Path) -> None:
     bare = detect_and_load(folder).config
     assert not bare.normalize_before
     assert bare.mel is None
+
+
+@pytest.mark.parametrize("offset", [0x50, 0x58, 0x2A8 + 24, 0x88 + 32, 0x430 + 16])
+@pytest.mark.parametrize("address", [0, 1 << 12, (1 << 63) - 1, (1 << 64) - 1])
+def test_statistics_with_wild_addresses(offset: int, address: int, tmp_path: Path) -> None:
+    folder = shutil.copytree(DATA / "parallel_wavegan", tmp_path / "x")
+    data = bytearray((folder / "stats.h5").read_bytes())
+    data[offset : offset + 8] = address.to_bytes(8, "little")
+    (folder / "stats.h5").write_bytes(data)
+    with pytest.raises(LoadError, match=r"stats\.h5"):
+        detect_and_load(folder)
+
+
+def test_statistics_of_another_size(tmp_path: Path) -> None:
+    folder = shutil.copytree(DATA / "parallel_wavegan_plain", tmp_path / "x")
+    for array in (np.ones((2, 11), "<f4"), np.ones((3, 12), "<f4"), np.ones(12), np.ones((2, 12), "i4")):
+        np.save(folder / "stats.npy", array)
+        with pytest.raises(LoadError):
+            detect_and_load(folder)
+    np.save(folder / "stats.npy", np.array([[0.0] * 12, [0.0] * 12]))
+    with pytest.raises(LoadError, match="scale is zero"):
+        detect_and_load(folder)
+    np.save(folder / "stats.npy", np.array([[float("nan")] * 12, [1.0] * 12]))
+    with pytest.raises(LoadError, match="'mean' holds NaN"):
+        detect_and_load(folder)
 
 
 def test_front_ends() -> None:

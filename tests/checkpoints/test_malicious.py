@@ -331,6 +331,15 @@ def test_path_traversal(name: str, tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_zip_member_without_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth.tar.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        info = zipfile.ZipInfo("x")
+        archive.writestr(info, b"")
+        info.filename = ""  # what the directory at the end of the archive will say
+    assert "has no name" in assert_refused(path)
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_tar_links_and_devices(kind: bytes, tmp_path: Path) -> None:
     path = tmp_path / "m.nemo"
