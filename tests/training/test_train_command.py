@@ -64,6 +64,12 @@ def test_time_ends_a_run(config: Path, folder: Path, tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path / "run") is not None
 
 
+def test_checkpoints_come_by_the_clock_and_the_last_three_stay(folder: Path, tmp_path: Path, config: Path) -> None:
+    config.write_text(json.dumps({**json.loads(config.read_text()), "checkpoint_minutes": 1e-9, "steps": 5}))
+    train(config, data=folder, out=tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").glob("do_*")) == ["do_00000003", "do_00000004", "do_00000005"]
+
+
 def test_held_out_clips_must_be_held_out(config: Path, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"clip0\.npy is a training clip too"):
         train(config, data=folder, out=tmp_path / "run", valid=folder)
