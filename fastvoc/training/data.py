@@ -55,12 +55,17 @@ def read_clip(path: Path, sample_rate: int) -> Tensor:
 
 
 class Clips:
-    """Training batches, each a pure function of the seed and its number, so that a resumed run draws the same ones."""
+    """Training batches, each a pure function of the seed and its number, so that a resumed run draws the same ones.
 
-    def __init__(self, paths: Sequence[Path], config: TrainConfig) -> None:
+    `part` (number, count): of every batch, only the items of one of `count` equal parts.
+    """
+
+    def __init__(self, paths: Sequence[Path], config: TrainConfig, part: tuple[int, int] = (0, 1)) -> None:
         if not paths:
             raise ArgumentError("paths: expected at least one training clip")
-        self._config = config
+        if config.batch_size % part[1]:
+            raise ArgumentError(f"part: a batch of {config.batch_size} cannot be cut into {part[1]} equal parts")
+        self._config, self._part = config, part
         self._clips: list[list[Tensor]] = []
         for path in paths:
             wav = read_clip(path, config.sampling_rate)
@@ -76,10 +81,11 @@ class Clips:
         return sum(len(versions[0]) for versions in self._clips) / self._config.sampling_rate
 
     def batch(self, number: int) -> Tensor:
-        """Waveforms [batch_size, 1, segment_size] of batch `number` (from 0, over all epochs)."""
-        size = self._config.batch_size
+        """Waveforms [batch_size / parts, 1, segment_size] of batch `number` (from 0, over all epochs)."""
+        share = self._config.batch_size // self._part[1]
+        begin = number * self._config.batch_size + self._part[0] * share
         items = []
-        for position in range(number * size, (number + 1) * size):
+        for position in range(begin, begin + share):
             epoch, place = divmod(position, len(self._clips))
             order = np.random.default_rng((self._config.seed, 0, epoch)).permutation(len(self._clips))
             items.append(self._segment(int(order[place]), np.random.default_rng((self._config.seed, 1, position))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from fastvoc.errors import ArgumentError
 from fastvoc.io import atomic_path
 from fastvoc.training import checkpoint
 from fastvoc.training.config import TrainConfig
+from fastvoc.training.parallel import Crew
 from fastvoc.training.trainer import Losses, Trainer
 from fastvoc.training.validation import Validation
 
@@ -21,8 +23,8 @@ KEEP = 3
 Report = Callable[[Trainer, Losses], None]
 
 
-def open_run(folder: Path, config: TrainConfig, trainer: Trainer, *, resume: bool) -> None:
-    """Makes `folder` the run's: resumes from its newest complete checkpoint, and writes the configuration beside it.
+def open_run(folder: Path, config: TrainConfig, trainer: Trainer, *, resume: bool, leads: bool = True) -> None:
+    """Makes `folder` the run's: resumes from its newest complete checkpoint; the leader writes the configuration there.
 
     Raises ArgumentError when there is a checkpoint and `resume` is false, so that no run is overwritten.
     """
@@ -32,6 +34,8 @@ def open_run(folder: Path, config: TrainConfig, trainer: Trainer, *, resume: boo
         raise ArgumentError(f"{folder}: holds {newest.name} of an earlier run; choose another folder or resume it")
     if newest is not None:
         trainer.load(checkpoint.read(newest))
+    if not leads:
+        return
     with atomic_path(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
 
@@ -43,18 +47,26 @@ def run(
     *,
     minutes: float | None = None,
     report: Report | None = None,
+    crew: Crew | None = None,
 ) -> dict[str, float]:
     """Trains until `config.steps`, for `minutes`, or until SIGINT or SIGTERM, and always ends with a checkpoint.
 
-    `report` is called after every update. Returns the measures of the last validation, which comes at the end too,
-    unless a signal ended the run.
+    `report` is called after every update. In a `crew` of processes only the leader writes and reports. Returns the
+    measures of the last validation, which comes at the end too, unless a signal ended the run.
     """
-    c = trainer.config
+    c, crew = trainer.config, crew or Crew()
+    for optimiser in (trainer.optim_g, trainer.optim_d):
+        crew.average_gradients(optimiser)
     start = saved_at = time.monotonic()
     measures: dict[str, float] = {}
     with _signals() as stopped:
-        while trainer.steps < c.steps and not stopped and (minutes is None or time.monotonic() - start < minutes * 60):
+        while trainer.steps < c.steps:
+            late = minutes is not None and time.monotonic() - start >= minutes * 60
+            if crew.any(late or bool(stopped)):
+                break
             losses = trainer.step()
+            if not crew.leads:
+                continue
             if report is not None:
                 report(trainer, losses)
             if time.monotonic() - saved_at >= c.checkpoint_minutes * 60:
@@ -62,8 +74,9 @@ def run(
                 saved_at = time.monotonic()
             if valid is not None and trainer.steps % c.validation_interval == 0:
                 measures = _validate(trainer, folder, valid)
-        _save(trainer, folder)
-        if valid is not None and not stopped:
+        if crew.leads:
+            _save(trainer, folder)
+        if valid is not None and crew.leads and not stopped:
             measures = _validate(trainer, folder, valid)
     return measures
 
@@ -83,8 +96,14 @@ def _validate(trainer: Trainer, folder: Path, valid: Validation) -> dict[str, fl
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of obeying them, so that an update is never cut in two."""
+    """Collects SIGINT and SIGTERM instead of obeying them, so that an update is never cut in two.
+
+    Outside the main thread, which alone gets signals, it does nothing.
+    """
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
 
     def note(number: int, _: FrameType | None) -> None:
         caught.append(number)
