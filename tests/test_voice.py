@@ -1,0 +1,68 @@
+"""The embedded voice: the file, what its card says, and that it speaks."""
+
+from __future__ import annotations
+
+import json
+import re
+from statistics import fmean
+
+import pytest
+import torch
+
+import fastvoc
+from fastvoc.audio import mono, read_audio
+from fastvoc.models.hifigan import HIFIGAN_V2
+from fastvoc.training import metrics
+from fastvoc.training.config import TrainConfig
+from fastvoc.training.data import find_clips, read_clip
+from helpers import ROOT, golden_folder
+
+ASSETS = ROOT / "fastvoc" / "assets"
+RESULTS = ROOT / "benchmarks" / "results" / "voice.json"
+PESQ_BAR, STOI_BAR = 1.8, 0.85
+
+
+def test_it_is_a_small_v2_with_its_front_end() -> None:
+    assert (ASSETS / "hifigan_v2_voice.safetensors").stat().st_size < 4e6
+    assert fastvoc.load("hifigan").config == HIFIGAN_V2
+    assert TrainConfig.read(ASSETS / "hifigan_v2_voice.json").model() == HIFIGAN_V2
+
+
+def test_the_demo_clip_comes_back_as_intelligible_speech() -> None:
+    if missing := {"pesq", "pystoi"} - set(metrics.available()):
+        pytest.skip(f"not installed: {sorted(missing)}")
+    wav, rate = read_audio(ASSETS / "demo.flac")
+    voc, wav = fastvoc.load("hifigan"), mono(wav)
+    assert rate == voc.sample_rate
+    copy = voc(voc.mel(wav))
+    assert metrics.stoi(wav, copy, rate) > 0.85
+    assert metrics.pesq_wb(wav, copy, rate) > 1.5
+    unrelated = 0.1 * torch.randn(len(wav))
+    assert metrics.stoi(wav, unrelated, rate) < 0.5
+
+
+@pytest.mark.slow
+def test_held_out_speech_clears_the_bars() -> None:
+    held_out = golden_folder().parent / "speech" / "valid"
+    if not held_out.is_dir():
+        pytest.skip(f"no held-out clips in {held_out}")
+    voc = fastvoc.load("hifigan")
+    rate, pesq, stoi = voc.sample_rate, [], []
+    for path in find_clips(held_out):
+        wav = read_clip(path, rate)
+        copy = voc(voc.mel(wav))
+        pesq.append(metrics.pesq_wb(wav, copy, rate))
+        stoi.append(metrics.stoi(wav, copy, rate))
+    assert fmean(pesq) >= PESQ_BAR
+    assert fmean(stoi) >= STOI_BAR
+
+
+def test_the_card_states_the_committed_measurement() -> None:
+    result = json.loads(RESULTS.read_text())
+    card = (ASSETS / "hifigan_v2_voice.md").read_text()
+    assert result["mean"]["pesq_wb"] >= PESQ_BAR
+    assert result["mean"]["stoi"] >= STOI_BAR
+    for name, label in (("pesq_wb", "PESQ-wb"), ("stoi", "STOI"), ("mel_l1", "mel L1")):
+        stated = re.search(rf"\| {label}[^|]*\| ([0-9.]+) \|", card)
+        assert stated is not None, label
+        assert float(stated[1]) == pytest.approx(result["mean"][name], abs=0.0051)
