@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -34,6 +35,15 @@ def interleaved(runs: dict[str, Callable[[], Any]], seconds: float, least: int =
             run()
             times[name].append(time.perf_counter() - began)
     return times
+
+
+def add_arguments(parser: argparse.ArgumentParser, budget: float) -> None:
+    """The options that every driver has; `budget` is the default time for one measurement, in seconds."""
+    parser.add_argument("--impl", nargs="+", default=["torch", "cpp"], help="the first is the baseline")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--budget", type=float, default=budget, help="seconds for one measurement")
+    parser.add_argument("--write", action="store_true", help="write the result file")
 
 
 def summary(times: dict[str, list[float]], baseline: str) -> dict[str, dict[str, float]]:
