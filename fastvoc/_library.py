@@ -57,6 +57,14 @@ def cuda_problem() -> str | None:
     return _load(path)
 
 
+def cuda_refusal(dtype: torch.dtype) -> str | None:
+    """None when the CUDA kernels compute in `dtype`, otherwise why not."""
+    problem = cuda_problem()
+    if problem is None and dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"computes in float32, float16 and bfloat16, not in {dtype}"
+    return problem
+
+
 def cpu_isa() -> str | None:
     """The instruction set that the CPU kernels use now, or None without the library."""
     return None if cpu_problem() else ISAS[torch.ops._fastvoc.cpu_isa()]

@@ -9,7 +9,7 @@ import torch
 
 from fastvoc.errors import BackendError
 from fastvoc.explanation import explain
-from fastvoc.registry import Impl, Op, Spec, requested, use_backend
+from fastvoc.registry import OPS, Impl, Op, Spec, requested, use_backend
 
 SPEC = Spec("cpu", torch.float32, None)
 
@@ -93,3 +93,16 @@ def test_explain_names_every_layer() -> None:
     forced = explain(backend="torch")
     assert all(row.chosen == "torch" for row in forced)
     assert "cpp: backend 'torch' is forced" in str(forced)
+
+
+@pytest.mark.parametrize("name", ["conv1d", "upsample", "mrf"])
+def test_the_cuda_kernels_run_only_by_force(name: str) -> None:
+    """They have not been run on a device yet: torch goes before them, and here they say why they cannot run."""
+    explain()
+    spec = Spec("cuda", torch.float32, object())
+    verdicts = {verdict.impl: verdict for verdict in OPS[name].verdicts(spec)}
+    assert verdicts["torch"].chosen
+    assert OPS[name].impls["cuda"].priority < OPS[name].impls["torch"].priority
+    if torch.version.cuda is None:
+        with pytest.raises(BackendError, match=r"cuda: (this torch is a CPU build|the CUDA library is not built)"):
+            OPS[name].select(spec, "cuda")

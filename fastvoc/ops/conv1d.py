@@ -126,7 +126,9 @@ def _pack(params: Conv1dParams) -> _Packed:
     return _Packed(packing.pack_conv(params.weight), bias, shape, slopes, params.post.kind == "tanh")
 
 
-def _run_cpp(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    if lengths is not None:
+        lengths = lengths.to(x.device)
     y: Tensor = torch.ops._fastvoc.conv1d(
         x, packed.weight, packed.bias, residual, lengths, packed.shape, packed.slopes, packed.tanh
     )
@@ -138,6 +140,10 @@ def _supports_cpp(spec: Spec) -> str | None:
     if max(p.padding) > p.dilation * (p.weight.shape[2] - 1):
         return f"pads less than the kernel spans, not {p.padding}"
     return _library.cpu_refusal(spec.dtype)
+
+
+def _supports_cuda(spec: Spec) -> str | None:
+    return _library.cuda_refusal(spec.dtype)
 
 
 _library.define(
@@ -163,4 +169,6 @@ def _fake(
 
 
 OP = define("conv1d", _check, conv1d_ref)
-OP.register(Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+# Not yet run on a device, so only by force.
+OP.register(Impl("cuda", _run_native, frozenset({"cuda"}), priority=-10, pack=_pack, supports=_supports_cuda))

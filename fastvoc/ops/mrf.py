@@ -137,7 +137,9 @@ def _pack(params: MrfParams) -> _Packed:
     )
 
 
-def _run_cpp(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
+def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
+    if lengths is not None:
+        lengths = lengths.to(x.device)
     y: Tensor = torch.ops._fastvoc.mrf(
         x, p.weight, p.bias, lengths, p.kernels, p.dilations, p.layers, p.depth, p.slope, p.reflect
     )
@@ -150,6 +152,10 @@ def _supports_cpp(spec: Spec) -> str | None:
     if len(spec.params.blocks) > _MAX_BLOCKS or any(len(b) * len(b[0]) > _MAX_CONVS for b in spec.params.blocks):
         return f"takes up to {_MAX_BLOCKS} blocks of {_MAX_CONVS} convolutions"
     return _library.cpu_refusal(spec.dtype)
+
+
+def _supports_cuda(spec: Spec) -> str | None:
+    return _library.cuda_refusal(spec.dtype)
 
 
 _library.define(
@@ -175,4 +181,6 @@ def _fake(
 
 
 OP = define("mrf", _check, mrf_ref)
-OP.register(Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+# Not yet run on a device, so only by force.
+OP.register(Impl("cuda", _run_native, frozenset({"cuda"}), priority=-10, pack=_pack, supports=_supports_cuda))

@@ -98,7 +98,9 @@ def _pack(params: UpsampleParams) -> _Packed:
     return _Packed(weight, bias, [cout, cin, kernel, params.stride, *params.crop], packing.slope(params.pre))
 
 
-def _run_cpp(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
+def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
+    if lengths is not None:
+        lengths = lengths.to(x.device)
     y: Tensor = torch.ops._fastvoc.upsample(x, packed.weight, packed.bias, lengths, packed.shape, packed.slope)
     return y
 
@@ -107,6 +109,10 @@ def _supports_cpp(spec: Spec) -> str | None:
     if spec.params.crop[0] < 0:
         return "crops on the left, never appends"
     return _library.cpu_refusal(spec.dtype)
+
+
+def _supports_cuda(spec: Spec) -> str | None:
+    return _library.cuda_refusal(spec.dtype)
 
 
 _library.define("upsample(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] shape, float slope) -> Tensor")
@@ -120,4 +126,6 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None, shape
 
 
 OP = define("upsample", _check, upsample_ref)
-OP.register(Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+# Not yet run on a device, so only by force.
+OP.register(Impl("cuda", _run_native, frozenset({"cuda"}), priority=-10, pack=_pack, supports=_supports_cuda))
