@@ -25,7 +25,7 @@ MODEL = (
 )
 
 
-def run(script: str, seconds: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(script: str, seconds: float = 240, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-P", "-c", MODEL + script],
         capture_output=True,
