@@ -63,6 +63,8 @@ def test_fork_before_the_first_call() -> None:
 
 def test_interrupted_work_leaves_a_usable_process() -> None:
     script = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored\n"
         "wav = model(mel)\n"
         "print('ready', flush=True)\n"
         "try:\n"
