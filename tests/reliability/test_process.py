@@ -73,12 +73,15 @@ def test_interrupted_work_leaves_a_usable_process() -> None:
         "except KeyboardInterrupt:\n"
         "    sys.exit(0 if torch.equal(model(mel), wav) else 3)\n"
     )
-    process = subprocess.Popen([sys.executable, "-P", "-c", MODEL + script], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    with subprocess.Popen([sys.executable, "-P", "-c", MODEL + script], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_without_the_native_library_torch_does_the_work(tmp_path: Path) -> None:
