@@ -104,16 +104,23 @@ def test_without_the_native_library_torch_does_the_work(tmp_path: Path) -> None:
 
 
 def test_first_call_after_prepare_costs_no_more_than_others() -> None:
+    """Best of five models, because one call alone measures the machine's other work too."""
     need_native()
     done = run(
-        "model.prepare()\n"
-        "times = []\n"
-        "for _ in range(21):\n"
-        "    start = time.perf_counter(); model(mel); times.append(time.perf_counter() - start)\n"
-        "print(times[0] / sorted(times[1:])[10])\n"
+        "import copy\n"
+        "def timed(m):\n"
+        "    start = time.perf_counter(); m(mel); return time.perf_counter() - start\n"
+        "model(mel)\n"
+        "first, steady = [], []\n"
+        "for _ in range(5):\n"
+        "    fresh = copy.deepcopy(model)\n"
+        "    fresh.prepare()\n"
+        "    first.append(timed(fresh))\n"
+        "    steady += [timed(fresh) for _ in range(5)]\n"
+        "print(min(first) / sorted(steady)[len(steady) // 2])\n"
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 5, done.stdout
+    assert float(done.stdout) < 1.5, done.stdout
 
 
 def test_two_hundred_lengths_compile_nothing_and_leak_nothing() -> None:
