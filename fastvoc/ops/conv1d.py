@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.registry import Impl, Spec, define
 
@@ -142,10 +143,6 @@ def _supports_cpp(spec: Spec) -> str | None:
     return _library.cpu_refusal(spec.dtype)
 
 
-def _supports_cuda(spec: Spec) -> str | None:
-    return _library.cuda_refusal(spec.dtype)
-
-
 _library.define(
     "conv1d(Tensor x, Tensor weight, Tensor bias, Tensor? residual, Tensor? lengths, int[] shape, float[] slopes,"
     " bool tanh) -> Tensor"
@@ -170,5 +167,4 @@ def _fake(
 
 OP = define("conv1d", _check, conv1d_ref)
 OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
-# Not yet run on a device, so only by force.
-OP.register(Impl("cuda", _run_native, frozenset({"cuda"}), priority=-10, pack=_pack, supports=_supports_cuda))
+register_cuda(OP, _run_native, _pack)

@@ -10,6 +10,7 @@ from torch import Tensor
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
 from fastvoc.registry import Impl, Spec, define
@@ -154,10 +155,6 @@ def _supports_cpp(spec: Spec) -> str | None:
     return _library.cpu_refusal(spec.dtype)
 
 
-def _supports_cuda(spec: Spec) -> str | None:
-    return _library.cuda_refusal(spec.dtype)
-
-
 _library.define(
     "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] layers,"
     " int depth, float slope, bool reflect) -> Tensor"
@@ -182,5 +179,4 @@ def _fake(
 
 OP = define("mrf", _check, mrf_ref)
 OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
-# Not yet run on a device, so only by force.
-OP.register(Impl("cuda", _run_native, frozenset({"cuda"}), priority=-10, pack=_pack, supports=_supports_cuda))
+register_cuda(OP, _run_native, _pack)
