@@ -14,7 +14,7 @@ from fastvoc import hub
 from fastvoc.checkpoints import Checkpoint, describe, detect_and_load
 from fastvoc.checkpoints import save as save_checkpoint
 from fastvoc.errors import DeviceError, DtypeError, LoadError
-from fastvoc.models.hifigan import HifiGan
+from fastvoc.models.families import build
 from fastvoc.vocoder import Vocoder
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -67,7 +67,7 @@ def load(
     target = _parse_device(device)
     checkpoint = read_checkpoint(name)
     with _SkipInit():
-        model = HifiGan(checkpoint.config)
+        model = build(checkpoint.config)
     model.load_state_dict(checkpoint.state, assign=True)
     model.eval().requires_grad_(False).to(device=target, dtype=wanted)
     model.prepare(backend=backend)
@@ -101,7 +101,7 @@ def list_models() -> list[ModelInfo]:
     for name, path in EMBEDDED.items():
         config, metadata = describe(path)
         licence = metadata.get("licence", "unknown")
-        models.append(ModelInfo(name, "hifigan", config.sample_rate, "embedded", True, licence))
+        models.append(ModelInfo(name, config.family, config.sample_rate, "embedded", True, licence))
     for model in hub.KNOWN:
         cached = hub.is_cached(model.repo)
         models.append(ModelInfo(model.repo, model.family, model.sample_rate, "hub", cached, model.licence))

@@ -1,6 +1,7 @@
 // conv1d: y = post(conv(pad(pre(x))) + bias + residual), strip by strip.
 #pragma once
 
+#include "conv1d_args.h"
 #include "math.h"
 #include "strip.h"
 #include "tile.h"

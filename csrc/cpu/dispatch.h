@@ -1,7 +1,7 @@
 // Which instruction set runs: the best that this CPU has, or a lower one on request.
 #pragma once
 
-#include "args.h"
+#include "engine.h"
 
 namespace fastvoc {
 

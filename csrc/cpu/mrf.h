@@ -2,6 +2,7 @@
 // the ends of a task's range is computed twice.
 #pragma once
 
+#include "mrf_args.h"
 #include "strip.h"
 #include "tile.h"
 

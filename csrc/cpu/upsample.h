@@ -3,6 +3,7 @@
 
 #include "strip.h"
 #include "tile.h"
+#include "upsample_args.h"
 
 namespace fastvoc::FASTVOC_ISA {
 

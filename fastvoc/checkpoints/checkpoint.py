@@ -18,13 +18,13 @@ from fastvoc.models.hifigan import HifiGanConfig
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A generator read from a file: its configuration and every tensor of it.
+    """A model read from a file: its configuration and every tensor of it.
 
-    `state` has the names of `fastvoc.models.hifigan.HifiGan`, weight norm folded, float32. `format` names the dialect
-    it came from; `metadata` says more about the origin, in words.
+    `config` is that of a family in `fastvoc.models`; `state` has the names of its model, weight norm folded, float32.
+    `format` names the dialect it came from; `metadata` says more about the origin, in words.
     """
 
-    config: HifiGanConfig
+    config: Any
     state: dict[str, Tensor]
     format: str
     metadata: dict[str, str] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from fastvoc.checkpoints.source import Source, open_source
 from fastvoc.checkpoints.state import canonical_state
 from fastvoc.checkpoints.text import Fields, parse_json
 from fastvoc.errors import ArgumentError, DtypeError
-from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.models.families import config_from_dict
 
 _KEY = "fastvoc"
 _VERSION = 1
@@ -37,7 +37,7 @@ def load(source: Source) -> Checkpoint:
     return Checkpoint(config, state, "fastvoc", metadata)
 
 
-def describe(path: Path) -> tuple[HifiGanConfig, dict[str, str]]:
+def describe(path: Path) -> tuple[Any, dict[str, str]]:
     """Configuration and metadata of a file written by `save`, without its tensors. Raises LoadError for any other."""
     source = open_source(path)
     if not detect(source):
@@ -46,13 +46,13 @@ def describe(path: Path) -> tuple[HifiGanConfig, dict[str, str]]:
     return config, metadata
 
 
-def _description(source: Source) -> tuple[Fields, HifiGanConfig, dict[str, str]]:
+def _description(source: Source) -> tuple[Fields, Any, dict[str, str]]:
     fields = Fields(parse_json(source.metadata[_KEY].encode(), source.path), source.path, f"{_KEY}.")
     model, version = fields.text("model"), fields.integer("version")
-    if (model, version) != ("hifigan", _VERSION):
-        raise refuse(source.path, f"model {model!r} in version {version}, expected 'hifigan' in version {_VERSION}")
+    if version != _VERSION:
+        raise refuse(source.path, f"version {version} of the format, expected {_VERSION}")
     try:
-        config = HifiGanConfig.from_dict(dict(fields.sub("config").values))
+        config = config_from_dict(model, dict(fields.sub("config").values))
     except (ArgumentError, TypeError, ValueError) as error:
         raise refuse(source.path, f"illegal configuration: {error}") from None
     metadata = fields.sub("metadata").values
@@ -75,7 +75,7 @@ def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32)
     header, blocks = tensor_bytes(tensors)
     description = {
         "version": _VERSION,
-        "model": "hifigan",
+        "model": checkpoint.config.family,
         "config": checkpoint.config.to_dict(),
         "metadata": {**checkpoint.metadata, "format": checkpoint.metadata.get("format", checkpoint.format)},
     }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry, make_config, make_mel, refuse
 from fastvoc.checkpoints.source import Source
-from fastvoc.checkpoints.state import canonical_state, expected_shapes, renamed
+from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.statistics import read_statistics
 from fastvoc.checkpoints.text import Fields
 from fastvoc.mel import MelConfig
@@ -133,7 +133,7 @@ def _statistics(source: Source) -> tuple[Tensor, Tensor] | None:
 def _zero_biases(config: HifiGanConfig, prefix: str) -> dict[str, TensorEntry]:
     return {
         name: _constant(name, torch.zeros(shape))
-        for name, shape in expected_shapes(config)
+        for name, shape in config.tensors()
         if name.startswith(prefix) and name.endswith(".bias")
     }
 

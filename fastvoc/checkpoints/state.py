@@ -1,8 +1,8 @@
-"""From tensors under a file's names to the complete state of a `HifiGan`: all of it or an error, never a part."""
+"""From tensors under a file's names to the complete state of a model: all of it or an error, never a part."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 from fastvoc.checkpoints.source import Source
-from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.models.families import ModelConfig
 from fastvoc.packing import fold_weight_norm
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -22,33 +22,6 @@ _WEIGHT_FORMS = {
     "parametrizations.weight.original1": "v",
     "weight": "folded",
 }
-
-
-def expected_shapes(config: HifiGanConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor of `HifiGan(config)`, in its order, without building the model."""
-
-    def conv(name: str, shape: tuple[int, int, int], bias: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        yield f"{name}.weight", shape
-        if bias:
-            yield f"{name}.bias", (bias,)
-
-    if config.normalize_before:
-        yield "mean", (config.num_mels,)
-        yield "scale", (config.num_mels,)
-    yield from conv("conv_pre", (config.channels(-1), config.num_mels, config.pre_kernel_size), config.channels(-1))
-    for i, kernel in enumerate(config.upsample_kernel_sizes):
-        yield from conv(f"ups.{i}", (config.channels(i - 1), config.channels(i), kernel), config.channels(i))
-    lists = ("convs1", "convs2") if config.resblock == "1" else ("convs",)
-    count = len(config.resblock_kernel_sizes)
-    for i in range(len(config.upsample_rates)):
-        channels = config.channels(i)
-        for j, kernel in enumerate(config.resblock_kernel_sizes):
-            for convs in lists:
-                for m in range(len(config.resblock_dilation_sizes[j])):
-                    name = f"resblocks.{i * count + j}.{convs}.{m}"
-                    yield from conv(name, (channels, channels, kernel), channels)
-    last = config.channels(len(config.upsample_rates) - 1)
-    yield from conv("conv_post", (1, last, config.post_kernel_size), int(config.post_bias))
 
 
 @dataclass(frozen=True)
@@ -65,15 +38,15 @@ class _Parameter:
         return fold_weight_norm(tensors["g"], tensors["v"])
 
 
-def canonical_state(source: Source, config: HifiGanConfig, tensors: Mapping[str, TensorEntry]) -> dict[str, Tensor]:
-    """Folded float32 state of `HifiGan(config)` from `tensors`, whose module names are already canonical.
+def canonical_state(source: Source, config: ModelConfig, tensors: Mapping[str, TensorEntry]) -> dict[str, Tensor]:
+    """Folded float32 state of a configuration's model from `tensors`, whose module names are already canonical.
 
     Every name, shape and dtype is compared with what the configuration calls for before any tensor is read.
     Raises LoadError that names the first tensor which is missing, left over, of another shape or dtype, or not finite.
     """
     found = _group(source, tensors)
     parameters = []
-    for name, shape in expected_shapes(config):
+    for name, shape in config.tensors():
         parts = found.pop(name, None)
         if parts is None:
             raise refuse(source.path, f"tensor {name!r} {list(shape)} is missing{_hint(tensors)}")
@@ -81,7 +54,7 @@ def canonical_state(source: Source, config: HifiGanConfig, tensors: Mapping[str,
         parameters.append(_Parameter(name, parts))
     for name, parts in found.items():
         entry = next(iter(parts.values()))
-        where = f"(as {name!r}) has no place in the configured generator"
+        where = f"(as {name!r}) has no place in the configured model"
         raise refuse(source.path, f"tensor {entry.name!r} {list(entry.shape)} {where}")
     state = {}
     for parameter in parameters:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ class HifiGanConfig:
     `upsample_paddings` and `upsample_output_paddings` are those of the transposed convolutions, floor((k - u) / 2) and
     0 when None. `mel` is the front end that the checkpoint was trained with, None when it is not known.
     """
+
+    family: ClassVar[str] = "hifigan"
 
     sample_rate: int = 22050
     num_mels: int = 80
@@ -83,6 +86,32 @@ class HifiGanConfig:
             padding, extra = self.padding(i)
             frames = (frames - 1) * u - 2 * padding + k + extra
         return frames
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every tensor of the model's state, in its order, without building it."""
+
+        def conv(name: str, shape: tuple[int, int, int], bias: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+            yield f"{name}.weight", shape
+            if bias:
+                yield f"{name}.bias", (bias,)
+
+        if self.normalize_before:
+            yield "mean", (self.num_mels,)
+            yield "scale", (self.num_mels,)
+        yield from conv("conv_pre", (self.channels(-1), self.num_mels, self.pre_kernel_size), self.channels(-1))
+        for i, kernel in enumerate(self.upsample_kernel_sizes):
+            yield from conv(f"ups.{i}", (self.channels(i - 1), self.channels(i), kernel), self.channels(i))
+        lists = ("convs1", "convs2") if self.resblock == "1" else ("convs",)
+        count = len(self.resblock_kernel_sizes)
+        for i in range(len(self.upsample_rates)):
+            channels = self.channels(i)
+            for j, kernel in enumerate(self.resblock_kernel_sizes):
+                for convs in lists:
+                    for m in range(len(self.resblock_dilation_sizes[j])):
+                        name = f"resblocks.{i * count + j}.{convs}.{m}"
+                        yield from conv(name, (channels, channels, kernel), channels)
+        last = self.channels(len(self.upsample_rates) - 1)
+        yield from conv("conv_post", (1, last, self.post_kernel_size), int(self.post_bias))
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""

@@ -45,7 +45,7 @@ DEEPER = replace(SMALL, resblock_dilation_sizes=((1, 2, 3), (1, 3, 5)))
         (HIFIGAN_V2, replace(HIFIGAN_V3, upsample_initial_channel=128), "ups.2.weight", "[32, 16, 4], the"),
         (HIFIGAN_V3, HIFIGAN_V2, "conv_pre.weight", "[256, 80, 7], the configuration needs [128, 80, 7]"),
         (SMALL, DEEPER, "resblocks.0.convs1.2.weight", "[4, 4, 3] is missing"),
-        (DEEPER, SMALL, "resblocks.0.convs1.2.weight", "no place in the configured generator"),
+        (DEEPER, SMALL, "resblocks.0.convs1.2.weight", "no place in the configured model"),
         (SMALL, replace(SMALL, resblock="2"), "resblocks.0.convs.0.weight", "[4, 4, 3] is missing"),
         (replace(SMALL, num_mels=7), SMALL, "conv_pre.weight", "[8, 7, 7], the configuration needs [8, 6, 7]"),
     ],

@@ -1,0 +1,19 @@
+// The kernels built for one instruction set, as a table.
+#pragma once
+
+#include "conv1d_args.h"
+#include "mrf_args.h"
+#include "upsample_args.h"
+
+namespace fastvoc {
+
+// Each computes the output steps [begin, end) of one item.
+struct Engine {
+  void (*conv1d)(const Conv1dArgs&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
+                 std::int64_t end, float* workspace);
+  void (*upsample)(const UpsampleArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
+                   float* workspace);
+  void (*mrf)(const MrfArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
+};
+
+}  // namespace fastvoc

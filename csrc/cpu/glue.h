@@ -1,0 +1,112 @@
+// What the torch side of every op needs: checks, items, output tensors, threads. Calls nothing of torch that computes.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <optional>
+#include <vector>
+
+#include "args.h"
+#include "arena.h"
+#include "denormals.h"
+#include "dispatch.h"
+
+namespace fastvoc {
+
+using torch::stable::Tensor;
+using Ints = std::vector<int64_t>;
+
+inline void check_floats(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == torch::headeronly::ScalarType::Float, name,
+                  ": expected a float32 tensor on the CPU");
+}
+
+// Packed weights: flat memory of a known number of floats.
+inline const float* packed(const Tensor& t, int64_t floats, const char* name) {
+  check_floats(t, name);
+  STD_TORCH_CHECK(t.is_contiguous() && t.numel() == floats, name, ": expected ", floats, " packed floats, got ", t.numel());
+  return t.const_data_ptr<float>();
+}
+
+// The items of a [B, C, T] batch, each with its own length.
+class Batch {
+ public:
+  Batch(const Tensor& x, int64_t channels, const std::optional<Tensor>& lengths) : x_(x) {
+    check_floats(x, "x");
+    STD_TORCH_CHECK(x.dim() == 3 && x.size(1) == channels, "x: expected [B, ", channels, ", T]");
+    if (lengths) {
+      STD_TORCH_CHECK(lengths->is_cpu() && lengths->scalar_type() == torch::headeronly::ScalarType::Long &&
+                          lengths->is_contiguous() && lengths->numel() == items(),
+                      "lengths: expected ", items(), " contiguous int64 values on the CPU");
+      lengths_ = lengths->const_data_ptr<int64_t>();
+      for (int64_t i = 0; i < items(); ++i) {
+        STD_TORCH_CHECK(lengths_[i] >= 1 && lengths_[i] <= steps(), "lengths: expected values in 1..", steps());
+      }
+    }
+  }
+
+  int64_t items() const { return x_.size(0); }
+  int64_t steps() const { return x_.size(2); }
+  int64_t length(int64_t item) const { return lengths_ ? lengths_[item] : steps(); }
+
+  Source source(int64_t item) const {
+    return {x_.const_data_ptr<float>() + item * x_.stride(0), x_.stride(2), x_.stride(1), length(item),
+            static_cast<int>(x_.size(1))};
+  }
+
+ private:
+  Tensor x_;
+  const int64_t* lengths_ = nullptr;
+};
+
+// A new time-major output, seen as [B, C, T].
+class Output {
+ public:
+  Output(int64_t items, int channels, int64_t steps)
+      : rows_(torch::stable::empty({items, steps, channels}, torch::headeronly::ScalarType::Float)),
+        data_(rows_.mutable_data_ptr<float>()),
+        channels_(channels),
+        steps_(steps) {}
+
+  Sink sink(int64_t item) const { return {data_ + item * steps_ * channels_, channels_}; }
+
+  // Zeros from step `valid` of an item on.
+  void clear_tail(int64_t item, int64_t valid) const {
+    std::fill(data_ + (item * steps_ + valid) * channels_, data_ + (item + 1) * steps_ * channels_, 0.0f);
+  }
+
+  Tensor tensor() const { return torch::stable::transpose(rows_, 1, 2); }
+
+ private:
+  Tensor rows_;
+  float* data_;
+  int channels_;
+  int64_t steps_;
+};
+
+// Calls work(item, begin, end) for ranges of output steps of every item on torch's threads. Where a range begins never
+// changes a result, so neither does their number.
+template <class Steps, class Work>
+void over_items(int64_t items, int64_t shortest, const Steps& steps, const Work& work) {
+  const int64_t threads = torch::stable::get_num_threads();
+  int64_t longest = 0;
+  for (int64_t i = 0; i < items; ++i) longest = std::max(longest, steps(i));
+  const int64_t wanted = items % threads ? threads : 1;
+  const int64_t parts = std::clamp<int64_t>(longest / shortest, 1, wanted);
+  torch::stable::parallel_for(0, items * parts, 1, [&](int64_t first, int64_t last) {
+    const FlushDenormals flush;
+    for (int64_t task = first; task < last; ++task) {
+      const int64_t item = task / parts, part = task % parts, total = steps(item);
+      const int64_t begin = total * part / parts, end = total * (part + 1) / parts;
+      if (begin < end) work(item, begin, end);
+    }
+  });
+}
+
+inline int as_int(int64_t v) { return static_cast<int>(v); }
+
+}  // namespace fastvoc

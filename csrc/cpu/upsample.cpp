@@ -1,0 +1,39 @@
+// Torch's view of upsample.
+#include "glue.h"
+
+namespace fastvoc {
+namespace {
+
+Tensor upsample(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, Ints shape, double slope) {
+  STD_TORCH_CHECK(shape.size() == 6, "upsample: expected 6 shape values");
+  UpsampleArgs args{};
+  args.cout = as_int(shape[0]);
+  args.cin = as_int(shape[1]);
+  args.kernel = as_int(shape[2]);
+  args.stride = as_int(shape[3]);
+  args.left = as_int(shape[4]);
+  args.right = as_int(shape[5]);
+  args.slope = static_cast<float>(slope);
+  const int width = padded(args.cout);
+  args.weight = packed(weight, int64_t{1} * width * args.kernel * args.cin, "weight");
+  args.bias = packed(bias, width, "bias");
+  STD_TORCH_CHECK(args.left >= 0, "upsample: the left crop must not be negative");
+
+  const Batch batch(x, args.cin, lengths);
+  const auto made = [&](int64_t n) { return (n - 1) * args.stride + args.kernel - args.left - args.right; };
+  const Output out(batch.items(), args.cout, made(batch.steps()));
+  const Engine& table = engine();
+  const auto steps = [&](int64_t item) { return made(batch.length(item)); };
+  over_items(batch.items(), 12 * args.stride, steps, [&](int64_t item, int64_t begin, int64_t end) {
+    const int64_t count = workspace_floats(args, end - begin);
+    float* memory = Arena::mine().floats(static_cast<std::size_t>(count));
+    table.upsample(args, batch.source(item), out.sink(item), begin, end, memory);
+  });
+  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
+  return out.tensor();
+}
+
+}  // namespace
+}  // namespace fastvoc
+
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("upsample", TORCH_BOX(&fastvoc::upsample)); }

@@ -1,0 +1,54 @@
+"""The model families: what a configuration is called in a file, and the classes that belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from fastvoc.errors import ArgumentError
+
+# Family: module, configuration, model.
+_FAMILIES = {
+    "hifigan": ("hifigan", "HifiGanConfig", "HifiGan"),
+}
+
+
+class ModelConfig(Protocol):
+    """What every family's configuration offers; `family` is a class variable."""
+
+    family: ClassVar[str]
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every tensor of the model's state, in its order, without allocating any."""
+
+
+def config_from_dict(family: str, values: dict[str, Any]) -> Any:
+    """The configuration that `to_dict` of a family wrote. Raises ArgumentError for an unknown family or bad field."""
+    if family not in _FAMILIES:
+        raise ArgumentError(f"unknown model family {family!r}, expected one of {', '.join(_FAMILIES)}")
+    module, config, _ = _FAMILIES[family]
+    return getattr(import_module(f"fastvoc.models.{module}"), config).from_dict(values)
+
+
+def build(config: ModelConfig) -> Any:
+    """The model (a `torch.nn.Module`) of a configuration, its weights not yet loaded."""
+    module, _, model = _FAMILIES[config.family]
+    return getattr(import_module(f"fastvoc.models.{module}"), model)(config)
+
+
+def meta_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """`ModelConfig.tensors` for any family, from a model whose tensors have no memory."""
+    with torch.device("meta"):
+        state = build(config).state_dict()
+    for name, tensor in state.items():
+        yield name, tuple(tensor.shape)
