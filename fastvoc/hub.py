@@ -5,54 +5,49 @@ The cache, offline mode and endpoint are huggingface_hub's own (HF_HOME, HF_HUB_
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from fastvoc import model_files
 from fastvoc.errors import LoadError
-from fastvoc.io import atomic_path
+from fastvoc.hub_record import HubFacts, check_files, read_record, record_path, write_record
 
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
-_TEXTS = ("config.json", "config.yml", "config.yaml", "hyperparams.yaml", "stats.npy", "stats.h5")
-# The first pattern with a match wins: plain tensors before pickles, published names before any.
-_WEIGHTS = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "*.nemo",
-    "generator.ckpt",
-    "g_[0-9]*",
-    "generator_v[0-9]*",
-    "checkpoint-*steps.pkl",
-    "*.safetensors",
-    "*.pth",
-    "*.pt",
-    "*.pkl",
-)
-_RECORD = "fastvoc-{commit}.json"
 
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model known to load: its sample rate in Hz, and the licence its card states."""
+    """A model known to load: its family, its sample rate in Hz, and its files where the repository holds more."""
 
     repo: str
     family: str
     sample_rate: int
-    licence: str = "unknown"
+    files: tuple[str, ...] = ()
 
 
 KNOWN = (
-    HubModel("microsoft/speecht5_hifigan", "hifigan", 16000, "MIT"),
+    HubModel("microsoft/speecht5_hifigan", "hifigan", 16000),
     HubModel("espnet/fastspeech2_conformer_hifigan", "hifigan", 22050),
-    HubModel("speechbrain/tts-hifigan-ljspeech", "hifigan", 22050, "Apache-2.0"),
-    HubModel("speechbrain/tts-hifigan-libritts-16kHz", "hifigan", 16000, "Apache-2.0"),
-    HubModel("speechbrain/tts-hifigan-libritts-22050Hz", "hifigan", 22050, "Apache-2.0"),
+    HubModel("speechbrain/tts-hifigan-ljspeech", "hifigan", 22050),
+    HubModel("speechbrain/tts-hifigan-libritts-16kHz", "hifigan", 16000),
+    HubModel("speechbrain/tts-hifigan-libritts-22050Hz", "hifigan", 22050),
+    HubModel("FunAudioLLM/CosyVoice2-0.5B", "hiftnet", 24000, ("cosyvoice2.yaml", "hift.pt")),
+    HubModel("ResembleAI/chatterbox", "hiftnet", 24000, ("s3gen.safetensors",)),
+    HubModel("charactr/vocos-mel-24khz", "vocos", 24000, ("config.yaml", "pytorch_model.bin")),
+    HubModel("charactr/vocos-encodec-24khz", "vocos", 24000, ("config.yaml", "pytorch_model.bin")),
+    HubModel("facebook/encodec_24khz", "encodec", 24000),
+    HubModel("facebook/encodec_48khz", "encodec", 48000),
+    HubModel("nvidia/bigvgan_v2_24khz_100band_256x", "bigvgan", 24000, ("config.json", "bigvgan_generator.pt")),
 )
+ALIASES = {
+    "hiftnet": "FunAudioLLM/CosyVoice2-0.5B",
+    "vocos": "charactr/vocos-mel-24khz",
+    "encodec": "facebook/encodec_24khz",
+    "bigvgan": "nvidia/bigvgan_v2_24khz_100band_256x",
+}
 
 
 def is_hub_id(name: str) -> bool:
@@ -63,7 +58,13 @@ def is_hub_id(name: str) -> bool:
 def is_cached(repo: str) -> bool:
     """Whether a model can be loaded without the network."""
     folder = _snapshot(repo, None)
-    return folder is not None and bool(_needed(path.name for path in folder.iterdir()))
+    return folder is not None and bool(_needed(repo, (path.name for path in folder.iterdir())))
+
+
+def facts(repo: str) -> HubFacts:
+    """What the hub said of a cached model when it was fetched; empty for one that is not cached."""
+    folder = _snapshot(repo, None)
+    return HubFacts() if folder is None else read_record(folder)
 
 
 def fetch(name: str) -> Path:
@@ -71,27 +72,31 @@ def fetch(name: str) -> Path:
 
     `name` is `owner/name` or `owner/name@revision`. A cached model is used as it is, without asking the network.
     Raises LoadError when it is in neither, with the command that fetches it, and when a file differs from the checksum
-    recorded for it.
+    that the hub stated or that was recorded for it.
     """
     match = _HUB_ID.match(name)
     if match is None:
         raise LoadError(f"{name!r}: expected a hub id `owner/name` or `owner/name@revision`")
     repo, revision = match["repo"], match["revision"]
     folder = _snapshot(repo, revision)
-    names = _needed(path.name for path in folder.iterdir()) if folder else []
+    names = _needed(repo, (path.name for path in folder.iterdir())) if folder else []
     if folder is None or not names:
         folder, names = _download(repo, revision)
-    _check(repo, folder, names)
+    check_files(repo, folder, names)
     return folder
 
 
-def _needed(names: Iterable[str]) -> list[str]:
+def _stated_files(repo: str) -> tuple[str, ...]:
+    return next((model.files for model in KNOWN if model.repo == repo), ())
+
+
+def _needed(repo: str, names: Iterable[str]) -> list[str]:
     """The configurations and the one weights file in a repository's top folder; empty without weights."""
     names = sorted(name for name in names if "/" not in name)
-    for pattern in _WEIGHTS:
-        if found := [name for name in names if fnmatch(name, pattern)]:
-            return [name for name in _TEXTS if name in names] + found[-1:]
-    return []
+    if stated := _stated_files(repo):
+        return list(stated) if set(stated) <= set(names) else []
+    found = model_files.weights_among(names)
+    return [name for name in model_files.TEXTS if name in names] + found[-1:] if found else []
 
 
 def _snapshot(repo: str, revision: str | None) -> Path | None:
@@ -112,58 +117,31 @@ def _download(repo: str, revision: str | None) -> tuple[Path, list[str]]:
     # The HTTP library's own errors: which library that is depends on the version of huggingface_hub.
     network_errors: tuple[Any, ...] = (OSError, ValueError, *HfHubHTTPError.__bases__)
     try:
-        names = _needed(HfApi().list_repo_files(repo, revision=revision))
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+        names = _needed(repo, (file.rfilename for file in info.siblings or ()))
         if not names:
-            raise LoadError(f"{repo}: no weights file in this repository (looked for {', '.join(_WEIGHTS)})")
+            wanted = ", ".join(_stated_files(repo) or model_files.WEIGHTS)
+            raise LoadError(f"{repo}: no weights file in this repository (looked for {wanted})")
         paths = [Path(hf_hub_download(repo, name, revision=revision)) for name in names]
     except network_errors as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        command = f"hf download {repo}" + (f" --revision {revision}" if revision else "")
+        command = " ".join(["hf download", repo, *_stated_files(repo)]) + (
+            f" --revision {revision}" if revision else ""
+        )
         raise LoadError(
             f"{repo}: not in the cache, and not to be had from the hub ({type(error).__name__}: {reason}). "
             f"Run `{command}` where the hub can be reached, with the same HF_HOME"
         ) from error
-    return paths[0].parent, names
+    folder = paths[0].parent
+    if not record_path(folder).exists():
+        write_record(folder, _stated(info, names))
+    return folder, names
 
 
-def _check(repo: str, folder: Path, names: list[str]) -> None:
-    """Compares files with the checksums recorded for this commit, and records those of new files."""
-    record = folder.parents[1] / _RECORD.format(commit=folder.name)
-    recorded = _read_record(record)
-    found = {name: _sha256(folder / name) for name in names}
-    for name, sha in found.items():
-        expected = recorded.get(name) or _stated_sha256(folder / name) or sha
-        if sha != expected:
-            raise LoadError(
-                f"{folder / name}: damaged or replaced: its SHA-256 is {sha}, recorded was {expected}. "
-                f"Remove {folder.parents[1]} and load {repo} again"
-            )
-    if not recorded.keys() >= found.keys():
-        with atomic_path(record) as temporary:
-            temporary.write_text(json.dumps({**recorded, **found}, indent=1, sort_keys=True))
-
-
-def _read_record(record: Path) -> dict[str, str]:
-    try:
-        values = json.loads(record.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise LoadError(f"{record}: no readable checksums ({error}); remove it if you trust the files") from None
-    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-        raise LoadError(f"{record}: no readable checksums; remove it if you trust the files")
-    return values
-
-
-def _stated_sha256(path: Path) -> str | None:
-    # The cache names a large file's blob by the SHA-256 that the hub states.
-    name = path.resolve().name
-    return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
-
-
-def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
+def _stated(info: Any, names: list[str]) -> HubFacts:
+    """The hub's own word on these files: checksums of the large ones, sizes, and the licence on the card."""
+    files = {file.rfilename: file for file in info.siblings if file.rfilename in names}
+    sha256 = {name: file.lfs.sha256 for name, file in files.items() if file.lfs is not None}
+    sizes = {name: file.size for name, file in files.items() if file.size is not None}
+    licence = getattr(info.card_data, "license", None)
+    return HubFacts(sha256, sizes, licence if isinstance(licence, str) else None)

@@ -32,13 +32,17 @@ class _SkipInit(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model that `load` knows by name: sample rate in Hz, `where` it comes from, whether it needs no network."""
+    """A model that `load` knows by name: sample rate in Hz, `where` it comes from, whether it needs no network.
+
+    `size` in bytes and `licence` are the hub's own words at the time of the download; None and "unknown" before it.
+    """
 
     name: str
     family: str
     sample_rate: int
     where: str
     cached: bool
+    size: int | None
     licence: str
 
 
@@ -52,8 +56,9 @@ def load(
     """Loads a vocoder, ready to call.
 
     Args:
-        name: "hifigan" (the embedded voice), a weights file, a folder with one, or a hub id `owner/name[@revision]`.
-            The dialect is recognised from the file (see `fastvoc.checkpoints`).
+        name: "hifigan" (the embedded voice), "hiftnet", "vocos", "encodec" or "bigvgan" (on the hub), a weights file, a
+            folder with one, or a hub id `owner/name[@revision]`. The dialect is recognised from the file (see
+            `fastvoc.checkpoints`).
         device: where it runs; the CPU when None.
         dtype: "fp32", "fp16", "bf16" or the torch dtype of the weights; float32 when None.
         backend: implementation to force for every op; the best available when None.
@@ -83,12 +88,13 @@ def read_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
     path = Path(name)
     if path.exists() or not isinstance(name, str):
         return detect_and_load(path)
+    name = hub.ALIASES.get(name, name)
     if not hub.is_hub_id(name):
-        known = ", ".join([*EMBEDDED, *(model.repo for model in hub.KNOWN)])
+        known = ", ".join([*EMBEDDED, *hub.ALIASES, *(model.repo for model in hub.KNOWN)])
         raise LoadError(f"{name}: no such file or folder, and no model of that name (known: {known})")
     checkpoint = detect_and_load(hub.fetch(name))
     rate = next((m.sample_rate for m in hub.KNOWN if m.repo == name.partition("@")[0]), None)
-    if rate is not None and rate != checkpoint.config.sample_rate:
+    if rate is not None and rate != checkpoint.config.sample_rate and checkpoint.config.family == "hifigan":
         # The repository's files do not state their rate; its card does.
         mel = checkpoint.config.mel and replace(checkpoint.config.mel, sample_rate=rate)
         checkpoint = replace(checkpoint, config=replace(checkpoint.config, sample_rate=rate, mel=mel))
@@ -101,10 +107,13 @@ def list_models() -> list[ModelInfo]:
     for name, path in EMBEDDED.items():
         config, metadata = describe(path)
         licence = metadata.get("licence", "unknown")
-        models.append(ModelInfo(name, config.family, config.sample_rate, "embedded", True, licence))
+        size = path.stat().st_size
+        models.append(ModelInfo(name, config.family, config.sample_rate, "embedded", True, size, licence))
     for model in hub.KNOWN:
-        cached = hub.is_cached(model.repo)
-        models.append(ModelInfo(model.repo, model.family, model.sample_rate, "hub", cached, model.licence))
+        stated = hub.facts(model.repo)
+        cached, licence = hub.is_cached(model.repo), stated.licence or "unknown"
+        total = sum(stated.sizes.values()) or None
+        models.append(ModelInfo(model.repo, model.family, model.sample_rate, "hub", cached, total, licence))
     return models
 
 

@@ -54,9 +54,8 @@ class Hub:
             def answer(self) -> None:
                 path = urlsplit(self.path).path
                 prefix = f"/{REPO}/resolve/"
-                if path.startswith(f"/api/models/{REPO}/tree/"):
-                    listing = [{"type": "file", "path": n, "size": len(d), "oid": "0"} for n, d in hub_.files.items()]
-                    self.send(json.dumps(listing).encode(), "application/json")
+                if path in (f"/api/models/{REPO}", f"/api/models/{REPO}/revision/v1.0"):
+                    self.send(json.dumps(hub_.card()).encode(), "application/json")
                 elif path.startswith(prefix) and (name := path.removeprefix(prefix).split("/", 1)[1]) in hub_.files:
                     hub_.asked.append(name)
                     self.send(hub_.files[name], "application/octet-stream", name)
@@ -80,6 +79,17 @@ class Hub:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()
+
+    def card(self) -> dict[str, object]:
+        """What the hub says of the repository: the weights are large files, whose checksum it states."""
+        siblings: list[dict[str, object]] = []
+        for name, data in self.files.items():
+            entry: dict[str, object] = {"rfilename": name, "size": len(data), "blobId": "0" * 40}
+            if name.endswith(".ckpt"):
+                sha = hashlib.sha256(self.stated.get(name, data)).hexdigest()
+                entry["lfs"] = {"size": len(data), "sha256": sha, "pointerSize": 134}
+            siblings.append(entry)
+        return {"id": REPO, "sha": COMMIT, "cardData": {"license": "apache-2.0"}, "siblings": siblings}
 
     @property
     def url(self) -> str:
@@ -127,8 +137,10 @@ def test_fetches_only_what_is_needed_and_then_works_offline(server: Hub, revisio
     assert sorted(path.name for path in Path(folder).iterdir()) == ["generator.ckpt", "hyperparams.yaml"]
     assert loading.read_checkpoint(Path(folder)).config == loading.read_checkpoint(DATA / "speechbrain").config
     record = json.loads(next(tmp_path.rglob("fastvoc-*.json")).read_text())
-    assert record == {name: hashlib.sha256(server.files[name]).hexdigest() for name in record}
-    assert set(record) == {"generator.ckpt", "hyperparams.yaml"}
+    assert record["sha256"] == {name: hashlib.sha256(server.files[name]).hexdigest() for name in record["sha256"]}
+    assert record["sizes"] == {name: len(server.files[name]) for name in record["sha256"]}
+    assert set(record["sha256"]) == {"generator.ckpt", "hyperparams.yaml"}
+    assert record["licence"] == "apache-2.0"
 
     asked = list(server.asked)
     assert fetch(REPO + revision, tmp_path, server.url) == (verdict, folder)
@@ -148,8 +160,27 @@ def test_changed_file_in_the_cache(server: Hub, tmp_path: Path) -> None:
         assert "SHA-256" in message
         file.write_bytes(kept)
     assert fetch(REPO, tmp_path, server.url)[0] == "FOLDER"
-    next(tmp_path.rglob("fastvoc-*.json")).write_text("{")
-    assert fetch(REPO, tmp_path, server.url)[0] == "REFUSED"
+    record = next(tmp_path.rglob("fastvoc-*.json"))
+    for text in ("{", "[]", '{"sha256": {"a": 1}, "sizes": {}, "licence": null}'):
+        record.write_text(text)
+        assert fetch(REPO, tmp_path, server.url)[0] == "REFUSED"
+    record.unlink()
+    assert fetch(REPO, tmp_path, server.url)[0] == "FOLDER"
+
+
+def test_the_hubs_own_checksum_is_recorded(server: Hub, tmp_path: Path) -> None:
+    _, folder = fetch(REPO, tmp_path, server.url)
+    record = next(tmp_path.rglob("fastvoc-*.json"))
+    stated = hashlib.sha256(server.files["generator.ckpt"]).hexdigest()
+    assert json.loads(record.read_text())["sha256"]["generator.ckpt"] == stated
+    # A cache that names its blobs otherwise still has the record to be compared with.
+    file = Path(folder) / "generator.ckpt"
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(data[:-1] + b"?")
+    verdict, message = fetch(REPO, tmp_path, server.url)
+    assert verdict == "REFUSED"
+    assert stated in message
 
 
 def test_content_that_is_not_what_the_hub_states(server: Hub, tmp_path: Path) -> None:
@@ -195,6 +226,40 @@ def test_names() -> None:
         assert not hub.is_hub_id(name)
     with pytest.raises(LoadError, match="owner/name"):
         hub.fetch("a/b/c")
+
+
+@pytest.mark.parametrize("model", hub.KNOWN, ids=lambda model: model.repo)
+def test_files_of_known_models(model: hub.HubModel) -> None:
+    """A repository that holds more than the vocoder: only the vocoder's files are wanted."""
+    names = [*(model.files or ("config.json", "model.safetensors")), "README.md", "llm.pt", "flow.pt", "ve.safetensors"]
+    needed = hub._needed(model.repo, names)
+    assert set(needed) == set(model.files or ("config.json", "model.safetensors"))
+    assert hub._needed(model.repo, [name for name in names if name not in needed[-1:]]) != needed
+
+
+def test_short_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fetch(name: str) -> Path:
+        asked.append(name)
+        raise LoadError("asked")
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    for name in ("hiftnet", "vocos", "encodec", "bigvgan"):
+        with pytest.raises(LoadError, match="asked"):
+            loading.load(name)
+    assert asked == list(hub.ALIASES.values())
+    assert {model.repo for model in hub.KNOWN} >= set(asked)
+
+
+def test_models_tell_what_the_hub_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = hub.HubFacts({"x": "0"}, {"a": 1_000_000, "b": 500_000}, "mit")
+    monkeypatch.setattr(hub, "facts", lambda repo: told if repo.startswith("nvidia/") else hub.HubFacts())
+    listed = {model.name: model for model in loading.list_models()}
+    known = listed["nvidia/bigvgan_v2_24khz_100band_256x"]
+    assert (known.size, known.licence) == (1_500_000, "mit")
+    unknown = listed["charactr/vocos-mel-24khz"]
+    assert (unknown.size, unknown.licence, unknown.cached) == (None, "unknown", False)
 
 
 def test_cards_state_the_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,25 +11,8 @@ from fastvoc.checkpoints.archive import TAR_ERRORS, open_tar, zip_member, zip_me
 from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 from fastvoc.checkpoints.text import MAX_TEXT_BYTES, Fields, parse_json, parse_yaml
 from fastvoc.errors import LoadError
+from fastvoc.model_files import WEIGHTS, weights_among
 
-# In a folder the first pattern with a match wins; numbered files count up, and upstream resumes from the last.
-_WEIGHT_PATTERNS = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "*.nemo",
-    "generator.ckpt",
-    "g_[0-9]*",
-    "generator_v[0-9]*",
-    "checkpoint-*steps.pkl",
-    "*.pth.tar.zip",
-    "*.pth.tar",
-    "*.pth",
-    "*.pt",
-    "*.ckpt",
-    "*.pkl",
-    "*.safetensors",
-)
-_NUMBERED = ("g_[0-9]*", "checkpoint-*steps.pkl")
 _INNER_WEIGHTS = (".pth.tar", ".pth", ".pt", ".tar")
 _NEMO_WEIGHTS = "model_weights.ckpt"
 
@@ -112,21 +94,12 @@ def open_source(path: Path) -> Source:
 
 
 def _weights_in(folder: Path) -> Path:
-    for pattern in _WEIGHT_PATTERNS:
-        found = sorted(p for p in folder.glob(pattern) if p.is_file())
-        if len(found) > 1 and pattern in _NUMBERED:
-            found = [max(found, key=_number)]
-        if len(found) > 1:
-            names = ", ".join(p.name for p in found)
-            raise refuse(folder, f"more than one weights file ({names}); give the path of one")
-        if found:
-            return found[0]
-    raise refuse(folder, f"no weights file in this folder (looked for {', '.join(_WEIGHT_PATTERNS)})")
-
-
-def _number(path: Path) -> int:
-    digits = re.findall(r"\d+", path.name)
-    return int(digits[-1]) if digits else -1
+    found = weights_among(p.name for p in folder.iterdir() if p.is_file())
+    if len(found) > 1:
+        raise refuse(folder, f"more than one weights file ({', '.join(found)}); give the path of one")
+    if not found:
+        raise refuse(folder, f"no weights file in this folder (looked for {', '.join(WEIGHTS)})")
+    return folder / found[0]
 
 
 def _inner_weights(path: Path, members: Mapping[str, int]) -> str:

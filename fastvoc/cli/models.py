@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import typer
+
 
 def models() -> None:
     """List the models that can be loaded by name.
 
+    Size and licence are what the hub told when a model was fetched, unknown before.
+
     Example: fastvoc models
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    from fastvoc.hub import ALIASES
     from fastvoc.loading import list_models
 
-    table = Table("name", "family", "rate", "where", "licence", title="Models")
+    rows = [("name", "family", "rate", "where", "size", "licence")]
     for model in list_models():
         where = model.where if model.where == "embedded" else "hub, cached" if model.cached else "hub, not cached"
-        table.add_row(model.name, model.family, f"{model.sample_rate} Hz", where, model.licence)
-    console = Console()
-    console.print(table)
-    console.print("Any hub id, folder or weights file of a known dialect loads, too.")
+        size = "unknown" if model.size is None else f"{model.size / 1e6:.1f} MB"
+        rows.append((model.name, model.family, f"{model.sample_rate} Hz", where, size, model.licence))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    for short, repo in ALIASES.items():
+        typer.echo(f"{short}: short for {repo}")
+    typer.echo("Any hub id, folder or weights file of a known dialect loads, too.")

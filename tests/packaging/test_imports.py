@@ -14,7 +14,20 @@ from helpers import ROOT
 
 # The house, from the ground floor up; a folder stands for all that it holds.
 FLOORS = (
-    ("errors", "env", "io", "mel", "mel_check", "audio", "hub", "packing", "forks", "threads"),
+    (
+        "errors",
+        "env",
+        "io",
+        "mel",
+        "mel_check",
+        "audio",
+        "hub",
+        "hub_record",
+        "model_files",
+        "packing",
+        "forks",
+        "threads",
+    ),
     ("registry", "_library", "kernels"),
     ("ops",),
     ("nn",),

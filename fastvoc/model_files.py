@@ -1,0 +1,58 @@
+"""Which files of a folder or a repository make up a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatch
+
+# The first pattern with a match wins: published names before any.
+WEIGHTS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "*.nemo",
+    "generator.ckpt",
+    "s3gen.safetensors",
+    "s3gen.pt",
+    "hift.pt",
+    "bigvgan_generator.pt",
+    "g_[0-9]*",
+    "generator_v[0-9]*",
+    "checkpoint-*steps.pkl",
+    "*.pth.tar.zip",
+    "*.pth.tar",
+    "*.th",
+    "*.pth",
+    "*.pt",
+    "*.ckpt",
+    "*.pkl",
+    "*.safetensors",
+)
+TEXTS = (
+    "config.json",
+    "config.yml",
+    "config.yaml",
+    "hyperparams.yaml",
+    "cosyvoice.yaml",
+    "cosyvoice2.yaml",
+    "cosyvoice3.yaml",
+    "stats.npy",
+    "stats.h5",
+)
+# Counted up by training; upstream resumes from the last.
+_NUMBERED = ("g_[0-9]*", "checkpoint-*steps.pkl")
+
+
+def weights_among(names: Iterable[str]) -> list[str]:
+    """The weights files that the first matching pattern finds: one, or several that nothing tells apart, or none."""
+    names = sorted(names)
+    for pattern in WEIGHTS:
+        found = [name for name in names if fnmatch(name, pattern)]
+        if found:
+            return [max(found, key=_number)] if pattern in _NUMBERED else found
+    return []
+
+
+def _number(name: str) -> int:
+    digits = re.findall(r"\d+", name)
+    return int(digits[-1]) if digits else -1
