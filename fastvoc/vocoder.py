@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fastvoc import mel_check
-from fastvoc.errors import ArgumentError, DeviceError, DtypeError, MelWarning, ShapeError
+from fastvoc.errors import ArgumentError, MelWarning, ShapeError
+from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.mel import MelConfig, MelSpectrogram
 
 
@@ -31,7 +31,7 @@ class VocoderConfig(Protocol):
         """Samples per mel frame."""
 
 
-class Vocoder:
+class Vocoder(LoadedModel):
     """Log-mel spectrograms in, waveforms out.
 
     model: a module `forward(mel [B, n_mels, T], lengths=None, backend=None) -> [B, 1, S]` with `prepare`.
@@ -48,50 +48,17 @@ class Vocoder:
         *,
         backend: str | None = None,
     ) -> None:
-        self.model = model
-        self.config = config
+        super().__init__(model, config, backend=backend)
         self.mel_config = mel_config
-        self.backend = backend
 
     def __repr__(self) -> str:
         kind = type(self.model).__name__
         return f"Vocoder({kind}, {self.sample_rate} Hz, hop {self.hop}, {self.dtype}, {self.device})"
 
     @property
-    def sample_rate(self) -> int:
-        """Samples per second of the waveform."""
-        return int(self.config.sample_rate)
-
-    @property
-    def hop(self) -> int:
-        """Samples per mel frame."""
-        return int(self.config.hop)
-
-    @property
     def n_mels(self) -> int:
         """Mel bands."""
         return int(self.config.num_mels)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights and the activations."""
-        return self._weight.dtype
-
-    @property
-    def _weight(self) -> Tensor:
-        weight: Tensor = next(self.model.parameters())
-        return weight
-
-    def to(self, *args: Any, **kwargs: Any) -> Vocoder:
-        """Moves or casts the model as `torch.nn.Module.to` does, packs its weights anew, and returns itself."""
-        self.model.to(*args, **kwargs)
-        self.model.prepare(backend=self.backend)
-        return self
 
     def warmup(self, frames: int = 100) -> Vocoder:
         """Runs the model once on `frames` frames of silence, so that the first real call is as fast as the rest."""
@@ -107,7 +74,7 @@ class Vocoder:
         """
         if self.mel_config is None:
             raise ArgumentError("mel: the checkpoint does not say which mel front end it was trained with")
-        wav = self._tensor(wav, "wav")
+        wav = self._floats(wav, "wav")
         if self._checks(check) and not bool(wav.isfinite().all()):
             raise ArgumentError("wav: holds NaN or infinity")
         with torch.inference_mode():
@@ -117,7 +84,7 @@ class Vocoder:
     def __call__(
         self,
         mel: Tensor | np.ndarray[Any, Any],
-        lengths: Tensor | np.ndarray[Any, Any] | Sequence[int] | None = None,
+        lengths: Lengths = None,
         *,
         check: bool | None = None,
     ) -> Tensor:
@@ -136,7 +103,7 @@ class Vocoder:
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
             ArgumentError: lengths outside 1..T, NaN or infinity.
         """
-        mel = self._tensor(mel, "mel")
+        mel = self._floats(mel, "mel")
         self._check_shape(mel)
         batch = mel if mel.dim() == 3 else mel[None]
         frames = self._lengths(lengths, mel)
@@ -151,28 +118,9 @@ class Vocoder:
 
         Raises ArgumentError for NaN and infinity, and the errors of a call for a mel that does not fit.
         """
-        mel = self._tensor(mel, "mel")
+        mel = self._floats(mel, "mel")
         self._check_shape(mel)
         return self._examine(mel if mel.dim() == 3 else mel[None], None)
-
-    def layers(self) -> Any:
-        """The model's layers by name, for `fastvoc.explain`."""
-        return self.model.layers()
-
-    def _checks(self, check: bool | None) -> bool:
-        return self.device.type == "cpu" if check is None else check
-
-    def _tensor(self, value: Tensor | np.ndarray[Any, Any], name: str) -> Tensor:
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind != "f":
-                raise DtypeError(f"{name}: expected floating-point values, got a numpy array of {value.dtype}")
-            return torch.from_numpy(value.astype(np.float32, order="C")).to(self.device)
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise DtypeError(f"{name}: expected a floating-point torch tensor or numpy array, got {got}")
-        if value.device != self.device:
-            raise DeviceError(f"{name}: expected a tensor on {self.device} like the model, got {value.device}")
-        return value
 
     def _check_shape(self, mel: Tensor) -> None:
         shape, bands = list(mel.shape), self.n_mels
@@ -184,23 +132,10 @@ class Vocoder:
         if mel.dim() not in (2, 3) or mel.shape[-2] != bands or 0 in shape:
             raise ShapeError(f"mel: expected [{bands}, T] or [B, {bands}, T] with B, T > 0, got {shape}")
 
-    def _lengths(self, lengths: Tensor | np.ndarray[Any, Any] | Sequence[int] | None, mel: Tensor) -> Tensor | None:
-        if lengths is None:
-            return None
-        if mel.dim() != 3:
+    def _lengths(self, lengths: Lengths, mel: Tensor) -> Tensor | None:
+        if lengths is not None and mel.dim() != 3:
             raise ShapeError(f"lengths: only for a batch [B, n_mels, T], got a mel of shape {list(mel.shape)}")
-        try:
-            frames = torch.as_tensor(lengths).cpu()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise DtypeError(f"lengths: expected whole numbers ({error})") from None
-        if frames.is_floating_point() or frames.is_complex() or frames.dtype == torch.bool:
-            raise DtypeError(f"lengths: expected whole numbers, got {frames.dtype}")
-        if frames.shape != mel.shape[:1]:
-            raise ShapeError(f"lengths: expected [{len(mel)}], one per item, got {list(frames.shape)}")
-        low, high = int(frames.min()), int(frames.max())
-        if low < 1 or high > mel.shape[-1]:
-            raise ArgumentError(f"lengths: expected values in 1..{mel.shape[-1]}, got {low}..{high}")
-        return frames.long()
+        return whole_lengths(lengths, len(mel), mel.shape[-1])
 
     def _examine(self, batch: Tensor, lengths: Tensor | None) -> str | None:
         counts = [batch.shape[2]] * len(batch) if lengths is None else lengths.tolist()

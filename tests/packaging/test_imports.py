@@ -32,7 +32,8 @@ FLOORS = (
     ("ops",),
     ("nn",),
     ("models",),
-    ("checkpoints", "vocoder", "training", "explanation"),
+    ("loaded",),
+    ("checkpoints", "vocoder", "codec", "training", "explanation"),
     ("loading",),
     ("cli", "__init__", "__main__"),
 )

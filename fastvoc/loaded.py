@@ -1,0 +1,93 @@
+"""What every object of `fastvoc.load` is: a model with its device, dtype and forced backend, and the input checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+
+_Model = TypeVar("_Model", bound="LoadedModel")
+Lengths = Tensor | np.ndarray[Any, Any] | Sequence[int] | None
+
+
+class LoadedModel:
+    """A module with `layers` and `prepare`, its configuration, and the implementation to force, None to choose."""
+
+    def __init__(self, model: Any, config: Any, *, backend: str | None = None) -> None:
+        self.model = model
+        self.config = config
+        self.backend = backend
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the waveform."""
+        return int(self.config.sample_rate)
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return int(self.config.hop)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights and the activations."""
+        return self._weight.dtype
+
+    @property
+    def _weight(self) -> Tensor:
+        weight: Tensor = next(self.model.parameters())
+        return weight
+
+    def to(self: _Model, *args: Any, **kwargs: Any) -> _Model:
+        """Moves or casts the model as `torch.nn.Module.to` does, packs its weights anew, and returns itself."""
+        self.model.to(*args, **kwargs)
+        self.model.prepare(backend=self.backend)
+        return self
+
+    def layers(self) -> Any:
+        """The model's layers by name, for `fastvoc.explain`."""
+        return self.model.layers()
+
+    def _checks(self, check: bool | None) -> bool:
+        return self.device.type == "cpu" if check is None else check
+
+    def _floats(self, value: Tensor | np.ndarray[Any, Any], name: str) -> Tensor:
+        """A floating-point tensor on the model's device; numpy arrays come from anywhere."""
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind != "f":
+                raise DtypeError(f"{name}: expected floating-point values, got a numpy array of {value.dtype}")
+            return torch.from_numpy(value.astype(np.float32, order="C")).to(self.device)
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise DtypeError(f"{name}: expected a floating-point torch tensor or numpy array, got {got}")
+        if value.device != self.device:
+            raise DeviceError(f"{name}: expected a tensor on {self.device} like the model, got {value.device}")
+        return value
+
+
+def whole_lengths(lengths: Lengths, batch: int, longest: int) -> Tensor | None:
+    """`lengths` as int64 [B] on the CPU; values must be in 1..longest. None stays None."""
+    if lengths is None:
+        return None
+    try:
+        counts = torch.as_tensor(lengths).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DtypeError(f"lengths: expected whole numbers ({error})") from None
+    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
+        raise DtypeError(f"lengths: expected whole numbers, got {counts.dtype}")
+    if counts.shape != (batch,):
+        raise ShapeError(f"lengths: expected [{batch}], one per item, got {list(counts.shape)}")
+    low, high = int(counts.min()), int(counts.max())
+    if low < 1 or high > longest:
+        raise ArgumentError(f"lengths: expected values in 1..{longest}, got {low}..{high}")
+    return counts.long()
