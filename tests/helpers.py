@@ -118,6 +118,7 @@ def implementations(op: str, device: str = "cpu") -> list[Any]:
     """
     import fastvoc.ops.conv1d
     import fastvoc.ops.mrf
+    import fastvoc.ops.snake_aa
     import fastvoc.ops.upsample  # noqa: F401
     from fastvoc.registry import OPS
 

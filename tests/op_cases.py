@@ -11,6 +11,7 @@ from torch import Tensor
 from fastvoc.ops.activation import TANH, leaky_relu
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.mrf import MrfConv, MrfParams
+from fastvoc.ops.snake_aa import SnakeAaParams
 from fastvoc.ops.upsample import UpsampleParams
 
 
@@ -81,8 +82,25 @@ MRF = {
 }
 
 
+def snake_aa_params(count: int, scale: float = 1.0) -> SnakeAaParams:
+    return SnakeAaParams((torch.randn(count) * 0.5).exp() * scale, (torch.randn(count) * 0.5).exp())
+
+
+SNAKE_AA = {
+    "one": lambda: snake_aa_params(1),
+    "three": lambda: snake_aa_params(3),
+    "odd": lambda: snake_aa_params(29),
+    "panel": lambda: snake_aa_params(48),
+    "blocks": lambda: snake_aa_params(131),
+    "fast": lambda: snake_aa_params(24, 20.0),
+    "other-filter": lambda: replace(snake_aa_params(6), taps=torch.randn(12)),
+}
+
+
 def double(params: Any) -> Any:
     """The same parameters in float64."""
+    if isinstance(params, SnakeAaParams):
+        return SnakeAaParams(params.alpha.double(), params.inverse.double(), params.taps.double())
     if isinstance(params, MrfParams):
         blocks = tuple(
             tuple(
@@ -103,6 +121,8 @@ def channels(params: Any) -> int:
     """Input channels."""
     if isinstance(params, MrfParams):
         return int(params.convs()[0].weight.shape[0])
+    if isinstance(params, SnakeAaParams):
+        return len(params.alpha)
     return int(params.weight.shape[0 if isinstance(params, UpsampleParams) else 1])
 
 

@@ -3,6 +3,7 @@
 
 #include "conv1d_args.h"
 #include "mrf_args.h"
+#include "snake_aa_args.h"
 #include "upsample_args.h"
 
 namespace fastvoc {
@@ -14,6 +15,8 @@ struct Engine {
   void (*upsample)(const UpsampleArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                    float* workspace);
   void (*mrf)(const MrfArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
+  void (*snake_aa)(const SnakeAaArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
+                   float* workspace);
 };
 
 }  // namespace fastvoc

@@ -41,4 +41,20 @@ inline Vec tanh(Vec x) {
   return x == x ? y : x;
 }
 
+// sin^2(x), good to 3e-7: x less the nearest multiple of pi in three parts, then a polynomial in its square. Beyond 1e5 the
+// phase is lost, as it is in x itself; the result stays within 0..1.
+inline Vec sin_squared(Vec x) {
+  const Vec magic = broadcast(12582912.0f);
+  const Vec n = (x * 0.318309886f + magic) - magic;
+  const Vec r = ((x - n * 3.140625f) - n * 9.67502593994140625e-4f) - n * 1.509957990978376e-7f;
+  const Vec square = r * r;
+  const Vec q = square < 2.4674011f ? square : broadcast(2.4674011f);
+  Vec p = broadcast(-3.620745474e-6f);
+  p = p * q + 1.392924169e-4f;
+  p = p * q - 3.172300057e-3f;
+  p = p * q + 4.444313422e-2f;
+  p = p * q - 3.333330750e-1f;
+  return q + q * q * p;
+}
+
 }  // namespace fastvoc::FASTVOC_ISA

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from op_cases import CONV1D, MRF, UPSAMPLE, channels, double, strided
+from op_cases import CONV1D, MRF, SNAKE_AA, UPSAMPLE, channels, double, strided
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops.conv1d import conv1d, conv1d_ref
 from fastvoc.ops.mrf import mrf, mrf_ref
+from fastvoc.ops.snake_aa import snake_aa, snake_aa_ref
 from fastvoc.ops.upsample import upsample, upsample_ref
 from helpers import implementations, relative_l2
 
@@ -19,10 +20,11 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "conv1d": (conv1d, conv1d_ref),
     "upsample": (upsample, upsample_ref),
     "mrf": (mrf, mrf_ref),
+    "snake_aa": (snake_aa, snake_aa_ref),
 }
 CASES = [
     pytest.param(op, make, impl.values[0], marks=impl.marks, id=f"{op}-{name}-{impl.values[0]}")
-    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF))
+    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF), ("snake_aa", SNAKE_AA))
     for name, make in table.items()
     for impl in implementations(op)
 ]
@@ -94,7 +96,13 @@ def test_autograd_sees_the_reference(op: str, make: Callable[[], Any], impl: str
 
 @pytest.mark.native
 @pytest.mark.parametrize(
-    ("op", "make"), [("conv1d", CONV1D["dilated"]), ("upsample", UPSAMPLE["k11-s5"]), ("mrf", MRF["v1"])]
+    ("op", "make"),
+    [
+        ("conv1d", CONV1D["dilated"]),
+        ("upsample", UPSAMPLE["k11-s5"]),
+        ("mrf", MRF["v1"]),
+        ("snake_aa", SNAKE_AA["blocks"]),
+    ],
 )
 def test_threads_batch_and_position_do_not_change_a_bit(op: str, make: Callable[[], Any]) -> None:
     run, _ = FUNCTIONS[op]
@@ -113,7 +121,13 @@ def test_threads_batch_and_position_do_not_change_a_bit(op: str, make: Callable[
 
 @pytest.mark.native
 @pytest.mark.parametrize(
-    ("op", "make"), [("conv1d", CONV1D["pre-mel"]), ("upsample", UPSAMPLE["k16-s8"]), ("mrf", MRF["v3"])]
+    ("op", "make"),
+    [
+        ("conv1d", CONV1D["pre-mel"]),
+        ("upsample", UPSAMPLE["k16-s8"]),
+        ("mrf", MRF["v3"]),
+        ("snake_aa", SNAKE_AA["odd"]),
+    ],
 )
 def test_fake_tensors_have_the_real_shapes(op: str, make: Callable[[], Any]) -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -162,6 +176,7 @@ def test_wrong_parameters_are_named() -> None:
 
     from fastvoc.ops.conv1d import Conv1dParams
     from fastvoc.ops.mrf import MrfConv, MrfParams
+    from fastvoc.ops.snake_aa import SnakeAaParams
     from fastvoc.ops.upsample import UpsampleParams
 
     with pytest.raises(ArgumentError, match="pad_mode"):
@@ -172,6 +187,10 @@ def test_wrong_parameters_are_named() -> None:
         UpsampleParams(torch.randn(2, 2, 2), None, 0)
     with pytest.raises(ShapeError, match="keep the length"):
         mrf_params(4, (4,), ((1,),), 1)
+    with pytest.raises(ShapeError, match="alpha, inverse"):
+        SnakeAaParams(torch.ones(3), torch.ones(4))
+    with pytest.raises(ShapeError, match="taps"):
+        SnakeAaParams(torch.ones(3), torch.ones(3), torch.ones(11))
     with pytest.raises(ArgumentError, match="blocks"):
         MrfParams((), mrf_params(4, (3,), ((1,),), 1).act)
     with pytest.raises(ShapeError, match="weight"):

@@ -1,0 +1,128 @@
+"""snake_aa: snake between a 2x upsampling and a 2x downsampling, which keep its harmonics from aliasing (BigVGAN)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc import _library
+from fastvoc.errors import ShapeError
+from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.registry import Impl, Spec, define
+
+TAPS = 12
+
+
+@cache
+def kaiser_sinc() -> Tensor:
+    """The published low-pass filter [12]: a sinc of cutoff 1/4 under a Kaiser window, its sum 1, computed in float64.
+
+    The window follows from a transition half-width of 0.3 of the sampling rate (Kaiser's formula for the attenuation).
+    """
+    with torch.inference_mode(False):
+        attenuation = 2.285 * (TAPS / 2 - 1) * math.pi * 4 * 0.3 + 7.95
+        window = torch.kaiser_window(TAPS, False, 0.1102 * (attenuation - 8.7), dtype=torch.float64)
+        time = torch.arange(TAPS, dtype=torch.float64) - (TAPS - 1) / 2
+        taps = window * torch.sinc(time / 2)
+        return (taps / taps.sum()).float()
+
+
+@dataclass(frozen=True)
+class SnakeAaParams:
+    """alpha [C] and inverse [C] of x + inverse * sin^2(alpha * x); taps [12] of the filter on both sides of it."""
+
+    alpha: Tensor
+    inverse: Tensor
+    taps: Tensor = field(default_factory=kaiser_sinc)
+
+    def __post_init__(self) -> None:
+        if self.alpha.dim() != 1 or self.inverse.shape != self.alpha.shape or len(self.alpha) == 0:
+            shapes = f"{list(self.alpha.shape)} and {list(self.inverse.shape)}"
+            raise ShapeError(f"snake_aa: alpha, inverse: expected [C] both, got {shapes}")
+        if self.taps.shape != (TAPS,):
+            raise ShapeError(f"snake_aa: taps: expected [{TAPS}], got {list(self.taps.shape)}")
+
+    def tensors(self) -> list[Tensor]:
+        """The weights."""
+        return [self.alpha, self.inverse]
+
+
+def snake_aa(x: Tensor, params: SnakeAaParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+    """y = down(snake(up(x))): replicate-padded interpolation by 2, snake, replicate-padded decimation by 2.
+
+    Args:
+        x: [B, C, T], dtype and device of the weights; any strides, time-major ones are the fast ones.
+        params: weights and filter.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+        backend: implementation to force.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+        BackendError: the forced backend refuses.
+    """
+    return OP(x, params, lengths, backend=backend)
+
+
+def _check(x: Tensor, params: SnakeAaParams, lengths: Tensor | None = None) -> None:
+    check_activations("snake_aa", x, params.alpha.shape[0], params.alpha)
+    check_lengths("snake_aa", lengths, x.shape[0], x.shape[2])
+
+
+def upsampled_ref(x: Tensor, taps: Tensor) -> Tensor:
+    """Interpolation by 2: [B, C, T] -> [B, C, 2 T]."""
+    channels = x.shape[1]
+    weight = taps.to(x).expand(channels, 1, -1)
+    padded = F.pad(x, (5, 5), mode="replicate")
+    return 2 * F.conv_transpose1d(padded, weight, stride=2, groups=channels)[:, :, 15:-15]
+
+
+def snake_aa_ref(x: Tensor, params: SnakeAaParams, lengths: Tensor | None = None) -> Tensor:
+    """The op's meaning in torch."""
+    if lengths is not None:
+        return by_item(x, lengths, x.shape[2], lambda item, _: snake_aa_ref(item, params))
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        up = upsampled_ref(x, params.taps)
+        up = up + params.inverse[:, None] * torch.sin(params.alpha[:, None] * up).square()
+        weight = params.taps.to(x).expand(x.shape[1], 1, -1)
+        return F.conv1d(F.pad(up, (5, 6), mode="replicate"), weight, stride=2, groups=x.shape[1])
+
+
+@dataclass(frozen=True)
+class _Packed:
+    alpha: Tensor
+    inverse: Tensor
+    taps: Tensor
+
+
+def _pack(params: SnakeAaParams) -> _Packed:
+    alpha = params.alpha.detach()
+    return _Packed(alpha.contiguous(), params.inverse.detach().contiguous(), params.taps.to(alpha).contiguous())
+
+
+def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
+    y: Tensor = torch.ops._fastvoc.snake_aa(x, packed.alpha, packed.inverse, packed.taps, lengths)
+    return y
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    return _library.cpu_refusal(spec.dtype)
+
+
+_library.define("snake_aa(Tensor x, Tensor alpha, Tensor inverse, Tensor taps, Tensor? lengths) -> Tensor")
+
+
+@torch.library.register_fake("_fastvoc::snake_aa")
+def _fake(x: Tensor, alpha: Tensor, inverse: Tensor, taps: Tensor, lengths: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
+
+
+OP = define("snake_aa", _check, snake_aa_ref)
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
