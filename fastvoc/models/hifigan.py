@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.errors import ShapeError
 from fastvoc.mel import HIFIGAN_22K, MelConfig
+from fastvoc.models.checks import Tensors, check_names, check_stages, conv_tensors, require, require_positive
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.mrf import MrfStage, ResidualBlock
 from fastvoc.nn.prepared import Prepared
@@ -87,20 +87,14 @@ class HifiGanConfig:
             frames = (frames - 1) * u - 2 * padding + k + extra
         return frames
 
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def tensors(self) -> Tensors:
         """Name and shape of every tensor of the model's state, in its order, without building it."""
-
-        def conv(name: str, shape: tuple[int, int, int], bias: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-            yield f"{name}.weight", shape
-            if bias:
-                yield f"{name}.bias", (bias,)
-
         if self.normalize_before:
             yield "mean", (self.num_mels,)
             yield "scale", (self.num_mels,)
-        yield from conv("conv_pre", (self.channels(-1), self.num_mels, self.pre_kernel_size), self.channels(-1))
+        yield from conv_tensors("conv_pre", (self.channels(-1), self.num_mels, self.pre_kernel_size), self.channels(-1))
         for i, kernel in enumerate(self.upsample_kernel_sizes):
-            yield from conv(f"ups.{i}", (self.channels(i - 1), self.channels(i), kernel), self.channels(i))
+            yield from conv_tensors(f"ups.{i}", (self.channels(i - 1), self.channels(i), kernel), self.channels(i))
         lists = ("convs1", "convs2") if self.resblock == "1" else ("convs",)
         count = len(self.resblock_kernel_sizes)
         for i in range(len(self.upsample_rates)):
@@ -109,9 +103,9 @@ class HifiGanConfig:
                 for convs in lists:
                     for m in range(len(self.resblock_dilation_sizes[j])):
                         name = f"resblocks.{i * count + j}.{convs}.{m}"
-                        yield from conv(name, (channels, channels, kernel), channels)
+                        yield from conv_tensors(name, (channels, channels, kernel), channels)
         last = self.channels(len(self.upsample_rates) - 1)
-        yield from conv("conv_post", (1, last, self.post_kernel_size), int(self.post_bias))
+        yield from conv_tensors("conv_post", (1, last, self.post_kernel_size), int(self.post_bias))
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -122,56 +116,26 @@ class HifiGanConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> HifiGanConfig:
         """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ArgumentError(f"HifiGanConfig: unknown field {unknown[0]!r}")
+        check_names(cls, values)
         mel = values.get("mel")
         return cls(**{**values, "mel": None if mel is None else MelConfig.from_dict(mel)})
 
 
 def _validate(c: HifiGanConfig) -> None:
-    def require(ok: bool, field: str, expected: str) -> None:
-        if not ok:
-            raise ArgumentError(f"HifiGanConfig.{field}: got {getattr(c, field)!r}, expected {expected}")
-
-    def positive(values: tuple[int, ...]) -> bool:
-        return bool(values) and all(isinstance(v, int) and v > 0 for v in values)
-
+    require_positive(c, "sample_rate", "num_mels", "upsample_initial_channel", "pre_kernel_size", "post_kernel_size")
+    check_stages(c)
+    require(c, c.pad_mode in ("zeros", "reflect"), "pad_mode", '"zeros" or "reflect"')
+    require(c, c.pre_kernel_size % 2 == 1, "pre_kernel_size", "an odd number")
+    require(c, c.post_kernel_size % 2 == 1, "post_kernel_size", "an odd number")
     stages = len(c.upsample_rates)
-    for name in ("sample_rate", "num_mels", "upsample_initial_channel", "pre_kernel_size", "post_kernel_size"):
-        require(positive((getattr(c, name),)), name, "a positive integer")
-    for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes"):
-        require(positive(getattr(c, name)), name, "positive integers")
-    require(len(c.upsample_kernel_sizes) == stages, "upsample_kernel_sizes", f"{stages} values, one per rate")
-    require(
-        c.upsample_initial_channel >> stages > 0,
-        "upsample_initial_channel",
-        f"at least {1 << stages}, since each of {stages} stages halves it",
-    )
-    require(c.resblock in ("1", "2"), "resblock", '"1" or "2"')
-    require(c.pad_mode in ("zeros", "reflect"), "pad_mode", '"zeros" or "reflect"')
-    require(c.pre_kernel_size % 2 == 1, "pre_kernel_size", "an odd number")
-    require(c.post_kernel_size % 2 == 1, "post_kernel_size", "an odd number")
-    kernels, dilations = c.resblock_kernel_sizes, c.resblock_dilation_sizes
-    require(
-        len(dilations) == len(kernels) and all(positive(d) for d in dilations),
-        "resblock_dilation_sizes",
-        f"{len(kernels)} lists of positive integers, one per kernel",
-    )
-    keeps_length = all((k - 1) * d % 2 == 0 for k, row in zip(kernels, dilations, strict=True) for d in row)
-    keeps_length = keeps_length and (c.resblock == "2" or all(k % 2 == 1 for k in kernels))
-    require(keeps_length, "resblock_kernel_sizes", "kernels whose padding keeps the length (odd ones)")
     for name in ("upsample_paddings", "upsample_output_paddings"):
         values = getattr(c, name)
-        require(values is None or len(values) == stages, name, f"{stages} values, one per rate, or None")
+        require(c, values is None or len(values) == stages, name, f"{stages} values, one per rate, or None")
     for i, (k, u) in enumerate(zip(c.upsample_kernel_sizes, c.upsample_rates, strict=True)):
         padding, extra = c.padding(i)
-        require(
-            k >= u and 0 <= 2 * padding < k + u and 0 <= extra < u,
-            "upsample_kernel_sizes",
-            "kernel >= rate at every stage",
-        )
-    require(c.mel is None or c.mel.n_mels == c.num_mels, "num_mels", f"the mel front end's {c.mel and c.mel.n_mels}")
+        fits = k >= u and 0 <= 2 * padding < k + u and 0 <= extra < u
+        require(c, fits, "upsample_kernel_sizes", "kernel >= rate at every stage")
+    require(c, c.mel is None or c.mel.n_mels == c.num_mels, "num_mels", f"the mel front end's {c.mel and c.mel.n_mels}")
 
 
 HIFIGAN_V1 = HifiGanConfig(mel=HIFIGAN_22K)

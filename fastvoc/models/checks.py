@@ -1,0 +1,84 @@
+"""What the configurations of generators check alike; every failure is an ArgumentError that names the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any, Protocol
+
+from fastvoc.errors import ArgumentError
+
+Tensors = Iterator[tuple[str, tuple[int, ...]]]
+
+
+class Generator(Protocol):
+    """The fields of a generator that upsamples in stages, each followed by residual blocks."""
+
+    @property
+    def upsample_rates(self) -> tuple[int, ...]: ...
+    @property
+    def upsample_kernel_sizes(self) -> tuple[int, ...]: ...
+    @property
+    def upsample_initial_channel(self) -> int: ...
+    @property
+    def resblock(self) -> str: ...
+    @property
+    def resblock_kernel_sizes(self) -> tuple[int, ...]: ...
+    @property
+    def resblock_dilation_sizes(self) -> tuple[tuple[int, ...], ...]: ...
+
+
+def require(config: Any, ok: bool, field: str, expected: str) -> None:
+    """Raises ArgumentError that shows the field's value and what was expected, unless `ok`."""
+    if not ok:
+        raise ArgumentError(f"{type(config).__name__}.{field}: got {getattr(config, field)!r}, expected {expected}")
+
+
+def positive(values: Sequence[Any]) -> bool:
+    """Whether there are values, and all are positive integers."""
+    return bool(values) and all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values)
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """Single positive integers."""
+    for name in names:
+        require(config, positive((getattr(config, name),)), name, "a positive integer")
+
+
+def check_stages(c: Generator) -> None:
+    """Upsampling rates and kernels, channels to halve, residual blocks that keep the length."""
+    stages = len(c.upsample_rates)
+    for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes"):
+        require(c, positive(getattr(c, name)), name, "positive integers")
+    require(c, len(c.upsample_kernel_sizes) == stages, "upsample_kernel_sizes", f"{stages} values, one per rate")
+    require(
+        c,
+        c.upsample_initial_channel >> stages > 0,
+        "upsample_initial_channel",
+        f"at least {1 << stages}, since each of {stages} stages halves it",
+    )
+    require(c, c.resblock in ("1", "2"), "resblock", '"1" or "2"')
+    kernels, dilations = c.resblock_kernel_sizes, c.resblock_dilation_sizes
+    require(
+        c,
+        len(dilations) == len(kernels) and all(positive(d) for d in dilations),
+        "resblock_dilation_sizes",
+        f"{len(kernels)} lists of positive integers, one per kernel",
+    )
+    keeps_length = all((k - 1) * d % 2 == 0 for k, row in zip(kernels, dilations, strict=True) for d in row)
+    keeps_length = keeps_length and (c.resblock == "2" or all(k % 2 == 1 for k in kernels))
+    require(c, keeps_length, "resblock_kernel_sizes", "kernels whose padding keeps the length (odd ones)")
+
+
+def check_names(cls: type, values: dict[str, Any]) -> None:
+    """Raises ArgumentError for a field that a configuration class does not have."""
+    unknown = sorted(set(values) - {f.name for f in fields(cls)})
+    if unknown:
+        raise ArgumentError(f"{cls.__name__}: unknown field {unknown[0]!r}")
+
+
+def conv_tensors(name: str, shape: tuple[int, int, int], bias: int) -> Tensors:
+    """The tensors of one convolution; no bias where it has 0 values."""
+    yield f"{name}.weight", shape
+    if bias:
+        yield f"{name}.bias", (bias,)
