@@ -117,7 +117,12 @@ def implementations(op: str, device: str = "cpu") -> list[Any]:
     Those that need a native library carry the mark `native`: where it is missing they are skipped, or fail.
     """
     import fastvoc.ops.conv1d
+    import fastvoc.ops.group_norm_act
+    import fastvoc.ops.lstm
     import fastvoc.ops.mrf
+    import fastvoc.ops.rvq_decode
+    import fastvoc.ops.rvq_encode
+    import fastvoc.ops.seanet_block
     import fastvoc.ops.snake_aa
     import fastvoc.ops.upsample  # noqa: F401
     from fastvoc.registry import OPS

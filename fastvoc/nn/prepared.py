@@ -34,8 +34,8 @@ class Prepared:
         self.tensors = tensors
         self._kept: tuple[Any, dict[Any, _Entry]] = (None, {})
 
-    def __call__(self, x: Tensor, *args: Tensor | None, backend: str | None = None) -> Tensor:
-        """The op on `x`; `args` are its further tensors, as its reference takes them."""
+    def __call__(self, x: Tensor, *args: Tensor | int | None, backend: str | None = None) -> Tensor:
+        """The op on `x`; `args` are its further arguments, as its reference takes them."""
         tensors = self.tensors()
         if wants_grad(x, *tensors):
             params = self._params()

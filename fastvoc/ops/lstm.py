@@ -1,0 +1,151 @@
+"""lstm: stacked long short-term memory layers along the time axis (Hochreiter & Schmidhuber 1997)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.registry import define
+
+Layer = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class LstmParams:
+    """Weights of L layers, each (w_ih [4H, inputs], w_hh [4H, H], b_ih [4H], b_hh [4H]).
+
+    The gates lie in torch's order: input, forget, cell, output. With `bidirectional` every layer has two entries,
+    forwards then backwards in time, and gives 2H channels, the forward ones first. `skip` adds the input to the output,
+    which takes as many channels.
+    """
+
+    layers: tuple[Layer, ...]
+    skip: bool = False
+    bidirectional: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.layers or len(self.layers) % self.directions:
+            raise ArgumentError(f"lstm: layers: expected one or more for each direction, got {len(self.layers)}")
+        hidden, inputs = self.hidden, self.inputs
+        for i, layer in enumerate(self.layers):
+            expected = [(4 * hidden, inputs), (4 * hidden, hidden), (4 * hidden,), (4 * hidden,)]
+            shapes = [tuple(t.shape) for t in layer]
+            if shapes != expected:
+                raise ShapeError(f"lstm: layers: entry {i}: expected shapes {expected}, got {shapes}")
+            if (i + 1) % self.directions == 0:
+                inputs = self.outputs
+        if self.skip and self.inputs != self.outputs:
+            raise ShapeError(f"lstm: skip: {self.inputs} input channels cannot be added to {self.outputs}")
+
+    @property
+    def directions(self) -> int:
+        """1, or 2 when bidirectional."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def inputs(self) -> int:
+        """Input channels."""
+        return self.layers[0][0].shape[1]
+
+    @property
+    def hidden(self) -> int:
+        """Channels of the state of a layer and direction."""
+        return self.layers[0][1].shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """Output channels."""
+        return self.hidden * self.directions
+
+    def tensors(self) -> list[Tensor]:
+        """The weights."""
+        return [t for layer in self.layers for t in layer]
+
+    def zero_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The state (h, c) at the beginning of a stream, each [L, batch, H], zeros."""
+        like = self.layers[0][1]
+        shape = (len(self.layers), batch, self.hidden)
+        return like.new_zeros(shape), like.new_zeros(shape)
+
+
+def lstm(
+    x: Tensor,
+    params: LstmParams,
+    lengths: Tensor | None = None,
+    state: tuple[Tensor, Tensor] | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """y = lstm(x), plus x with `skip`.
+
+    Args:
+        x: [B, C, T], dtype and device of the weights; time-major strides are the fast ones.
+        params: weights.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+        state: (h, c), each a contiguous [L, B, H], where each item's layers begin; both are advanced in place to each
+            item's last valid step, and autograd does not see them. Zeros when None. Not with `bidirectional`.
+        backend: implementation to force.
+
+    Returns:
+        [B, H, T], [B, 2H, T] when bidirectional.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+        BackendError: the forced backend refuses.
+    """
+    h, c = (None, None) if state is None else state
+    return OP(x, params, lengths, h, c, backend=backend)
+
+
+def _check(
+    x: Tensor, params: LstmParams, lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None
+) -> None:
+    check_activations("lstm", x, params.inputs, params.layers[0][0])
+    check_lengths("lstm", lengths, x.shape[0], x.shape[2])
+    if h is None and c is None:
+        return
+    if params.bidirectional:
+        raise ArgumentError("lstm: state: a bidirectional lstm cannot continue a stream")
+    expected = (len(params.layers), x.shape[0], params.hidden)
+    for name, part in (("h", h), ("c", c)):
+        if part is None or part.shape != expected or not part.is_contiguous():
+            got = None if part is None else f"{list(part.shape)} with strides {part.stride()}"
+            raise ShapeError(f"lstm: state: {name}: expected a contiguous {list(expected)}, got {got}")
+        if part.dtype != x.dtype:
+            raise DtypeError(f"lstm: state: {name}: expected {x.dtype} like x, got {part.dtype}")
+        if part.device != x.device:
+            raise DeviceError(f"lstm: state: {name}: expected a tensor on {x.device} like x, got {part.device}")
+
+
+def lstm_ref(
+    x: Tensor, params: LstmParams, lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None
+) -> Tensor:
+    """The op's meaning in torch."""
+    if lengths is not None:
+
+        def one(item: Tensor, i: int) -> Tensor:
+            if h is None or c is None:
+                return lstm_ref(item, params)
+            state = h[:, i : i + 1].contiguous(), c[:, i : i + 1].contiguous()
+            y = lstm_ref(item, params, None, *state)
+            h[:, i : i + 1], c[:, i : i + 1] = state
+            return y
+
+        return by_item(x, lengths, x.shape[2], one)
+    start = params.zero_state(x.shape[0]) if h is None or c is None else (h, c)
+    count = len(params.layers) // params.directions
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        y, h_end, c_end = torch.lstm(
+            x.permute(2, 0, 1), start, params.tensors(), True, count, 0.0, False, params.bidirectional, False
+        )
+    if h is not None and c is not None:
+        h.copy_(h_end.detach())
+        c.copy_(c_end.detach())
+    y = y.permute(1, 2, 0)
+    return x + y if params.skip else y
+
+
+OP = define("lstm", _check, lstm_ref)

@@ -1,0 +1,81 @@
+"""rvq_decode: the sum of the codebook entries that a frame's codes name (EnCodec, arXiv 2210.13438, 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.ops._checks import by_item, check_lengths
+from fastvoc.registry import define
+
+
+@dataclass(frozen=True)
+class RvqParams:
+    """Codebooks [K, N, D] of a residual vector quantiser: K books of N entries of D channels."""
+
+    codebooks: Tensor
+
+    def __post_init__(self) -> None:
+        if self.codebooks.dim() != 3 or 0 in self.codebooks.shape:
+            raise ShapeError(f"rvq: codebooks: expected [K > 0, N > 0, D > 0], got {list(self.codebooks.shape)}")
+
+    def tensors(self) -> list[Tensor]:
+        """The weights."""
+        return [self.codebooks]
+
+
+def rvq_decode(codes: Tensor, params: RvqParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+    """y[b, :, t] = sum over k of codebooks[k, codes[b, k, t]], added in the order of k.
+
+    Args:
+        codes: [B, K, T] int64, values in 0..N-1, on the device of the codebooks; K may be less than the codebooks'.
+        params: codebooks.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+        backend: implementation to force.
+
+    Returns:
+        [B, D, T] in the dtype of the codebooks.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument; a code out of range is an ArgumentError.
+        BackendError: the forced backend refuses.
+    """
+    return OP(codes, params, lengths, backend=backend)
+
+
+def _check(codes: Tensor, params: RvqParams, lengths: Tensor | None = None) -> None:
+    books, entries, _ = params.codebooks.shape
+    if not isinstance(codes, Tensor):
+        raise DtypeError(f"rvq_decode: codes: expected a torch.Tensor, got {type(codes).__name__}")
+    if codes.dim() != 3 or not 1 <= codes.shape[1] <= books or codes.shape[0] == 0 or codes.shape[2] == 0:
+        raise ShapeError(f"rvq_decode: codes: expected [B > 0, 1..{books}, T > 0], got {list(codes.shape)}")
+    if codes.dtype != torch.int64:
+        raise DtypeError(f"rvq_decode: codes: expected torch.int64, got {codes.dtype}")
+    if codes.device != params.codebooks.device:
+        raise DeviceError(
+            f"rvq_decode: codes: expected a tensor on {params.codebooks.device} like the codebooks, got {codes.device}"
+        )
+    check_lengths("rvq_decode", lengths, codes.shape[0], codes.shape[2])
+    if lengths is not None:
+        beyond = torch.arange(codes.shape[2]) >= lengths[:, None]
+        codes = codes.masked_fill(beyond[:, None].to(codes.device), 0)
+    low, high = (int(v) for v in codes.aminmax())
+    if low < 0 or high >= entries:
+        raise ArgumentError(f"rvq_decode: codes: expected values in 0..{entries - 1}, got {low}..{high}")
+
+
+def rvq_decode_ref(codes: Tensor, params: RvqParams, lengths: Tensor | None = None) -> Tensor:
+    """The op's meaning in torch."""
+    if lengths is not None:
+        return by_item(codes, lengths, codes.shape[2], lambda item, _: rvq_decode_ref(item, params))
+    total = F.embedding(codes[:, 0], params.codebooks[0])
+    for k in range(1, codes.shape[1]):
+        total = total + F.embedding(codes[:, k], params.codebooks[k])
+    return total.transpose(1, 2)
+
+
+OP = define("rvq_decode", _check, rvq_decode_ref)

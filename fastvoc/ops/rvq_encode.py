@@ -1,0 +1,64 @@
+"""rvq_encode: residual vector quantisation, the nearest entry of each codebook in turn (arXiv 2210.13438, 3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError
+from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops.rvq_decode import RvqParams
+from fastvoc.registry import define
+
+
+def rvq_encode(
+    x: Tensor, params: RvqParams, n_q: int, lengths: Tensor | None = None, backend: str | None = None
+) -> Tensor:
+    """Codes of x: from one codebook to the next, the nearest entry is taken and subtracted.
+
+    Nearest is the largest -(|x|^2 - 2 x.e + |e|^2), computed in that order in the dtype of x; the first index wins a
+    tie. Two entries whose distances differ by less than the rounding of that sum (about 1e-7 |x|^2 in float32) may
+    change places between implementations.
+
+    Args:
+        x: [B, D, T], dtype and device of the codebooks.
+        params: codebooks.
+        n_q: codebooks to use, 1 to K.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the codes there are 0.
+        backend: implementation to force.
+
+    Returns:
+        [B, n_q, T] int64.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+        BackendError: the forced backend refuses.
+    """
+    return OP(x, params, n_q, lengths, backend=backend)
+
+
+def _check(x: Tensor, params: RvqParams, n_q: int, lengths: Tensor | None = None) -> None:
+    check_activations("rvq_encode", x, params.codebooks.shape[2], params.codebooks)
+    check_lengths("rvq_encode", lengths, x.shape[0], x.shape[2])
+    count = params.codebooks.shape[0]
+    if isinstance(n_q, bool) or not isinstance(n_q, int) or not 1 <= n_q <= count:
+        raise ArgumentError(f"rvq_encode: n_q: expected an integer in 1..{count}, got {n_q!r}")
+
+
+def rvq_encode_ref(x: Tensor, params: RvqParams, n_q: int, lengths: Tensor | None = None) -> Tensor:
+    """The op's meaning in torch."""
+    if lengths is not None:
+        return by_item(x, lengths, x.shape[2], lambda item, _: rvq_encode_ref(item, params, n_q))
+    residual = x.detach().transpose(1, 2).reshape(-1, x.shape[1])
+    codes = []
+    for codebook in params.codebooks[:n_q].detach():
+        entries = codebook.t()
+        square = residual.pow(2).sum(1, keepdim=True)
+        distance = -(square - 2 * residual @ entries + entries.pow(2).sum(0, keepdim=True))
+        index = distance.argmax(1)
+        residual = residual - codebook[index]
+        codes.append(index.reshape(x.shape[0], x.shape[2]))
+    return torch.stack(codes, 1)
+
+
+OP = define("rvq_encode", _check, rvq_encode_ref)

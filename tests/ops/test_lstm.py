@@ -1,0 +1,235 @@
+"""lstm against its meaning in float64, its states, and what must not change a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from op_cases import strided
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.nn.lstm import Lstm
+from fastvoc.ops.lstm import LstmParams, lstm, lstm_ref
+from helpers import implementations, relative_l2
+
+
+def lstm_params(inputs: int, hidden: int, layers: int = 1, *, skip: bool = False, both: bool = False) -> LstmParams:
+    rows = []
+    width = inputs
+    for _ in range(layers):
+        rows += [
+            (
+                torch.randn(4 * hidden, width) / width**0.5,
+                torch.randn(4 * hidden, hidden) / hidden**0.5,
+                torch.randn(4 * hidden) * 0.3,
+                torch.randn(4 * hidden) * 0.3,
+            )
+            for _ in range(2 if both else 1)
+        ]
+        width = hidden * (2 if both else 1)
+    return LstmParams(tuple(rows), skip, both)
+
+
+CASES = {
+    "one-layer": lambda: lstm_params(12, 20),
+    "two-skip": lambda: lstm_params(24, 24, 2, skip=True),
+    "one-channel": lambda: lstm_params(1, 1, 3, skip=True),
+    "odd": lambda: lstm_params(37, 19, 2),
+    "wide": lambda: lstm_params(64, 128, 2),
+    "encodec": lambda: lstm_params(512, 512, 2, skip=True),
+    "both-ways": lambda: lstm_params(18, 33, 1, both=True),
+    "both-ways-two-skip": lambda: lstm_params(22, 11, 2, skip=True, both=True),
+}
+each_case = pytest.mark.parametrize("make", CASES.values(), ids=CASES)
+each_impl = pytest.mark.parametrize("impl", implementations("lstm"))
+STREAMS = [name for name in CASES if not name.startswith("both")]
+each_stream = pytest.mark.parametrize("make", [CASES[name] for name in STREAMS], ids=STREAMS)
+
+
+def double(params: LstmParams) -> LstmParams:
+    return replace(params, layers=tuple(tuple(t.double() for t in layer) for layer in params.layers))
+
+
+def by_hand(x: Tensor, params: LstmParams) -> Tensor:
+    """The recurrence, written out, for one direction."""
+    y = x.transpose(1, 2)
+    for w_ih, w_hh, b_ih, b_hh in params.layers:
+        h = c = y.new_zeros(y.shape[0], w_hh.shape[1])
+        rows = []
+        for step in y.unbind(1):
+            i, f, g, o = (step @ w_ih.t() + b_ih + h @ w_hh.t() + b_hh).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            rows.append(h)
+        y = torch.stack(rows, 1)
+    y = y.transpose(1, 2)
+    return x + y if params.skip else y
+
+
+@each_stream
+def test_the_reference_is_the_recurrence(make: Callable[[], LstmParams]) -> None:
+    params = double(make())
+    x = torch.randn(2, params.inputs, 9).double()
+    torch.testing.assert_close(lstm_ref(x, params), by_hand(x, params), rtol=1e-12, atol=1e-12)
+
+
+@each_case
+@each_impl
+def test_equals_the_meaning(make: Callable[[], LstmParams], impl: str, nan_poison: None) -> None:
+    params = make()
+    for batch, steps in ((1, 1), (2, 2), (1, 7), (3, 50), (9, 13), (17, 3)):
+        x = torch.randn(batch, params.inputs, steps)
+        y = lstm(x, params, backend=impl)
+        assert y.shape == (batch, params.outputs, steps)
+        assert relative_l2(y, lstm_ref(x.double(), double(params))) < 2e-6
+
+
+@each_impl
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_stays_exact_over_many_steps(impl: str, scale: float) -> None:
+    params = CASES["wide"]()
+    x = torch.randn(1, params.inputs, 1000) * scale
+    assert relative_l2(lstm(x, params, backend=impl), lstm_ref(x.double(), double(params))) < 1e-5
+
+
+@each_case
+@each_impl
+def test_layout_of_the_input_does_not_matter(make: Callable[[], LstmParams], impl: str) -> None:
+    params = make()
+    x = torch.randn(2, params.inputs, 23)
+    expected = lstm(x, params, backend=impl)
+    for name, view in strided(x).items():
+        y = lstm(view, params, backend=impl)
+        if impl == "cpp":
+            assert torch.equal(y, expected), name
+        else:
+            torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+
+
+@each_case
+@each_impl
+def test_ragged_batch_equals_single_items(make: Callable[[], LstmParams], impl: str, nan_poison: None) -> None:
+    params = make()
+    lengths = torch.tensor([5, 1, 31, 17, 31])
+    x = torch.full((5, params.inputs, 31), torch.nan)
+    for i, n in enumerate(lengths.tolist()):
+        x[i, :, :n] = torch.randn(params.inputs, n)
+    batched = lstm(x, params, lengths, backend=impl)
+    for i, n in enumerate(lengths.tolist()):
+        assert torch.equal(batched[i, :, :n], lstm(x[i : i + 1, :, :n], params, backend=impl)[0])
+        assert not batched[i, :, n:].any()
+
+
+@each_stream
+@each_impl
+def test_a_stream_equals_one_call(make: Callable[[], LstmParams], impl: str) -> None:
+    params = make()
+    x = torch.randn(2, params.inputs, 40)
+    whole = lstm(x, params, backend=impl)
+    h, c = params.zero_state(2)
+    parts = [lstm(part, params, state=(h, c), backend=impl) for part in x.split([1, 1, 7, 30, 1], 2)]
+    last = h.clone(), c.clone()
+    h, c = params.zero_state(2)
+    lstm(x, params, state=(h, c), backend=impl)
+    if impl == "cpp":
+        assert torch.equal(torch.cat(parts, 2), whole)
+        assert torch.equal(torch.stack(last), torch.stack((h, c)))
+    else:
+        torch.testing.assert_close(torch.cat(parts, 2), whole, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(torch.stack(last), torch.stack((h, c)), rtol=1e-5, atol=1e-5)
+    assert torch.equal(h[-1] if not params.skip else x[:, :, -1] + h[-1], whole[:, :, -1]) or impl != "cpp"
+
+
+@each_stream
+@each_impl
+def test_ragged_items_keep_their_own_state(make: Callable[[], LstmParams], impl: str) -> None:
+    params = make()
+    lengths = torch.tensor([4, 11, 1])
+    x = torch.randn(3, params.inputs, 11)
+    start = [torch.randn(len(params.layers), 3, params.hidden) * 0.5 for _ in range(2)]
+    h, c = (t.clone() for t in start)
+    y = lstm(x, params, lengths, (h, c), backend=impl)
+    for i, n in enumerate(lengths.tolist()):
+        alone = [t[:, i : i + 1].clone() for t in start]
+        assert torch.equal(y[i, :, :n], lstm(x[i : i + 1, :, :n], params, state=tuple(alone), backend=impl)[0])
+        assert torch.equal(alone[0], h[:, i : i + 1])
+        assert torch.equal(alone[1], c[:, i : i + 1])
+        meant = [t[:, i : i + 1].double() for t in start]
+        lstm_ref(x[i : i + 1, :, :n].double(), double(params), None, *meant)
+        assert relative_l2(h[:, i : i + 1], meant[0]) < 2e-6
+        assert relative_l2(c[:, i : i + 1], meant[1]) < 2e-6
+
+
+@each_impl
+def test_nan_stays_in_its_item_and_its_future(impl: str) -> None:
+    params = CASES["odd"]()
+    x = torch.randn(3, params.inputs, 12)
+    clean = lstm(x, params, backend=impl)
+    x[1, 3, 5] = torch.nan
+    y = lstm(x, params, backend=impl)
+    assert y[1, :, 5:].isnan().all()
+    assert not y[1, :, :5].isnan().any()
+    keep = [0, 2]
+    assert torch.equal(y[keep], clean[keep]) or impl != "cpp"
+    torch.testing.assert_close(y[keep], clean[keep], rtol=1e-5, atol=1e-5)
+
+
+@each_impl
+def test_autograd_sees_the_reference(impl: str) -> None:
+    params = CASES["odd"]()
+    x = torch.randn(1, params.inputs, 8, requires_grad=True)
+    lstm(x, params, backend=impl).sum().backward()
+    assert torch.equal(x.grad, torch.autograd.grad(lstm_ref(x, params).sum(), x)[0])
+
+
+@pytest.mark.parametrize("layer", [Lstm(6, 10, 2), Lstm(10, 10, 1, skip=True), Lstm(6, 5, 2, bidirectional=True)])
+@each_impl
+def test_the_layer_has_torchs_names(layer: Lstm, impl: str) -> None:
+    params = layer.params()
+    count = len(params.layers) // params.directions
+    theirs = torch.nn.LSTM(
+        params.inputs, params.hidden, count, batch_first=True, bidirectional=params.bidirectional
+    ).requires_grad_(False)
+    theirs.load_state_dict(layer.state_dict())
+    x = torch.randn(2, params.inputs, 14)
+    expected = theirs(x.transpose(1, 2))[0].transpose(1, 2)
+    layer.requires_grad_(False)
+    torch.testing.assert_close(layer(x, backend=impl), x + expected if params.skip else expected, rtol=1e-5, atol=1e-5)
+
+
+@each_impl
+def test_wrong_arguments_are_named(impl: str) -> None:
+    params = CASES["odd"]()
+    x = torch.randn(2, params.inputs, 4)
+    h, c = params.zero_state(2)
+    wide = torch.zeros(2, 2, 2 * params.hidden)[:, :, ::2]
+    for error, text, bad, state in (
+        (ShapeError, "x: expected", x[:, 1:], None),
+        (DtypeError, "x: expected", x.double(), None),
+        (ShapeError, "state: c: expected", x, (h, c[:, :1])),
+        (ShapeError, "state: h: expected", x, (h[:1], c)),
+        (ShapeError, "contiguous", x, (wide, c)),
+        (DtypeError, "state: c: expected", x, (h, c.double())),
+    ):
+        with pytest.raises(error, match=text):
+            lstm(bad, params, state=state, backend=impl)
+    with pytest.raises(ArgumentError, match="lengths"):
+        lstm(x, params, torch.tensor([5, 1]), backend=impl)
+    both = CASES["both-ways"]()
+    with pytest.raises(ArgumentError, match="bidirectional"):
+        lstm(torch.randn(1, both.inputs, 3), both, state=both.zero_state(1), backend=impl)
+
+
+def test_wrong_parameters_are_named() -> None:
+    layer = lstm_params(3, 4).layers[0]
+    with pytest.raises(ArgumentError, match="layers"):
+        LstmParams(())
+    with pytest.raises(ArgumentError, match="layers"):
+        LstmParams((layer,), bidirectional=True)
+    with pytest.raises(ShapeError, match="entry 1"):
+        LstmParams((layer, layer))
+    with pytest.raises(ShapeError, match="skip"):
+        LstmParams((layer,), skip=True)
