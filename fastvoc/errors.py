@@ -37,3 +37,7 @@ class BackendError(FastvocError, RuntimeError):
 
 class MelWarning(UserWarning):
     """A mel spectrogram looks as if another front end had made it."""
+
+
+class StreamError(FastvocError, RuntimeError):
+    """A stream is used in a way its state does not allow: after its end, by two threads, with another model's state."""

@@ -42,7 +42,8 @@ class Impl:
     """One implementation of an op.
 
     `pack` turns the op's parameters into what `run` wants (packed weights); `supports` returns None or the reason for
-    which it refuses a call.
+    which it refuses a call. `stream` makes the op's state for a signal in chunks, from parameters and packed weights
+    (see `fastvoc.ops.stream`), where the op has such a form.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Impl:
     priority: int
     pack: Callable[[Any], Any] = _as_given
     supports: Callable[[Spec], str | None] = _accept
+    stream: Callable[[Any, Any], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,17 @@ OPS: dict[str, Op] = {}
 _override: ContextVar[str | None] = ContextVar("fastvoc_backend", default=None)
 
 
-def define(name: str, check: Callable[..., None], reference: Callable[..., torch.Tensor]) -> Op:
+def define(
+    name: str,
+    check: Callable[..., None],
+    reference: Callable[..., torch.Tensor],
+    stream: Callable[[Any, Any], Any] | None = None,
+) -> Op:
     """Creates an op, with its reference as implementation `torch`, and puts it in the table."""
     if name in OPS:
         raise ValueError(f"op {name} is defined twice")
     OPS[name] = Op(name, check, reference)
-    OPS[name].register(Impl("torch", reference, frozenset({"cpu", "cuda"}), priority=0))
+    OPS[name].register(Impl("torch", reference, frozenset({"cpu", "cuda"}), priority=0, stream=stream))
     return OPS[name]
 
 

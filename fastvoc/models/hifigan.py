@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from fastvoc.models.checks import Tensors, check_names, check_stages, conv_tenso
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.mrf import MrfStage, ResidualBlock
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.streams import LayerStreams, ModelStream
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops.activation import TANH, leaky_relu
 
@@ -210,15 +212,26 @@ class HifiGan(nn.Module):
         """
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.shape[2] == 0:
             raise ShapeError(f"mel: expected [B, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
+
+        def run(layer: Any, x: Tensor) -> Tensor:
+            nonlocal lengths
+            y: Tensor = layer(x, lengths, backend=backend)
+            lengths = layer.output_lengths(lengths) if isinstance(layer, Upsample) else lengths
+            return y
+
+        return self._generate(mel, run)
+
+    def _generate(self, mel: Tensor, run: Callable[[Any, Tensor], Tensor]) -> Tensor:
         if self.config.normalize_before:
             mel = (mel - self.mean[:, None]) / self.scale[:, None]
-        x = self.conv_pre(mel, lengths, backend=backend)
+        x = run(self.conv_pre, mel)
         for up, stage in self._stages:
-            x = up(x, lengths, backend=backend)
-            lengths = up.output_lengths(lengths)
-            x = stage(x, lengths, backend=backend)
-        wav: Tensor = self.conv_post(x, lengths, backend=backend)
-        return wav
+            x = run(stage, run(up, x))
+        return run(self.conv_post, x)
+
+    def stream(self, backend: str | None = None) -> HifiGanStream:
+        """The generator's state for mel spectrograms that arrive in chunks."""
+        return HifiGanStream(self, backend)
 
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""
@@ -232,3 +245,21 @@ class HifiGan(nn.Module):
         weight = self.conv_pre.weight
         for layer in self.layers().values():
             layer.prepare(weight.device, weight.dtype, backend)
+
+
+class HifiGanStream(ModelStream):
+    """A batch of streams through a HifiGan, all at the same point."""
+
+    def __init__(self, model: HifiGan, backend: str | None = None) -> None:
+        self._model = model
+        self.layers = LayerStreams(model.layers(), backend)
+        self.parts = {"layers": self.layers}
+
+    def step(self, mel: Tensor, final: bool) -> Tensor:
+        self.layers.final = final
+        return self._model._generate(mel, self.layers)
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        for layer in reversed(self._model.layers()):
+            first, last = self.layers.reads(layer, first, last)
+        return first, last

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvoc.errors import BackendError
 from fastvoc.forks import survive_forks
 from fastvoc.registry import Impl, Op, Spec, Verdict, requested, wants_grad
 
@@ -49,6 +50,17 @@ class Prepared:
         """Packs the weights anew. Raises BackendError when a forced implementation refuses."""
         self._kept = (None, {})
         self._entry(self.tensors(), device, dtype, backend)
+
+    def stream(self, backend: str | None = None) -> Any:
+        """A new state of this layer for a signal in chunks (`fastvoc.ops.stream.OpStream`).
+
+        Raises BackendError when the implementation that would run has no such form.
+        """
+        tensors = self.tensors()
+        entry = self._entry(tensors, tensors[0].device, tensors[0].dtype, backend)
+        if entry.impl.stream is None:
+            raise BackendError(f"{self._op.name}: implementation {entry.impl.name} has no streaming form")
+        return entry.impl.stream(entry.params, entry.packed)
 
     def explain(self, backend: str | None = None) -> tuple[str, list[Verdict]]:
         """The op's name and what each implementation says of this layer, best first."""

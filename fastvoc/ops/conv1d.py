@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops.activation import IDENTITY, Activation
+from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
 
 
@@ -165,6 +167,24 @@ def _fake(
     return x.new_empty((x.shape[0], steps, cout)).transpose(1, 2)
 
 
-OP = define("conv1d", _check, conv1d_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+def geometry(params: Conv1dParams) -> Geometry:
+    """How the outputs of a convolution lie over its inputs."""
+    span = params.dilation * (params.weight.shape[2] - 1) + 1
+    return Geometry(span, params.stride, *params.padding, params.pad_mode)
+
+
+def _stream_ref(params: Conv1dParams, _: Any) -> TailStream:
+    bare = replace(params, padding=(0, 0), pad_mode="zeros")
+    return TailStream(geometry(params), params.weight.shape[0], lambda rows: conv1d_ref(rows, bare))
+
+
+def _stream_native(params: Conv1dParams, packed: _Packed) -> TailStream:
+    bare = replace(packed, shape=[*packed.shape[:5], 0, 0, 0])
+    return TailStream(geometry(params), params.weight.shape[0], lambda rows: _run_native(rows, bare))
+
+
+OP = define("conv1d", _check, conv1d_ref, _stream_ref)
+OP.register(
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+)
 register_cuda(OP, _run_native, _pack)

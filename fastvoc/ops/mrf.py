@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops.activation import Activation
+from fastvoc.ops.conv1d import OP as CONV1D
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
+from fastvoc.ops.mrf_stream import MrfStream
 from fastvoc.registry import Impl, Spec, define
 
 _MAX_BLOCKS, _MAX_CONVS = 16, 32  # of csrc/cpu/args.h
@@ -177,6 +180,22 @@ def _fake(
     return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
 
 
-OP = define("mrf", _check, mrf_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+def _bare(conv: MrfConv, params: MrfParams) -> Conv1dParams:
+    return Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pre=params.act)
+
+
+def _stream_ref(params: MrfParams, _: Any) -> MrfStream:
+    return MrfStream(params, lambda conv, rows: conv1d_ref(rows, _bare(conv, params)))
+
+
+def _stream_native(params: MrfParams, _: _Packed) -> MrfStream:
+    impl = CONV1D.impls["cpp"]
+    packed = {id(conv): impl.pack(_bare(conv, params)) for conv in params.convs()}
+    return MrfStream(params, lambda conv, rows: impl.run(rows, packed[id(conv)]))
+
+
+OP = define("mrf", _check, mrf_ref, _stream_ref)
+OP.register(
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+)
 register_cuda(OP, _run_native, _pack)

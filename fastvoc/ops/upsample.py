@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops.activation import IDENTITY, Activation
+from fastvoc.ops.stream import PolyphaseStream
 from fastvoc.registry import Impl, Spec, define
 
 
@@ -122,6 +124,26 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None, shape
     return x.new_empty((x.shape[0], steps, cout)).transpose(1, 2)
 
 
-OP = define("upsample", _check, upsample_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+def _stream_ref(params: UpsampleParams, _: Any) -> PolyphaseStream:
+    cout, kernel = params.weight.shape[1:]
+
+    def run(rows: Tensor, left: int, right: int) -> Tensor:
+        return upsample_ref(rows, replace(params, crop=(left, right)))
+
+    return PolyphaseStream(kernel, params.stride, params.crop, cout, run)
+
+
+def _stream_native(params: UpsampleParams, packed: _Packed) -> PolyphaseStream:
+    cout, kernel = params.weight.shape[1:]
+
+    def run(rows: Tensor, left: int, right: int) -> Tensor:
+        return _run_native(rows, replace(packed, shape=[*packed.shape[:4], left, right]))
+
+    return PolyphaseStream(kernel, params.stride, params.crop, cout, run)
+
+
+OP = define("upsample", _check, upsample_ref, _stream_ref)
+OP.register(
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+)
 register_cuda(OP, _run_native, _pack)

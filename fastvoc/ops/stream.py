@@ -1,0 +1,184 @@
+"""Ops on a signal that arrives in chunks: each keeps the tail of its input that later outputs still need.
+
+The pieces of a stream, put together, are what one call on the whole signal gives: every output is computed once, from
+the same numbers in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class OpStream(Protocol):
+    """An op between two chunks of a batch of streams that are all at the same point.
+
+    `counters` tell that point: streams with equal counters may be batched, whatever else they have seen.
+    """
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """Where this op stands, relative to what it keeps."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it keeps, batch first."""
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        """Takes the place of an op stream with this state."""
+
+    def step(self, x: Tensor, final: bool) -> Tensor:
+        """[B, C, n >= 0] more input -> the output steps [B, C_out, m >= 0] it completes; `final` ends the signal."""
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """The first and last input step that the output steps [first, last] far from either end depend on."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How outputs lie over inputs: output o reads the input steps [o * stride - left, o * stride - left + span).
+
+    Outside of the signal they are `pad_mode`: zeros, reflect or replicate; `right` steps follow its end.
+    """
+
+    span: int
+    stride: int = 1
+    left: int = 0
+    right: int = 0
+    pad_mode: str = "zeros"
+
+    def ready(self, have: int, final: bool) -> int:
+        """Outputs complete after `have` inputs."""
+        if not final and self.pad_mode == "reflect" and have <= self.left:
+            return 0
+        reach = have + self.left + (self.right if final else 0) - self.span
+        return max(reach // self.stride + 1, 0)
+
+    def keep_from(self, made: int, have: int) -> int:
+        """First input step that outputs from `made` on may read, right padding included."""
+        first = made * self.stride - self.left
+        if self.pad_mode != "zeros":
+            first = min(first, have - 1 - (self.right if self.pad_mode == "reflect" else 0))
+        return max(first, 0)
+
+
+class TailStream:
+    """An op whose outputs read a window of the input (`Geometry`), run by `run(window) -> outputs` without padding.
+
+    run takes the window's rows [B, C, (m - 1) * stride + span] and gives [B, C_out, m].
+    """
+
+    def __init__(self, geometry: Geometry, channels_out: int, run: Callable[[Tensor], Tensor]) -> None:
+        self._geometry, self._channels_out, self._run = geometry, channels_out, run
+        self._tail: Tensor | None = None  # [B, rows, C]: the input steps from `first` on
+        self._first = self._made = 0
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        rows = 0 if self._tail is None else self._tail.shape[1]
+        # Past the beginning only distances count: the first step kept becomes 1 to `stride`.
+        shift = max(self._first - 1, 0) // self._geometry.stride
+        return self._first - shift * self._geometry.stride, self._made - shift, rows
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {} if self._tail is None else {"tail": self._tail}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        self._first, self._made, _ = counters
+        self._tail = tensors.get("tail")
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        g = self._geometry
+        return first * g.stride - g.left, last * g.stride - g.left + g.span - 1
+
+    def step(self, x: Tensor, final: bool) -> Tensor:
+        rows = x.transpose(1, 2)
+        rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
+        have = self._first + rows.shape[1]
+        g, begin = self._geometry, self._made
+        end = max(g.ready(have, final), begin)
+        y = x.new_empty((x.shape[0], self._channels_out, 0))
+        if end > begin:
+            low = begin * g.stride - g.left
+            y = self._run(self._window(rows, low, low + (end - begin - 1) * g.stride + g.span).transpose(1, 2))
+        keep = max(g.keep_from(end, have), self._first)
+        self._tail, self._first, self._made = rows[:, keep - self._first :].clone(), keep, end
+        return y
+
+    def _window(self, rows: Tensor, low: int, high: int) -> Tensor:
+        """The input steps [low, high), those outside of the signal made up."""
+        have = self._first + rows.shape[1]
+        parts = [rows[:, max(low, 0) - self._first : high - self._first]]
+        if low < 0:
+            parts.insert(0, self._padding(rows, list(range(low, 0)), have))
+        if high > have:
+            parts.append(self._padding(rows, list(range(max(have, low), high)), have))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def _padding(self, rows: Tensor, steps: list[int], have: int) -> Tensor:
+        if self._geometry.pad_mode == "zeros":
+            return rows.new_zeros((rows.shape[0], len(steps), rows.shape[2]))
+        if self._geometry.pad_mode == "reflect":
+            index = [-t if t < 0 else 2 * (have - 1) - t for t in steps]
+        else:
+            index = [min(max(t, 0), have - 1) for t in steps]
+        return rows[:, [t - self._first for t in index]]
+
+
+class PolyphaseStream:
+    """A transposed convolution: input step q reaches the output steps from q * stride - left on.
+
+    `run(rows, crop_left, crop_right)` is the op on these rows alone with that crop.
+    """
+
+    def __init__(
+        self,
+        kernel: int,
+        stride: int,
+        crop: tuple[int, int],
+        channels_out: int,
+        run: Callable[[Tensor, int, int], Tensor],
+    ) -> None:
+        self._kernel, self._stride, self._crop, self._channels_out, self._run = kernel, stride, crop, channels_out, run
+        self._history = -(-kernel // stride) - 1
+        self._tail: Tensor | None = None
+        self._first = self._made = 0
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        rows = 0 if self._tail is None else self._tail.shape[1]
+        shift = max(self._first - 1, 0)
+        return self._first - shift, self._made - shift * self._stride, rows
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {} if self._tail is None else {"tail": self._tail}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        self._first, self._made, _ = counters
+        self._tail = tensors.get("tail")
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        left = self._crop[0]
+        return (first + left) // self._stride - self._history, (last + left) // self._stride
+
+    def step(self, x: Tensor, final: bool) -> Tensor:
+        rows = x.transpose(1, 2)
+        rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
+        have = self._first + rows.shape[1]
+        left, right = self._crop
+        total = (have - 1) * self._stride + self._kernel - left - right if have else 0
+        begin = self._made
+        end = max(total if final else min(have * self._stride - left, total), begin)
+        y = x.new_empty((x.shape[0], self._channels_out, 0))
+        if end > begin:
+            low = max((begin + left) // self._stride - self._history, 0)
+            window = rows[:, low - self._first :]
+            crop = begin + left - low * self._stride
+            full = (window.shape[1] - 1) * self._stride + self._kernel
+            y = self._run(window.transpose(1, 2), crop, full - crop - (end - begin))
+        keep = max(min((end + left) // self._stride - self._history, have - 1), self._first)
+        self._tail, self._first, self._made = rows[:, keep - self._first :].clone(), keep, end
+        return y

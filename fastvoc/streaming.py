@@ -1,0 +1,265 @@
+"""Streams: a spectrogram in chunks of any size, the same samples as in one call.
+
+Every layer keeps the tail of its input that later outputs still need, so nothing is computed twice and no border is
+blended over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError, StreamError
+from fastvoc.nn.streams import ModelStream
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How far a stream's output lies behind its input: look-ahead in frames, samples and milliseconds."""
+
+    frames: int
+    samples: int
+    ms: float
+
+
+def context_frames(model: Any, hop: int, backend: str | None = None) -> tuple[int, int]:
+    """Frames to the left and to the right of a frame that its samples depend on."""
+    far = 1 << 24
+    first, last = model.stream(backend).reads(far * hop, far * hop + hop - 1)
+    return far - first, last - far
+
+
+def latency(model: Any, hop: int, sample_rate: int, backend: str | None = None) -> Latency:
+    """The look-ahead that exact output needs."""
+    frames = context_frames(model, hop, backend)[1]
+    return Latency(frames, frames * hop, 1000 * frames * hop / sample_rate)
+
+
+class Streamable(Protocol):
+    """What a stream needs to know of the model that it runs through."""
+
+    @property
+    def latency(self) -> Latency:
+        """The look-ahead that exact output needs."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the state is."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the state."""
+
+    def new_stream(self, options: dict[str, Any]) -> ModelStream:
+        """A state at the beginning. Raises ArgumentError for an option that the model does not know."""
+
+    def signature(self, options: dict[str, Any]) -> str:
+        """Equal for streams that may exchange their states."""
+
+    def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
+        """What was pushed as [B, C, n], whether it was a batch, and the further inputs; None is a chunk of nothing."""
+
+    def result(self, y: Tensor, batched: bool) -> Tensor:
+        """The user's view of the output [B, C, m]."""
+
+
+class Stream:
+    """One signal, or a batch of equally long ones, that comes in chunks; made by `Vocoder.stream`.
+
+    `lookahead` frames, when given, are fewer than exact output needs: what is missing is guessed by going on with the
+    last frame, and what has been guessed is not taken back.
+    """
+
+    def __init__(self, owner: Streamable, options: dict[str, Any], lookahead: int | None = None) -> None:
+        self._owner, self._options = owner, options
+        self._model: ModelStream = owner.new_stream(options)
+        exact = owner.latency.frames
+        if lookahead is not None and not 0 <= lookahead <= exact:
+            raise ArgumentError(f"lookahead: expected 0..{exact} frames, got {lookahead}")
+        self._guess = 0 if lookahead is None else exact - lookahead
+        self._lock = threading.Lock()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._batch: int | None = None
+        self._batched = False
+        self._ended = False
+        self._last: Tensor | None = None
+        self._given = self._early = 0
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the stream and gives its state back; what was not flushed is dropped."""
+        with self._alone():
+            self._model.restore({}, self._owner.new_stream(self._options).counters)
+            self._clear()
+            self._ended = True
+
+    def push(self, chunk: Any, **inputs: Any) -> Tensor:
+        """The next frames [n_mels, n] or [B, n_mels, n], n >= 0, -> the samples [m] or [B, m] that they complete.
+
+        Raises StreamError after the end, for another batch than before and when two threads use the stream at once;
+        ShapeError, DtypeError and DeviceError for a chunk that does not fit. The stream is as before after any error.
+        """
+        with self._alone():
+            return self._advance(chunk, inputs, final=False)
+
+    def flush(self, chunk: Any = None, **inputs: Any) -> Tensor:
+        """Ends the signal, with a last chunk if given -> the rest of the samples."""
+        with self._alone():
+            return self._advance(chunk, inputs, final=True)
+
+    def reset(self) -> None:
+        """Begins anew, as if nothing had been pushed."""
+        with self._alone():
+            self._model = self._owner.new_stream(self._options)
+            self._clear()
+
+    def state(self) -> bytes:
+        """Everything that goes on from here, as a safetensors file in memory; `restore` takes it in any process."""
+        from safetensors.torch import save
+
+        with self._alone():
+            self._usable()
+            tensors = {name: t.contiguous() for name, t in self._model.tensors().items() if t.numel()}
+            if self._last is not None:
+                tensors["last"] = self._last.contiguous()
+            empty = {n: list(t.shape) for n, t in self._model.tensors().items() if not t.numel()}
+            description = {
+                "version": _VERSION,
+                "model": self._signature(),
+                "counters": self._model.counters,
+                "empty": empty,
+                "stream": [self._batch, self._batched, self._given, self._early],
+            }
+            text = json.dumps(description)
+            return save(tensors, {"fastvoc.stream": text, "sha256": _digest(text, tensors)})
+
+    def restore(self, state: bytes) -> None:
+        """Goes on where the stream was whose `state` this is.
+
+        Raises StreamError, and changes nothing, when the bytes are damaged or come from another model, dtype or
+        implementation.
+        """
+        with self._alone():
+            tensors, description = _read_state(state)
+            if description["model"] != self._signature():
+                raise StreamError("state: it belongs to another model, dtype or implementation")
+            model = self._owner.new_stream(self._options)
+            last = tensors.pop("last", None)
+            for name, shape in description["empty"].items():
+                tensors[name] = torch.empty(shape, dtype=self._owner.dtype)
+            device = self._owner.device
+            model.restore({n: t.to(device) for n, t in tensors.items()}, _tuples(description["counters"]))
+            self._clear()
+            self._model, self._last = model, None if last is None else last.to(device)
+            self._batch, self._batched, self._given, self._early = description["stream"]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise StreamError("stream: two threads use it at once; give each its own")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _usable(self) -> None:
+        if self._ended:
+            raise StreamError("stream: it has ended; reset() begins a new one")
+
+    def _signature(self) -> str:
+        return str(self._owner.signature(self._options))
+
+    @torch.inference_mode()
+    def _advance(self, chunk: Any, inputs: dict[str, Any], *, final: bool) -> Tensor:
+        self._usable()
+        x, batched, given = self._owner.chunk(chunk, inputs, self._batch)
+        if chunk is None:
+            batched = self._batched
+        if self._batch is not None and (len(x), batched) != (self._batch, self._batched):
+            was = f"a batch of {self._batch}" if self._batched else "no batch"
+            raise StreamError(f"chunk: this stream has had {was} so far, got {list(chunk.shape)}")
+        self._batch, self._batched = len(x), batched
+        frames = x.shape[-1]
+        if final and not self._given + frames:
+            self._ended = True
+            return torch.zeros((len(x), 0) if batched else (0,), device=x.device)
+        before = self._model.tensors(), self._model.counters
+        try:
+            y = self._model.step(x, final, **given)
+            ahead = self._guessed(x, final)
+        except BaseException:
+            self._model.restore(*before)
+            raise
+        self._given += frames
+        self._last = x[..., -1:].clone() if frames else self._last
+        self._ended = final
+        out = y if ahead is None else torch.cat([y, ahead], -1)
+        out = out[..., self._early :].float()
+        self._early = 0 if ahead is None else ahead.shape[-1]
+        return self._owner.result(out, batched)
+
+    def _guessed(self, x: Tensor, final: bool) -> Tensor | None:
+        """What would come next if the last frame went on: not exact, but earlier."""
+        last = x[..., -1:] if x.shape[-1] else self._last
+        if final or not self._guess or last is None:
+            return None
+        model = self._owner.new_stream(self._options)
+        model.restore(self._model.tensors(), self._model.counters)
+        ahead: Tensor = model.step(last.expand(*last.shape[:-1], self._guess).contiguous(), False)
+        return ahead
+
+
+def _tuples(value: Any) -> Any:
+    """Counters as they were before JSON made lists of them."""
+    if isinstance(value, dict):
+        return {key: _tuples(v) for key, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _read_state(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if not isinstance(state, bytes | bytearray | memoryview):
+        raise StreamError(f"state: expected bytes, got {type(state).__name__}")
+    raw = bytes(state)
+    try:
+        tensors = load(raw)
+        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+        text, stated = header["fastvoc.stream"], header["sha256"]
+        description = json.loads(text)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise StreamError(f"state: not the state of a stream, or damaged ({type(error).__name__})") from None
+    if _digest(text, tensors) != stated:
+        raise StreamError("state: damaged, its checksum differs")
+    if description["version"] != _VERSION:
+        raise StreamError(f"state: version {description['version']}, expected {_VERSION}")
+    return tensors, description
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
