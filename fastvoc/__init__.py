@@ -19,10 +19,13 @@ if TYPE_CHECKING:
         LoadError,
         MelWarning,
         ShapeError,
+        StreamError,
     )
     from fastvoc.explanation import explain
     from fastvoc.loading import list_models, load, save
     from fastvoc.registry import use_backend
+    from fastvoc.stream_pool import Streams
+    from fastvoc.streaming import Latency, Stream
     from fastvoc.threads import set_num_threads
     from fastvoc.vocoder import Vocoder
 
@@ -35,9 +38,13 @@ _HOMES = {
     "DeviceError": "errors",
     "DtypeError": "errors",
     "FastvocError": "errors",
+    "Latency": "streaming",
     "LoadError": "errors",
     "MelWarning": "errors",
     "ShapeError": "errors",
+    "Stream": "streaming",
+    "StreamError": "errors",
+    "Streams": "stream_pool",
     "Vocoder": "vocoder",
     "explain": "explanation",
     "list_models": "loading",
@@ -54,9 +61,13 @@ __all__ = [
     "DeviceError",
     "DtypeError",
     "FastvocError",
+    "Latency",
     "LoadError",
     "MelWarning",
     "ShapeError",
+    "Stream",
+    "StreamError",
+    "Streams",
     "Vocoder",
     "__version__",
     "explain",

@@ -6,10 +6,11 @@ blended over.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -54,6 +55,13 @@ class Streamable(Protocol):
         """The look-ahead that exact output needs."""
 
     @property
+    def hop(self) -> int:
+        """Output steps per input step."""
+
+    def samples(self, frames: int) -> int:
+        """Output steps of a whole signal of so many input steps."""
+
+    @property
     def device(self) -> torch.device:
         """Where the state is."""
 
@@ -87,7 +95,8 @@ class Stream:
         exact = owner.latency.frames
         if lookahead is not None and not 0 <= lookahead <= exact:
             raise ArgumentError(f"lookahead: expected 0..{exact} frames, got {lookahead}")
-        self._guess = 0 if lookahead is None else exact - lookahead
+        self._lookahead = exact if lookahead is None else lookahead
+        self._guess = exact - self._lookahead
         self._lock = threading.Lock()
         self._clear()
 
@@ -96,7 +105,7 @@ class Stream:
         self._batched = False
         self._ended = False
         self._last: Tensor | None = None
-        self._given = self._early = 0
+        self._given = self._early = self._sent = 0
 
     def __enter__(self) -> Stream:
         return self
@@ -127,6 +136,12 @@ class Stream:
         with self._alone():
             return self._advance(chunk, inputs, final=True)
 
+    async def through(self, chunks: AsyncIterable[Any]) -> AsyncIterator[Tensor]:
+        """The samples of chunks as they come, the rest at the end; the work runs in a thread beside the event loop."""
+        async for chunk in chunks:
+            yield await asyncio.to_thread(self.push, chunk)
+        yield await asyncio.to_thread(self.flush)
+
     def reset(self) -> None:
         """Begins anew, as if nothing had been pushed."""
         with self._alone():
@@ -148,7 +163,7 @@ class Stream:
                 "model": self._signature(),
                 "counters": self._model.counters,
                 "empty": empty,
-                "stream": [self._batch, self._batched, self._given, self._early],
+                "stream": [self._batch, self._batched, self._given, self._early, self._sent],
             }
             text = json.dumps(description)
             return save(tensors, {"fastvoc.stream": text, "sha256": _digest(text, tensors)})
@@ -171,7 +186,7 @@ class Stream:
             model.restore({n: t.to(device) for n, t in tensors.items()}, _tuples(description["counters"]))
             self._clear()
             self._model, self._last = model, None if last is None else last.to(device)
-            self._batch, self._batched, self._given, self._early = description["stream"]
+            self._batch, self._batched, self._given, self._early, self._sent = description["stream"]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -214,9 +229,15 @@ class Stream:
         self._last = x[..., -1:].clone() if frames else self._last
         self._ended = final
         out = y if ahead is None else torch.cat([y, ahead], -1)
-        out = out[..., self._early :].float()
-        self._early = 0 if ahead is None else ahead.shape[-1]
-        return self._owner.result(out, batched)
+        out = out[..., self._early : self._early + self._due()] if ahead is not None else out[..., self._early :]
+        self._early = max(self._early + out.shape[-1] - y.shape[-1], 0)
+        self._sent += out.shape[-1]
+        return self._owner.result(out.float(), batched)
+
+    def _due(self) -> int:
+        """Samples that a short look-ahead still owes for the frames given so far."""
+        wanted = max(self._given - self._lookahead, 0) * self._owner.hop
+        return max(min(wanted, self._owner.samples(self._given)) - self._sent, 0)
 
     def _guessed(self, x: Tensor, final: bool) -> Tensor | None:
         """What would come next if the last frame went on: not exact, but earlier."""
@@ -261,5 +282,5 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensors[name].cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from typing import Any, Protocol
 
@@ -11,8 +13,11 @@ from torch import Tensor
 
 from fastvoc import mel_check
 from fastvoc.errors import ArgumentError, MelWarning, ShapeError
+from fastvoc.explanation import explain
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.mel import MelConfig, MelSpectrogram
+from fastvoc.nn.streams import ModelStream
+from fastvoc.streaming import Latency, Stream, Streamable, context_frames, latency
 
 
 class VocoderConfig(Protocol):
@@ -113,6 +118,31 @@ class Vocoder(LoadedModel):
             wav: Tensor = self.model(batch.to(self.dtype), frames, backend=self.backend)[:, 0].float()
         return (wav if mel.dim() == 3 else wav[0]).clone()  # an ordinary tensor, which may be changed in place
 
+    def stream(self, *, lookahead: int | None = None, **options: Any) -> Stream:
+        """A stream: chunks of a spectrogram in, the samples that they complete out, the same as in one call.
+
+        Args:
+            lookahead: frames of look-ahead, fewer than the exact `latency.frames`: earlier sound, no longer exact.
+            options: what the model knows of, such as the `seed` of a model with noise.
+
+        Raises ArgumentError for an option that the model does not know and for a look-ahead that is too long.
+        """
+        return Stream(self.streamable(), options, lookahead)
+
+    def streamable(self) -> Streamable:
+        """This model as `Stream` and `fastvoc.Streams` see it."""
+        return _MelStreamable(self)
+
+    @property
+    def latency(self) -> Latency:
+        """How far exact streamed output lies behind its input."""
+        return latency(self.model, self.hop, self.sample_rate, self.backend)
+
+    @property
+    def context_frames(self) -> tuple[int, int]:
+        """Frames to the left and to the right of a frame that its samples depend on."""
+        return context_frames(self.model, self.hop, self.backend)
+
     def examine(self, mel: Tensor | np.ndarray[Any, Any]) -> str | None:
         """What a mel [n_mels, T] or [B, n_mels, T] of another front end looks like and how to mend it, or None.
 
@@ -149,3 +179,49 @@ class Vocoder(LoadedModel):
         kinds = (mel_check.suspect(item, self.mel_config) for item in items)
         kind = next((kind for kind in kinds if kind is not None), None)
         return None if kind is None else mel_check.advice(kind, self.mel_config)
+
+
+class _MelStreamable:
+    """A vocoder as its streams see it."""
+
+    def __init__(self, vocoder: Vocoder) -> None:
+        self._voc = vocoder
+        self.device, self.dtype, self.hop = vocoder.device, vocoder.dtype, vocoder.hop
+
+    def samples(self, frames: int) -> int:
+        return int(self._voc.config.samples(frames))
+
+    @property
+    def latency(self) -> Latency:
+        return self._voc.latency
+
+    def new_stream(self, options: dict[str, Any]) -> ModelStream:
+        known = getattr(self._voc.model, "STREAM_OPTIONS", ())
+        for name in options:
+            if name not in known:
+                expected = ", ".join(known) or "none"
+                raise ArgumentError(
+                    f"stream: {type(self._voc.model).__name__} knows no option {name!r}, only {expected}"
+                )
+        stream: ModelStream = self._voc.model.stream(self._voc.backend, **options)
+        return stream
+
+    def signature(self, options: dict[str, Any]) -> str:
+        config = json.dumps([self._voc.config.family, self._voc.config.to_dict()], sort_keys=True)
+        chosen = [row.chosen for row in explain(self._voc, self._voc.backend)]
+        return json.dumps([hashlib.sha256(config.encode()).hexdigest(), str(self.dtype), chosen, sorted(options)])
+
+    def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
+        bands = self._voc.n_mels
+        if value is None:
+            x, batched = torch.zeros(batch or 1, bands, 0, dtype=self.dtype, device=self.device), False
+        else:
+            x = self._voc._floats(value, "chunk")
+            if x.dim() not in (2, 3) or x.shape[-2] != bands or (x.dim() == 3 and not len(x)):
+                raise ShapeError(f"chunk: expected [{bands}, n] or [B, {bands}, n], got {list(x.shape)}")
+            batched = x.dim() == 3
+            x = (x if batched else x[None]).to(self.dtype)
+        return x, batched, self._voc.model.stream_inputs(x, inputs) if inputs else {}
+
+    def result(self, y: Tensor, batched: bool) -> Tensor:
+        return y[:, 0].clone() if batched else y[0, 0].clone()

@@ -255,9 +255,9 @@ class HifiGanStream(ModelStream):
         self.layers = LayerStreams(model.layers(), backend)
         self.parts = {"layers": self.layers}
 
-    def step(self, mel: Tensor, final: bool) -> Tensor:
+    def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
         self.layers.final = final
-        return self._model._generate(mel, self.layers)
+        return self._model._generate(x, self.layers)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         for layer in reversed(self._model.layers()):

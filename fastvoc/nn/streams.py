@@ -43,12 +43,12 @@ class LayerStreams:
 
     def tensors(self) -> dict[str, Tensor]:
         """All state, batch first, by layer and part."""
-        return {f"{n}.{part}": t for n, stream in self._streams.items() for part, t in stream.tensors().items()}
+        return {f"{n}:{part}": t for n, stream in self._streams.items() for part, t in stream.tensors().items()}
 
     def restore(self, tensors: Mapping[str, Tensor], counters: Mapping[str, tuple[int, ...]]) -> None:
         """Continues from the state that another one's `tensors` and `counters` gave."""
         for name, stream in self._streams.items():
-            own = {key[len(name) + 1 :]: t for key, t in tensors.items() if key.rpartition(".")[0] == name}
+            own = {key.partition(":")[2]: t for key, t in tensors.items() if key.partition(":")[0] == name}
             stream.restore(own, counters[name])
 
 

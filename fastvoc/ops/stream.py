@@ -161,8 +161,13 @@ class PolyphaseStream:
         self._tail = tensors.get("tail")
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
-        left = self._crop[0]
-        return (first + left) // self._stride - self._history, (last + left) // self._stride
+        first, last = first + self._crop[0], last + self._crop[0]
+        # A phase has one tap fewer than the first when the kernel is no multiple of the stride.
+        starts = (n // self._stride - self._taps(n % self._stride) + 1 for n in range(first, last + 1)[: self._stride])
+        return min(starts), last // self._stride
+
+    def _taps(self, phase: int) -> int:
+        return -(-(self._kernel - phase) // self._stride)
 
     def step(self, x: Tensor, final: bool) -> Tensor:
         rows = x.transpose(1, 2)

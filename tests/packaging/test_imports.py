@@ -31,7 +31,7 @@ FLOORS = (
     ("registry", "_library", "kernels"),
     ("ops",),
     ("nn",),
-    ("models",),
+    ("models", "streaming", "stream_pool"),
     ("loaded",),
     ("checkpoints", "vocoder", "codec", "training", "explanation"),
     ("loading",),

@@ -1,0 +1,179 @@
+"""Many live streams through one model: those at the same point run as one batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError, ShapeError, StreamError
+from fastvoc.nn.streams import ModelStream
+from fastvoc.streaming import Streamable
+
+
+@dataclass
+class _Group:
+    """Streams that run together: the state of `ids[i]` is row i."""
+
+    ids: list[Hashable]
+    model: ModelStream
+
+    def rows(self, ids: list[Hashable]) -> dict[str, Tensor]:
+        index = [self.ids.index(name) for name in ids]
+        if index == list(range(len(self.ids))):
+            return self.model.tensors()
+        return {key: value[index] for key, value in self.model.tensors().items()}
+
+
+class Streams:
+    """Live streams by id, each with the output that it would have alone.
+
+    model: what `fastvoc.load` returned. max_streams: more than this many open at once raise StreamError.
+    A stream joins when its id first appears in `step` (or with `open`, for options), and leaves with `close`.
+    """
+
+    def __init__(self, model: Any, max_streams: int = 256) -> None:
+        if max_streams < 1:
+            raise ArgumentError(f"max_streams: expected 1 or more, got {max_streams}")
+        self._owner: Streamable = model.streamable()
+        self._max = max_streams
+        self._groups: dict[Hashable, _Group] = {}
+        self._options: dict[Hashable, dict[str, Any]] = {}
+        self._fed: set[Hashable] = set()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __contains__(self, name: Hashable) -> bool:
+        return name in self._groups
+
+    def open(self, name: Hashable, **options: Any) -> None:
+        """Adds a stream with options of its own, such as a `seed`.
+
+        Raises StreamError when the id is open already or no place is left, ArgumentError for an unknown option.
+        """
+        with self._alone():
+            self._open(name, options)
+
+    def step(self, chunks: Mapping[Hashable, Any]) -> dict[Hashable, Tensor]:
+        """The next chunk [n_mels, n >= 0] of each of these streams -> the samples [m] that it completes, by id.
+
+        Raises before anything runs, and leaves every stream as it was, when any chunk does not fit.
+        """
+        with self._alone():
+            ready = {name: self._chunk(name, chunk) for name, chunk in chunks.items()}
+            new = [name for name in ready if name not in self._groups]
+            if len(self._groups) + len(new) > self._max:
+                raise StreamError(f"streams: {len(self._groups)} of {self._max} are open, {len(new)} more do not fit")
+            for name in new:
+                self._open(name, {})
+            return self._run(ready, final=False)
+
+    def close(self, name: Hashable, chunk: Any = None) -> Tensor:
+        """Ends a stream, with a last chunk if given -> the rest of its samples [m].
+
+        Raises StreamError when no stream of this id is open.
+        """
+        with self._alone():
+            if name not in self._groups:
+                raise StreamError(f"streams: no stream {name!r} is open")
+            x = self._chunk(name, chunk)
+            if name in self._fed or x.shape[-1]:
+                result = self._run({name: x}, final=True)[name]
+            else:
+                result = torch.zeros(0, device=x.device)
+            self._forget(name)
+            return result
+
+    def drop(self, name: Hashable) -> None:
+        """Ends a stream without its last samples. Raises StreamError when no stream of this id is open."""
+        with self._alone():
+            if name not in self._groups:
+                raise StreamError(f"streams: no stream {name!r} is open")
+            self._forget(name)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise StreamError("streams: two threads use them at once; step them from one")
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self._lock.release()
+
+    def _open(self, name: Hashable, options: dict[str, Any]) -> None:
+        if name in self._groups:
+            raise StreamError(f"streams: {name!r} is open already")
+        if len(self._groups) >= self._max:
+            raise StreamError(f"streams: all {self._max} are open")
+        self._groups[name] = _Group([name], self._owner.new_stream(options))
+        self._options[name] = options
+
+    def _chunk(self, name: Hashable, chunk: Any) -> Tensor:
+        x, batched, _ = self._owner.chunk(chunk, {}, 1)
+        if batched:
+            raise ShapeError(f"chunk of {name!r}: expected one stream's chunk without a batch, got {list(x.shape)}")
+        return x
+
+    def _run(self, chunks: dict[Hashable, Tensor], *, final: bool) -> dict[Hashable, Tensor]:
+        together: dict[Any, list[Hashable]] = {}
+        for name, x in chunks.items():
+            together.setdefault((x.shape[-1], _frozen(self._groups[name].model.counters)), []).append(name)
+        groups = [self._gather(names) for names in together.values()]
+        before = [(group.model.tensors(), group.model.counters) for group in groups]
+        results: dict[Hashable, Tensor] = {}
+        try:
+            for group in groups:
+                x = torch.cat([chunks[name] for name in group.ids])
+                y = group.model.step(x, final)
+                results |= {name: self._owner.result(y[i : i + 1], False) for i, name in enumerate(group.ids)}
+        except BaseException:
+            for group, (tensors, counters) in zip(groups, before, strict=True):
+                group.model.restore(tensors, counters)
+            raise
+        self._fed.update(name for name, x in chunks.items() if x.shape[-1])
+        return {name: results[name] for name in chunks}
+
+    def _gather(self, names: list[Hashable]) -> _Group:
+        """The group of exactly these streams, made anew where they ran apart or with others before."""
+        old = {id(group): group for group in (self._groups[name] for name in names)}
+        first = next(iter(old.values()))
+        if len(old) == 1 and set(first.ids) == set(names):
+            return first
+        parts = [(group, [name for name in names if self._groups[name] is group]) for group in old.values()]
+        rows = [group.rows(own) for group, own in parts]
+        joined = {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
+        group = self._make([name for _, own in parts for name in own], joined, first.model.counters)
+        for left, own in parts:
+            self._shrink(left, own)
+        return group
+
+    def _shrink(self, group: _Group, gone: list[Hashable]) -> None:
+        rest = [name for name in group.ids if name not in gone]
+        if rest:
+            self._make(rest, group.rows(rest), group.model.counters)
+
+    def _make(self, names: list[Hashable], tensors: dict[str, Tensor], counters: dict[str, Any]) -> _Group:
+        group = _Group(names, self._owner.new_stream(self._options[names[0]]))
+        group.model.restore(tensors, counters)
+        for name in names:
+            self._groups[name] = group
+        return group
+
+    def _forget(self, name: Hashable) -> None:
+        group = self._groups.pop(name)
+        del self._options[name]
+        self._fed.discard(name)
+        self._shrink(group, [name])
+
+
+def _frozen(counters: Any) -> Any:
+    """Counters as something to compare and look up."""
+    return tuple(sorted((k, _frozen(v)) for k, v in counters.items())) if isinstance(counters, dict) else counters

@@ -1,0 +1,62 @@
+"""The models that stream, small and with random weights, by family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from fastvoc.models.families import build
+from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.vocoder import Vocoder
+
+
+def randomised(config: Any) -> Vocoder:
+    """A vocoder of a configuration with weights that keep signals lively."""
+    generator = torch.Generator().manual_seed(1)
+    model = build(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        fan = parameter[0].numel() if parameter.dim() > 1 else 1
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(fan, 1) ** 0.5 * 0.5)
+    return Vocoder(model, config)
+
+
+def _hifigan(**values: Any) -> Vocoder:
+    base: dict[str, Any] = {"num_mels": 6, "upsample_initial_channel": 32}
+    return randomised(HifiGanConfig(**{**base, **values}))
+
+
+MAKERS: dict[str, Callable[[], Vocoder]] = {
+    "hifigan-1": lambda: _hifigan(upsample_rates=(4, 2), upsample_kernel_sizes=(8, 4)),
+    "hifigan-2": lambda: _hifigan(
+        upsample_rates=(3, 2),
+        upsample_kernel_sizes=(6, 4),
+        resblock="2",
+        resblock_kernel_sizes=(3, 5),
+        resblock_dilation_sizes=((1, 2), (2, 6)),
+        normalize_before=True,
+    ),
+    "hifigan-odd": lambda: _hifigan(
+        upsample_rates=(5, 3),
+        upsample_kernel_sizes=(11, 4),
+        resblock_kernel_sizes=(3, 11),
+        resblock_dilation_sizes=((1, 3), (1, 5)),
+    ),
+}
+FAMILIES = sorted(MAKERS)
+
+
+@cache
+def vocoder(family: str, backend: str | None = None) -> Vocoder:
+    """One vocoder of a family for all tests, which change nothing in it."""
+    voc = MAKERS[family]()
+    voc.backend = backend
+    voc.model.prepare(backend=backend)
+    return voc
+
+
+def mel_of(voc: Vocoder, frames: int, seed: int = 0) -> torch.Tensor:
+    """A lively spectrogram [n_mels, frames]."""
+    return torch.randn(voc.n_mels, frames, generator=torch.Generator().manual_seed(seed))

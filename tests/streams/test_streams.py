@@ -1,0 +1,118 @@
+"""Many streams in one batch: each gives what it gives alone, whoever joins, leaves or errs beside it."""
+
+from __future__ import annotations
+
+import gc
+import random
+
+import pytest
+import torch
+from stream_families import FAMILIES, mel_of, vocoder
+from torch import Tensor
+
+import fastvoc
+from fastvoc.errors import ArgumentError, ShapeError, StreamError
+from helpers import relative_l2
+
+each_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def interleave(family: str, backend: str | None, count: int, seed: int) -> None:
+    """`count` streams of random lengths and chunks, joining and leaving at random, against each alone."""
+    voc = vocoder(family, backend)
+    rng = random.Random(seed)
+    mels = {i: mel_of(voc, rng.randint(1, 60), i) for i in range(count)}
+    at = dict.fromkeys(mels, 0)
+    parts: dict[int, list[Tensor]] = {i: [] for i in mels}
+    streams = fastvoc.Streams(voc, max_streams=count)
+    waiting, live = list(mels), []
+    while waiting or live:
+        while waiting and (not live or rng.random() < 0.5):
+            live.append(waiting.pop())
+        chosen = [i for i in live if rng.random() < 0.7]
+        chunks = {}
+        for i in chosen:
+            size = rng.choice((0, 1, 5, 5, 5, 10, 25))
+            chunks[i] = mels[i][:, at[i] : at[i] + size]
+            at[i] += size
+        for i, wav in streams.step(chunks).items():
+            parts[i].append(wav)
+        for i in chosen:
+            if at[i] >= mels[i].shape[1]:
+                parts[i].append(streams.close(i))
+                live.remove(i)
+    assert len(streams) == 0
+    for i, mel in mels.items():
+        alone = voc(mel, check=False)
+        ours = torch.cat(parts[i])
+        assert ours.shape == alone.shape
+        assert torch.equal(ours, alone) if backend == "cpp" else relative_l2(ours, alone) < 1e-6
+
+
+@each_family
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpp", marks=pytest.mark.native)])
+def test_every_stream_is_as_alone(family: str, backend: str) -> None:
+    interleave(family, backend, 12, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.native
+@each_family
+def test_two_hundred_streams(family: str) -> None:
+    interleave(family, "cpp", 200, 1)
+
+
+def _tensor_bytes() -> int:
+    gc.collect()
+    found = [o for o in gc.get_objects() if type(o) is Tensor]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in found}.values())
+
+
+@each_family
+def test_closing_returns_all_memory(family: str) -> None:
+    voc = vocoder(family)
+    streams = fastvoc.Streams(voc)
+    mel = mel_of(voc, 20)
+    before = _tensor_bytes()
+    streams.step(dict.fromkeys(range(30), mel))
+    held = _tensor_bytes()
+    assert held > before
+    for i in range(0, 30, 2):
+        streams.drop(i)
+    half = _tensor_bytes()
+    assert before < half < before + 0.6 * (held - before)
+    for i in range(1, 30, 2):
+        streams.close(i)
+    assert len(streams) == 0
+    assert _tensor_bytes() == before
+
+
+@each_family
+def test_misuse_leaves_the_others_as_they_are(family: str) -> None:
+    voc = vocoder(family)
+    mel = mel_of(voc, 60)
+    streams = fastvoc.Streams(voc, max_streams=2)
+    got = [streams.step({"a": mel[:, :10], "b": mel[:, :3]})["a"]]
+    for wrong, error in (
+        ({"a": mel[:, 10:20], "b": mel[:-1]}, ShapeError),
+        ({"a": mel[:, 10:20], "b": mel[None]}, ShapeError),
+        ({"a": mel[:, 10:20], "c": mel}, StreamError),
+    ):
+        with pytest.raises(error):
+            streams.step(wrong)
+    for use in (lambda: streams.close("c"), lambda: streams.drop("c"), lambda: streams.open("a")):
+        with pytest.raises(StreamError, match="open"):
+            use()
+    with pytest.raises(ArgumentError, match="max_streams"):
+        fastvoc.Streams(voc, max_streams=0)
+    streams.drop("b")
+    assert "b" not in streams
+    streams.open("d")
+    with pytest.raises(ArgumentError, match="nonsense"):
+        streams.drop("d") or streams.open("e", nonsense=1)
+    assert len(streams) == 1
+    got += [streams.step({"a": mel[:, 10:]})["a"], streams.close("a")]
+    alone = voc.stream()
+    assert torch.equal(torch.cat(got), torch.cat([alone.push(mel[:, :10]), alone.push(mel[:, 10:]), alone.flush()]))
+    streams.open("x")
+    assert len(streams.close("x")) == 0
