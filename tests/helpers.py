@@ -118,12 +118,15 @@ def implementations(op: str, device: str = "cpu") -> list[Any]:
     """
     import fastvoc.ops.conv1d
     import fastvoc.ops.group_norm_act
+    import fastvoc.ops.istft_head
     import fastvoc.ops.lstm
     import fastvoc.ops.mrf
+    import fastvoc.ops.nsf_source
     import fastvoc.ops.rvq_decode
     import fastvoc.ops.rvq_encode
     import fastvoc.ops.seanet_block
     import fastvoc.ops.snake_aa
+    import fastvoc.ops.stft
     import fastvoc.ops.upsample  # noqa: F401
     from fastvoc.registry import OPS
 

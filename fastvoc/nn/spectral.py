@@ -1,0 +1,71 @@
+"""Spectral layers: waveform to STFT features, and log-magnitudes and phases to waveform."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fastvoc.nn.prepared import Prepared
+from fastvoc.ops import istft_head as istft_head_op
+from fastvoc.ops import stft as stft_op
+
+
+class Stft(nn.Module):
+    """stft with a periodic Hann window."""
+
+    window: Tensor
+
+    def __init__(self, n_fft: int, hop: int, *, features: Literal["complex", "polar"] = "complex") -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self._n_fft, self._hop, self._features = n_fft, hop, features
+        self.prepared = Prepared(stft_op.OP, self.params, lambda: [self.window])
+
+    def params(self) -> stft_op.StftParams:
+        """The op's view of this layer."""
+        return stft_op.StftParams(self._n_fft, self._hop, self.window, self._features)
+
+    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
+        """Valid frames of each item."""
+        return None if lengths is None else 1 + lengths // self._hop
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """[B, 1, L] -> [B, n_fft + 2, 1 + L // hop]."""
+        return self.prepared(x, lengths, backend=backend)
+
+
+class IstftHead(nn.Module):
+    """istft_head with a periodic Hann window."""
+
+    window: Tensor
+
+    def __init__(
+        self,
+        n_fft: int,
+        hop: int,
+        *,
+        padding: Literal["center", "same"] = "center",
+        clip: float | None = None,
+        phase: Literal["linear", "sin"] = "linear",
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self._n_fft, self._hop, self._options = n_fft, hop, (padding, clip, phase, clamp)
+        self.prepared = Prepared(istft_head_op.OP, self.params, lambda: [self.window])
+
+    def params(self) -> istft_head_op.IstftHeadParams:
+        """The op's view of this layer."""
+        return istft_head_op.IstftHeadParams(self._n_fft, self._hop, self.window, *self._options)
+
+    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
+        """Valid samples of each item."""
+        if lengths is None:
+            return None
+        return (lengths - (self._options[0] == "center")) * self._hop
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """[B, n_fft + 2, T] -> [B, 1, S]."""
+        return self.prepared(x, lengths, backend=backend)

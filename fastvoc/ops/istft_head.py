@@ -1,0 +1,134 @@
+"""istft_head: log-magnitudes and phases to samples, the last layer of Vocos and HiFT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops.stft import check_transform
+from fastvoc.registry import define
+
+_SMALLEST_ENVELOPE = 1e-11  # torch.istft and Vocos refuse what is below
+
+
+@dataclass(frozen=True)
+class IstftHeadParams:
+    """Shape of an inverse transform: even `n_fft`, `hop` in samples, window [n_fft].
+
+    `padding` center drops n_fft / 2 samples at either end, as torch.istft does; same drops (n_fft - hop) / 2, so that a
+    frame is worth exactly `hop` samples. `clip` bounds the magnitude, `clamp` the samples. `phase` linear takes the
+    phase rows as radians, sin takes their sine as radians (HiFT).
+    """
+
+    n_fft: int
+    hop: int
+    window: Tensor
+    padding: Literal["center", "same"] = "center"
+    clip: float | None = None
+    phase: Literal["linear", "sin"] = "linear"
+    clamp: float | None = None
+    shortest: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_transform("istft_head", self.n_fft, self.hop, self.window)
+        if self.padding not in ("center", "same"):
+            raise ArgumentError(f"istft_head: padding: expected center or same, got {self.padding!r}")
+        if self.padding == "same" and (self.n_fft - self.hop) % 2:
+            raise ArgumentError(f"istft_head: hop: padding same needs an even n_fft - hop, got {self.n_fft - self.hop}")
+        if self.phase not in ("linear", "sin"):
+            raise ArgumentError(f"istft_head: phase: expected linear or sin, got {self.phase!r}")
+        for name, bound in (("clip", self.clip), ("clamp", self.clamp)):
+            if bound is not None and not bound > 0:
+                raise ArgumentError(f"istft_head: {name}: expected a positive number or None, got {bound}")
+        object.__setattr__(self, "shortest", self._shortest())
+
+    def tensors(self) -> list[Tensor]:
+        """The window."""
+        return [self.window]
+
+    @property
+    def trim(self) -> int:
+        """Samples dropped at either end of the overlapped frames."""
+        return self.n_fft // 2 if self.padding == "center" else (self.n_fft - self.hop) // 2
+
+    def output_length(self, frames: int) -> int:
+        """Samples made from a number of frames."""
+        return (frames - 1) * self.hop + self.n_fft - 2 * self.trim
+
+    def envelope(self, frames: int) -> Tensor:
+        """[samples] sum of the squared windows over each sample."""
+        squared = self.window.square().expand(1, frames, -1).transpose(1, 2)
+        return _overlap_add(squared, self)[0]
+
+    def _shortest(self) -> int:
+        """Frames from which on every sample lies under a window; one frame more never lowers the smallest sum."""
+        if self.window.is_meta:
+            return 1
+        for frames in range(1, self.n_fft // self.hop + 3):
+            if self.output_length(frames) > 0 and self.envelope(frames).min() > _SMALLEST_ENVELOPE:
+                return frames
+        raise ArgumentError("istft_head: window: leaves samples without weight at this hop")
+
+
+def istft_head(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+    """exp and clip of the magnitudes, inverse real transform, window, overlap-add, division by the windows' envelope.
+
+    Args:
+        x: [B, n_fft + 2, T], dtype and device of the window: n_fft / 2 + 1 rows of log-magnitude, then the phase rows.
+        params: shape of the transform.
+        lengths: [B] int64 on the CPU, valid frames of each item; what lies beyond is never read, the output there is 0.
+        backend: implementation to force.
+
+    Returns:
+        [B, 1, S] with S = (T - 1) * hop for padding center, T * hop for same. The imaginary parts of the first and last
+        bin have no effect.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument; so few frames that no window covers some
+            sample (with padding center, a single frame).
+        BackendError: the forced backend refuses.
+    """
+    return OP(x, params, lengths, backend=backend)
+
+
+def _check(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None) -> None:
+    check_activations("istft_head", x, params.n_fft + 2, params.window)
+    check_lengths("istft_head", lengths, x.shape[0], x.shape[2])
+    fewest = x.shape[2] if lengths is None else int(lengths.min())
+    if fewest < params.shortest:
+        raise ShapeError(f"istft_head: x: expected at least {params.shortest} frames, got {fewest}")
+
+
+def istft_head_ref(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None) -> Tensor:
+    """The op's meaning in torch; float16 and bfloat16 compute in float32."""
+    if lengths is not None:
+        samples = params.output_length(x.shape[2])
+        return by_item(x, lengths, samples, lambda item, _: istft_head_ref(item, params))
+    log_magnitude, phase = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, 1)
+    magnitude = log_magnitude.exp()
+    if params.clip is not None:
+        magnitude = magnitude.clamp(max=params.clip)
+    if params.phase == "sin":
+        phase = phase.sin()
+    spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+    frames = torch.fft.irfft(spectrum, params.n_fft, 1) * params.window[:, None]
+    y = _overlap_add(frames, params) / params.envelope(x.shape[2])
+    if params.clamp is not None:
+        y = y.clamp(-params.clamp, params.clamp)
+    return y[:, None].to(x.dtype)
+
+
+def _overlap_add(frames: Tensor, params: IstftHeadParams) -> Tensor:
+    """[B, n_fft, T] frames -> [B, S] their sum at their places, trimmed."""
+    total = (frames.shape[2] - 1) * params.hop + params.n_fft
+    summed = F.fold(frames, (1, total), (1, params.n_fft), stride=(1, params.hop))
+    return summed[:, 0, 0, params.trim : total - params.trim]
+
+
+OP = define("istft_head", _check, istft_head_ref)

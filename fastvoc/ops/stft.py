@@ -1,0 +1,116 @@
+"""stft: short-time Fourier transform of a waveform, as features for a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_reflect
+from fastvoc.registry import define
+
+
+@dataclass(frozen=True)
+class StftParams:
+    """Shape of a transform: even `n_fft`, `hop` in samples, window [n_fft].
+
+    `features` complex gives all real parts, then all imaginary parts; polar gives magnitudes, then angles in radians.
+    """
+
+    n_fft: int
+    hop: int
+    window: Tensor
+    features: Literal["complex", "polar"] = "complex"
+    first_is_real: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_transform("stft", self.n_fft, self.hop, self.window)
+        if self.features not in ("complex", "polar"):
+            raise ArgumentError(f"stft: features: expected complex or polar, got {self.features!r}")
+        mirror = self.window[1:]
+        real = not mirror.is_meta and torch.allclose(mirror, mirror.flip(0), rtol=0, atol=1e-6)
+        object.__setattr__(self, "first_is_real", real)
+
+    def tensors(self) -> list[Tensor]:
+        """The window."""
+        return [self.window]
+
+    def output_length(self, steps: int) -> int:
+        """Frames made from a number of samples."""
+        return 1 + steps // self.hop
+
+
+def check_transform(op: str, n_fft: int, hop: int, window: Tensor) -> None:
+    """`n_fft` must be even, `hop` in 1..n_fft, `window` [n_fft]."""
+    if n_fft < 2 or n_fft % 2:
+        raise ArgumentError(f"{op}: n_fft: expected an even number of 2 or more, got {n_fft}")
+    if not 1 <= hop <= n_fft:
+        raise ArgumentError(f"{op}: hop: expected 1..{n_fft}, got {hop}")
+    if window.shape != (n_fft,):
+        raise ShapeError(f"{op}: window: expected [{n_fft}], got {list(window.shape)}")
+
+
+def stft(x: Tensor, params: StftParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+    """Frames centred on multiples of the hop, the signal reflected by n_fft / 2 at either end (torch.stft's default).
+
+    Args:
+        x: [B, 1, L] samples, dtype and device of the window.
+        params: shape of the transform.
+        lengths: [B] int64 on the CPU, valid samples of each item; what lies beyond is never read, the output there is
+            0.
+        backend: implementation to force.
+
+    Returns:
+        [B, n_fft + 2, 1 + L // hop]: n_fft / 2 + 1 rows of each kind. Where the exact value is real, its angle is 0 or
+        +pi, never -pi, as networks see the difference: in the first and last bin, and under a symmetric window in the
+        whole first frame, which the reflection makes symmetric.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+        BackendError: the forced backend refuses.
+    """
+    return OP(x, params, lengths, backend=backend)
+
+
+def _check(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> None:
+    check_activations("stft", x, 1, params.window)
+    check_lengths("stft", lengths, x.shape[0], x.shape[2])
+    check_reflect("stft", (params.n_fft // 2,), lengths, x.shape[2])
+
+
+def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Tensor:
+    """The op's meaning in torch."""
+    if lengths is not None:
+        frames = params.output_length(x.shape[2])
+        return by_item(x, lengths, frames, lambda item, _: stft_ref(item, params))
+    half = params.n_fft // 2
+    padded = F.pad(x, (half, half), mode="reflect")[:, 0]
+    frames_in_time = padded.unfold(1, params.n_fft, params.hop) * params.window
+    spectrum = torch.fft.rfft(frames_in_time.to(_at_least_float32(x.dtype))).transpose(1, 2)
+    if params.features == "complex":
+        return torch.cat([spectrum.real, spectrum.imag], 1).to(x.dtype)
+    angle = _angle(spectrum)
+    if params.first_is_real:
+        angle = torch.cat([_real_angle(spectrum.real[..., :1]), angle[..., 1:]], 2)
+    return torch.cat([spectrum.abs(), angle], 1).to(x.dtype)
+
+
+def _angle(z: Tensor) -> Tensor:
+    """Angle in (-pi, pi]: a zero imaginary part counts as +0."""
+    return torch.where(z.imag == 0, _real_angle(z.real), torch.angle(z))
+
+
+def _real_angle(x: Tensor) -> Tensor:
+    """+pi where x < 0, 0 where it is not, NaN where it is NaN."""
+    return torch.where(x < 0, torch.pi, torch.where(x.isnan(), x, 0))
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+OP = define("stft", _check, stft_ref)
