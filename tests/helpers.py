@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import shutil
 from dataclasses import dataclass
 from functools import cache
@@ -116,18 +118,10 @@ def implementations(op: str, device: str = "cpu") -> list[Any]:
 
     Those that need a native library carry the mark `native`: where it is missing they are skipped, or fail.
     """
-    import fastvoc.ops.conv1d
-    import fastvoc.ops.group_norm_act
-    import fastvoc.ops.istft_head
-    import fastvoc.ops.lstm
-    import fastvoc.ops.mrf
-    import fastvoc.ops.nsf_source
-    import fastvoc.ops.rvq_decode
-    import fastvoc.ops.rvq_encode
-    import fastvoc.ops.seanet_block
-    import fastvoc.ops.snake_aa
-    import fastvoc.ops.stft
-    import fastvoc.ops.upsample  # noqa: F401
+    import fastvoc.ops
+
+    for module in pkgutil.iter_modules(fastvoc.ops.__path__, "fastvoc.ops."):
+        importlib.import_module(module.name)
     from fastvoc.registry import OPS
 
     names = [impl.name for impl in OPS[op].impls.values() if device in impl.devices]

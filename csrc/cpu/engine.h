@@ -2,6 +2,7 @@
 #pragma once
 
 #include "conv1d_args.h"
+#include "lvc_args.h"
 #include "mrf_args.h"
 #include "snake_aa_args.h"
 #include "upsample_args.h"
@@ -15,6 +16,8 @@ struct Engine {
   void (*upsample)(const UpsampleArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                    float* workspace);
   void (*mrf)(const MrfArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
+  void (*lvc)(const LvcArgs&, const LvcKernels&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
+              std::int64_t end, float* workspace);
   void (*snake_aa)(const SnakeAaArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                    float* workspace);
 };

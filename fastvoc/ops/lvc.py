@@ -1,0 +1,164 @@
+"""lvc: location-variable convolution, one kernel per frame, with its gate (Zeng et al. 2021, arXiv 2102.10815)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc import _library
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.ops._checks import FLOATS, by_item, check_lengths
+from fastvoc.registry import Impl, Spec, define
+
+
+@dataclass(frozen=True)
+class LvcParams:
+    """`hop`: steps that share a kernel. `gated`: sigmoid(first half) * tanh(second half) of the channels comes out."""
+
+    hop: int
+    gated: bool = True
+
+    def __post_init__(self) -> None:
+        if self.hop < 1:
+            raise ArgumentError(f"lvc: hop: expected 1 or more, got {self.hop}")
+
+    def tensors(self) -> list[Tensor]:
+        """None: the kernels come with the call."""
+        return []
+
+
+def lvc(
+    x: Tensor,
+    params: LvcParams,
+    kernels: Tensor,
+    biases: Tensor,
+    residual: Tensor | None = None,
+    lengths: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """y = gate(conv(x with the kernel of its frame) + bias of its frame) + residual, zeros around the item.
+
+    Args:
+        x: [B, C_in, L * hop] floating point; time-major strides are the fast ones.
+        params: steps per frame, and whether the output is gated.
+        kernels: [B, K, C_in, C_out, L] with odd K, in the dtype and on the device of x, as are the next two; kernels
+            whose C_out has stride 1 are the fast ones.
+        biases: [B, C_out, L].
+        residual: [B, C, L * hop], where C is C_out, or C_out / 2 when gated.
+        lengths: [B] int64 on the CPU, valid steps of each item, whole frames; what lies beyond is never read, the
+            output there is 0.
+        backend: implementation to force.
+
+    Returns:
+        [B, C, L * hop].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+        BackendError: the forced backend refuses.
+    """
+    return OP(x, params, kernels, biases, residual, lengths, backend=backend)
+
+
+def _check(
+    x: Tensor,
+    params: LvcParams,
+    kernels: Tensor,
+    biases: Tensor,
+    residual: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> None:
+    for name, t, rank in (("x", x, 3), ("kernels", kernels, 5), ("biases", biases, 3), ("residual", residual, 3)):
+        if t is None:
+            continue
+        if not isinstance(t, Tensor):
+            raise DtypeError(f"lvc: {name}: expected a torch.Tensor, got {type(t).__name__}")
+        if t.dim() != rank or 0 in t.shape:
+            raise ShapeError(f"lvc: {name}: expected {rank} axes that are not empty, got {list(t.shape)}")
+        if t.dtype != x.dtype or t.dtype not in FLOATS:
+            expected = "a floating-point type" if name == "x" else f"{x.dtype} like x"
+            raise DtypeError(f"lvc: {name}: expected {expected}, got {t.dtype}")
+        if t.device != x.device:
+            raise DeviceError(f"lvc: {name}: expected a tensor on {x.device} like x, got {t.device}")
+    batch, taps, cin, cout, frames = kernels.shape
+    if x.shape != (batch, cin, frames * params.hop):
+        raise ShapeError(f"lvc: x: expected {[batch, cin, frames * params.hop]} for the kernels, got {list(x.shape)}")
+    if taps % 2 == 0 or (params.gated and cout % 2):
+        raise ShapeError(f"lvc: kernels: expected odd K and an even C_out to gate, got {list(kernels.shape)}")
+    if biases.shape != (batch, cout, frames):
+        raise ShapeError(f"lvc: biases: expected {[batch, cout, frames]}, got {list(biases.shape)}")
+    made = [batch, cout // 2 if params.gated else cout, x.shape[2]]
+    if residual is not None and list(residual.shape) != made:
+        raise ShapeError(f"lvc: residual: expected {made}, got {list(residual.shape)}")
+    check_lengths("lvc", lengths, batch, x.shape[2])
+    if lengths is not None and bool((lengths % params.hop).any()):
+        raise ArgumentError(f"lvc: lengths: expected multiples of the hop {params.hop}, got {lengths.tolist()}")
+
+
+def lvc_ref(
+    x: Tensor,
+    params: LvcParams,
+    kernels: Tensor,
+    biases: Tensor,
+    residual: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """The op's meaning in torch."""
+    if lengths is not None:
+
+        def one(item: Tensor, i: int) -> Tensor:
+            frames = item.shape[2] // params.hop
+            rest = None if residual is None else residual[i : i + 1, :, : item.shape[2]]
+            return lvc_ref(item, params, kernels[i : i + 1, ..., :frames], biases[i : i + 1, :, :frames], rest)
+
+        return by_item(x, lengths, x.shape[2], one)
+    taps = kernels.shape[1]
+    padded = F.pad(x, (taps // 2, taps // 2))
+    windows = padded.unfold(2, taps, 1).unflatten(2, (-1, params.hop))  # [B, C_in, L, hop, K]
+    y = torch.einsum("bilsk,bkiol->bols", windows, kernels) + biases[..., None]
+    y = y.flatten(2)
+    if params.gated:
+        first, second = y.chunk(2, 1)
+        y = torch.sigmoid(first) * torch.tanh(second)
+    return y if residual is None else y + residual
+
+
+def _run_native(
+    x: Tensor,
+    params: LvcParams,
+    kernels: Tensor,
+    biases: Tensor,
+    residual: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    y: Tensor = torch.ops._fastvoc.lvc(x, kernels, biases, residual, lengths, params.hop, params.gated)
+    return y
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    return _library.cpu_refusal(spec.dtype)
+
+
+_library.define(
+    "lvc(Tensor x, Tensor kernels, Tensor biases, Tensor? residual, Tensor? lengths, int hop, bool gated) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::lvc")
+def _fake(
+    x: Tensor,
+    kernels: Tensor,
+    biases: Tensor,
+    residual: Tensor | None,
+    lengths: Tensor | None,
+    hop: int,
+    gated: bool,
+) -> Tensor:
+    channels = kernels.shape[3] // 2 if gated else kernels.shape[3]
+    return x.new_empty((x.shape[0], x.shape[2], channels)).transpose(1, 2)
+
+
+OP = define("lvc", _check, lvc_ref)
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, supports=_supports_cpp))
