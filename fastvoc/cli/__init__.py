@@ -14,6 +14,7 @@ from fastvoc import __version__, env
 from fastvoc.cli.convert import convert
 from fastvoc.cli.info import info
 from fastvoc.cli.models import models
+from fastvoc.cli.stream import stream
 from fastvoc.cli.train import train
 from fastvoc.cli.vocode import vocode
 from fastvoc.errors import FastvocError
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _command in (vocode, info, models, convert, train):
+for _command in (vocode, stream, info, models, convert, train):
     app.command()(_command)
 
 

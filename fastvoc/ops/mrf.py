@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import OP as CONV1D
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
 from fastvoc.ops.mrf_stream import MrfStream
+from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
 
 _MAX_BLOCKS, _MAX_CONVS = 16, 32  # of csrc/cpu/args.h
@@ -184,14 +186,26 @@ def _bare(conv: MrfConv, params: MrfParams) -> Conv1dParams:
     return Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pre=params.act)
 
 
+def _stream(params: MrfParams, run: Callable[[MrfConv], Callable[[Tensor], Tensor]]) -> MrfStream:
+    def tail(c: MrfConv) -> TailStream:
+        span = (c.weight.shape[2] - 1) * c.dilation + 1
+        return TailStream(Geometry(span, 1, c.padding, c.padding, params.pad_mode), c.weight.shape[0], run(c))
+
+    return MrfStream([[[tail(c) for c in layer] for layer in block] for block in params.blocks])
+
+
 def _stream_ref(params: MrfParams, _: Any) -> MrfStream:
-    return MrfStream(params, lambda conv, rows: conv1d_ref(rows, _bare(conv, params)))
+    return _stream(params, lambda conv: lambda rows: conv1d_ref(rows, _bare(conv, params)))
 
 
 def _stream_native(params: MrfParams, _: _Packed) -> MrfStream:
     impl = CONV1D.impls["cpp"]
-    packed = {id(conv): impl.pack(_bare(conv, params)) for conv in params.convs()}
-    return MrfStream(params, lambda conv, rows: impl.run(rows, packed[id(conv)]))
+
+    def run(conv: MrfConv) -> Callable[[Tensor], Tensor]:
+        packed = impl.pack(_bare(conv, params))
+        return lambda rows: impl.run(rows, packed)
+
+    return _stream(params, run)
 
 
 OP = define("mrf", _check, mrf_ref, _stream_ref)

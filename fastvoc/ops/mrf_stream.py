@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from fastvoc.ops.join import Join
-from fastvoc.ops.stream import Geometry, TailStream
-
-if TYPE_CHECKING:
-    from fastvoc.ops.mrf import MrfConv, MrfParams
+from fastvoc.ops.stream import TailStream
 
 
 class _Block:
     """One residual block: h = h + conv(act(conv(act(h)))) for every layer."""
 
-    def __init__(self, layers: tuple[tuple[MrfConv, ...], ...], convs: list[TailStream]) -> None:
-        self._depths = [len(layer) for layer in layers]
-        self.convs = convs
+    def __init__(self, layers: Sequence[Sequence[TailStream]]) -> None:
+        self._layers = layers
+        self.convs = [conv for layer in layers for conv in layer]
         self.joins = [Join(2) for _ in layers]
 
     def step(self, x: Tensor, final: bool) -> Tensor:
-        convs = iter(self.convs)
-        for depth, join in zip(self._depths, self.joins, strict=True):
+        for layer, join in zip(self._layers, self.joins, strict=True):
             y = x
-            for _ in range(depth):
-                y = next(convs).step(y, final)
+            for conv in layer:
+                y = conv.step(y, final)
             x, y = join(x, y)
             x = y + x
         return x
 
 
 class MrfStream:
-    """The state of a stage, from `run(conv, rows)`: one convolution without padding, its activation before it."""
+    """The state of a stage: the convolutions of its blocks, layer by layer, each with its activation before it."""
 
-    def __init__(self, params: MrfParams, run: Callable[[MrfConv, Tensor], Tensor]) -> None:
-        def conv(c: MrfConv) -> TailStream:
-            span = (c.weight.shape[2] - 1) * c.dilation + 1
-            geometry = Geometry(span, 1, c.padding, c.padding, params.pad_mode)
-            return TailStream(geometry, c.weight.shape[0], lambda rows: run(c, rows))
-
-        self._blocks = [_Block(b, [conv(c) for layer in b for c in layer]) for b in params.blocks]
-        self._join = Join(len(params.blocks))
-        self._halo = max(sum(c.padding for layer in b for c in layer) for b in params.blocks)
+    def __init__(self, blocks: Sequence[Sequence[Sequence[TailStream]]]) -> None:
+        self._blocks = [_Block(layers) for layers in blocks]
+        self._join = Join(len(blocks))
+        self._halo = max(sum(-conv.reads(0, 0)[0] for conv in block.convs) for block in self._blocks)
 
     def _parts(self) -> dict[str, TailStream | Join]:
         parts: dict[str, TailStream | Join] = {"join": self._join}

@@ -25,6 +25,7 @@ FLOORS = (
         "hub_record",
         "model_files",
         "packing",
+        "pcm",
         "forks",
         "threads",
     ),

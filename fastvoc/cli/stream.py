@@ -1,0 +1,134 @@
+"""`fastvoc stream`: sound or mel frames from standard input, speech to standard output, as it goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastvoc.cli.convert import Precision
+from fastvoc.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastvoc.vocoder import Vocoder
+
+
+class Kind(str, Enum):
+    """What comes in."""
+
+    s16 = "s16"
+    s24 = "s24"
+    s32 = "s32"
+    f32 = "f32"
+    mel = "mel"
+
+
+def stream(
+    model: Annotated[str, typer.Option(help="Name, file, folder or hub id of a vocoder.")] = "hifigan",
+    kind: Annotated[
+        Kind, typer.Option("--input", help="Raw samples, or mel: float32 frames. A WAV header is recognised.")
+    ] = Kind.s16,
+    rate: Annotated[int | None, typer.Option(min=1, help="Rate of raw samples in Hz; the model's by default.")] = None,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of raw samples; they are mixed to one.")] = 1,
+    chunk: Annotated[int, typer.Option(min=1, help="Mel frames to gather before the model runs.")] = 5,
+    lookahead: Annotated[
+        int | None, typer.Option(min=0, help="Frames of look-ahead; fewer than exact: earlier, not exact.")
+    ] = None,
+    dtype: Annotated[Precision, typer.Option(help="Type of weights and activations.")] = Precision.fp32,
+    backend: Annotated[str | None, typer.Option(help="Force torch, cpp, triton or cuda; best by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    latency: Annotated[bool, typer.Option("--latency", help="Only print how late the sound is.")] = False,
+) -> None:
+    """Make speech from what comes in on standard input, while it comes; 16-bit samples go to standard output.
+
+    Example: arecord -f S16_LE -r 22050 | fastvoc stream | aplay -f S16_LE -r 22050
+
+    Example: fastvoc stream --latency --model generator_v1
+    """
+    from fastvoc.loading import load
+    from fastvoc.pcm import encode_s16, write_now
+    from fastvoc.threads import set_num_threads
+    from fastvoc.vocoder import Vocoder
+
+    if threads is not None:
+        set_num_threads(threads)
+    voc = load(model, dtype=dtype.value, backend=backend)
+    if not isinstance(voc, Vocoder):
+        raise ArgumentError(f"--model: {model} is no vocoder")
+    _print_latency(voc, chunk, lookahead, kind)
+    if latency:
+        return
+    made, busy, first = 0, 0.0, 0.0
+    with voc.stream(lookahead=lookahead) as live:
+        for mel in _gathered(_frames(voc, kind, rate, channels), chunk):
+            start = perf_counter()
+            wav = live.push(mel)
+            first = first or perf_counter() - start
+            busy += perf_counter() - start
+            made += len(wav)
+            write_now(sys.stdout.buffer, encode_s16(wav))
+        start = perf_counter()
+        wav = live.flush()
+        busy += perf_counter() - start
+        made += len(wav)
+        write_now(sys.stdout.buffer, encode_s16(wav))
+    seconds = made / voc.sample_rate
+    speed = seconds / busy if busy else 0.0
+    typer.echo(
+        f"{seconds:.2f} s of speech, {speed:.1f} times real time, first chunk in {1000 * first:.1f} ms", err=True
+    )
+
+
+def _frames(voc: Vocoder, kind: Kind, rate: int | None, channels: int) -> Iterator[Tensor]:
+    """Mel frames [n_mels, n] as they come."""
+    from fastvoc.mel import MelStream
+    from fastvoc.pcm import PcmFormat, PcmReader, StreamResampler, read_frames
+
+    if kind is Kind.mel:
+        yield from read_frames(sys.stdin.buffer, voc.n_mels)
+        return
+    if voc.mel_config is None:
+        raise ArgumentError("--input: the checkpoint does not say its mel front end; give --input mel")
+    reader = PcmReader(sys.stdin.buffer, PcmFormat(kind.value, rate or voc.sample_rate, channels))
+    resampler = StreamResampler(reader.format.rate, voc.sample_rate)
+    front_end = MelStream(voc.mel_config)
+    for samples in reader:
+        yield front_end.push(resampler.push(samples))
+    import torch
+
+    yield front_end.push(resampler.push(torch.zeros(0), last=True))
+    yield front_end.flush()
+
+
+def _gathered(frames: Iterator[Tensor], chunk: int) -> Iterator[Tensor]:
+    """The same frames, at least `chunk` at a time but for the last."""
+    import torch
+
+    held: list[Tensor] = []
+    for mel in frames:
+        held.append(mel)
+        if sum(part.shape[1] for part in held) >= chunk:
+            yield torch.cat(held, 1)
+            held = []
+    if any(part.shape[1] for part in held):
+        yield torch.cat(held, 1)
+
+
+def _print_latency(voc: Vocoder, chunk: int, lookahead: int | None, kind: Kind) -> None:
+    exact = voc.latency
+    frames = exact.frames if lookahead is None else lookahead
+    frame_ms = 1000 * voc.hop / voc.sample_rate
+    parts = [("the model's look-ahead", frames * frame_ms), (f"gathering {chunk} frames", chunk * frame_ms)]
+    if kind is not Kind.mel and voc.mel_config is not None:
+        ahead = voc.mel_config.n_fft - voc.mel_config.padding - voc.mel_config.hop_length
+        parts.append(("the mel front end", 1000 * max(ahead, 0) / voc.sample_rate))
+    total = sum(ms for _, ms in parts)
+    listed = " + ".join(f"{ms:.1f} ms {name}" for name, ms in parts)
+    exactly = "" if frames == exact.frames else f" (exact output needs {exact.frames} frames, {exact.ms:.1f} ms)"
+    typer.echo(f"latency {total:.1f} ms = {listed}{exactly}", err=True)

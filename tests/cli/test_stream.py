@@ -1,0 +1,141 @@
+"""`fastvoc stream` as a process: what it writes is what one call makes, however the input comes."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from signals import chords
+
+from fastvoc.errors import ArgumentError, DecodeError
+from fastvoc.pcm import PcmFormat, PcmReader, StreamResampler, encode_s16, read_frames
+from fastvoc.vocoder import Vocoder
+
+
+class Dribble(io.RawIOBase):
+    """Gives at most `size` bytes a read, like a slow pipe."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self._file, self._size = io.BytesIO(data), size
+
+    def read(self, size: int = -1) -> bytes:  # type: ignore[override]
+        return self._file.read(self._size)
+
+
+def wav_bytes(samples: np.ndarray, rate: int = 22050, *, size: int | None = None, kind: str = "s16") -> bytes:
+    """A WAV file [n, channels] whose header says `size` bytes of samples."""
+    if kind == "f32":
+        tag, bits, data = 3, 32, samples.astype("<f4").tobytes()
+    else:
+        bits = int(kind[1:])
+        whole = np.round(samples * (2 ** (bits - 1) - 1)).astype("<i4")
+        tag, data = 1, whole.reshape(-1, 1).view(np.uint8)[:, : bits // 8].tobytes()
+    channels = samples.shape[1]
+    block = channels * bits // 8
+    header = b"fmt " + (16).to_bytes(4, "little") + tag.to_bytes(2, "little") + channels.to_bytes(2, "little")
+    header += rate.to_bytes(4, "little") + (rate * block).to_bytes(4, "little")
+    header += block.to_bytes(2, "little") + bits.to_bytes(2, "little")
+    count = len(data) if size is None else size
+    return b"RIFF\xff\xff\xff\xffWAVE" + b"LIST\3\0\0\0abc\0" + header + b"data" + count.to_bytes(4, "little") + data
+
+
+@pytest.mark.parametrize("kind", ["s16", "s24", "s32", "f32"])
+@pytest.mark.parametrize("size", [1, 5, 4096])
+@pytest.mark.parametrize("stated", [None, 0, 0xFFFFFFFF])
+def test_wav_in_any_reads(kind: str, size: int, stated: int | None) -> None:
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, (301, 2))
+    reader = PcmReader(Dribble(wav_bytes(samples, 16000, size=stated, kind=kind), size))
+    assert reader.format == PcmFormat(kind, 16000, 2)
+    read = torch.cat(list(reader))
+    assert (read - torch.from_numpy(samples.mean(1))).abs().max() < 2 ** (-14 if kind == "s16" else -20)
+
+
+def test_broken_input() -> None:
+    samples = np.zeros((50, 1))
+    good = wav_bytes(samples)
+    for cut in range(12, len(good) - 100):
+        with pytest.raises(DecodeError):
+            list(PcmReader(io.BytesIO(good[:cut])))
+    for data, text in (
+        (good[:-1], "early"),
+        (good.replace(b"\x01\x00\x01\x00", b"\x55\x00\x01\x00"), "WAV format 85"),
+        (good.replace(b"\x01\x00\x01\x00", b"\x01\x00\x00\x00"), "channels"),
+        (b"RIFF\0\0\0\0WAVEfmt \xff\xff\xff\x7f", "claims"),
+        (b"not a wav file at all", "no WAV"),
+    ):
+        with pytest.raises(DecodeError, match=text):
+            list(PcmReader(io.BytesIO(data)))
+    with pytest.raises(DecodeError, match="1 bytes are left over"):
+        list(PcmReader(io.BytesIO(bytes(101)), PcmFormat("s16", 16000)))
+    with pytest.raises(DecodeError, match="left over"):
+        list(read_frames(io.BytesIO(bytes(4 * 80 + 3)), 80))
+    with pytest.raises(ArgumentError, match="format"):
+        PcmFormat("u8", 16000)
+
+
+def test_resampling_in_chunks() -> None:
+    from fastvoc.audio import resample
+
+    wav = chords(16000, 16000, 20, 1.0)
+    stream = StreamResampler(16000, 22050)
+    parts = [stream.push(wav[i : i + 777]) for i in range(0, len(wav), 777)]
+    joined = torch.cat([*parts, stream.push(wav[:0], last=True)])
+    assert (joined - resample(wav, 16000, 22050)).abs().max() < 1e-4
+
+
+def piped(model: Path, data: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "fastvoc", "stream", "--model", str(model), *arguments]
+    return subprocess.run(command, input=data, capture_output=True, timeout=100, check=False)
+
+
+def test_raw_samples_and_mel_frames(model: Path, voc: Vocoder) -> None:
+    wav = torch.from_numpy(np.frombuffer(encode_s16(chords(22050, 22050, 20, 1.0)), "<i2").astype(np.float32) / 32768)
+    mel = voc.mel(wav)
+    expected = encode_s16(voc(mel, check=False))
+    done = piped(model, encode_s16(wav * 32768 / 32767), "--chunk", "7")
+    assert done.returncode == 0, done.stderr
+    assert np.abs(np.frombuffer(done.stdout, "<i2").astype(int) - np.frombuffer(expected, "<i2")).max() <= 1
+    assert b"times real time" in done.stderr
+    done = piped(model, mel.T.contiguous().numpy().astype("<f4").tobytes(), "--input", "mel")
+    assert np.abs(np.frombuffer(done.stdout, "<i2").astype(int) - np.frombuffer(expected, "<i2")).max() <= 1
+
+
+def test_sound_comes_before_the_input_ends(model: Path, voc: Vocoder) -> None:
+    command = [sys.executable, "-m", "fastvoc", "stream", "--model", str(model), "--chunk", "2"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as live:
+        assert live.stdin is not None
+        assert live.stdout is not None
+        live.stdin.write(encode_s16(chords(22050, 22050, 20, 1.0)))
+        live.stdin.flush()
+        start = time.monotonic()
+        early = live.stdout.read(2 * 22050 // 2)
+        assert len(early) == 22050
+        assert time.monotonic() - start < 60
+        live.stdin.close()
+        rest = live.stdout.read()
+    assert len(early) + len(rest) == 2 * (22050 // voc.hop) * voc.hop
+
+
+def test_latency_is_told(model: Path, voc: Vocoder) -> None:
+    done = piped(model, b"", "--latency", "--chunk", "4")
+    assert done.returncode == 0
+    assert done.stdout == b""
+    ahead = voc.latency.ms + 1000 * 4 * voc.hop / voc.sample_rate + 1000 * 384 / 22050
+    assert f"latency {ahead:.1f} ms".encode() in done.stderr
+    shorter = piped(model, b"", "--latency", "--lookahead", "0")
+    assert b"exact output needs" in shorter.stderr
+
+
+def test_wrong_input_is_told(model: Path) -> None:
+    done = piped(model, bytes(3), "--input", "mel")
+    assert done.returncode == 2
+    assert b"left over" in done.stderr
+    done = piped(model, b"RIFF\0\0\0\0WAVEdata\1\0\0\0")
+    assert done.returncode == 2
+    assert b"before their format" in done.stderr
