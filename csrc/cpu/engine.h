@@ -2,6 +2,7 @@
 #pragma once
 
 #include "conv1d_args.h"
+#include "conv2d_args.h"
 #include "lvc_args.h"
 #include "mrf_args.h"
 #include "snake_aa_args.h"
@@ -20,6 +21,8 @@ struct Engine {
               std::int64_t end, float* workspace);
   void (*snake_aa)(const SnakeAaArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                    float* workspace);
+  void (*conv2d)(const Conv2dArgs&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
+                 std::int64_t end, float* workspace);
 };
 
 }  // namespace fastvoc
