@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,11 +13,27 @@ from fastvoc.errors import ShapeError
 PANEL = 16
 
 
+_KINDS = {"identity": 0, "leaky_relu": 0, "tanh": 1, "elu": 2, "gelu": 3, "snake": 4}  # of csrc/cpu/args.h
+
+
 class _Activation(Protocol):
     @property
     def kind(self) -> str: ...
     @property
     def slope(self) -> float: ...
+    @property
+    def alpha(self) -> Tensor | None: ...
+    @property
+    def inverse(self) -> Tensor | None: ...
+
+
+class Activations(NamedTuple):
+    """Activations as the kernels take them: one kind and slope each; the snakes' `curves`, alpha then inverse of each,
+    padded to whole panels."""
+
+    kinds: list[int]
+    slopes: list[float]
+    curves: Tensor | None
 
 
 def fold_weight_norm(g: Tensor, v: Tensor) -> Tensor:
@@ -38,9 +55,14 @@ def fold_weight_norm(g: Tensor, v: Tensor) -> Tensor:
     return folded.to(v.dtype)
 
 
-def slope(act: _Activation) -> float:
-    """The negative-side slope that the kernels use for an activation; 1 for identity and tanh."""
-    return act.slope if act.kind == "leaky_relu" else 1.0
+def pack_activations(acts: Sequence[_Activation]) -> Activations:
+    """The activations of an op in the order of its convolutions; identity is a leaky ReLU of slope 1."""
+    curves = [pad_bias(t, t.shape[0], t) for act in acts for t in (act.alpha, act.inverse) if t is not None]
+    return Activations(
+        [_KINDS[act.kind] for act in acts],
+        [act.slope if act.kind == "leaky_relu" else 1.0 for act in acts],
+        torch.cat(curves) if curves else None,
+    )
 
 
 def pad_bias(bias: Tensor | None, channels: int, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Convolution layer with fused activation and padding that keeps the length."""
+"""Convolution layer with fused activations and padding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from fastvoc.ops.activation import IDENTITY, Activation
 
 
 class Conv1d(nn.Module):
-    """conv1d with its weights: weight [out, in, K], bias [out] or None, stride 1, (K - 1) // 2 padded on each side."""
+    """conv1d with its weights: weight [out, in, K], bias [out] or None.
+
+    `padding` is (left, right) in samples; dilation * (K - 1) // 2 on each side when None.
+    """
 
     bias: Tensor | None
 
@@ -21,6 +24,9 @@ class Conv1d(nn.Module):
         out_channels: int,
         kernel_size: int,
         *,
+        stride: int = 1,
+        dilation: int = 1,
+        padding: tuple[int, int] | None = None,
         bias: bool = True,
         pad_mode: str = "zeros",
         pre: Activation = IDENTITY,
@@ -29,6 +35,9 @@ class Conv1d(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size))
         self.register_parameter("bias", nn.Parameter(torch.empty(out_channels)) if bias else None)
+        even = dilation * (kernel_size - 1) // 2
+        self._stride, self._dilation = stride, dilation
+        self._padding = (even, even) if padding is None else padding
         self._pad_mode, self._pre, self._post = pad_mode, pre, post
         self.prepared = Prepared(op.OP, self.params, self._tensors)
         self.reset_parameters()
@@ -41,13 +50,34 @@ class Conv1d(nn.Module):
 
     def params(self) -> op.Conv1dParams:
         """The op's view of this layer."""
-        weight = self.weight
-        pad = (weight.shape[2] - 1) // 2
-        return op.Conv1dParams(weight, self.bias, 1, 1, (pad, pad), self._pad_mode, self._pre, self._post)
+        return op.Conv1dParams(
+            self.weight,
+            self.bias,
+            self._stride,
+            self._dilation,
+            self._padding,
+            self._pad_mode,
+            self._pre,
+            self._post,
+        )
+
+    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
+        """Valid output steps of each item."""
+        if lengths is None:
+            return None
+        reach = self._dilation * (self.weight.shape[2] - 1) + 1
+        return (lengths + sum(self._padding) - reach) // self._stride + 1
 
     def _tensors(self) -> list[Tensor]:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, in, T] -> [B, out, T]."""
-        return self.prepared(x, None, lengths, backend=backend)
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        backend: str | None = None,
+        *,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """[B, in, T] -> [B, out, T_out]; `residual` [B, out, T_out] is added before the last activation."""
+        return self.prepared(x, residual, lengths, backend=backend)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.snake import Snake
 from fastvoc.ops import mrf as op
-from fastvoc.ops.activation import Activation
+from fastvoc.ops.activation import IDENTITY, Activation
 
 
 class DilatedConv(nn.Module):
@@ -28,32 +30,51 @@ class DilatedConv(nn.Module):
         nn.init.zeros_(self.bias)
 
 
+class BlockConv(NamedTuple):
+    """A convolution of a residual block and the Snake before it, None where the stage's activation comes before it."""
+
+    conv: DilatedConv
+    snake: Snake | None
+
+
 class ResidualBlock(nn.Module):
     """The weights of one residual block.
 
     With `pairs` (HiFi-GAN's ResBlock1) layer m is convs1[m], dilated, then convs2[m]; without (ResBlock2), convs[m].
+    `snake` makes the Snake before each convolution: activations1[m] and activations2[m], or activations[m].
     """
 
-    def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int], *, pairs: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        dilations: Sequence[int],
+        *,
+        pairs: bool,
+        snake: Callable[[], Snake] | None = None,
+    ) -> None:
         super().__init__()
-        dilated = nn.ModuleList(DilatedConv(channels, kernel_size, d) for d in dilations)
-        if pairs:
-            self.convs1 = dilated
-            self.convs2 = nn.ModuleList(DilatedConv(channels, kernel_size, 1) for _ in dilations)
-        else:
-            self.convs = dilated
-        self._pairs = pairs
+        self._lists: list[tuple[list[DilatedConv], list[Snake] | list[None]]] = []
+        for i, suffix in enumerate(("1", "2") if pairs else ("",)):
+            convs = [DilatedConv(channels, kernel_size, d if i == 0 else 1) for d in dilations]
+            self.add_module(f"convs{suffix}", nn.ModuleList(convs))
+            snakes = [] if snake is None else [snake() for _ in dilations]
+            if snakes:
+                self.add_module(f"activations{suffix}", nn.ModuleList(snakes))
+            self._lists.append((convs, snakes or [None] * len(convs)))
 
-    def layers(self) -> list[tuple[DilatedConv, ...]]:
+    def layers(self) -> list[tuple[BlockConv, ...]]:
         """The layers in order, each the one or two convolutions that it applies."""
-        lists = (self.convs1, self.convs2) if self._pairs else (self.convs,)
-        return [tuple(layer) for layer in zip(*lists, strict=True)]
+        rows = []
+        for convs, snakes in self._lists:
+            rows.append([BlockConv(*pair) for pair in zip(convs, snakes, strict=True)])
+        return list(zip(*rows, strict=True))
 
 
 class MrfStage:
-    """mrf over residual blocks that the model owns."""
+    """mrf over residual blocks that the model owns; `act` comes before the convolutions without a Snake."""
 
-    def __init__(self, blocks: Sequence[ResidualBlock], act: Activation, pad_mode: str = "zeros") -> None:
+    def __init__(self, blocks: Sequence[ResidualBlock], act: Activation = IDENTITY, pad_mode: str = "zeros") -> None:
         self._blocks = [block.layers() for block in blocks]
         self._convs = [conv for block in self._blocks for layer in block for conv in layer]
         self._act, self._pad_mode = act, pad_mode
@@ -62,14 +83,20 @@ class MrfStage:
     def params(self) -> op.MrfParams:
         """The op's view of this stage."""
         blocks = tuple(
-            tuple(tuple(op.MrfConv(c.weight, c.bias, c.dilation) for c in layer) for layer in block)
-            for block in self._blocks
+            tuple(tuple(_params(conv, snake) for conv, snake in layer) for layer in block) for block in self._blocks
         )
         return op.MrfParams(blocks, self._act, self._pad_mode)
 
     def _tensors(self) -> list[Tensor]:
-        return [t for c in self._convs for t in (c.weight, c.bias)]
+        weights = [t for conv, _ in self._convs for t in (conv.weight, conv.bias)]
+        curves = [t for _, s in self._convs if s is not None for t in (s.alpha, s.beta) if t is not None]
+        return weights + curves
 
     def __call__(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, C, T] -> [B, C, T]."""
         return self.prepared(x, lengths, backend=backend)
+
+
+def _params(conv: DilatedConv, snake: Snake | None) -> op.MrfConv:
+    act = None if snake is None else snake.activation()
+    return op.MrfConv(conv.weight, conv.bias, conv.dilation, act)

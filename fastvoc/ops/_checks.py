@@ -40,10 +40,10 @@ def check_lengths(op: str, lengths: Tensor | None, batch: int, frames: int) -> N
         raise ArgumentError(f"{op}: lengths: expected values in 1..{frames}, got {low}..{high}")
 
 
-def check_pad_mode(op: str, pad_mode: str) -> None:
-    """`pad_mode` must be zeros or reflect."""
-    if pad_mode not in ("zeros", "reflect"):
-        raise ArgumentError(f"{op}: pad_mode: expected zeros or reflect, got {pad_mode!r}")
+def check_pad_mode(op: str, pad_mode: str, known: Sequence[str]) -> None:
+    """`pad_mode` must be one of the known ones."""
+    if pad_mode not in known:
+        raise ArgumentError(f"{op}: pad_mode: expected one of {', '.join(known)}, got {pad_mode!r}")
 
 
 def check_reflect(op: str, pads: Sequence[int], lengths: Tensor | None, steps: int) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
-from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
@@ -22,8 +22,8 @@ from fastvoc.registry import Impl, Spec, define
 class Conv1dParams:
     """Weights and shape of a convolution.
 
-    weight [C_out, C_in, K], bias [C_out] or None, `padding` (left, right) in samples, `pad_mode` zeros or reflect,
-    `pre` on the input before padding, `post` on the output.
+    weight [C_out, C_in, K], bias [C_out] or None, `padding` (left, right) in samples, `pad_mode` zeros, reflect or
+    replicate, `pre` on the input before padding, `post` on the output.
     """
 
     weight: Tensor
@@ -36,7 +36,7 @@ class Conv1dParams:
     post: Activation = IDENTITY
 
     def __post_init__(self) -> None:
-        check_pad_mode("conv1d", self.pad_mode)
+        check_pad_mode("conv1d", self.pad_mode, ("zeros", "reflect", "replicate"))
         if self.weight.dim() != 3:
             raise ShapeError(f"conv1d: weight: expected [C_out, C_in, K], got {list(self.weight.shape)}")
         if self.stride < 1 or self.dilation < 1 or min(self.padding) < 0:
@@ -44,10 +44,13 @@ class Conv1dParams:
                 f"conv1d: stride {self.stride}, dilation {self.dilation}, padding {self.padding}: expected stride and"
                 " dilation of 1 or more, padding of 0 or more"
             )
+        self.pre.check("conv1d", self.weight.shape[1], self.weight)
+        self.post.check("conv1d", self.weight.shape[0], self.weight)
 
     def tensors(self) -> list[Tensor]:
-        """The weights."""
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
+        """The weights and the activations' parameters."""
+        weights = [self.weight] if self.bias is None else [self.weight, self.bias]
+        return [*weights, *self.pre.tensors(), *self.post.tensors()]
 
     def output_length(self, steps: int) -> int:
         """Output steps made from a number of input steps."""
@@ -117,37 +120,39 @@ class _Packed:
     weight: Tensor
     bias: Tensor
     shape: list[int]
-    slopes: list[float]
-    tanh: bool
+    acts: packing.Activations
 
 
 def _pack(params: Conv1dParams) -> _Packed:
     cout, cin, kernel = params.weight.shape
-    shape = [cout, cin, kernel, params.stride, params.dilation, *params.padding, int(params.pad_mode == "reflect")]
-    slopes = [packing.slope(params.pre), packing.slope(params.post)]
+    pad_mode = ("zeros", "reflect", "replicate").index(params.pad_mode)
+    shape = [cout, cin, kernel, params.stride, params.dilation, *params.padding, pad_mode]
     bias = packing.pad_bias(params.bias, cout, params.weight)
-    return _Packed(packing.pack_conv(params.weight), bias, shape, slopes, params.post.kind == "tanh")
+    acts = packing.pack_activations((params.pre, params.post))
+    return _Packed(packing.pack_conv(params.weight), bias, shape, acts)
 
 
 def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
     if lengths is not None:
         lengths = lengths.to(x.device)
-    y: Tensor = torch.ops._fastvoc.conv1d(
-        x, packed.weight, packed.bias, residual, lengths, packed.shape, packed.slopes, packed.tanh
-    )
+    y: Tensor = torch.ops._fastvoc.conv1d(x, packed.weight, packed.bias, residual, lengths, packed.shape, *packed.acts)
     return y
 
 
 def _supports_cpp(spec: Spec) -> str | None:
-    p: Conv1dParams = spec.params
-    if max(p.padding) > p.dilation * (p.weight.shape[2] - 1):
-        return f"pads less than the kernel spans, not {p.padding}"
     return _library.cpu_refusal(spec.dtype)
 
 
+def _supports_cuda(spec: Spec) -> str | None:
+    p: Conv1dParams = spec.params
+    if p.pad_mode == "replicate":
+        return "pads with zeros or by reflection, not by replication"
+    return cuda_activation_refusal(p.pre) or cuda_activation_refusal(p.post, tanh=True)
+
+
 _library.define(
-    "conv1d(Tensor x, Tensor weight, Tensor bias, Tensor? residual, Tensor? lengths, int[] shape, float[] slopes,"
-    " bool tanh) -> Tensor"
+    "conv1d(Tensor x, Tensor weight, Tensor bias, Tensor? residual, Tensor? lengths, int[] shape, int[] acts,"
+    " float[] slopes, Tensor? curves) -> Tensor"
 )
 
 
@@ -159,8 +164,9 @@ def _fake(
     residual: Tensor | None,
     lengths: Tensor | None,
     shape: list[int],
+    acts: list[int],
     slopes: list[float],
-    tanh: bool,
+    curves: Tensor | None,
 ) -> Tensor:
     cout, _, kernel, stride, dilation, left, right, _ = shape
     steps = (x.shape[2] + left + right - dilation * (kernel - 1) - 1) // stride + 1
@@ -187,4 +193,4 @@ OP = define("conv1d", _check, conv1d_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
-register_cuda(OP, _run_native, _pack)
+register_cuda(OP, _run_native, _pack, _supports_cuda)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
-from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
 from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import OP as CONV1D
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
@@ -25,11 +25,15 @@ _MAX_BLOCKS, _MAX_CONVS = 16, 32  # of csrc/cpu/args.h
 
 @dataclass(frozen=True)
 class MrfConv:
-    """One convolution of a residual block: weight [C, C, K], bias [C] or None, dilation; padding keeps the length."""
+    """One convolution of a residual block: weight [C, C, K], bias [C] or None, dilation; padding keeps the length.
+
+    `act` comes before it, the stage's own activation when None.
+    """
 
     weight: Tensor
     bias: Tensor | None
     dilation: int
+    act: Activation | None = None
 
     @property
     def padding(self) -> int:
@@ -42,7 +46,7 @@ class MrfParams:
     """Residual blocks over the same input.
 
     `blocks[j]` lists the layers of block j, each a tuple of one or two convolutions; a layer adds its result to its
-    input, and `act` comes before every convolution.
+    input, and `act` comes before every convolution that has none of its own.
     """
 
     blocks: tuple[tuple[tuple[MrfConv, ...], ...], ...]
@@ -50,7 +54,7 @@ class MrfParams:
     pad_mode: str = "zeros"
 
     def __post_init__(self) -> None:
-        check_pad_mode("mrf", self.pad_mode)
+        check_pad_mode("mrf", self.pad_mode, ("zeros", "reflect"))
         convs = self.convs()
         if not convs or any(len(layer) not in (1, 2) for block in self.blocks for layer in block):
             raise ArgumentError("mrf: blocks: expected layers of one or two convolutions, and at least one block")
@@ -60,10 +64,16 @@ class MrfParams:
                 raise ShapeError(f"mrf: weight: expected [{channels}, {channels}, K], got {list(c.weight.shape)}")
             if (c.weight.shape[2] - 1) * c.dilation % 2:
                 raise ShapeError(f"mrf: kernel {c.weight.shape[2]} with dilation {c.dilation} cannot keep the length")
+            self.act_before(c).check("mrf", channels, c.weight)
 
     def tensors(self) -> list[Tensor]:
-        """The weights."""
-        return [t for conv in self.convs() for t in (conv.weight, conv.bias) if t is not None]
+        """The weights and the activations' parameters."""
+        weights = [t for conv in self.convs() for t in (conv.weight, conv.bias) if t is not None]
+        return weights + [t for conv in self.convs() for t in self.act_before(conv).tensors()]
+
+    def act_before(self, conv: MrfConv) -> Activation:
+        """The activation before a convolution."""
+        return self.act if conv.act is None else conv.act
 
     def convs(self) -> list[MrfConv]:
         """All convolutions in order of use, block by block."""
@@ -108,7 +118,8 @@ def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tens
             y = h
             for c in layer:
                 pad = (c.padding, c.padding)
-                y = conv1d_ref(y, Conv1dParams(c.weight, c.bias, 1, c.dilation, pad, params.pad_mode, params.act))
+                act = params.act_before(c)
+                y = conv1d_ref(y, Conv1dParams(c.weight, c.bias, 1, c.dilation, pad, params.pad_mode, act))
             h = h + y
         total = total + h
     return total / len(params.blocks)
@@ -123,7 +134,7 @@ class _Packed:
     dilations: list[int]
     layers: list[int]
     depth: int
-    slope: float
+    acts: packing.Activations
     reflect: bool
 
 
@@ -138,7 +149,7 @@ def _pack(params: MrfParams) -> _Packed:
         [c.dilation for c in convs],
         [len(block) for block in params.blocks],
         len(params.blocks[0][0]),
-        packing.slope(params.act),
+        packing.pack_activations([params.act_before(c) for c in convs]),
         params.pad_mode == "reflect",
     )
 
@@ -147,7 +158,7 @@ def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
     if lengths is not None:
         lengths = lengths.to(x.device)
     y: Tensor = torch.ops._fastvoc.mrf(
-        x, p.weight, p.bias, lengths, p.kernels, p.dilations, p.layers, p.depth, p.slope, p.reflect
+        x, p.weight, p.bias, lengths, p.kernels, p.dilations, p.layers, p.depth, p.reflect, *p.acts
     )
     return y
 
@@ -160,9 +171,16 @@ def _supports_cpp(spec: Spec) -> str | None:
     return _library.cpu_refusal(spec.dtype)
 
 
+def _supports_cuda(spec: Spec) -> str | None:
+    acts = [spec.params.act_before(c) for c in spec.params.convs()]
+    if len({(act.kind, act.slope) for act in acts}) != 1:
+        return "wants one activation for all convolutions"
+    return cuda_activation_refusal(acts[0])
+
+
 _library.define(
     "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] layers,"
-    " int depth, float slope, bool reflect) -> Tensor"
+    " int depth, bool reflect, int[] acts, float[] slopes, Tensor? curves) -> Tensor"
 )
 
 
@@ -176,14 +194,16 @@ def _fake(
     dilations: list[int],
     layers: list[int],
     depth: int,
-    slope: float,
     reflect: bool,
+    acts: list[int],
+    slopes: list[float],
+    curves: Tensor | None,
 ) -> Tensor:
     return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
 
 
 def _bare(conv: MrfConv, params: MrfParams) -> Conv1dParams:
-    return Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pre=params.act)
+    return Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pre=params.act_before(conv))
 
 
 def _stream(params: MrfParams, run: Callable[[MrfConv], Callable[[Tensor], Tensor]]) -> MrfStream:
@@ -212,4 +232,4 @@ OP = define("mrf", _check, mrf_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
-register_cuda(OP, _run_native, _pack)
+register_cuda(OP, _run_native, _pack, _supports_cuda)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
-from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import PolyphaseStream
 from fastvoc.registry import Impl, Spec, define
@@ -37,10 +37,12 @@ class UpsampleParams:
             raise ShapeError(f"upsample: weight: expected [C_in, C_out, K], got {list(self.weight.shape)}")
         if self.stride < 1:
             raise ArgumentError(f"upsample: stride: expected 1 or more, got {self.stride}")
+        self.pre.check("upsample", self.weight.shape[0], self.weight)
 
     def tensors(self) -> list[Tensor]:
-        """The weights."""
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
+        """The weights and the activation's parameters."""
+        weights = [self.weight] if self.bias is None else [self.weight, self.bias]
+        return [*weights, *self.pre.tensors()]
 
     def output_length(self, steps: int) -> int:
         """Output steps made from a number of input steps."""
@@ -91,20 +93,22 @@ class _Packed:
     weight: Tensor
     bias: Tensor
     shape: list[int]
-    slope: float
+    acts: packing.Activations
 
 
 def _pack(params: UpsampleParams) -> _Packed:
     cin, cout, kernel = params.weight.shape
     weight = packing.pack_upsample(params.weight, params.stride)
     bias = packing.pad_bias(params.bias, cout, params.weight)
-    return _Packed(weight, bias, [cout, cin, kernel, params.stride, *params.crop], packing.slope(params.pre))
+    return _Packed(
+        weight, bias, [cout, cin, kernel, params.stride, *params.crop], packing.pack_activations((params.pre,))
+    )
 
 
 def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
     if lengths is not None:
         lengths = lengths.to(x.device)
-    y: Tensor = torch.ops._fastvoc.upsample(x, packed.weight, packed.bias, lengths, packed.shape, packed.slope)
+    y: Tensor = torch.ops._fastvoc.upsample(x, packed.weight, packed.bias, lengths, packed.shape, *packed.acts)
     return y
 
 
@@ -114,11 +118,23 @@ def _supports_cpp(spec: Spec) -> str | None:
     return _library.cpu_refusal(spec.dtype)
 
 
-_library.define("upsample(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] shape, float slope) -> Tensor")
+_library.define(
+    "upsample(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] shape, int[] acts, float[] slopes,"
+    " Tensor? curves) -> Tensor"
+)
 
 
 @torch.library.register_fake("_fastvoc::upsample")
-def _fake(x: Tensor, weight: Tensor, bias: Tensor, lengths: Tensor | None, shape: list[int], slope: float) -> Tensor:
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    lengths: Tensor | None,
+    shape: list[int],
+    acts: list[int],
+    slopes: list[float],
+    curves: Tensor | None,
+) -> Tensor:
     cout, _, kernel, stride, left, right = shape
     steps = (x.shape[2] - 1) * stride + kernel - left - right
     return x.new_empty((x.shape[0], steps, cout)).transpose(1, 2)
@@ -146,4 +162,4 @@ OP = define("upsample", _check, upsample_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
-register_cuda(OP, _run_native, _pack)
+register_cuda(OP, _run_native, _pack, lambda spec: cuda_activation_refusal(spec.params.pre))
