@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastvoc.ops.activation import TANH, leaky_relu
+from fastvoc.ops.activation import TANH, Activation, elu, gelu, leaky_relu, snake
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.mrf import MrfConv, MrfParams
 from fastvoc.ops.snake_aa import SnakeAaParams
@@ -22,6 +23,10 @@ def conv1d_params(
     return Conv1dParams(weight, torch.randn(cout), stride, dilation, pad)
 
 
+def random_snake(channels: int) -> Activation:
+    return snake(torch.rand(channels) * 3 + 0.1, torch.rand(channels) + 0.1)
+
+
 CONV1D = {
     "pre-mel": lambda: conv1d_params(80, 37, 7),
     "post-tanh": lambda: replace(conv1d_params(17, 1, 7), pre=leaky_relu(0.01), post=TANH),
@@ -33,6 +38,18 @@ CONV1D = {
     "reflect": lambda: replace(conv1d_params(9, 20, 7, dilation=2, pad=(6, 6)), pad_mode="reflect"),
     "reflect-stride": lambda: replace(conv1d_params(3, 5, 5, stride=2, pad=(2, 3)), pad_mode="reflect"),
     "even-kernel": lambda: conv1d_params(21, 65, 2, pad=(1, 0)),
+    "elu": lambda: replace(conv1d_params(20, 9, 3, pad=(1, 1)), pre=elu(), post=elu()),
+    "gelu": lambda: replace(conv1d_params(9, 33, 5, pad=(2, 2)), pre=gelu(), post=gelu()),
+    "snake": lambda: replace(conv1d_params(19, 21, 3, pad=(1, 1)), pre=random_snake(19), post=random_snake(21)),
+    "snake-then-tanh": lambda: replace(conv1d_params(33, 1, 7, pad=(3, 3)), pre=random_snake(33), post=TANH),
+    "tanh-first": lambda: replace(conv1d_params(5, 6, 3, pad=(1, 1)), pre=TANH),
+    "replicate": lambda: replace(conv1d_params(7, 18, 5, dilation=3, pad=(6, 9)), pad_mode="replicate"),
+    "replicate-wide": lambda: replace(conv1d_params(4, 3, 2, pad=(40, 70)), pad_mode="replicate", pre=elu()),
+    "padded-past-the-kernel": lambda: conv1d_params(6, 5, 3, stride=2, pad=(11, 4)),
+    "reflect-past-the-kernel": lambda: replace(conv1d_params(6, 5, 3, pad=(11, 13)), pad_mode="reflect"),
+    "source-k30-s15": lambda: conv1d_params(18, 40, 30, stride=15, pad=(7, 7)),
+    "codec-k16-s8": lambda: replace(conv1d_params(24, 36, 16, stride=8, pad=(8, 3)), pad_mode="reflect", pre=elu()),
+    "kernel-41": lambda: conv1d_params(17, 16, 41, stride=4, pad=(20, 20)),
 }
 
 
@@ -52,6 +69,8 @@ UPSAMPLE = {
     "trim-right": lambda: upsample_params(7, 16, 8, 4, (0, 4)),
     "no-activation-no-bias": lambda: UpsampleParams(torch.randn(3, 2, 6), None, 2, (2, 2)),
     "kernel-below-stride": lambda: upsample_params(4, 5, 2, 3, (0, 0)),
+    "elu": lambda: replace(upsample_params(18, 9, 8, 4, (0, 4)), pre=elu()),
+    "snake": lambda: replace(upsample_params(21, 8, 4, 2, (1, 1)), pre=random_snake(21)),
 }
 
 
@@ -69,6 +88,17 @@ def mrf_params(
     return MrfParams(blocks, leaky_relu(0.1), pad_mode)
 
 
+def with_snakes(params: MrfParams) -> MrfParams:
+    """The same stage with a Snake of its own before every convolution."""
+    return each_conv(params, lambda conv: replace(conv, act=random_snake(conv.weight.shape[0])))
+
+
+def each_conv(params: MrfParams, change: Callable[[MrfConv], MrfConv]) -> MrfParams:
+    """The stage with every convolution changed."""
+    blocks = tuple(tuple(tuple(change(conv) for conv in layer) for layer in block) for block in params.blocks)
+    return replace(params, blocks=blocks)
+
+
 MRF = {
     "v1": lambda: mrf_params(32, (3, 7, 11), ((1, 3, 5),) * 3, 2),
     "v2-narrow": lambda: mrf_params(8, (3, 7, 11), ((1, 3, 5),) * 3, 2),
@@ -79,6 +109,10 @@ MRF = {
     "even-kernel": lambda: mrf_params(6, (4,), ((2, 4),), 1),
     "reflect": lambda: mrf_params(12, (3, 7), ((1, 3), (1, 3)), 2, "reflect"),
     "wide": lambda: mrf_params(128, (3,), ((1, 3),), 2),
+    "snake": lambda: with_snakes(mrf_params(32, (3, 7), ((1, 3, 5),) * 2, 2)),
+    "snake-one-block": lambda: with_snakes(mrf_params(19, (7,), ((1, 3, 5),), 2)),
+    "elu": lambda: replace(mrf_params(9, (3,), ((1, 2),), 2), act=elu()),
+    "one-snake": lambda: replace(mrf_params(9, (3, 5), ((1, 2),) * 2, 1), act=random_snake(9)),
 }
 
 
@@ -98,23 +132,14 @@ SNAKE_AA = {
 
 
 def double(params: Any) -> Any:
-    """The same parameters in float64."""
-    if isinstance(params, SnakeAaParams):
-        return SnakeAaParams(params.alpha.double(), params.inverse.double(), params.taps.double())
-    if isinstance(params, MrfParams):
-        blocks = tuple(
-            tuple(
-                tuple(
-                    replace(c, weight=c.weight.double(), bias=None if c.bias is None else c.bias.double())
-                    for c in layer
-                )
-                for layer in block
-            )
-            for block in params.blocks
-        )
-        return replace(params, blocks=blocks)
-    bias = None if params.bias is None else params.bias.double()
-    return replace(params, weight=params.weight.double(), bias=bias)
+    """The same parameters, nested ones included, in float64."""
+    if isinstance(params, Tensor):
+        return params.double()
+    if isinstance(params, tuple):
+        return tuple(map(double, params))
+    if is_dataclass(params) and not isinstance(params, type):
+        return replace(params, **{f.name: double(getattr(params, f.name)) for f in fields(params)})
+    return params
 
 
 def channels(params: Any) -> int:

@@ -29,6 +29,22 @@ struct Sink {
   int channels;
 };
 
+// An elementwise activation; `alpha` and `inverse` are a snake's values per channel, padded to whole panels.
+enum class ActKind : int { kLeaky = 0, kTanh = 1, kElu = 2, kGelu = 3, kSnake = 4 };  // the numbers of fastvoc/packing.py
+
+struct Act {
+  ActKind kind = ActKind::kLeaky;
+  float slope = 1.0f;
+  const float* alpha = nullptr;
+  const float* inverse = nullptr;
+
+  // What a leaky ReLU does of it: all, or nothing where another function follows.
+  float leak() const { return kind == ActKind::kLeaky ? slope : 1.0f; }
+};
+
+// How a convolution pads.
+enum class Pad : int { kZeros = 0, kReflect = 1, kReplicate = 2 };
+
 // Output steps per strip: what one layer touches should stay in a 1 MB L2 beside a panel of weights.
 constexpr std::int64_t kStripBytes = 96 * 1024;
 

@@ -5,8 +5,8 @@ namespace fastvoc {
 namespace {
 
 Tensor conv1d(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> residual, std::optional<Tensor> lengths,
-              Ints shape, std::vector<double> slopes, bool tanh) {
-  STD_TORCH_CHECK(shape.size() == 8 && slopes.size() == 2, "conv1d: expected 8 shape values and 2 slopes");
+              Ints shape, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
+  STD_TORCH_CHECK(shape.size() == 8, "conv1d: expected 8 shape values");
   Conv1dArgs args{};
   args.cout = as_int(shape[0]);
   args.cin = as_int(shape[1]);
@@ -15,15 +15,16 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> residu
   args.dilation = as_int(shape[4]);
   args.left = as_int(shape[5]);
   args.right = as_int(shape[6]);
-  args.reflect = shape[7] != 0;
-  args.tanh = tanh;
-  args.pre_slope = static_cast<float>(slopes[0]);
-  args.post_slope = static_cast<float>(slopes[1]);
+  args.pad = static_cast<Pad>(shape[7]);
+  const auto acts =
+      activations(kinds, slopes, curves, 2, [&](std::size_t i) { return i == 0 ? args.cin : args.cout; });
+  args.pre = acts[0];
+  args.post = acts[1];
   const int width = padded(args.cout);
   args.weight = packed(weight, int64_t{1} * width * args.kernel * args.cin, "weight");
   args.bias = packed(bias, width, "bias");
   const int64_t span = int64_t{1} * args.dilation * (args.kernel - 1) + 1;
-  STD_TORCH_CHECK(args.left < span && args.right < span, "conv1d: padding must be shorter than the kernel's span");
+  STD_TORCH_CHECK(shape[7] >= 0 && shape[7] <= 2, "conv1d: unknown padding ", shape[7]);
 
   const Batch batch(x, args.cin, lengths);
   const auto made = [&](int64_t steps) { return (steps + args.left + args.right - span) / args.stride + 1; };

@@ -2,26 +2,12 @@
 #pragma once
 
 #include "conv1d_args.h"
-#include "math.h"
 #include "strip.h"
 #include "tile.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
-// Applies the output activation to `count` floats in place.
-inline void activate(const Conv1dArgs& args, float* y, std::int64_t count) {
-  if (!args.tanh && args.post_slope == 1.0f) return;
-  float rest[FASTVOC_WIDTH] = {};
-  for (std::int64_t i = 0; i < count; i += FASTVOC_WIDTH) {
-    const std::int64_t n = std::min<std::int64_t>(FASTVOC_WIDTH, count - i);
-    float* at = n == FASTVOC_WIDTH ? y + i : rest;
-    if (n < FASTVOC_WIDTH) std::memcpy(rest, y + i, static_cast<std::size_t>(n) * sizeof(float));
-    store(at, args.tanh ? tanh(load(at)) : leaky(load(at), args.post_slope));
-    if (n < FASTVOC_WIDTH) std::memcpy(y + i, rest, static_cast<std::size_t>(n) * sizeof(float));
-  }
-}
-
-// Adds the residual, writes `count` computed rows to the output from step `t` on, and activates them there.
+// Adds the residual to `count` computed rows, activates them and writes them to the output from step `t` on.
 inline void finish_rows(const Conv1dArgs& args, const Source* residual, const Sink& sink, std::int64_t t, float* rows,
                         std::int64_t count) {
   const int width = padded(args.cout);
@@ -29,8 +15,37 @@ inline void finish_rows(const Conv1dArgs& args, const Source* residual, const Si
     const float* r = residual->data + (t + i) * residual->step;
     for (int c = 0; c < args.cout; ++c) rows[i * width + c] += r[c * residual->channel];
   }
+  const bool by_channel = args.post.kind == ActKind::kSnake;
+  if (by_channel) activate_rows(args.post, rows, width, count, 0, width);
   store_rows(sink, t, rows, count);
-  activate(args, sink.data + t * args.cout, count * args.cout);
+  if (!by_channel) activate_flat(args.post, sink.data + t * args.cout, count * args.cout);
+}
+
+// The step that padding step t repeats; negative for zeros.
+inline std::int64_t padding_source(std::int64_t t, std::int64_t steps, Pad pad) {
+  if (pad == Pad::kZeros) return -1;
+  if (pad == Pad::kReplicate) return t < 0 ? 0 : steps - 1;
+  return t < 0 ? -t : 2 * (steps - 1) - t;
+}
+
+// Fills `rows` with the padded, activated steps [from, to).
+inline void padded_rows(const Conv1dArgs& args, const Source& source, std::int64_t from, std::int64_t to, float* rows) {
+  const int width = padded(args.cin);
+  const std::int64_t valid = std::clamp<std::int64_t>(0, from, to), end = std::clamp(source.steps, valid, to);
+  const auto pad = [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t t = first; t < last; ++t) {
+      const std::int64_t s = padding_source(t, source.steps, args.pad);
+      float* row = rows + (t - from) * width;
+      if (s < 0) {
+        std::memset(row, 0, static_cast<std::size_t>(width) * sizeof(float));
+      } else {
+        load_rows(source, s, s + 1, nullptr, row, args.pre);
+      }
+    }
+  };
+  pad(from, valid);
+  load_rows(source, valid, end, nullptr, rows + (valid - from) * width, args.pre);
+  pad(end, to);
 }
 
 inline void conv1d(const Conv1dArgs& args, const Source& source, const Source* residual, const Sink& sink,
@@ -44,15 +59,8 @@ inline void conv1d(const Conv1dArgs& args, const Source& source, const Source* r
     const std::int64_t count = std::min(strip, end - t);
     const std::int64_t from = t * args.stride - args.left;
     const std::int64_t to = (t + count - 1) * args.stride - args.left + span;
-    // Reflection reaches back to steps that a short strip at an edge may not hold otherwise.
-    const std::int64_t first = args.reflect && to > source.steps ? std::min(from, 2 * (source.steps - 1) - to + 1) : from;
-    const std::int64_t last = args.reflect && from < 0 ? std::max(to, 1 - from) : to;
-    Strip in{held, cin, first, std::min(last, source.steps)};
-    const std::int64_t valid = std::max<std::int64_t>(first, 0);
-    load_rows(source, valid, in.end, nullptr, in.at(valid), args.pre_slope);
-    in.pad_left(args.reflect);
-    in.pad_right(to, source.steps, args.reflect);
-    const TileInput tile{in.at(from),
+    padded_rows(args, source, from, to, held);
+    const TileInput tile{held,
                          static_cast<std::ptrdiff_t>(args.stride) * cin,
                          static_cast<std::ptrdiff_t>(args.dilation) * cin,
                          args.weight,
@@ -60,7 +68,7 @@ inline void conv1d(const Conv1dArgs& args, const Source& source, const Source* r
                          args.bias,
                          args.kernel,
                          args.cin};
-    const TileOutput out{result, nullptr, nullptr, nullptr, cout, 0, 0, 0, 1.0f, 1.0f};
+    const TileOutput out{result, nullptr, nullptr, nullptr, cout, 0, 0, 0, nullptr, 0, 1.0f};
     conv_rows(tile, out, count, cout / kPanel);
     finish_rows(args, residual, sink, t, result, count);
   }

@@ -15,10 +15,9 @@ struct Conv1dArgs {
   int dilation;
   int left;
   int right;
-  bool reflect;
-  bool tanh;
-  float pre_slope;
-  float post_slope;
+  Pad pad;
+  Act pre;
+  Act post;
 };
 
 // Floats of scratch memory that a task of up to `steps` output steps needs.
@@ -26,7 +25,7 @@ inline std::int64_t workspace_floats(const Conv1dArgs& args, std::int64_t steps)
   const int cin = padded(args.cin), cout = padded(args.cout);
   const std::int64_t strip = strip_steps(std::max(cin, cout), steps);
   const std::int64_t span = static_cast<std::int64_t>(args.dilation) * (args.kernel - 1) + 1;
-  return strip * cout + (strip * args.stride + span + 2 * (args.left + args.right)) * cin;
+  return strip * cout + (strip * args.stride + span) * cin;
 }
 
 }  // namespace fastvoc

@@ -32,6 +32,32 @@ inline const float* packed(const Tensor& t, int64_t floats, const char* name) {
   return t.const_data_ptr<float>();
 }
 
+// The activations of an op as fastvoc/packing.py packs them; channels(i) are those of the i-th.
+template <class Channels>
+std::vector<Act> activations(const Ints& kinds, const std::vector<double>& slopes, const std::optional<Tensor>& curves,
+                             std::size_t count, const Channels& channels) {
+  STD_TORCH_CHECK(kinds.size() == count && slopes.size() == count, "activations: expected ", count, " kinds and slopes");
+  std::vector<Act> acts(count);
+  int64_t floats = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    STD_TORCH_CHECK(kinds[i] >= 0 && kinds[i] <= static_cast<int64_t>(ActKind::kSnake), "activations: unknown kind ",
+                    kinds[i]);
+    acts[i] = {static_cast<ActKind>(kinds[i]), static_cast<float>(slopes[i]), nullptr, nullptr};
+    if (acts[i].kind == ActKind::kSnake) floats += 2 * padded(channels(i));
+  }
+  if (floats == 0) return acts;
+  STD_TORCH_CHECK(curves.has_value(), "activations: a snake needs its curves");
+  const float* at = packed(*curves, floats, "curves");
+  for (std::size_t i = 0; i < count; ++i) {
+    if (acts[i].kind != ActKind::kSnake) continue;
+    const int width = padded(channels(i));
+    acts[i].alpha = at;
+    acts[i].inverse = at + width;
+    at += 2 * width;
+  }
+  return acts;
+}
+
 // The items of a [B, C, T] batch, each with its own length.
 class Batch {
  public:

@@ -5,7 +5,7 @@ namespace fastvoc {
 namespace {
 
 Tensor mrf(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, Ints kernels, Ints dilations, Ints layers,
-           int64_t depth, double slope, bool reflect) {
+           int64_t depth, bool reflect, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
   const int channels = as_int(x.size(1));
   const int width = padded(channels);
   const std::size_t count = kernels.size();
@@ -21,10 +21,11 @@ Tensor mrf(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, 
   const float* w = packed(weight, floats, "weight");
   const float* b = packed(bias, static_cast<int64_t>(count) * width, "bias");
 
+  const auto acts = activations(kinds, slopes, curves, count, [&](std::size_t) { return channels; });
   std::vector<MrfConv> convs(count);
   for (std::size_t i = 0; i < count; ++i) {
     const int kernel = as_int(kernels[i]), dilation = as_int(dilations[i]);
-    convs[i] = {w, b, kernel, dilation, (kernel - 1) * dilation / 2, 0};
+    convs[i] = {w, b, kernel, dilation, (kernel - 1) * dilation / 2, 0, acts[i]};
     w += int64_t{1} * kernel * width * channels;
     b += width;
   }
@@ -39,9 +40,8 @@ Tensor mrf(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, 
     halo = std::max(halo, convs[static_cast<std::size_t>(begin)].reach + convs[static_cast<std::size_t>(begin)].pad);
     begins.push_back(end);
   }
-  const MrfArgs args{convs.data(),         begins.data(), as_int(static_cast<int64_t>(layers.size())),
-                              as_int(depth),        channels,      static_cast<float>(slope),
-                              reflect};
+  const MrfArgs args{convs.data(),  begins.data(), as_int(static_cast<int64_t>(layers.size())),
+                     as_int(depth), channels,      reflect};
 
   const Batch batch(x, channels, lengths);
   const Output out(batch.items(), channels, batch.steps());

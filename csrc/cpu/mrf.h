@@ -53,7 +53,7 @@ class BlockRun {
     Strip& raw = residual_[0];
     if (to <= in.end) return;
     // The residual starts later than the input by the padding of the layers between.
-    load_rows(*source_, in.end, to, raw.at(in.end), in.at(in.end), args_->slope);
+    load_rows(*source_, in.end, to, raw.at(in.end), in.at(in.end), convs_[0].act);
     in.end = raw.end = to;
   }
 
@@ -73,7 +73,7 @@ class BlockRun {
                          conv.bias,
                          conv.kernel,
                          args_->channels};
-    TileOutput out{nullptr, nullptr, nullptr, nullptr, width, width, width, width, args_->slope, 1.0f};
+    TileOutput out{nullptr, nullptr, nullptr, nullptr, width, width, width, width, nullptr, 0, 1.0f};
     const int layer = l / args_->depth;
     const bool adds = l % args_->depth == args_->depth - 1;
     if (adds) out.residual = residual_[layer].at(from);
@@ -83,6 +83,7 @@ class BlockRun {
       out.scale = scale;
     } else {
       out.act = input_[l + 1].at(from);
+      out.activation = &convs_[l + 1].act;
       input_[l + 1].end = to;
       if (adds) {
         out.raw = residual_[layer + 1].at(from);

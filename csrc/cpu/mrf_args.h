@@ -16,6 +16,7 @@ struct MrfConv {
   int dilation;
   int pad;
   int reach;
+  Act act;  // before it
 };
 
 struct MrfArgs {
@@ -24,7 +25,6 @@ struct MrfArgs {
   int blocks;
   int depth;
   int channels;
-  float slope;
   bool reflect;
 
   // Steps that a block sees to either side of an output step.

@@ -1,8 +1,7 @@
 // A strip: consecutive rows of channels that slides along an item's time axis.
 #pragma once
 
-#include "args.h"
-#include "vec.h"
+#include "activation.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
@@ -44,9 +43,12 @@ struct Strip {
   }
 };
 
-// Copies the steps [from, to) into rows of padded width: as they are into `raw` unless null, and their leaky ReLU into `act`.
-inline void load_rows(const Source& source, std::int64_t from, std::int64_t to, float* raw, float* act, float slope) {
+// Copies the steps [from, to) into rows of padded width: as they are into `raw` unless null, and activated into `act`.
+inline void load_rows(const Source& source, std::int64_t from, std::int64_t to, float* raw, float* act,
+                      const Act& activation) {
   const int width = padded(source.channels);
+  const float slope = activation.leak();
+  float* const rows = act;
   const int whole = source.channel == 1 ? source.channels / FASTVOC_WIDTH * FASTVOC_WIDTH : 0;
   for (std::int64_t t = from; t < to; ++t, act += width) {
     const float* x = source.data + t * source.step;
@@ -62,6 +64,7 @@ inline void load_rows(const Source& source, std::int64_t from, std::int64_t to, 
     }
     if (raw) raw += width;
   }
+  if (activation.kind != ActKind::kLeaky && to > from) activate_rows(activation, rows, width, to - from, 0, width);
 }
 
 // Copies rows of padded width to the steps from `t` on of the output.

@@ -2,7 +2,7 @@
 // and input channels in one fixed order, so that a value never depends on where its tile lies.
 #pragma once
 
-#include "vec.h"
+#include "activation.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
@@ -18,7 +18,7 @@ struct TileInput {
   int cin;
 };
 
-// y = (acc + bias + residual + sum) * scale goes to `raw`, its leaky ReLU to `act`; null pointers leave a part out.
+// y = (acc + bias + residual + sum) * scale goes to `raw`, its activation to `act`; null pointers leave a part out.
 struct TileOutput {
   float* raw;
   float* act;
@@ -28,7 +28,8 @@ struct TileOutput {
   std::ptrdiff_t act_row;
   std::ptrdiff_t residual_row;
   std::ptrdiff_t sum_row;
-  float slope;
+  const Act* activation;  // of `act`
+  std::ptrdiff_t channel;  // the first of the panel
   float scale;
 };
 
@@ -67,6 +68,7 @@ inline __attribute__((always_inline)) void accumulate(const TileInput& in, Vec (
 
 template <int R, int NV>
 inline __attribute__((always_inline)) void finish(const TileOutput& out, Vec (&acc)[R][NV * kVecs]) {
+  const float slope = out.act ? out.activation->leak() : 1.0f;
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
     for (int v = 0; v < NV * kVecs; ++v) {
@@ -76,7 +78,7 @@ inline __attribute__((always_inline)) void finish(const TileOutput& out, Vec (&a
       if (out.sum) y += load(out.sum + r * out.sum_row + c);
       if (out.scale != 1.0f) y *= out.scale;
       if (out.raw) store(out.raw + r * out.raw_row + c, y);
-      if (out.act) store(out.act + r * out.act_row + c, leaky(y, out.slope));
+      if (out.act) store(out.act + r * out.act_row + c, leaky(y, slope));
     }
   }
 }
@@ -86,6 +88,9 @@ __attribute__((noinline)) void tile(const TileInput& in, const TileOutput& out) 
   Vec acc[R][NV * kVecs];
   accumulate<R, NV>(in, acc);
   finish<R, NV>(out, acc);
+  if (out.act && out.activation->kind != ActKind::kLeaky) {
+    activate_rows(*out.activation, out.act, out.act_row, R, out.channel, NV * kPanel);
+  }
 }
 
 using TileFn = void (*)(const TileInput&, const TileOutput&);
@@ -117,6 +122,7 @@ inline TileOutput shifted(TileOutput out, std::ptrdiff_t columns) {
   if (out.act) out.act += columns;
   if (out.residual) out.residual += columns;
   if (out.sum) out.sum += columns;
+  out.channel += columns;
   return out;
 }
 

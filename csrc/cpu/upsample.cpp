@@ -4,7 +4,8 @@
 namespace fastvoc {
 namespace {
 
-Tensor upsample(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, Ints shape, double slope) {
+Tensor upsample(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, Ints shape, Ints kinds,
+                std::vector<double> slopes, std::optional<Tensor> curves) {
   STD_TORCH_CHECK(shape.size() == 6, "upsample: expected 6 shape values");
   UpsampleArgs args{};
   args.cout = as_int(shape[0]);
@@ -13,7 +14,7 @@ Tensor upsample(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> leng
   args.stride = as_int(shape[3]);
   args.left = as_int(shape[4]);
   args.right = as_int(shape[5]);
-  args.slope = static_cast<float>(slope);
+  args.pre = activations(kinds, slopes, curves, 1, [&](std::size_t) { return args.cin; })[0];
   const int width = padded(args.cout);
   args.weight = packed(weight, int64_t{1} * width * args.kernel * args.cin, "weight");
   args.bias = packed(bias, width, "bias");

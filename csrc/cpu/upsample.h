@@ -1,4 +1,4 @@
-// upsample: leaky ReLU and a transposed convolution, each output phase an ordinary convolution (polyphase form).
+// upsample: an activation and a transposed convolution, each output phase an ordinary convolution (polyphase form).
 #pragma once
 
 #include "strip.h"
@@ -23,7 +23,7 @@ inline void upsample(const UpsampleArgs& args, const Source& source, const Sink&
     Strip in{held, cin, q - history, std::min(q + count, source.steps)};
     const std::int64_t valid = std::max<std::int64_t>(in.first, 0);
     if (valid < in.end) {
-      load_rows(source, valid, in.end, nullptr, in.at(valid), args.slope);
+      load_rows(source, valid, in.end, nullptr, in.at(valid), args.pre);
     } else {
       in.end = valid;
     }
@@ -34,7 +34,7 @@ inline void upsample(const UpsampleArgs& args, const Source& source, const Sink&
       const int taps = args.taps(phase);
       const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(taps) * args.cin * kPanel;
       const TileInput tile{in.at(q), cin, -cin, w, panel, args.bias, taps, args.cin};
-      const TileOutput out{result + phase * cout, nullptr, nullptr, nullptr, stride * cout, 0, 0, 0, 1.0f, 1.0f};
+      const TileOutput out{result + phase * cout, nullptr, nullptr, nullptr, stride * cout, 0, 0, 0, nullptr, 0, 1.0f};
       conv_rows(tile, out, count, cout / kPanel);
       w += panel * (cout / kPanel);
     }

@@ -14,7 +14,7 @@ struct UpsampleArgs {
   int stride;
   int left;
   int right;
-  float slope;
+  Act pre;
 
   int taps(int phase) const { return phase < kernel ? (kernel - phase - 1) / stride + 1 : 0; }
   int reach() const { return taps(0); }

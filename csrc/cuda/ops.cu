@@ -18,6 +18,7 @@ namespace {
 using Ints = std::vector<std::int64_t>;
 using MaybeTensor = std::optional<Tensor>;
 
+constexpr std::int64_t kLeaky = 0, kTanh = 1;  // the numbers of fastvoc/packing.py
 constexpr std::int64_t kMaxItems = 65535;  // of a grid's second axis
 
 void check_input(const Tensor& x) {
@@ -66,15 +67,24 @@ void for_dtype(const Tensor& x, const Run& run) {
   }
 }
 
+// The slope of a leaky ReLU, 1 for a tanh.
+double slope_of(std::int64_t kind, double slope, bool tanh) {
+  STD_TORCH_CHECK(kind == kLeaky || (tanh && kind == kTanh), "CUDA: cannot fuse activation ", kind);
+  return kind == kLeaky ? slope : 1.0;
+}
+
 Tensor conv1d(Tensor x, Tensor weight, Tensor bias, MaybeTensor residual, MaybeTensor lengths, Ints shape,
-              std::vector<double> slopes, bool tanh) {
-  STD_TORCH_CHECK(shape.size() == 8 && slopes.size() == 2, "conv1d: expected 8 shape values and 2 slopes");
+              Ints kinds, std::vector<double> slopes, MaybeTensor) {
+  STD_TORCH_CHECK(shape.size() == 8 && slopes.size() == 2 && kinds.size() == 2,
+                  "conv1d: expected 8 shape values and 2 activations");
+  STD_TORCH_CHECK(shape[7] == 0 || shape[7] == 1, "CUDA: pads with zeros or by reflection");
+  const double leaks[] = {slope_of(kinds[0], slopes[0], false), slope_of(kinds[1], slopes[1], true)};
   check_input(x);
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   Tensor out;
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    auto args = cuda::conv1d_args<T>(shape.data(), slopes.data(), tanh);
+    auto args = cuda::conv1d_args<T>(shape.data(), leaks, kinds[1] == kTanh);
     args.x = view<T>(x, args.cin, "x");
     args.weight = packed<T>(weight, x, args.weights(), "weight");
     args.bias = packed<T>(bias, x, cuda::padded(args.cout), "bias");
@@ -94,15 +104,18 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, MaybeTensor residual, MaybeT
   return torch::stable::transpose(out, 1, 2);
 }
 
-Tensor upsample(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints shape, double slope) {
-  STD_TORCH_CHECK(shape.size() == 6, "upsample: expected 6 shape values");
+Tensor upsample(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints shape, Ints kinds,
+                std::vector<double> slopes, MaybeTensor) {
+  STD_TORCH_CHECK(shape.size() == 6 && kinds.size() == 1 && slopes.size() == 1,
+                  "upsample: expected 6 shape values and an activation");
+  const double leak = slope_of(kinds[0], slopes[0], false);
   check_input(x);
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   STD_TORCH_CHECK(shape[4] >= 0, "upsample: the left crop must not be negative");
   Tensor out;
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    auto args = cuda::upsample_args<T>(shape.data(), slope);
+    auto args = cuda::upsample_args<T>(shape.data(), leak);
     args.x = view<T>(x, args.cin, "x");
     args.weight = packed<T>(weight, x, args.weights(), "weight");
     args.bias = packed<T>(bias, x, cuda::padded(args.cout), "bias");
@@ -117,7 +130,7 @@ Tensor upsample(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints 
 }
 
 Tensor mrf(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints kernels, Ints dilations, Ints layers,
-           std::int64_t depth, double slope, bool reflect) {
+           std::int64_t depth, bool reflect, Ints kinds, std::vector<double> slopes, MaybeTensor) {
   check_input(x);
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   const std::int64_t items = x.size(0), channels = x.size(1), steps = x.size(2), width = cuda::padded(channels);
@@ -130,6 +143,8 @@ Tensor mrf(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints kerne
   const auto count = static_cast<std::int64_t>(kernels.size());
   STD_TORCH_CHECK(count == convs && kernels.size() == dilations.size() && count > 0 && (depth == 1 || depth == 2),
                   "mrf: kernels, dilations and layers do not fit together");
+  STD_TORCH_CHECK(kinds == Ints(kernels.size(), kLeaky) && slopes == std::vector<double>(kernels.size(), slopes.at(0)),
+                  "CUDA: mrf wants one leaky ReLU for all convolutions");
   const Tensor out = new_rows(x, channels, steps);
   const Tensor scratch = torch::stable::new_empty(x, {cuda::mrf_scratch(items, channels, steps)}, ScalarType::Float);
   for_dtype(x, [&](auto zero) {
@@ -138,7 +153,7 @@ Tensor mrf(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints kerne
                                packed<T>(weight, x, taps * width * channels, "weight"),
                                packed<T>(bias, x, count * width, "bias"), maybe_lengths(lengths, x),
                                scratch.mutable_data_ptr<float>(), kernels, dilations, layers, depth, items, steps,
-                               static_cast<int>(channels), static_cast<float>(slope), reflect},
+                               static_cast<int>(channels), static_cast<float>(slopes[0]), reflect},
               current_stream(x));
   });
   check_launch();
