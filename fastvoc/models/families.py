@@ -13,6 +13,7 @@ from fastvoc.errors import ArgumentError
 # Family: module, configuration, model.
 _FAMILIES = {
     "hifigan": ("hifigan", "HifiGanConfig", "HifiGan"),
+    "encodec_lm": ("encodec_lm", "EncodecLmConfig", "EncodecLm"),
 }
 
 
