@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastvoc.errors import LoadError
-from fastvoc.io import atomic_path
+from fastvoc.io import atomic_path, file_sha256
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def check_files(repo: str, folder: Path, names: list[str]) -> None:
     Raises LoadError naming the file that differs, and both checksums.
     """
     facts = read_record(folder)
-    found = {name: _sha256(folder / name) for name in names}
+    found = {name: file_sha256(folder / name) for name in names}
     for name, sha in found.items():
         expected = facts.sha256.get(name) or _stated_sha256(folder / name) or sha
         if sha != expected:
@@ -73,11 +72,3 @@ def _stated_sha256(path: Path) -> str | None:
     # The cache names a large file's blob by the SHA-256 that the hub states.
     name = path.resolve().name
     return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
-
-
-def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()

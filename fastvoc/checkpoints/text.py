@@ -136,7 +136,7 @@ class Fields:
 
     def number(self, name: str, default: Any = _REQUIRED) -> float:
         value = self._get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not -_HUGE < value < _HUGE:
+        if not _is_number(value):
             self._bad(name, value, "a finite number")
         return float(value)
 
@@ -164,6 +164,12 @@ class Fields:
             self._bad(name, value, "a list of texts")
         return tuple(value)
 
+    def numbers(self, name: str, default: Any = _REQUIRED) -> tuple[float, ...]:
+        value = self._get(name, default)
+        if not isinstance(value, list | tuple) or not all(map(_is_number, value)):
+            self._bad(name, value, "a list of finite numbers")
+        return tuple(map(float, value))
+
     def integers(self, name: str, default: Any = _REQUIRED) -> tuple[int, ...]:
         value = self._get(name, default)
         if not isinstance(value, list | tuple) or not all(map(_is_int, value)):
@@ -177,6 +183,10 @@ class Fields:
         ):
             self._bad(name, value, "a list of lists of integers")
         return tuple(map(tuple, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_HUGE < value < _HUGE
 
 
 def _is_int(value: Any) -> bool:

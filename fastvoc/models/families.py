@@ -12,8 +12,8 @@ from fastvoc.errors import ArgumentError
 
 # Family: module, configuration, model.
 _FAMILIES = {
+    "encodec": ("encodec", "EncodecConfig", "Encodec"),
     "hifigan": ("hifigan", "HifiGanConfig", "HifiGan"),
-    "encodec_lm": ("encodec_lm", "EncodecLmConfig", "EncodecLm"),
 }
 
 

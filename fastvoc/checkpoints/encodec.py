@@ -1,0 +1,193 @@
+"""EnCodec: github.com/facebookresearch/encodec's `.th` files and Hugging Face Transformers' folders.
+
+A published `.th` is a bare state with no configuration; which of the two models it is shows in its tensors, and the
+hash in its name is checked. A `config.json` beside it with the constructors' values says it for any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from math import ceil, log2, prod
+from pathlib import Path
+from typing import Any
+
+from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry, refuse
+from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.state import canonical_state, renamed
+from fastvoc.checkpoints.text import Fields
+from fastvoc.errors import ArgumentError
+from fastvoc.io import file_sha256
+from fastvoc.models.encodec import ENCODEC_24K, ENCODEC_48K, EncodecConfig
+
+_ORIGINAL, _TRANSFORMERS = "encoder.model.0.conv.conv.", "encoder.layers.0.conv."
+_RENAMES = (
+    (r"^(encoder|decoder)\.model\.", r"\1.layers."),
+    (r"\.(?:conv\.conv|convtr\.convtr)\.", ".conv."),
+    (r"\.(?:conv|convtr)\.norm\.", ".norm."),
+    (r"^((?:encoder|decoder)\.layers\.\d+)\.lstm\.", r"\1."),
+    (r"^quantizer\.(?:vq\.)?layers\.(\d+)\._?codebook\.embed$", r"quantizer.codebooks.\1"),
+)
+_STATISTICS = re.compile(r"^quantizer\.(?:vq\.)?layers\.\d+\._?codebook\.(?:embed_avg|cluster_size|inited)$")
+_HASHED_NAME = re.compile(r"-([0-9a-f]{8,64})\.th$")
+# By what the tensors show of the rest.
+_PUBLISHED = {(c.channels, c.norm): c for c in (ENCODEC_24K, ENCODEC_48K)}
+_PAD_MODES = {"constant": "zeros"}
+
+
+def detect(source: Source) -> bool:
+    return any(name.startswith((_ORIGINAL, _TRANSFORMERS)) for name in source.entries)
+
+
+def load(source: Source) -> Checkpoint:
+    check_hash(source.path)
+    # The statistics of the codebooks serve training only.
+    entries = {name: entry for name, entry in source.entries.items() if not _STATISTICS.search(name)}
+    tensors = renamed(source, entries, canonical_name)
+    if any(name.startswith(_TRANSFORMERS) for name in source.entries):
+        config, dialect = from_transformers(source.json("config.json")), "transformers"
+    else:
+        config, dialect = _of_original(source, tensors), "encodec"
+    return Checkpoint(config, canonical_state(source, config, tensors), dialect, {"container": source.container})
+
+
+def canonical_name(name: str) -> str:
+    """A tensor's name in either dialect under the name that `fastvoc.models.encodec` gives its layer."""
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def check_hash(path: Path) -> None:
+    """Raises LoadError when the file's SHA-256 does not begin with the hash in its name, `name-d7cc33bc.th`."""
+    stated = _HASHED_NAME.search(path.name)
+    if stated and not (found := file_sha256(path)).startswith(stated[1]):
+        raise refuse(path, f"damaged: its name says that its SHA-256 begins with {stated[1]}, it is {found}")
+
+
+def _config(path: Path, **values: Any) -> EncodecConfig:
+    try:
+        return EncodecConfig(**values)
+    except ArgumentError as error:
+        raise refuse(path, f"illegal configuration: {error}") from None
+
+
+def _pad_mode(fields: Fields) -> str:
+    mode = fields.text("pad_mode", "reflect")
+    return _PAD_MODES.get(mode, mode)
+
+
+def _of_original(source: Source, tensors: Mapping[str, TensorEntry]) -> EncodecConfig:
+    if source.has("config.json"):
+        fields = source.json("config.json")
+        if "n_filters" in fields and "target_bandwidths" in fields:
+            return _from_constructors(fields)
+    return _recognised(source, tensors)
+
+
+def _recognised(source: Source, tensors: Mapping[str, TensorEntry]) -> EncodecConfig:
+    first = _weight_shape(source, tensors, "encoder.layers.0")
+    inner = _weight_shape(source, tensors, "decoder.layers.0")
+    norm = "time_group_norm" if "encoder.layers.0.norm.weight" in tensors else "weight_norm"
+    if (first[1], norm) not in _PUBLISHED:
+        what = f"{first[1]} audio channels and {norm}"
+        raise refuse(
+            source.path, f"{what}: neither the 24 kHz nor the 48 kHz model; a config.json beside it must say what"
+        )
+    count = sum(name.startswith("quantizer.codebooks.") for name in tensors)
+    book = tensors.get("quantizer.codebooks.0")
+    if book is None or len(book.shape) != 2:
+        raise refuse(source.path, "tensor 'quantizer.codebooks.0' is missing, or has not the shape [entries, channels]")
+    kind = _PUBLISHED[first[1], norm]
+    try:
+        full = replace(kind, n_filters=first[0], dimension=inner[1], bins=book.shape[0], n_q=1024)
+        # A small model may lack the codebooks of the higher bandwidths.
+        held = tuple(b for b in kind.bandwidths if full.codebooks(b) <= count)
+        return replace(full, n_q=count, bandwidths=held)
+    except ArgumentError as error:
+        raise refuse(source.path, f"illegal configuration: {error}") from None
+
+
+def _weight_shape(source: Source, tensors: Mapping[str, TensorEntry], layer: str) -> tuple[int, ...]:
+    for form in ("weight", "weight_v", "parametrizations.weight.original1"):
+        entry = tensors.get(f"{layer}.conv.{form}")
+        if entry is not None and len(entry.shape) == 3:
+            return entry.shape
+    raise refuse(source.path, f"tensor '{layer}.conv.weight' is missing, or is no convolution's")
+
+
+def _from_constructors(fields: Fields) -> EncodecConfig:
+    """The values of the original constructors under their own names."""
+    return _config(
+        fields.path,
+        sample_rate=fields.integer("sample_rate"),
+        channels=fields.integer("channels"),
+        bandwidths=fields.numbers("target_bandwidths"),
+        causal=fields.flag("causal"),
+        norm=fields.text("norm"),
+        normalize=fields.flag("normalize"),
+        segment=fields.optional_number("segment"),
+        overlap=fields.number("overlap", 0.01),
+        n_filters=fields.integer("n_filters"),
+        dimension=fields.integer("dimension"),
+        ratios=fields.integers("ratios", (8, 5, 4, 2)),
+        n_residual_layers=fields.integer("n_residual_layers", 1),
+        kernel_size=fields.integer("kernel_size", 7),
+        last_kernel_size=fields.integer("last_kernel_size", 7),
+        residual_kernel_size=fields.integer("residual_kernel_size", 3),
+        dilation_base=fields.integer("dilation_base", 2),
+        compress=fields.integer("compress", 2),
+        conv_shortcut=not fields.flag("true_skip", False),
+        lstm=fields.integer("lstm", 2),
+        pad_mode=_pad_mode(fields),
+        trim_right_ratio=fields.number("trim_right_ratio", 1.0),
+        n_q=fields.integer("n_q"),
+        bins=fields.integer("bins", 1024),
+    )
+
+
+def from_transformers(fields: Fields) -> EncodecConfig:
+    """The configuration in the fields of Transformers' own, 4.31 to 5, with its defaults. Raises LoadError."""
+    model_type = fields.text("model_type")
+    if model_type != "encodec":
+        raise refuse(fields.path, f"model_type {model_type!r}, expected encodec")
+    hidden, bins = fields.integer("hidden_size", 128), fields.integer("codebook_size", 1024)
+    if fields.integer("codebook_dim", hidden) != hidden:
+        raise refuse(fields.path, f"field 'codebook_dim': expected the hidden_size, {hidden}")
+    if bins < 2 or bins & (bins - 1):
+        raise refuse(fields.path, f"field 'codebook_size': expected a power of two, got {bins}")
+    rate, ratios = fields.integer("sampling_rate", 24000), fields.integers("upsampling_ratios", (8, 5, 4, 2))
+    bandwidths = fields.numbers("target_bandwidths", (1.5, 3.0, 6.0, 12.0, 24.0))
+    if not (rate and bandwidths and 0 < len(ratios) <= 8 and all(ratios)):
+        names = "'sampling_rate', 'target_bandwidths', 'upsampling_ratios'"
+        raise refuse(fields.path, f"fields {names}: expected positive numbers, and at most 8 ratios")
+    segment = fields.optional_number("chunk_length_s")
+    if segment is not None and "overlap" not in fields:
+        raise refuse(fields.path, "field 'overlap' is missing; it goes with 'chunk_length_s'")
+    return _config(
+        fields.path,
+        sample_rate=rate,
+        channels=fields.integer("audio_channels", 1),
+        bandwidths=bandwidths,
+        causal=fields.flag("use_causal_conv", True),
+        norm=fields.text("norm_type", "weight_norm"),
+        normalize=fields.flag("normalize", False),
+        segment=segment,
+        overlap=fields.number("overlap", 0.01),
+        n_filters=fields.integer("num_filters", 32),
+        dimension=hidden,
+        ratios=ratios,
+        n_residual_layers=fields.integer("num_residual_layers", 1),
+        kernel_size=fields.integer("kernel_size", 7),
+        last_kernel_size=fields.integer("last_kernel_size", 7),
+        residual_kernel_size=fields.integer("residual_kernel_size", 3),
+        dilation_base=fields.integer("dilation_growth_rate", 2),
+        compress=fields.integer("compress", 2),
+        conv_shortcut=fields.flag("use_conv_shortcut", True),
+        lstm=fields.integer("num_lstm_layers", 2),
+        pad_mode=_pad_mode(fields),
+        trim_right_ratio=fields.number("trim_right_ratio", 1.0),
+        n_q=int(1000 * bandwidths[-1] // (ceil(rate / prod(ratios)) * int(log2(bins)))),
+        bins=bins,
+    )
