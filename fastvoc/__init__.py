@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastvoc.codec import Codec, Codes
     from fastvoc.errors import (
         ArgumentError,
         BackendError,
@@ -34,6 +35,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "ArgumentError": "errors",
     "BackendError": "errors",
+    "Codec": "codec",
+    "Codes": "codec",
     "DecodeError": "errors",
     "DeviceError": "errors",
     "DtypeError": "errors",
@@ -57,6 +60,8 @@ _HOMES = {
 __all__ = [
     "ArgumentError",
     "BackendError",
+    "Codec",
+    "Codes",
     "DecodeError",
     "DeviceError",
     "DtypeError",

@@ -42,9 +42,11 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = []
+        layer = max((len(row.layer) for row in self.layers), default=0)
+        op = max((len(row.op) for row in self.layers), default=0)
         for row in self.layers:
             others = "; ".join(f"{v.impl}: {v.reason}" for v in row.verdicts if v.reason)
-            lines.append(f"{row.layer:<10} {row.op:<9} {row.chosen or 'none':<7} {others}".rstrip())
+            lines.append(f"{row.layer:<{layer}} {row.op:<{op}} {row.chosen or 'none':<7} {others}".rstrip())
         return "\n".join(lines)
 
 

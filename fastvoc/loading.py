@@ -1,4 +1,4 @@
-"""A name, a file, a folder or a hub id in, a ready `Vocoder` out; and back into one file."""
+"""A name, a file, a folder or a hub id in, a ready `Vocoder` or `Codec` out; and back into one file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from torch.overrides import TorchFunctionMode
 from fastvoc import hub
 from fastvoc.checkpoints import Checkpoint, describe, detect_and_load
 from fastvoc.checkpoints import save as save_checkpoint
+from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
+from fastvoc.loaded import LoadedModel
 from fastvoc.models.families import build
 from fastvoc.vocoder import Vocoder
 
 _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"hifigan": _ASSETS / "hifigan_v2_voice.safetensors"}
+_CODECS = ("encodec",)
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -52,8 +55,8 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     backend: str | None = None,
-) -> Vocoder:
-    """Loads a vocoder, ready to call.
+) -> Any:
+    """Loads a model, ready to call: a `Vocoder`, or a `Codec` where the model is one.
 
     Args:
         name: "hifigan" (the embedded voice), "hiftnet", "vocos", "encodec" or "bigvgan" (on the hub), a weights file, a
@@ -68,15 +71,27 @@ def load(
         DtypeError, DeviceError: no such dtype or device.
         BackendError: the forced backend cannot run this model.
     """
-    wanted = parse_dtype(dtype)
-    target = _parse_device(device)
+    wanted, target = parse_dtype(dtype), parse_device(device)
     checkpoint = read_checkpoint(name)
+    model = model_of(checkpoint, target, wanted, backend)
+    if checkpoint.config.family in _CODECS:
+        return Codec(model, checkpoint.config, backend=backend)
+    return Vocoder(model, checkpoint.config, checkpoint.config.mel, backend=backend)
+
+
+def model_of(
+    checkpoint: Checkpoint,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    backend: str | None = None,
+) -> Any:
+    """The module of a checkpoint, with its weights frozen and packed. Raises BackendError as `load`."""
     with _SkipInit():
         model = build(checkpoint.config)
     model.load_state_dict(checkpoint.state, assign=True)
-    model.eval().requires_grad_(False).to(device=target, dtype=wanted)
+    model.eval().requires_grad_(False).to(device=device, dtype=dtype)
     model.prepare(backend=backend)
-    return Vocoder(model, checkpoint.config, checkpoint.config.mel, backend=backend)
+    return model
 
 
 def read_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
@@ -117,14 +132,16 @@ def list_models() -> list[ModelInfo]:
     return models
 
 
-def save(model: Vocoder | Checkpoint, path: str | os.PathLike[str], *, dtype: str | torch.dtype | None = None) -> None:
+def save(
+    model: LoadedModel | Checkpoint, path: str | os.PathLike[str], *, dtype: str | torch.dtype | None = None
+) -> None:
     """Writes a model to one safetensors file with its configuration and a checksum inside; `load` reads it.
 
     The tensors are stored in `dtype` ("fp32", "fp16", "bf16" or a torch dtype; float32 when None). Equal models give
     equal bytes; a file at `path` is replaced at once or not at all.
     Raises DtypeError for another dtype and ArgumentError when a weight does not fit into it.
     """
-    if isinstance(model, Vocoder):
+    if isinstance(model, LoadedModel):
         state = {name: tensor.float().cpu() for name, tensor in model.model.state_dict().items()}
         model = Checkpoint(model.config, state, "fastvoc")
     save_checkpoint(model, Path(path), parse_dtype(dtype))
@@ -138,7 +155,8 @@ def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     return wanted
 
 
-def _parse_device(device: str | torch.device | None) -> torch.device:
+def parse_device(device: str | torch.device | None) -> torch.device:
+    """The torch device of a name or itself; the CPU for None. Raises DeviceError for any that is not there."""
     try:
         target = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError) as error:

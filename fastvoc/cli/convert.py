@@ -48,8 +48,9 @@ def convert(
     config = checkpoint.config
     table = Table(show_header=False, box=None)
     table.add_row("dialect", checkpoint.format)
-    table.add_row("sample rate", f"{config.sample_rate} Hz, {config.num_mels} mel bands, hop {config.hop}")
-    table.add_row("mel front end", "included" if config.mel else "not known")
+    table.add_row("model", f"{config.family}, {config.sample_rate} Hz, hop {config.hop}")
+    if hasattr(config, "mel"):
+        table.add_row("mel front end", f"{config.num_mels} bands" if config.mel else "not known")
     count = sum(tensor.numel() for tensor in checkpoint.state.values())
     table.add_row("parameters", f"{count / 1e6:.2f} million in {len(checkpoint.state)} tensors")
     table.add_row("written", f"{target} ({target.stat().st_size / 1e6:.1f} MB, {dtype.value})")

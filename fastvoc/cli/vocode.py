@@ -42,6 +42,7 @@ def vocode(
     from fastvoc.cli.folder import plan_folder, run_folder
     from fastvoc.loading import load
     from fastvoc.threads import set_num_threads
+    from fastvoc.vocoder import Vocoder
 
     if source != "-" and not Path(source).exists():
         raise DecodeError(f"IN: {source}: no such file or folder")
@@ -58,6 +59,8 @@ def vocode(
     if threads is not None:
         set_num_threads(threads)
     voc = load(model, device=device, dtype=dtype.value, backend=backend)
+    if not isinstance(voc, Vocoder):
+        raise ArgumentError(f"--model: {model} is a codec, not a vocoder: {voc}")
     if many:
         run_folder(voc, plan, jobs=jobs, float32=float32)
     else:

@@ -30,11 +30,10 @@ class GroupNormParams:
             )
         if not self.eps > 0:
             raise ArgumentError(f"group_norm_act: eps: expected a positive number, got {self.eps}")
-        self.act.check("group_norm_act", self.weight.shape[0], self.weight)
 
     def tensors(self) -> list[Tensor]:
-        """The weights and the activation's parameters."""
-        return [self.weight, self.bias, *self.act.tensors()]
+        """The weights."""
+        return [self.weight, self.bias]
 
 
 def group_norm_act(

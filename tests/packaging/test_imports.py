@@ -21,9 +21,6 @@ FLOORS = (
         "mel",
         "mel_check",
         "audio",
-        "coder",
-        "coder_python",
-        "ecdc",
         "hub",
         "hub_record",
         "model_files",
@@ -38,7 +35,7 @@ FLOORS = (
     ("models", "streaming", "stream_pool"),
     ("loaded",),
     ("checkpoints", "vocoder", "codec", "training", "explanation"),
-    ("loading",),
+    ("loading", "compat"),
     ("cli", "__init__", "__main__"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -1,0 +1,263 @@
+"""What `fastvoc.load` returns for a neural codec: waveforms to codes and back, with the checks before them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
+
+_Array = Tensor | np.ndarray[Any, Any]
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32)
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """What `Codec.encode` made of a waveform; `Codec.decode` takes it as it is.
+
+    `segments` are codes [B, K, T_i] int64, one for a model that takes a signal as a whole, as EnCodec at 24 kHz;
+    `scale` their volumes [B, segments] float32, None where the model does not normalise. `lengths` are the samples of
+    each item; codes beyond an item's own frames are 0. `bandwidth` is in kbit/s, `rank` the number of dimensions of the
+    waveform.
+    """
+
+    segments: tuple[Tensor, ...]
+    scale: Tensor | None
+    lengths: tuple[int, ...]
+    bandwidth: float
+    sample_rate: int
+    rank: int = 3
+
+    @property
+    def codes(self) -> Tensor:
+        """[B, K, T]: the segments one after the other."""
+        return self.segments[0] if len(self.segments) == 1 else torch.cat(self.segments, 2)
+
+    @property
+    def length(self) -> int:
+        """Samples of the longest item."""
+        return max(self.lengths)
+
+    def to(self, device: str | torch.device) -> Codes:
+        """The same codes on another device."""
+        scale = None if self.scale is None else self.scale.to(device)
+        return replace(self, segments=tuple(s.to(device) for s in self.segments), scale=scale)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(list(s.shape)) for s in self.segments)
+        return f"Codes({shapes}, {self.bandwidth:g} kbit/s, {self.length} samples at {self.sample_rate} Hz)"
+
+
+class Codec(LoadedModel):
+    """Waveforms in, codes out, and back.
+
+    model: a module with `encode` and `decode` as `fastvoc.models.encodec.Encodec` has them.
+    backend: the implementation to force for every op, None to choose.
+    """
+
+    def __repr__(self) -> str:
+        kind, rates = type(self.model).__name__, ", ".join(f"{b:g}" for b in self.bandwidths)
+        sound = f"{self.channels} channel{'s' if self.channels > 1 else ''}, {self.sample_rate} Hz"
+        return f"Codec({kind}, {sound}, {rates} kbit/s, {self.dtype}, {self.device})"
+
+    @property
+    def channels(self) -> int:
+        """Audio channels."""
+        return int(self.config.channels)
+
+    @property
+    def bandwidths(self) -> tuple[float, ...]:
+        """What `encode` offers, in kbit/s."""
+        return tuple(self.config.bandwidths)
+
+    @property
+    def frame_rate(self) -> int:
+        """Frames of codes per second."""
+        return int(self.config.frame_rate)
+
+    def warmup(self, seconds: float = 1.0) -> Codec:
+        """Encodes and decodes silence once, so that the first real call is as fast as the rest."""
+        samples = max(1, int(seconds * self.sample_rate))
+        silence = torch.zeros((self.channels, samples), device=self.device)
+        self.decode(self.encode(silence, self.bandwidths[0], check=False))
+        return self
+
+    def __call__(self, wav: _Array, bandwidth: float = 6.0, lengths: Lengths = None) -> Tensor:
+        """Encodes and decodes: the waveform as it sounds after the codec, in the shape it came in."""
+        return self.decode(self.encode(wav, bandwidth, lengths))
+
+    def encode(
+        self, wav: _Array, bandwidth: float = 6.0, lengths: Lengths = None, *, check: bool | None = None
+    ) -> Codes:
+        """Makes codes of a waveform.
+
+        Args:
+            wav: [S] (mono models), [C, S] or [B, C, S] samples at `sample_rate`, any floating-point type, on the
+                model's device (numpy: anywhere).
+            bandwidth: one of `bandwidths`, in kbit/s; it decides how many codebooks are used.
+            lengths: [B] whole numbers, the valid samples of each item of a batch.
+            check: also look at the values: NaN and infinity inside the lengths raise. None: True on the CPU.
+
+        Raises:
+            ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
+            ArgumentError: a bandwidth that the model does not have, lengths outside 1..S, NaN or infinity.
+        """
+        wav = self._floats(wav, "wav")
+        batch = self._batch(wav)
+        if bandwidth not in self.bandwidths:
+            known = ", ".join(f"{b:g}" for b in self.bandwidths)
+            raise ArgumentError(f"bandwidth: expected one of {known} kbit/s, got {bandwidth!r}")
+        if lengths is not None and wav.dim() != 3:
+            raise ShapeError(f"lengths: only for a batch [B, C, S], got a wav of shape {list(wav.shape)}")
+        samples = whole_lengths(lengths, len(batch), batch.shape[2])
+        sizes = [batch.shape[2]] * len(batch) if samples is None else samples.tolist()
+        if self._checks(check):
+            for i, (item, size) in enumerate(zip(batch, sizes, strict=True)):
+                if not bool(item[:, :size].isfinite().all()):
+                    where = "" if len(batch) == 1 else f" in item {i}"
+                    raise ArgumentError(f"wav: holds NaN or infinity{where}")
+        n_q = self.config.codebooks(bandwidth)
+        with torch.inference_mode():
+            segments, scale = self.model.encode(batch.to(self.dtype), n_q, samples, self.backend)
+        # Ordinary tensors, which may be changed in place.
+        own = tuple(segment.clone() for segment in segments), None if scale is None else scale.clone()
+        return Codes(*own, tuple(sizes), float(bandwidth), self.sample_rate, wav.dim())
+
+    def decode(
+        self,
+        codes: Codes | _Array | Sequence[_Array],
+        scale: _Array | None = None,
+        lengths: Lengths = None,
+    ) -> Tensor:
+        """Makes the waveform of codes.
+
+        Args:
+            codes: what `encode` returned; or codes [B, K, T] or [K, T] of any integer type, K from 1 to all codebooks;
+                or, for a model that cuts signals into segments (EnCodec at 48 kHz), a sequence of those, one of each
+                segment. On the model's device (numpy: anywhere).
+            scale: with plain codes, the volumes [B, segments] or [segments]; 1 when None.
+            lengths: with plain codes, the samples [B] of each item, to which the result is cut; when None it is as long
+                as the codes make it.
+
+        Returns:
+            Samples, float32, [B, C, S], or [C, S] for codes [K, T]; for `Codes` in the shape that was encoded.
+
+        Raises:
+            ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
+            ArgumentError: a code outside the codebooks, a volume that is not finite and positive, codes of another
+                model.
+        """
+        rank = 3
+        if isinstance(codes, Codes):
+            if scale is not None or lengths is not None:
+                raise ArgumentError("scale, lengths: only with plain codes, `Codes` have their own")
+            if codes.sample_rate != self.sample_rate:
+                raise ArgumentError(f"codes: made at {codes.sample_rate} Hz, this model is for {self.sample_rate} Hz")
+            rank, lengths = codes.rank, codes.lengths
+            segments, scale = [self._codes(s, 3) for s in codes.segments], codes.scale
+        else:
+            parts = [codes] if isinstance(codes, Tensor | np.ndarray) else codes
+            if not isinstance(parts, Sequence) or not parts:
+                raise DtypeError(f"codes: expected codes or a sequence of them, got {type(codes).__name__}")
+            rank = 2 if getattr(parts[0], "ndim", 0) == 2 else 3
+            segments = [self._codes(part, rank) for part in parts]
+        frames = self._frames(segments, lengths)
+        volumes = self._volumes(scale, segments)
+        self._check_values(segments, volumes, frames)
+        with torch.inference_mode():
+            wav: Tensor = self.model.decode(segments, volumes, frames, self.backend).float()
+        if lengths is None:
+            wav = wav.clone()
+        else:
+            sizes = torch.as_tensor(lengths).tolist()
+            wav = wav[:, :, : max(sizes)].clone()
+            for row, size in zip(wav, sizes, strict=True):
+                row[:, size:] = 0.0
+        return wav if rank == 3 else wav[0] if rank == 2 else wav[0, 0]
+
+    def _batch(self, wav: Tensor) -> Tensor:
+        """[B, C, S] of a waveform of any rank."""
+        channels, shape = self.channels, list(wav.shape)
+        forms = "[S], [1, S] or [B, 1, S]" if channels == 1 else f"[{channels}, S] or [B, {channels}, S]"
+        if wav.dim() == 1 and channels == 1 and wav.numel():
+            return wav[None, None]
+        fits = wav.dim() in (2, 3) and wav.shape[-2] == channels and wav.numel()
+        if not fits:
+            hint = ""
+            if wav.dim() in (2, 3) and shape[-1] == channels != shape[-2]:
+                hint = ": it is transposed; pass wav.transpose(-1, -2)"
+            elif wav.dim() == 1 and wav.numel():
+                hint = f": a mono signal; pass wav.expand({channels}, -1)"
+            raise ShapeError(f"wav: expected {forms}, got {shape}{hint}")
+        return wav if wav.dim() == 3 else wav[None]
+
+    def _codes(self, value: Any, rank: int) -> Tensor:
+        """Codes as int64 [B, K, T] on the model's device."""
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind not in "iu":
+                raise DtypeError(f"codes: expected whole numbers, got a numpy array of {value.dtype}")
+            value = torch.from_numpy(value.astype(np.int64)).to(self.device)
+        if not isinstance(value, Tensor) or value.dtype not in _INTEGERS:
+            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise DtypeError(f"codes: expected a torch tensor or numpy array of whole numbers, got {got}")
+        if value.device != self.device:
+            raise DeviceError(f"codes: expected a tensor on {self.device} like the model, got {value.device}")
+        books, shape = int(self.config.n_q), list(value.shape)
+        if value.dim() != rank or 0 in shape or value.shape[-2] > books:
+            form = f"[B, K, T] with K in 1..{books}, B, T > 0" if rank == 3 else f"[K, T] with K in 1..{books}, T > 0"
+            raise ShapeError(f"codes: expected {form}, got {shape}")
+        return (value if rank == 3 else value[None]).long()
+
+    def _frames(self, segments: list[Tensor], lengths: Lengths) -> list[list[int]]:
+        """Valid frames of each item's segments; raises where the segments do not make up a signal."""
+        batch, books = segments[0].shape[:2]
+        for i, segment in enumerate(segments):
+            if segment.shape[:2] != (batch, books):
+                expected, got = f"[{batch}, {books}, T]", list(segment.shape)
+                raise ShapeError(f"codes: segment {i}: expected {expected} like the first one, got {got}")
+        sizes = [segment.shape[2] for segment in segments]
+        if lengths is not None:
+            samples = whole_lengths(lengths, batch, 1 << 62)
+            frames = [self.config.frames(int(n)) for n in ([] if samples is None else samples)]
+            needed = max(frames, key=len)
+            most = [max(row[i] for row in frames if i < len(row)) for i in range(len(needed))]
+            if len(sizes) != len(most) or any(size < m for size, m in zip(sizes, most, strict=True)):
+                raise ShapeError(f"codes: the lengths call for segments of {most} frames, got {sizes}")
+            return frames
+        stride = self.config.segment_stride
+        if stride is None and len(sizes) > 1:
+            raise ShapeError(f"codes: this model does not cut signals into segments, got {len(sizes)} of them")
+        if stride is not None:
+            full = -(-self.config.segment_length // self.hop)
+            if max(sizes) > min(full, sizes[0]) or any(size * self.hop < stride for size in sizes[:-1]):
+                expected = f"{-(-stride // self.hop)}..{full} frames, the last no more than the first"
+                raise ShapeError(f"codes: expected segments of {expected}, got {sizes}")
+        return [sizes] * batch
+
+    def _volumes(self, scale: _Array | None, segments: list[Tensor]) -> Tensor | None:
+        if scale is None:
+            return None
+        volumes = self._floats(scale, "scale").float()
+        if not self.config.normalize:
+            raise ArgumentError("scale: this model does not normalise its input, expected None")
+        shape = (len(segments[0]), len(segments))
+        if volumes.shape != shape and not (shape[0] == 1 and volumes.shape == shape[1:]):
+            raise ShapeError(f"scale: expected {list(shape)}, [items, segments], got {list(volumes.shape)}")
+        return volumes.reshape(shape)
+
+    def _check_values(self, segments: list[Tensor], volumes: Tensor | None, frames: list[list[int]]) -> None:
+        """Always on: a wrong code would end in an index error of the device."""
+        last = int(self.config.bins) - 1
+        for item, row in enumerate(frames):
+            for i, size in enumerate(row):
+                low, high = (int(v) for v in segments[i][item, :, :size].aminmax())
+                if low < 0 or high > last:
+                    raise ArgumentError(f"codes: expected values in 0..{last}, got {low}..{high} in item {item}")
+                if volumes is not None and not 0.0 < float(volumes[item, i]) < float("inf"):
+                    raise ArgumentError(f"scale: expected finite volumes above 0, got {float(volumes[item, i])}")
