@@ -5,6 +5,7 @@
 #include "conv2d_args.h"
 #include "lvc_args.h"
 #include "mrf_args.h"
+#include "mrf_stream_args.h"
 #include "snake_aa_args.h"
 #include "upsample_args.h"
 
@@ -17,6 +18,9 @@ struct Engine {
   void (*upsample)(const UpsampleArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                    float* workspace);
   void (*mrf)(const MrfArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
+  void (*mrf_stream)(const MrfArgs&, int block, const MrfChunk&, float* workspace);
+  void (*mrf_mean)(const MrfArgs&, const float* results, std::int64_t steps, const Sink&, std::int64_t begin,
+                   std::int64_t end);
   void (*lvc)(const LvcArgs&, const LvcKernels&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
               std::int64_t end, float* workspace);
   void (*snake_aa)(const SnakeAaArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,

@@ -2,7 +2,7 @@
 // the ends of a task's range is computed twice.
 #pragma once
 
-#include "mrf_args.h"
+#include "mrf_stream_args.h"
 #include "strip.h"
 #include "tile.h"
 
@@ -15,6 +15,7 @@ class BlockRun {
   void start(const MrfArgs& args, int block, const Source& source, std::int64_t begin, std::int64_t strip, float* memory) {
     args_ = &args;
     source_ = &source;
+    block_ = block;
     convs_ = args.convs + args.block_begin[block];
     count_ = args.block_begin[block + 1] - args.block_begin[block];
     const int width = padded(args.channels);
@@ -35,6 +36,52 @@ class BlockRun {
     }
   }
 
+  // Goes on where a stream of `have` input steps rested; `memory` is what mrf_stream_floats() counts.
+  void resume(const MrfArgs& args, int block, const Source& source, std::int64_t have, std::int64_t strip, float* memory,
+              const float* state) {
+    args_ = &args;
+    source_ = &source;
+    block_ = block;
+    convs_ = args.convs + args.block_begin[block];
+    count_ = args.block_begin[block + 1] - args.block_begin[block];
+    const int width = padded(args.channels);
+    const std::int64_t wait = args.halo() - args.halo(block);
+    std::int64_t end = have;
+    for (int l = 0; l < count_; ++l) {
+      const MrfConv& conv = convs_[l];
+      done_[l] = mrf_done(args, conv, have);
+      input_[l] = Strip{memory, width, done_[l] - conv.pad, end};
+      memory += (mrf_input_steps(conv, strip) + (l ? 0 : wait)) * width;
+      state += wake(input_[l], state, mrf_kept_input(args, block, l));
+      if (!args.reflect) input_[l].pad_left(false);
+      if (l % args.depth == 0) {
+        Strip& residual = residual_[l / args.depth];
+        residual = Strip{memory, width, mrf_done(args, convs_[l + args.depth - 1], have), end};
+        memory += (mrf_residual_steps(convs_ + l, args.depth, strip) + (l ? 0 : wait)) * width;
+        state += wake(residual, state, mrf_kept_residual(args, block, l));
+      }
+      end = done_[l];
+    }
+  }
+
+  // Puts what is kept into `state`, for resume().
+  void rest(float* state) const {
+    for (int l = 0; l < count_; ++l) {
+      state += sleep(input_[l], state, mrf_kept_input(*args_, block_, l));
+      if (l % args_->depth == 0) state += sleep(residual_[l / args_->depth], state, mrf_kept_residual(*args_, block_, l));
+    }
+  }
+
+  // Loads the input steps up to `to`.
+  void feed(std::int64_t to) {
+    Strip& in = input_[0];
+    Strip& raw = residual_[0];
+    if (to <= in.end) return;
+    // The residual starts later than the input by the padding of the layers between.
+    load_rows(*source_, in.end, to, raw.at(in.end), in.at(in.end), convs_[0].act);
+    in.end = raw.end = to;
+  }
+
   // Computes every layer as far as output step `limit` needs. The last layer adds to `sum` where given and writes rows from
   // its first new step on to `result`, times `scale`; a limit at or before the beginning only warms up.
   void advance(std::int64_t limit, const float* sum, float* result, float scale) {
@@ -48,13 +95,14 @@ class BlockRun {
   }
 
  private:
-  void feed(std::int64_t to) {
-    Strip& in = input_[0];
-    Strip& raw = residual_[0];
-    if (to <= in.end) return;
-    // The residual starts later than the input by the padding of the layers between.
-    load_rows(*source_, in.end, to, raw.at(in.end), in.at(in.end), convs_[0].act);
-    in.end = raw.end = to;
+  static std::int64_t wake(const Strip& strip, const float* state, std::int64_t steps) {
+    std::memcpy(strip.data, state, static_cast<std::size_t>((strip.end - strip.first) * strip.width) * sizeof(float));
+    return steps * strip.width;
+  }
+
+  static std::int64_t sleep(const Strip& strip, float* state, std::int64_t steps) {
+    std::memcpy(state, strip.data, static_cast<std::size_t>((strip.end - strip.first) * strip.width) * sizeof(float));
+    return steps * strip.width;
   }
 
   void run(int l, std::int64_t to, const float* sum, float* result, float scale) {
@@ -100,6 +148,7 @@ class BlockRun {
   const Source* source_;
   const MrfConv* convs_;
   int count_;
+  int block_;
   Strip input_[kMaxConvs];
   Strip residual_[kMaxConvs];
   std::int64_t done_[kMaxConvs];

@@ -32,6 +32,13 @@ struct MrfArgs {
     const MrfConv& first = convs[block_begin[block]];
     return first.pad + first.reach;
   }
+
+  // The same for the widest block.
+  int halo() const {
+    int widest = 0;
+    for (int b = 0; b < blocks; ++b) widest = std::max(widest, halo(b));
+    return widest;
+  }
 };
 
 // Steps that the strips of a residual block hold: what is kept, what is new, and the padding at the end.

@@ -14,9 +14,8 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
 from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
 from fastvoc.ops.activation import Activation
-from fastvoc.ops.conv1d import OP as CONV1D
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
-from fastvoc.ops.mrf_stream import MrfStream
+from fastvoc.ops.mrf_stream import MrfStream, NativeMrfStream
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
 
@@ -182,6 +181,11 @@ _library.define(
     "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] layers,"
     " int depth, bool reflect, int[] acts, float[] slopes, Tensor? curves) -> Tensor"
 )
+_library.define(
+    "mrf_stream(Tensor x, Tensor state, int have, bool last, Tensor weight, Tensor bias, int[] kernels,"
+    " int[] dilations, int[] layers, int depth, bool reflect, int[] acts, float[] slopes, Tensor? curves)"
+    " -> (Tensor, Tensor)"
+)
 
 
 @torch.library.register_fake("_fastvoc::mrf")
@@ -218,14 +222,15 @@ def _stream_ref(params: MrfParams, _: Any) -> MrfStream:
     return _stream(params, lambda conv: lambda rows: conv1d_ref(rows, _bare(conv, params)))
 
 
-def _stream_native(params: MrfParams, _: _Packed) -> MrfStream:
-    impl = CONV1D.impls["cpp"]
+def _stream_native(params: MrfParams, p: _Packed) -> NativeMrfStream:
+    def run(x: Tensor, state: Tensor, have: int, final: bool) -> tuple[Tensor, Tensor]:
+        y, state = torch.ops._fastvoc.mrf_stream(
+            x, state, have, final, p.weight, p.bias, p.kernels, p.dilations, p.layers, p.depth, p.reflect, *p.acts
+        )
+        return y, state
 
-    def run(conv: MrfConv) -> Callable[[Tensor], Tensor]:
-        packed = impl.pack(_bare(conv, params))
-        return lambda rows: impl.run(rows, packed)
-
-    return _stream(params, run)
+    pads = [[conv.padding for layer in block for conv in layer] for block in params.blocks]
+    return NativeMrfStream(pads, p.depth, p.channels, run)
 
 
 OP = define("mrf", _check, mrf_ref, _stream_ref)

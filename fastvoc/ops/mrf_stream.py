@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from fastvoc.ops.join import Join
 from fastvoc.ops.stream import TailStream
+from fastvoc.packing import PANEL
 
 
 class _Block:
@@ -67,3 +68,53 @@ class MrfStream:
         for y in rest:
             total = y + total
         return total * (1 / (1 + len(rest))) if rest else total
+
+
+class NativeMrfStream:
+    """The state of a stage as the C++ kernels keep it: one tensor for all convolutions (csrc/cpu/mrf_stream_args.h).
+
+    `pads[b]` are the paddings of block b's convolutions, `depth` of them a layer; `run(x, state, have, final)` gives
+    the output and the new state.
+    """
+
+    def __init__(
+        self,
+        pads: Sequence[Sequence[int]],
+        depth: int,
+        channels: int,
+        run: Callable[[Tensor, Tensor, int, bool], tuple[Tensor, Tensor]],
+    ) -> None:
+        self._halo = max(map(sum, pads))
+        self._floats = sum(_kept(row, depth, self._halo) for row in pads) * -(-channels // PANEL) * PANEL
+        self._run, self._have = run, 0
+        self._state: Tensor | None = None
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        # Once every convolution is past its left padding only what is kept counts.
+        return (min(self._have, 2 * self._halo + 1),)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {} if self._state is None else {"state": self._state}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        (self._have,) = counters
+        self._state = tensors.get("state")
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        return first - self._halo, last + self._halo
+
+    def step(self, x: Tensor, final: bool) -> Tensor:
+        state = x.new_empty((x.shape[0], self._floats)) if self._state is None else self._state
+        (have,) = self.counters
+        y, self._state = self._run(x, state, have, final)
+        self._have = have + x.shape[2]
+        return y
+
+
+def _kept(pads: Sequence[int], depth: int, widest: int) -> int:
+    """Steps that a block keeps: of the input of every convolution, and of the residual of every layer."""
+    reach = [sum(pads[i + 1 :]) for i in range(len(pads))]
+    inputs = 2 * sum(pads) + widest - sum(pads)
+    starts = range(0, len(pads), depth)
+    return inputs + sum((reach[i - 1] if i else widest) - reach[i + depth - 1] for i in starts)

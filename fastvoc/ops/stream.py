@@ -179,7 +179,7 @@ class PolyphaseStream:
         end = max(total if final else min(have * self._stride - left, total), begin)
         y = x.new_empty((x.shape[0], self._channels_out, 0))
         if end > begin:
-            low = max((begin + left) // self._stride - self._history, 0)
+            low = max(min((begin + left) // self._stride - self._history, have - 1), 0)
             window = rows[:, low - self._first :]
             crop = begin + left - low * self._stride
             full = (window.shape[1] - 1) * self._stride + self._kernel

@@ -1,0 +1,56 @@
+// Torch's view of mrf_stream.
+#include "mrf_plan.h"
+
+namespace fastvoc {
+namespace {
+
+// The output steps that `steps` more input steps complete for streams that have seen `have`, and their new state. All
+// streams of the batch are at the same point; the blocks of a stage are shared out among the threads.
+std::tuple<Tensor, Tensor> mrf_stream(Tensor x, Tensor state, int64_t have, bool last, Tensor weight, Tensor bias,
+                                      Ints kernels, Ints dilations, Ints layers, int64_t depth, bool reflect, Ints kinds,
+                                      std::vector<double> slopes, std::optional<Tensor> curves) {
+  const int channels = as_int(x.size(1));
+  const int width = padded(channels);
+  const MrfPlan plan(channels, weight, bias, kernels, dilations, layers, depth, reflect, kinds, slopes, curves);
+  const MrfArgs& args = plan.args();
+  const Batch batch(x, channels, std::nullopt);
+  int64_t floats = 0;
+  for (int b = 0; b < args.blocks; ++b) floats += mrf_state_floats(args, b);
+  const float* before = packed(state, batch.items() * floats, "state");
+  STD_TORCH_CHECK(have >= 0, "have: expected 0 or more, got ", have);
+  const int64_t end = have + batch.steps(), made = std::max<int64_t>(0, have - args.halo());
+  const int64_t count = (last ? end : std::max<int64_t>(0, end - args.halo())) - made;
+
+  const Tensor after = torch::stable::empty({batch.items(), floats}, torch::headeronly::ScalarType::Float);
+  const Tensor results = torch::stable::empty({batch.items(), args.blocks, count, width}, torch::headeronly::ScalarType::Float);
+  float* kept = after.mutable_data_ptr<float>();
+  float* rows = results.mutable_data_ptr<float>();
+  const Engine& table = engine();
+  torch::stable::parallel_for(0, batch.items() * args.blocks, 1, [&](int64_t first, int64_t end_task) {
+    const FlushDenormals flush;
+    for (int64_t task = first; task < end_task; ++task) {
+      const int64_t item = task / args.blocks;
+      const int block = as_int(task % args.blocks);
+      int64_t offset = item * floats;
+      for (int b = 0; b < block; ++b) offset += mrf_state_floats(args, b);
+      Source source = batch.source(item);
+      source.data -= have * source.step;
+      const MrfChunk chunk{source,          have, batch.steps(), last, before + offset, kept + offset,
+                           rows + task * count * width};
+      const int64_t needed = mrf_stream_floats(args, block, batch.steps(), last);
+      table.mrf_stream(args, block, chunk, Arena::mine().floats(static_cast<std::size_t>(needed)));
+    }
+  });
+  const Output out(batch.items(), channels, count);
+  if (count > 0) {
+    over_items(batch.items(), 256, [&](int64_t) { return count; }, [&](int64_t item, int64_t begin, int64_t stop) {
+      table.mrf_mean(args, rows + item * args.blocks * count * width, count, out.sink(item), begin, stop);
+    });
+  }
+  return {out.tensor(), after};
+}
+
+}  // namespace
+}  // namespace fastvoc
+
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("mrf_stream", TORCH_BOX(&fastvoc::mrf_stream)); }

@@ -1,0 +1,72 @@
+"""Ops on a signal in chunks against one call on the whole of it, under every implementation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from op_cases import CONV1D, MRF, UPSAMPLE, channels
+
+from fastvoc.registry import OPS
+from helpers import implementations, relative_l2
+
+CASES = [
+    pytest.param(op, make, impl.values[0], marks=impl.marks, id=f"{op}-{name}-{impl.values[0]}")
+    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF))
+    for name, make in table.items()
+    for impl in implementations(op)
+]
+
+
+def chunked(op: str, impl: str, params: Any, x: torch.Tensor, cuts: list[int], *, saved: bool = False) -> torch.Tensor:
+    """The joined output of a stream cut at these steps; `saved` moves its state to a new one at every cut."""
+    chosen = OPS[op].impls[impl]
+    packed = chosen.pack(params)
+    stream = chosen.stream(params, packed)
+    parts = []
+    for a, b in pairwise([0, *cuts, x.shape[2]]):
+        parts.append(stream.step(x[:, :, a:b], False))
+        if saved:
+            moved = chosen.stream(params, packed)
+            moved.restore({name: t.clone() for name, t in stream.tensors().items()}, stream.counters)
+            stream = moved
+    parts.append(stream.step(x[:, :, :0], True))
+    return torch.cat(parts, 2)
+
+
+@pytest.mark.parametrize(("op", "make", "impl"), CASES)
+def test_chunks_equal_the_whole(op: str, make: Callable[[], Any], impl: str, nan_poison: None) -> None:
+    params = make()
+    rng = random.Random(0)
+    for steps in (60, 61, 137, 400):
+        x = torch.randn(2, channels(params), steps)
+        whole = OPS[op].impls[impl].run(x, OPS[op].impls[impl].pack(params))
+        for cuts in (
+            [],
+            [1, 1, 2],
+            list(range(1, steps)),
+            sorted(rng.choices(range(steps + 1), k=6)),
+            sorted(rng.choices(range(steps + 1), k=3)),
+        ):
+            y = chunked(op, impl, params, x, cuts, saved=len(cuts) > 3)
+            assert y.shape == whole.shape
+            assert torch.equal(y, whole) if impl == "cpp" else relative_l2(y, whole) < 1e-6, (steps, cuts)
+
+
+@pytest.mark.parametrize(("op", "make", "impl"), CASES)
+def test_reads_is_what_a_nan_reaches(op: str, make: Callable[[], Any], impl: str) -> None:
+    params = make()
+    chosen = OPS[op].impls[impl]
+    packed = chosen.pack(params)
+    stream = chosen.stream(params, packed)
+    x = torch.randn(1, channels(params), 700)
+    at = 351
+    x[:, :, at] = torch.nan
+    touched = chosen.run(x, packed).isnan().any(1)[0].nonzero().flatten().tolist()
+    first = min(o for o in range(max(touched[0] - 40, 0), touched[0] + 1) if stream.reads(o, o)[1] >= at)
+    last = max(o for o in range(touched[-1], touched[-1] + 40) if stream.reads(o, o)[0] <= at)
+    assert (touched[0], touched[-1]) == (first, last)
