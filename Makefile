@@ -41,7 +41,7 @@ $(VENV)/bin/python:
 
 $(STAMP): pyproject.toml setup.py $(shell find csrc -type f) | $(VENV)/bin/python
 	$(VENV)/bin/python $(HAS_TORCH) 2>/dev/null || $(IN_VENV) pip install "$(TORCH)"
-	$(IN_VENV) pip install "setuptools>=77" wheel
+	$(IN_VENV) pip install "setuptools>=77" wheel pybind11
 	$(IN_VENV) pip install --no-build-isolation -e ".[test]"
 	$(IN_VENV) pip install pesq || echo "pesq needs a C compiler: PESQ is left out"
 	@$(VENV)/bin/python -c "import json; facts = json.load(open('fastvoc/_build_info.json'))['libraries']; \

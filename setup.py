@@ -2,11 +2,12 @@
 
 FASTVOC_BUILD=auto    build what this machine can, say why the rest is left out (default)
 FASTVOC_BUILD=python  no native code
-FASTVOC_BUILD=cpu     the C++ library, or fail
-FASTVOC_BUILD=cuda    both libraries, or fail
+FASTVOC_BUILD=cpu     the C++ libraries, or fail
+FASTVOC_BUILD=cuda    all libraries, or fail
 
-CXX, NVCC, CUDA_HOME, TORCH_CUDA_ARCH_LIST and MAX_JOBS count. The libraries use no Python and only torch's
-stable ABI: one build serves every Python and every torch from 2.11 on.
+CXX, NVCC, CUDA_HOME, TORCH_CUDA_ARCH_LIST and MAX_JOBS count. The libraries of kernels use no Python and only torch's
+stable ABI: one build serves every Python and every torch from 2.11 on. The coder of bit streams uses no torch, but
+pybind11: another Python than that of the build runs it in Python.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -27,13 +30,19 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
-WANTED = {"auto": ["cpu", "cuda"], "python": [], "cpu": ["cpu"], "cuda": ["cpu", "cuda"]}
+WANTED = {
+    "auto": ["cpu", "coder", "cuda"],
+    "python": [],
+    "cpu": ["cpu", "coder"],
+    "cuda": ["cpu", "coder", "cuda"],
+}
 MODE = os.environ.get("FASTVOC_BUILD") or "auto"
 if MODE not in WANTED:
     raise SystemExit(f"FASTVOC_BUILD={MODE!r} is not one of {', '.join(WANTED)}")
 
-SUFFIX = {"cpu": ".cpp", "cuda": ".cu"}
-DIALECT = ["-O3", "-std=c++20", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+SUFFIX = {"cpu": ".cpp", "coder": ".cpp", "cuda": ".cu"}
+DIALECT = ["-O3", "-std=c++20"]
+TORCH = ["-DTORCH_TARGET_VERSION=0x020b000000000000"]
 HOST = ["-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror"]
 NVCC = ["--expt-relaxed-constexpr", "-Werror=all-warnings", "-DUSE_CUDA", "-cudart=static"]
 ARCHS = os.environ.get("TORCH_CUDA_ARCH_LIST") or "8.0;9.0;10.0;12.0+PTX"
@@ -77,12 +86,21 @@ def toolchain(name: str) -> tuple[list[str], list[str], dict[str, Any]]:
         raise Unavailable(f"no C++ compiler found ({os.environ.get('CXX', 'g++, clang++')})")
     command, flags = [cxx], DIALECT + HOST
     facts: dict[str, Any] = {"compiler": run([cxx, "--version"]).splitlines()[0]}
+    if name == "coder":
+        if importlib.util.find_spec("pybind11") is None:
+            raise Unavailable("pybind11 is not installed where the build runs (use pip's --no-build-isolation)")
+        import pybind11
+
+        facts |= {"python": sys.implementation.cache_tag, "pybind11": pybind11.__version__, "flags": flags}
+        paths = [pybind11.get_include(), sysconfig.get_path("include")]
+        return [*command, *flags, *(flag for path in paths for flag in ("-isystem", path))], [], facts
+    flags = [*flags, *TORCH]
     if name == "cuda":
         nvcc = find_nvcc()
         if nvcc is None:
             raise Unavailable("nvcc not found (set CUDA_HOME or NVCC)")
         command = [nvcc, "-ccbin", cxx]
-        flags = [*DIALECT, *NVCC, f"-Xcompiler={','.join(HOST)}", *gencode(ARCHS)]
+        flags = [*DIALECT, *TORCH, *NVCC, f"-Xcompiler={','.join(HOST)}", *gencode(ARCHS)]
         facts |= {"nvcc": run([nvcc, "--version"]).splitlines()[-2], "archs": ARCHS}
     if importlib.util.find_spec("torch") is None:
         raise Unavailable("torch is not installed where the build runs (use pip's --no-build-isolation)")
@@ -139,7 +157,7 @@ class BuildNative(Command):
         before = json.loads(record.read_text())["libraries"] if record.exists() else {}
         libraries: dict[str, Any] = {}
         for name in SUFFIX:
-            target = package / f"_C_{name}.so"
+            target = package / f"_C_{name}{sysconfig.get_config_var('EXT_SUFFIX') if name == 'coder' else '.so'}"
             try:
                 if name not in WANTED[MODE]:
                     raise Unavailable(f"FASTVOC_BUILD={MODE}")
@@ -172,7 +190,7 @@ def git_revision() -> str | None:
 
 
 class AbiFreeWheel(bdist_wheel):
-    """Tags a wheel that holds libraries `py3-none-<platform>`: they depend on no Python version."""
+    """Tags a wheel that holds libraries `py3-none-<platform>`: it works with any Python, the coder's library aside."""
 
     def run(self) -> None:
         self.run_command("build")
@@ -192,6 +210,6 @@ if __name__ == "__main__":
         + [f"fastvoc.kernels.{name}" for name in find_packages("kernels")],
         package_dir={"fastvoc.kernels": "kernels"},
         package_data={"fastvoc": ["assets/*", "py.typed"]},
-        setup_requires=["torch>=2.11", "numpy"] if WANTED[MODE] and find_cxx() else [],
+        setup_requires=["torch>=2.11", "numpy", "pybind11"] if WANTED[MODE] and find_cxx() else [],
         cmdclass={"build_native": BuildNative, "bdist_wheel": AbiFreeWheel},
     )

@@ -90,3 +90,12 @@ def pack_upsample(weight: Tensor, stride: int) -> Tensor:
     """
     phases = [weight[:, :, p::stride].transpose(0, 1) for p in range(stride)]
     return torch.cat([pack_conv(phase).flatten() for phase in phases])
+
+
+def pack_lstm(weight: Tensor) -> Tensor:
+    """LSTM weight [4H, inputs] -> blocks of 16 units [ceil(H / 16), inputs, 4 gates, 16], zeros beyond H."""
+    units, inputs = weight.shape[0] // 4, weight.shape[1]
+    blocks = -(-units // PANEL)
+    padded = weight.new_zeros((4, blocks * PANEL, inputs))
+    padded[:, :units] = weight.detach().reshape(4, units, inputs)
+    return padded.reshape(4, blocks, PANEL, inputs).permute(1, 3, 0, 2).contiguous()

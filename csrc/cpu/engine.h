@@ -3,6 +3,7 @@
 
 #include "conv1d_args.h"
 #include "conv2d_args.h"
+#include "lstm_args.h"
 #include "lvc_args.h"
 #include "mrf_args.h"
 #include "mrf_stream_args.h"
@@ -27,6 +28,8 @@ struct Engine {
                    float* workspace);
   void (*conv2d)(const Conv2dArgs&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
                  std::int64_t end, float* workspace);
+  // One layer over a group of items, all steps.
+  void (*lstm)(const LstmLayer&, const LstmGroup&, float* workspace);
 };
 
 }  // namespace fastvoc

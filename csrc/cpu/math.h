@@ -9,7 +9,7 @@ typedef std::int32_t IntVec __attribute__((vector_size(FASTVOC_WIDTH * sizeof(st
 
 inline Vec broadcast(float v) { return Vec{} + v; }
 
-// e^x for 0 <= x <= 20: range reduction by ln 2 in two parts, degree-6 polynomial.
+// e^x for 0 <= x <= 80: range reduction by ln 2 in two parts, degree-6 polynomial.
 inline Vec exp_positive(Vec x) {
   const Vec magic = broadcast(12582912.0f);  // adding and subtracting 1.5 * 2^23 rounds to the nearest integer
   const Vec n = (x * 1.44269504f + magic) - magic;
@@ -106,6 +106,14 @@ inline Vec expm1_negative(Vec x) {
 // ELU with alpha 1; NaN stays NaN.
 inline Vec elu(Vec x) {
   const Vec y = x > 0.0f ? x : expm1_negative(x);
+  return x == x ? y : x;
+}
+
+// 1 / (1 + e^-x); NaN stays NaN.
+inline Vec sigmoid(Vec x) {
+  const Vec magnitude = x < 0.0f ? -x : x;
+  const Vec q = 1.0f / (1.0f + exp_positive(magnitude < 80.0f ? magnitude : broadcast(80.0f)));
+  const Vec y = x < 0.0f ? q : 1.0f - q;
   return x == x ? y : x;
 }
 

@@ -65,12 +65,13 @@ def _processors() -> list[tuple[str, str]]:
 
 
 def _libraries() -> list[tuple[str, str]]:
-    from fastvoc import _library
+    from fastvoc import _library, coder
 
     cpu, cuda = _library.cpu_problem(), _library.cuda_problem()
     return [
         ("CPU", f"loaded, instruction set {_library.cpu_isa()}" if cpu is None else cpu),
         ("CUDA", "loaded" if cuda is None else cuda),
+        ("coder", "loaded" if coder.problem() is None else f"{coder.problem()}; .ecdc files are coded in Python"),
     ]
 
 

@@ -16,7 +16,7 @@ from fastvoc.models.segments import Segment, cut, frames_of, overlap_add
 from fastvoc.nn.lstm import Lstm
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.rvq import ResidualVectorQuantizer
-from fastvoc.nn.seanet import SeanetBlock, SeanetConv, SeanetStyle, SeanetUpsample
+from fastvoc.nn.seanet_layers import SeanetBlock, SeanetConv, SeanetStyle, SeanetUpsample
 from fastvoc.ops.activation import elu
 
 _NORMS = ("weight_norm", "time_group_norm")

@@ -14,6 +14,7 @@ from fastvoc.errors import ArgumentError
 _FAMILIES = {
     "encodec": ("encodec", "EncodecConfig", "Encodec"),
     "hifigan": ("hifigan", "HifiGanConfig", "HifiGan"),
+    "encodec_lm": ("encodec_lm", "EncodecLmConfig", "EncodecLm"),
 }
 
 

@@ -31,7 +31,7 @@ class GroupNormAct(nn.Module):
         return op.GroupNormParams(self.weight, self.bias, self._eps, self._act)
 
     def _tensors(self) -> list[Tensor]:
-        return [self.weight, self.bias]
+        return [self.weight, self.bias, *self._act.tensors()]
 
     def forward(
         self,

@@ -30,10 +30,11 @@ class GroupNormParams:
             )
         if not self.eps > 0:
             raise ArgumentError(f"group_norm_act: eps: expected a positive number, got {self.eps}")
+        self.act.check("group_norm_act", self.weight.shape[0], self.weight)
 
     def tensors(self) -> list[Tensor]:
-        """The weights."""
-        return [self.weight, self.bias]
+        """The weights and the activation's parameters."""
+        return [self.weight, self.bias, *self.act.tensors()]
 
 
 def group_norm_act(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc import _library, packing
+from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
-from fastvoc.registry import define
+from fastvoc.registry import Impl, Spec, define
 
 Layer = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -148,4 +151,98 @@ def lstm_ref(
     return x + y if params.skip else y
 
 
-OP = define("lstm", _check, lstm_ref)
+@dataclass(frozen=True)
+class _Packed:
+    weight: Tensor
+    bias: Tensor
+    shape: list[int]
+
+
+def _pack(params: LstmParams) -> _Packed:
+    weights = [packing.pack_lstm(w).flatten() for w_ih, w_hh, _, _ in params.layers for w in (w_ih, w_hh)]
+    biases = [packing.pack_lstm((b_ih + b_hh)[:, None]).flatten() for _, _, b_ih, b_hh in params.layers]
+    count = len(params.layers) // params.directions
+    shape = [count, params.inputs, params.hidden, params.directions, int(params.skip)]
+    return _Packed(torch.cat(weights), torch.cat(biases), shape)
+
+
+def _run_native(
+    x: Tensor, packed: _Packed, lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None
+) -> Tensor:
+    y: Tensor = torch.ops._fastvoc.lstm(x, packed.weight, packed.bias, lengths, h, c, packed.shape)
+    return y
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    return _library.cpu_refusal(spec.dtype)
+
+
+_library.define(
+    "lstm(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, Tensor(a!)? h, Tensor(b!)? c, int[] shape) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::lstm")
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    lengths: Tensor | None,
+    h: Tensor | None,
+    c: Tensor | None,
+    shape: list[int],
+) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], shape[2] * shape[3])).transpose(1, 2)
+
+
+class LstmStream:
+    """lstm between two chunks, by `run(x, h, c)`, which advances the state in place."""
+
+    def __init__(self, params: LstmParams, run: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        if params.bidirectional:
+            raise BackendError("lstm: a bidirectional one has no streaming form")
+        self._params, self._run = params, run
+        self._state: tuple[Tensor, Tensor] | None = None  # each [B, L, H]
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """Every step is like the others."""
+        return ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state of every layer, batch first."""
+        return {} if self._state is None else {"h": self._state[0], "c": self._state[1]}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        """Continues from another one's `tensors`."""
+        self._state = (tensors["h"], tensors["c"]) if tensors else None
+
+    def step(self, x: Tensor, final: bool) -> Tensor:
+        """[B, C, n] -> [B, H, n]."""
+        if x.shape[2] == 0:
+            return x.new_empty((x.shape[0], self._params.outputs, 0))
+        if self._state is None:
+            h, c = self._params.zero_state(x.shape[0])
+        else:
+            h, c = (t.transpose(0, 1).clone(memory_format=torch.contiguous_format) for t in self._state)
+        y = self._run(x, h, c)
+        self._state = h.transpose(0, 1), c.transpose(0, 1)
+        return y
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """An output depends on all inputs up to its own; as a window, on that one."""
+        return first, last
+
+
+def _stream_ref(params: LstmParams, _: Any) -> LstmStream:
+    return LstmStream(params, lambda x, h, c: lstm_ref(x, params, None, h, c))
+
+
+def _stream_native(params: LstmParams, packed: _Packed) -> LstmStream:
+    return LstmStream(params, lambda x, h, c: _run_native(x, packed, None, h, c))
+
+
+OP = define("lstm", _check, lstm_ref, _stream_ref)
+OP.register(
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+)

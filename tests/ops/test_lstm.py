@@ -10,9 +10,10 @@ import torch
 from op_cases import strided
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from fastvoc.nn.lstm import Lstm
 from fastvoc.ops.lstm import LstmParams, lstm, lstm_ref
+from fastvoc.registry import OPS
 from helpers import implementations, relative_l2
 
 
@@ -233,3 +234,88 @@ def test_wrong_parameters_are_named() -> None:
         LstmParams((layer, layer))
     with pytest.raises(ShapeError, match="skip"):
         LstmParams((layer,), skip=True)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("name", ["odd", "wide", "encodec", "both-ways-two-skip"])
+def test_threads_batch_and_position_do_not_change_a_bit(name: str) -> None:
+    params = CASES[name]()
+    x = torch.randn(1, params.inputs, 61)
+    before = torch.get_num_threads()
+    results = []
+    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 9, 8), (5, 7, 0), (1, 6, 5)):
+        torch.set_num_threads(threads)
+        stacked = torch.randn(batch, params.inputs, 61)
+        stacked[position] = x[0]
+        lengths = torch.randint(1, 62, (batch,))
+        lengths[position] = 61
+        results.append(lstm(stacked, params, lengths, backend="cpp")[position])
+    torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("name", ["odd", "both-ways"])
+def test_fake_tensors_have_the_real_shapes(name: str) -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    params = CASES[name]()
+    impl = OPS["lstm"].impls["cpp"]
+    packed = impl.pack(params)
+    real = lstm(torch.randn(2, params.inputs, 9), params, backend="cpp")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fake = impl.run(torch.empty(2, params.inputs, 9), packed)
+    assert (fake.shape, fake.stride(), fake.dtype) == (real.shape, real.stride(), real.dtype)
+
+
+@pytest.mark.native
+def test_the_schema_tells_what_is_written() -> None:
+    params = CASES["odd"]()
+    packed = OPS["lstm"].impls["cpp"].pack(params)
+    x = torch.randn(2, params.inputs, 4)
+    h, c = params.zero_state(2)
+    args = (x, packed.weight, packed.bias, None, h, c, packed.shape)
+    torch.library.opcheck(torch.ops._fastvoc.lstm.default, args, test_utils=("test_schema", "test_faketensor"))
+
+
+@each_stream
+@each_impl
+def test_chunks_equal_one_call(make: Callable[[], LstmParams], impl: str) -> None:
+    params = make()
+    chosen = OPS["lstm"].impls[impl]
+    x = torch.randn(2, params.inputs, 40)
+    whole = lstm(x, params, backend=impl)
+    assert chosen.stream is not None
+    stream = chosen.stream(params, chosen.pack(params))
+    parts = [stream.step(part, False) for part in x[:, :, :9].split([0, 1, 8], 2)]
+    twin = chosen.stream(params, chosen.pack(params))
+    kept = {name: t.clone() for name, t in stream.tensors().items()}
+    assert all(len(t) == 2 for t in kept.values())
+    parts.append(stream.step(x[:, :, 9:], True))
+    twin.restore(kept, stream.counters)
+    again = twin.step(x[:, :, 9:], True)
+    assert torch.equal(again, parts[-1])
+    joined = torch.cat(parts, 2)
+    assert torch.equal(joined, whole) or impl != "cpp"
+    torch.testing.assert_close(joined, whole, rtol=1e-5, atol=1e-5)
+
+
+@each_impl
+def test_a_failed_step_leaves_the_stream_as_it_was(impl: str) -> None:
+    params = CASES["odd"]()
+    chosen = OPS["lstm"].impls[impl]
+    assert chosen.stream is not None
+    stream = chosen.stream(params, chosen.pack(params))
+    stream.step(torch.randn(1, params.inputs, 3), False)
+    before = stream.tensors()
+    copies = {name: t.clone() for name, t in before.items()}
+    stream.step(torch.randn(1, params.inputs, 3), False)
+    assert all(torch.equal(before[name], t) for name, t in copies.items())
+
+
+def test_both_ways_do_not_stream() -> None:
+    params = CASES["both-ways"]()
+    stream = OPS["lstm"].impls["torch"].stream
+    assert stream is not None
+    with pytest.raises(BackendError, match="bidirectional"):
+        stream(params, params)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,25 @@ TINY = """
 #include <torch/headeronly/core/ScalarType.h>
 extern "C" __attribute__((visibility("default"))) int answer() { return 42; }
 """
+TINY_CODER = """
+#include <pybind11/pybind11.h>
+PYBIND11_MODULE(_C_coder, m) { m.def("answer", [] { return 42; }); }
+"""
+CODER = f"fastvoc/_C_coder{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of the sources with one small C++ file in place of the library's."""
+    """A copy of the sources with one small C++ file in place of each library's."""
     copy = tmp_path / "tree"
     built = shutil.ignore_patterns("__pycache__", "*.so", "_build_info.json")
     for name in ("fastvoc", "kernels"):
         shutil.copytree(ROOT / name, copy / name, ignore=built)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    (copy / "csrc/cpu").mkdir(parents=True)
-    (copy / "csrc/cpu/ops.cpp").write_text(TINY)
+    for name, text in (("cpu/ops.cpp", TINY), ("coder/module.cpp", TINY_CODER)):
+        (copy / "csrc" / name).parent.mkdir(parents=True)
+        (copy / "csrc" / name).write_text(text)
     return copy
 
 
@@ -68,7 +75,7 @@ def test_native_wheel_serves_every_python(tree: Path) -> None:
     name, files = wheel(tree, "cpu")
     assert "-py3-none-" in name
     assert not name.endswith("-any.whl")
-    assert "fastvoc/_C_cpu.so" in files
+    assert {"fastvoc/_C_cpu.so", CODER} <= files
     library = tree / "build" / "probe.so"
     with zipfile.ZipFile(tree / "dist" / name) as archive:
         library.write_bytes(archive.read("fastvoc/_C_cpu.so"))
@@ -118,6 +125,26 @@ def test_a_second_build_compiles_only_what_changed(tree: Path) -> None:
     (tree / "csrc/cpu/ops.cpp").write_text(TINY + "// changed\n")
     build(tree, "cpu")
     assert library.stat().st_mtime_ns > first
+
+
+def test_the_coder_needs_no_torch_but_pybind11(tree: Path) -> None:
+    compiler()
+    hide = "import sys; sys.modules[{!r}] = None; sys.argv = ['setup.py', '-q', 'build', '--build-lib', 'out']; "
+    run = (
+        "exec(compile(open('setup.py').read(), 'setup.py', 'exec'), {{'__name__': '__main__', '__file__': 'setup.py'}})"
+    )
+    env = {**os.environ, "FASTVOC_BUILD": "auto", "NVCC": "absent-nvcc"}
+    for absent, missing in (("torch", "cpu"), ("pybind11", "coder")):
+        command = [sys.executable, "-c", (hide + run).format(absent)]
+        subprocess.run(command, cwd=tree, env=env, capture_output=True, check=True)
+        libraries = json.loads((tree / "out/fastvoc/_build_info.json").read_text())["libraries"]
+        assert {name for name in ("cpu", "coder") if "left_out" in libraries[name]} == {missing}
+        assert f"{absent} is not installed" in libraries[missing]["left_out"]
+        code = "import _C_coder; print(_C_coder.answer())"
+        if missing == "cpu":
+            env_with_path = {**os.environ, "PYTHONPATH": str(tree / "out/fastvoc")}
+            done = subprocess.run([sys.executable, "-c", code], env=env_with_path, capture_output=True, text=True)
+            assert done.stdout == "42\n", done.stderr
 
 
 def test_unknown_mode_is_refused(tree: Path) -> None:
