@@ -32,6 +32,7 @@ TEXTS = (
     "config.json",
     "config.yml",
     "config.yaml",
+    "preprocessor_config.json",
     "hyperparams.yaml",
     "cosyvoice.yaml",
     "cosyvoice2.yaml",

@@ -10,7 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from fastvoc.checkpoints import coqui, encodec, jik876, native, nemo, parallel_wavegan, speechbrain, transformers
+from fastvoc.checkpoints import (
+    bigvgan,
+    coqui,
+    encodec,
+    jik876,
+    native,
+    nemo,
+    parallel_wavegan,
+    speechbrain,
+    transformers,
+    univnet,
+)
 from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
 from fastvoc.checkpoints.source import Source, open_source
 from fastvoc.errors import LoadError
@@ -28,7 +39,18 @@ class _Format(Protocol):
 
 
 # The plainest names come last: the other dialects extend them.
-_FORMATS: tuple[_Format, ...] = (native, nemo, parallel_wavegan, speechbrain, transformers, encodec, coqui, jik876)
+_FORMATS: tuple[_Format, ...] = (
+    native,
+    nemo,
+    parallel_wavegan,
+    speechbrain,
+    transformers,
+    encodec,
+    univnet,
+    bigvgan,
+    coqui,
+    jik876,
+)
 
 
 def detect_and_load(path: str | os.PathLike[str]) -> Checkpoint:

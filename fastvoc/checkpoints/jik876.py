@@ -32,14 +32,15 @@ def load(source: Source) -> Checkpoint:
         resblock="1" if fields.values.get("resblock") == "1" else "2",
         resblock_kernel_sizes=fields.integers("resblock_kernel_sizes"),
         resblock_dilation_sizes=fields.rows("resblock_dilation_sizes"),
-        mel=_mel(fields),
+        mel=mel_front_end(fields),
     )
     wrapped = any(name.startswith(_WRAPPER) for name in source.entries)
     tensors = source.with_prefix(_WRAPPER if wrapped else "")
     return Checkpoint(config, canonical_state(source, config, tensors), "jik876", {"container": source.container})
 
 
-def _mel(fields: Fields) -> MelConfig | None:
+def mel_front_end(fields: Fields) -> MelConfig | None:
+    """The front end that a configuration of this layout describes; None where it leaves a part out."""
     if not all(name in fields for name in _MEL_FIELDS):
         return None
     return make_mel(

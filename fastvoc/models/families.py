@@ -12,9 +12,11 @@ from fastvoc.errors import ArgumentError
 
 # Family: module, configuration, model.
 _FAMILIES = {
+    "bigvgan": ("bigvgan", "BigVganConfig", "BigVgan"),
     "encodec": ("encodec", "EncodecConfig", "Encodec"),
     "hifigan": ("hifigan", "HifiGanConfig", "HifiGan"),
     "encodec_lm": ("encodec_lm", "EncodecLmConfig", "EncodecLm"),
+    "univnet": ("univnet", "UnivNetConfig", "UnivNet"),
 }
 
 

@@ -24,6 +24,8 @@ class _Entry:
 class Prepared:
     """Runs one op with a layer's weights, by the reference where autograd must see it.
 
+    `params` and `tensors` are methods of the layer: a copied layer then asks its own, which a lambda would not.
+
     Remembers, per device, dtype and forced backend, which implementation runs and what it packed, and packs again when
     a weight changes; only a change through `.data` needs a call of `prepare`. One tuple is replaced as a whole, so that
     threads may share a layer without a lock.
@@ -38,7 +40,7 @@ class Prepared:
     def __call__(self, x: Tensor, *args: Tensor | int | None, backend: str | None = None) -> Tensor:
         """The op on `x`; `args` are its further arguments, as its reference takes them."""
         tensors = self.tensors()
-        if wants_grad(x, *tensors):
+        if wants_grad(x, *tensors, *(a for a in args if isinstance(a, Tensor))):
             params = self._params()
             self._op.check(x, params, *args)
             return self._op.reference(x, params, *args)

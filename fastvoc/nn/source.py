@@ -30,7 +30,7 @@ class NsfSource(nn.Module):
         self.weight = nn.Parameter(torch.empty(harmonics + 1))
         self.bias = nn.Parameter(torch.empty(1))
         self._shape = (sample_rate, hop, kind, amp, noise_std, threshold, noise)
-        self.prepared = Prepared(op.OP, self.params, lambda: [self.weight, self.bias])
+        self.prepared = Prepared(op.OP, self.params, self._tensors)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -42,6 +42,9 @@ class NsfSource(nn.Module):
     def params(self) -> op.NsfSourceParams:
         """The op's view of this layer."""
         return op.NsfSourceParams(self.weight, self.bias, *self._shape)
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.weight, self.bias]
 
     def forward(
         self,

@@ -21,11 +21,14 @@ class Stft(nn.Module):
         super().__init__()
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self._n_fft, self._hop, self._features = n_fft, hop, features
-        self.prepared = Prepared(stft_op.OP, self.params, lambda: [self.window])
+        self.prepared = Prepared(stft_op.OP, self.params, self._tensors)
 
     def params(self) -> stft_op.StftParams:
         """The op's view of this layer."""
         return stft_op.StftParams(self._n_fft, self._hop, self.window, self._features)
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.window]
 
     def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
         """Valid frames of each item."""
@@ -54,11 +57,14 @@ class IstftHead(nn.Module):
         super().__init__()
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self._n_fft, self._hop, self._options = n_fft, hop, (padding, clip, phase, clamp)
-        self.prepared = Prepared(istft_head_op.OP, self.params, lambda: [self.window])
+        self.prepared = Prepared(istft_head_op.OP, self.params, self._tensors)
 
     def params(self) -> istft_head_op.IstftHeadParams:
         """The op's view of this layer."""
         return istft_head_op.IstftHeadParams(self._n_fft, self._hop, self.window, *self._options)
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.window]
 
     def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
         """Valid samples of each item."""

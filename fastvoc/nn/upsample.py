@@ -28,7 +28,7 @@ class Upsample(nn.Module):
         self.weight = nn.Parameter(torch.empty(in_channels, out_channels, kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels))
         self._stride, self._crop, self._pre = stride, (padding, padding - output_padding), pre
-        self.prepared = Prepared(op.OP, self.params, lambda: [self.weight, self.bias])
+        self.prepared = Prepared(op.OP, self.params, self._tensors)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -39,6 +39,9 @@ class Upsample(nn.Module):
     def params(self) -> op.UpsampleParams:
         """The op's view of this layer."""
         return op.UpsampleParams(self.weight, self.bias, self._stride, self._crop, self._pre)
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.weight, self.bias]
 
     def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
         """Valid output steps of each item."""

@@ -1,0 +1,256 @@
+"""UnivNet generator (Jang et al. 2021, arXiv 2106.07889), the variant of Transformers' `UnivNetModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.mel import BIGVGAN_24K_100, MelConfig
+from fastvoc.models.checks import Tensors, check_names, conv_tensors, positive, require, require_positive
+from fastvoc.nn.conv import Conv1d
+from fastvoc.nn.lvc import KernelPredictor, LvcLayer
+from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.upsample import Upsample
+from fastvoc.ops.activation import TANH, leaky_relu
+from fastvoc.ops.noise import normal_noise
+
+_ENDS_KERNEL = 7
+_INPUT_KERNEL = 5
+_MIN_FRAMES = _ENDS_KERNEL // 2 + 1
+
+
+@dataclass(frozen=True)
+class UnivNetConfig:
+    """The generator's shape, in the names of the published `config.json` (`num_mels` is its `num_mel_bins`).
+
+    Each block upsamples by its stride. `mel` is the front end that the checkpoint was trained with, None when it is not
+    known.
+    """
+
+    family: ClassVar[str] = "univnet"
+
+    sample_rate: int = 24000
+    num_mels: int = 100
+    model_in_channels: int = 64
+    model_hidden_channels: int = 32
+    resblock_kernel_sizes: tuple[int, ...] = (3, 3, 3)
+    resblock_stride_sizes: tuple[int, ...] = (8, 8, 4)
+    resblock_dilation_sizes: tuple[tuple[int, ...], ...] = ((1, 3, 9, 27), (1, 3, 9, 27), (1, 3, 9, 27))
+    kernel_predictor_num_blocks: int = 3
+    kernel_predictor_hidden_channels: int = 64
+    kernel_predictor_conv_size: int = 3
+    leaky_relu_slope: float = 0.2
+    mel: MelConfig | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("resblock_kernel_sizes", "resblock_stride_sizes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "resblock_dilation_sizes", tuple(tuple(d) for d in self.resblock_dilation_sizes))
+        _validate(self)
+
+    @property
+    def hop(self) -> int:
+        """Samples per mel frame."""
+        return prod(self.resblock_stride_sizes)
+
+    def samples(self, frames: int) -> int:
+        """Length of the waveform made from a number of mel frames."""
+        return frames * self.hop
+
+    def tensors(self) -> Tensors:
+        """Name and shape of every tensor of the model's state, in its order, without building it."""
+        channels, hidden = self.model_hidden_channels, self.kernel_predictor_hidden_channels
+        size = self.kernel_predictor_conv_size
+        yield from conv_tensors("conv_pre", (channels, self.model_in_channels, _ENDS_KERNEL), channels)
+        rows = zip(self.resblock_kernel_sizes, self.resblock_stride_sizes, self.resblock_dilation_sizes, strict=True)
+        for i, (taps, stride, dilations) in enumerate(rows):
+            block, layers = f"resblocks.{i}", len(dilations)
+            yield from conv_tensors(f"{block}.convt_pre", (channels, channels, 2 * stride), channels)
+            predictor = f"{block}.kernel_predictor"
+            yield from conv_tensors(f"{predictor}.input_conv", (hidden, self.num_mels, _INPUT_KERNEL), hidden)
+            for j in range(self.kernel_predictor_num_blocks):
+                for conv in ("conv1", "conv2"):
+                    yield from conv_tensors(f"{predictor}.resblocks.{j}.{conv}", (hidden, hidden, size), hidden)
+            kernels, biases = layers * channels * 2 * channels * taps, layers * 2 * channels
+            yield from conv_tensors(f"{predictor}.kernel_conv", (kernels, hidden, size), kernels)
+            yield from conv_tensors(f"{predictor}.bias_conv", (biases, hidden, size), biases)
+            for m in range(layers):
+                yield from conv_tensors(f"{block}.resblocks.{m}.conv", (channels, channels, taps), channels)
+        yield from conv_tensors("conv_post", (1, channels, _ENDS_KERNEL), 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        values = asdict(self)
+        values["mel"] = None if self.mel is None else self.mel.to_dict()
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> UnivNetConfig:
+        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
+        check_names(cls, values)
+        mel = values.get("mel")
+        return cls(**{**values, "mel": None if mel is None else MelConfig.from_dict(mel)})
+
+
+def _validate(c: UnivNetConfig) -> None:
+    require_positive(
+        c,
+        "sample_rate",
+        "num_mels",
+        "model_in_channels",
+        "model_hidden_channels",
+        "kernel_predictor_hidden_channels",
+        "kernel_predictor_conv_size",
+    )
+    for name in ("resblock_kernel_sizes", "resblock_stride_sizes"):
+        require(c, positive(getattr(c, name)), name, "positive integers")
+    blocks = len(c.resblock_stride_sizes)
+    require(c, all(k % 2 for k in c.resblock_kernel_sizes), "resblock_kernel_sizes", "odd numbers")
+    require(c, len(c.resblock_kernel_sizes) == blocks, "resblock_kernel_sizes", f"{blocks} values, one per stride")
+    dilations = c.resblock_dilation_sizes
+    fits = len(dilations) == blocks and all(positive(row) for row in dilations)
+    require(c, fits, "resblock_dilation_sizes", f"{blocks} lists of positive integers, one per stride")
+    require(c, c.kernel_predictor_conv_size % 2 == 1, "kernel_predictor_conv_size", "an odd number")
+    require(c, positive((c.kernel_predictor_num_blocks + 1,)), "kernel_predictor_num_blocks", "0 or a positive integer")
+    require(
+        c,
+        c.kernel_predictor_hidden_channels == c.model_in_channels or not c.kernel_predictor_num_blocks,
+        "kernel_predictor_hidden_channels",
+        f"model_in_channels, {c.model_in_channels}, which upstream's residual blocks use for both",
+    )
+    require(c, c.mel is None or c.mel.n_mels == c.num_mels, "num_mels", f"the mel front end's {c.mel and c.mel.n_mels}")
+
+
+UNIVNET_24K_100 = UnivNetConfig(mel=BIGVGAN_24K_100)
+
+
+class LvcBlock(nn.Module):
+    """Upsamples, then applies a location-variable convolution per dilation, with kernels predicted from the mel."""
+
+    def __init__(self, config: UnivNetConfig, index: int, hop: int) -> None:
+        super().__init__()
+        channels, slope = config.model_hidden_channels, config.leaky_relu_slope
+        taps, stride = config.resblock_kernel_sizes[index], config.resblock_stride_sizes[index]
+        dilations = config.resblock_dilation_sizes[index]
+        padding, extra = stride // 2 + stride % 2, stride % 2
+        self.convt_pre = Upsample(channels, channels, 2 * stride, stride, padding, extra, pre=leaky_relu(slope))
+        self.kernel_predictor = KernelPredictor(
+            config.num_mels,
+            config.kernel_predictor_hidden_channels,
+            blocks=config.kernel_predictor_num_blocks,
+            kernel_size=config.kernel_predictor_conv_size,
+            slope=slope,
+            layers=len(dilations),
+            channels=channels,
+            taps=taps,
+        )
+        self._layers = [LvcLayer(channels, taps, d, slope, hop) for d in dilations]
+        self.resblocks = nn.ModuleList(self._layers)
+        self._hop = hop
+
+    def forward(self, x: Tensor, mel: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """[B, C, L * hop / stride], [B, num_mels, L] -> [B, C, L * hop]; `lengths` count frames."""
+        steps = None if lengths is None else lengths * self._hop
+        before = None if lengths is None else lengths * (x.shape[2] // mel.shape[2])
+        x = self.convt_pre(x, before, backend)
+        hidden, biases = self.kernel_predictor(mel, lengths, backend)
+        for m, (layer, bias) in enumerate(zip(self._layers, biases.chunk(len(self._layers), 1), strict=True)):
+            kernels = self.kernel_predictor.kernel_conv(hidden, m, lengths, backend)
+            x = layer(x, kernels, bias, steps, backend)
+        return x
+
+    def layers(self) -> dict[str, Prepared]:
+        """The layers by name, in order of use."""
+        named = {"convt_pre": self.convt_pre.prepared}
+        named |= {f"kernel_predictor.{name}": layer for name, layer in self.kernel_predictor.layers().items()}
+        for m, layer in enumerate(self._layers):
+            named |= {f"resblocks.{m}.conv": layer.conv.prepared, f"resblocks.{m}.lvc": layer.prepared}
+        return named
+
+
+class UnivNet(nn.Module):
+    """The generator: log-mel and noise in, waveform out. Parameters carry the names of Transformers' `UnivNetModel`."""
+
+    def __init__(self, config: UnivNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels, slope = config.model_hidden_channels, config.leaky_relu_slope
+        self.conv_pre = Conv1d(config.model_in_channels, channels, _ENDS_KERNEL, pad_mode="reflect")
+        hops = [prod(config.resblock_stride_sizes[: i + 1]) for i in range(len(config.resblock_stride_sizes))]
+        self._blocks = [LvcBlock(config, i, hop) for i, hop in enumerate(hops)]
+        self.resblocks = nn.ModuleList(self._blocks)
+        self.conv_post = Conv1d(channels, 1, _ENDS_KERNEL, pad_mode="reflect", pre=leaky_relu(slope), post=TANH)
+
+    def forward(
+        self,
+        mel: Tensor,
+        lengths: Tensor | None = None,
+        backend: str | None = None,
+        *,
+        noise: Tensor | None = None,
+        seed: int | Sequence[int] | Tensor = 0,
+    ) -> Tensor:
+        """Log-mel to waveform.
+
+        Args:
+            mel: [B, num_mels, T >= 4] log-mel of the checkpoint's own front end.
+            lengths: [B] int64 on the CPU, valid frames of each item; all T when None. The waveform is 0 beyond them.
+            backend: implementation to force for every op.
+            noise: [B, model_in_channels, T] standard normal noise; made from `seed` when None.
+            seed: an int, or one per item: equal seeds give an item the same noise in any batch.
+
+        Returns:
+            [B, 1, T * hop] samples in (-1, 1).
+
+        Raises:
+            ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+            BackendError: the forced backend refuses.
+        """
+        bands = self.config.num_mels
+        shortest = mel.shape[-1] if lengths is None or not lengths.numel() else int(lengths.min())
+        if mel.dim() != 3 or mel.shape[1] != bands or shortest < _MIN_FRAMES:
+            got = list(mel.shape) if shortest == mel.shape[-1] else f"{list(mel.shape)} with lengths from {shortest}"
+            raise ShapeError(f"mel: expected [B, {bands}, T >= {_MIN_FRAMES}], which its reflection needs, got {got}")
+        x = self._noise(mel, seed) if noise is None else self._given(mel, noise)
+        x = self.conv_pre(x, lengths, backend)
+        for block in self._blocks:
+            x = block(x, mel, lengths, backend)
+        steps = None if lengths is None else lengths * self.config.hop
+        wav: Tensor = self.conv_post(x, steps, backend)
+        return wav
+
+    def _given(self, mel: Tensor, noise: Tensor) -> Tensor:
+        expected = [mel.shape[0], self.config.model_in_channels, mel.shape[2]]
+        if list(noise.shape) != expected:
+            raise ShapeError(f"noise: expected {expected}, got {list(noise.shape)}")
+        if noise.dtype != mel.dtype:
+            raise DtypeError(f"noise: expected {mel.dtype} like the mel, got {noise.dtype}")
+        return noise
+
+    def _noise(self, mel: Tensor, seed: int | Sequence[int] | Tensor) -> Tensor:
+        seeds = torch.as_tensor(seed)
+        if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:
+            raise DtypeError(f"seed: expected whole numbers, got {seeds.dtype}")
+        if seeds.dim() and seeds.shape != mel.shape[:1]:
+            raise ArgumentError(f"seed: expected an int or one per item [{len(mel)}], got {list(seeds.shape)}")
+        seeds = seeds.to(mel.device, torch.int64).expand(len(mel))
+        return normal_noise(seeds, self.config.model_in_channels, mel.shape[2]).to(mel.dtype)
+
+    def layers(self) -> dict[str, Prepared]:
+        """The layers by name, in order of use."""
+        named = {"conv_pre": self.conv_pre.prepared}
+        for i, block in enumerate(self._blocks):
+            named |= {f"resblocks.{i}.{name}": layer for name, layer in block.layers().items()}
+        return {**named, "conv_post": self.conv_post.prepared}
+
+    def prepare(self, backend: str | None = None) -> None:
+        """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
+        weight = self.conv_pre.weight
+        for layer in self.layers().values():
+            layer.prepare(weight.device, weight.dtype, backend)

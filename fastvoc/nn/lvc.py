@@ -1,0 +1,142 @@
+"""The layers of a location-variable convolution: the network that predicts its kernels, and its use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fastvoc.nn.conv import Conv1d
+from fastvoc.nn.prepared import Prepared
+from fastvoc.ops import conv1d as conv1d_op
+from fastvoc.ops import lvc as op
+from fastvoc.ops.activation import leaky_relu
+
+
+class KernelConv(nn.Module):
+    """The convolution that gives the kernels of several lvc layers, one set per frame.
+
+    weight [layers * C_in * C_out * K, hidden, k], bias likewise; the output channels in the order of these factors.
+    """
+
+    def __init__(self, hidden: int, layers: int, cin: int, cout: int, taps: int, kernel_size: int) -> None:
+        super().__init__()
+        self._shape = (layers, cin, cout, taps)
+        self.weight = nn.Parameter(torch.empty(layers * cin * cout * taps, hidden, kernel_size))
+        self.bias = nn.Parameter(torch.empty(layers * cin * cout * taps))
+        self._slices = [_KernelSlice(self, index) for index in range(layers)]
+        self.prepared = [part.prepared for part in self._slices]
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform in +-1 / sqrt(fan in), torch's default for convolutions."""
+        bound = self.weight[0].numel() ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor, index: int, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """[B, hidden, L] -> the kernels [B, K, C_in, C_out, L] of lvc layer `index`."""
+        _, cin, cout, taps = self._shape
+        rows: Tensor = self.prepared[index](x, None, lengths, backend=backend)
+        kernels: Tensor = rows.unflatten(1, (taps, cin, cout))
+        return kernels
+
+
+class _KernelSlice:
+    """One layer's part of a KernelConv, its output channels in the order that lvc reads fastest."""
+
+    def __init__(self, owner: KernelConv, index: int) -> None:
+        self._owner, self._index = owner, index
+        self.prepared = Prepared(conv1d_op.OP, self.params, self.tensors)
+
+    def params(self) -> conv1d_op.Conv1dParams:
+        weight, bias = self._owner.weight, self._owner.bias
+        weight = weight.unflatten(0, self._owner._shape)[self._index].permute(2, 0, 1, 3, 4).flatten(0, 2)
+        bias = bias.unflatten(0, self._owner._shape)[self._index].permute(2, 0, 1).flatten()
+        pad = (weight.shape[2] - 1) // 2
+        return conv1d_op.Conv1dParams(weight, bias, padding=(pad, pad))
+
+    def tensors(self) -> list[Tensor]:
+        return [self._owner.weight, self._owner.bias]
+
+
+class PredictorBlock(nn.Module):
+    """A residual block of the kernel predictor: two convolutions, each with its activation, and the input added."""
+
+    def __init__(self, channels: int, kernel_size: int, slope: float) -> None:
+        super().__init__()
+        self.conv1 = Conv1d(channels, channels, kernel_size, post=leaky_relu(slope))
+        self.conv2 = Conv1d(channels, channels, kernel_size, post=leaky_relu(slope))
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """[B, C, L] -> [B, C, L]."""
+        y: Tensor = self.conv2(self.conv1(x, lengths, backend), lengths, backend)
+        return y + x
+
+
+class KernelPredictor(nn.Module):
+    """Log-mel -> kernels and biases for every frame (UnivNet, arXiv 2106.07889, section 2.1)."""
+
+    def __init__(
+        self,
+        num_mels: int,
+        hidden: int,
+        *,
+        blocks: int,
+        kernel_size: int,
+        slope: float,
+        layers: int,
+        channels: int,
+        taps: int,
+    ) -> None:
+        super().__init__()
+        self.input_conv = Conv1d(num_mels, hidden, 5, post=leaky_relu(slope))
+        self._blocks = [PredictorBlock(hidden, kernel_size, slope) for _ in range(blocks)]
+        self.resblocks = nn.ModuleList(self._blocks)
+        self.kernel_conv = KernelConv(hidden, layers, channels, 2 * channels, taps, kernel_size)
+        self.bias_conv = Conv1d(hidden, layers * 2 * channels, kernel_size)
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> tuple[Tensor, Tensor]:
+        """[B, num_mels, L] -> what the kernels come from [B, hidden, L], and all biases [B, layers * C_out, L]."""
+        h = self.input_conv(mel, lengths, backend)
+        for block in self._blocks:
+            h = block(h, lengths, backend)
+        return h, self.bias_conv(h, lengths, backend)
+
+    def layers(self) -> dict[str, Prepared]:
+        """The layers by name, in order of use."""
+        named = {"input_conv": self.input_conv.prepared}
+        for i, block in enumerate(self._blocks):
+            named |= {f"resblocks.{i}.conv1": block.conv1.prepared, f"resblocks.{i}.conv2": block.conv2.prepared}
+        named["bias_conv"] = self.bias_conv.prepared
+        return {**named, **{f"kernel_conv.{m}": part for m, part in enumerate(self.kernel_conv.prepared)}}
+
+
+class LvcLayer(nn.Module):
+    """x + gate(lvc(act(conv(act(x))))) with a dilated convolution and kernels that come from outside."""
+
+    def __init__(self, channels: int, kernel_size: int, dilation: int, slope: float, hop: int) -> None:
+        super().__init__()
+        act = leaky_relu(slope)
+        self.conv = Conv1d(channels, channels, kernel_size, dilation=dilation, pre=act, post=act)
+        self._params = op.LvcParams(hop)
+        self.prepared = Prepared(op.OP, self.params, self._tensors)
+
+    def params(self) -> op.LvcParams:
+        """The op's view of this layer."""
+        return self._params
+
+    def _tensors(self) -> list[Tensor]:
+        # The kernels come with the call; the layer's own weight stands for its device and dtype.
+        return [self.conv.weight]
+
+    def forward(
+        self,
+        x: Tensor,
+        kernels: Tensor,
+        biases: Tensor,
+        lengths: Tensor | None = None,
+        backend: str | None = None,
+    ) -> Tensor:
+        """[B, C, L * hop], [B, K, C, 2 C, L], [B, 2 C, L] -> [B, C, L * hop]."""
+        y = self.conv(x, lengths, backend)
+        return self.prepared(y, kernels, biases, x, lengths, backend=backend)

@@ -1,0 +1,249 @@
+"""The UnivNet generator: golden case, accuracy, noise, ragged batches, configurations."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import fastvoc
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.mel import BIGVGAN_24K_100
+from fastvoc.models.univnet import UNIVNET_24K_100, UnivNet, UnivNetConfig
+from fastvoc.ops.noise import normal_noise
+from helpers import assert_golden, golden, implementations, relative_l2
+
+IMPLS = implementations("lvc")
+SMALL = UnivNetConfig(model_in_channels=12, kernel_predictor_hidden_channels=12, model_hidden_channels=8)
+UNUSUAL = {
+    "small": SMALL,
+    "odd": UnivNetConfig(
+        num_mels=20,
+        model_in_channels=7,
+        kernel_predictor_hidden_channels=7,
+        model_hidden_channels=5,
+        resblock_kernel_sizes=(5, 3),
+        resblock_stride_sizes=(3, 5),
+        resblock_dilation_sizes=((1, 2), (4,)),
+        kernel_predictor_conv_size=5,
+        kernel_predictor_num_blocks=1,
+        leaky_relu_slope=0.1,
+    ),
+    "no-predictor-blocks": replace(SMALL, kernel_predictor_num_blocks=0, kernel_predictor_hidden_channels=9),
+    "stride-1": replace(SMALL, resblock_stride_sizes=(1, 4, 2)),
+}
+
+
+def lively(config: UnivNetConfig) -> UnivNet:
+    """Random weights under which every layer's signal keeps about the same size."""
+    model = UnivNet(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, 0.0, 0.1)
+            continue
+        fan = parameter.shape[1] * parameter.shape[2]
+        if "convt_pre" in name:
+            fan = 2 * parameter.shape[0]
+        small = 0.2 if "kernel_conv" in name else 1.0
+        torch.nn.init.normal_(parameter, 0.0, small * fan**-0.5)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("impl", IMPLS)
+def test_golden_every_tensor(impl: str, nan_poison: None) -> None:
+    case = golden("hf_univnet")
+    model = fastvoc.load(case.dir).model
+    mel, noise = case.inputs["input_features"].mT, case.inputs["noise_sequence"].mT
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(part: str) -> Any:
+        return lambda module, inputs, output: seen.setdefault(part, output)
+
+    first = model.resblocks[0]
+    model.conv_pre.register_forward_hook(keep("conv_pre"))
+    first.convt_pre.register_forward_hook(keep("convt0"))
+    first.register_forward_hook(keep("block0"))
+    kernels = []
+    first.kernel_predictor.kernel_conv.register_forward_hook(lambda module, inputs, output: kernels.append(output))
+    first.kernel_predictor.bias_conv.register_forward_hook(keep("biases0"))
+    with torch.inference_mode():
+        wav = model(mel, backend=impl, noise=noise)
+    assert_golden(wav[:, 0], case, "wav")
+    seen["biases0"] = seen["biases0"].unflatten(1, (4, -1))
+    seen["kernels0"] = torch.stack(kernels, 1).permute(0, 1, 3, 4, 2, 5)  # [B, layers, C_in, C_out, K, L]
+    assert set(seen) == set(case.middle)
+    for part, value in seen.items():
+        assert_golden(value, case, f"mid.{part}")
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("impl", IMPLS)
+def test_save_and_load(impl: str, tmp_path: Path) -> None:
+    case = golden("hf_univnet")
+    voc = fastvoc.load(case.dir, backend=impl)
+    assert voc.mel_config == BIGVGAN_24K_100
+    assert dict(voc.model.state_dict()).keys() == load_file(case.dir / "model.safetensors").keys()
+    mel = case.inputs["input_features"].mT
+    fastvoc.save(voc, tmp_path / "own.safetensors")
+    again = fastvoc.load(tmp_path / "own.safetensors", backend=impl)
+    assert again.config == voc.config
+    wav = again(mel, check=False)
+    assert wav.shape == (2, 15 * 256)
+    assert torch.equal(wav, voc(mel, check=False))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_any_legal_configuration(name: str, impl: str, nan_poison: None) -> None:
+    config = UNUSUAL[name]
+    model = lively(config)
+    exact = copy.deepcopy(model).double()
+    for frames in (4, 5, 17):
+        mel = torch.randn(2, config.num_mels, frames)
+        noise = torch.randn(2, config.model_in_channels, frames)
+        wav = model(mel, backend=impl, noise=noise)
+        assert wav.shape == (2, 1, config.samples(frames))
+        assert relative_l2(wav, exact(mel.double(), backend="torch", noise=noise.double())) <= 1e-5
+    assert UnivNetConfig.from_dict(config.to_dict()) == config
+    assert list(config.tensors()) == [(key, tuple(tensor.shape)) for key, tensor in model.state_dict().items()]
+
+
+def test_published_size() -> None:
+    assert sum(prod(shape) for _, shape in UNIVNET_24K_100.tensors()) == 14_789_153
+    assert UNIVNET_24K_100.hop == 256
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_ragged_batch_equals_singles(impl: str, nan_poison: None) -> None:
+    model = lively(SMALL)
+    lengths, seeds = torch.tensor([9, 23, 4]), [5, 0, -7]
+    mel = torch.full((3, 100, 23), torch.nan)
+    for i, n in enumerate(lengths.tolist()):
+        mel[i, :, :n] = torch.randn(100, n)
+    wav = model(mel, lengths, backend=impl, seed=seeds)
+    for i, n in enumerate(lengths.tolist()):
+        alone = model(mel[i : i + 1, :, :n], backend=impl, seed=seeds[i])
+        assert torch.equal(wav[i, :, : n * 256], alone[0])
+        assert not wav[i, :, n * 256 :].any()
+
+
+@pytest.mark.native
+def test_threads_do_not_change_a_bit() -> None:
+    model = lively(SMALL)
+    mel = torch.randn(2, 100, 21)
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(model(mel, backend="cpp"))
+    torch.set_num_threads(before)
+    assert all(torch.equal(results[0], wav) for wav in results[1:])
+
+
+def test_seeds_decide_the_noise() -> None:
+    model = lively(SMALL)
+    mel = torch.randn(1, 100, 12).expand(3, -1, -1)
+    wav = model(mel, seed=[1, 2, 1])
+    assert torch.equal(wav[0], wav[2])
+    assert not torch.equal(wav[0], wav[1])
+    assert torch.equal(model(mel[:1], seed=2)[0], wav[1])
+    assert torch.equal(model(mel[:1]), model(mel[:1], seed=0))
+    assert torch.equal(model(mel, noise=normal_noise(torch.tensor([1, 2, 1]), 12, 12).float()), wav)
+
+
+def test_noise_is_normal_and_depends_on_position_alone() -> None:
+    seed = torch.tensor([3, 4])
+    noise = normal_noise(seed, 7, 40_000)
+    assert noise.dtype == torch.float64
+    assert torch.equal(normal_noise(seed[1:], 7, 100, start=1234), noise[1:, :, 1234:1334])
+    assert torch.equal(normal_noise(seed, 6, 50), noise[:, :6, :50])
+    flat = noise.flatten(1)
+    assert flat.mean(1).abs().max() < 0.01
+    assert (flat.square().mean(1) - 1).abs().max() < 0.01
+    assert (flat**4).mean(1).sub(3).abs().max() < 0.1
+    rows = torch.corrcoef(noise.reshape(14, -1))
+    assert (rows - torch.eye(14)).abs().max() < 0.025
+
+
+@pytest.mark.native
+def test_no_layer_falls_to_the_reference() -> None:
+    rows = list(fastvoc.explain(lively(SMALL)))
+    assert {row.chosen for row in rows} == {"cpp"}
+    assert {row.op for row in rows} == {"conv1d", "upsample", "lvc"}
+    assert sum(row.op == "lvc" for row in rows) == 12
+
+
+@pytest.mark.native
+def test_packed_weights_follow_the_parameters() -> None:
+    model = lively(SMALL)
+    mel = torch.randn(1, 100, 5)
+    before = model(mel, backend="cpp")
+    with torch.no_grad():
+        model.resblocks[1].kernel_predictor.kernel_conv.weight.mul_(0.5)
+    after = model(mel, backend="cpp")
+    assert not torch.equal(before, after)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(0.9)
+    assert relative_l2(twin(mel, backend="cpp"), twin(mel, backend="torch")) < 1e-5
+    assert torch.equal(model(mel, backend="cpp"), after)
+
+
+def test_gradients_reach_every_parameter() -> None:
+    model = lively(UNUSUAL["odd"]).requires_grad_(True)
+    model(torch.randn(1, 20, 6)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model_in_channels", 0),
+        ("model_hidden_channels", -8),
+        ("num_mels", 2.5),
+        ("resblock_kernel_sizes", (3, 4, 3)),
+        ("resblock_kernel_sizes", (3, 3)),
+        ("resblock_stride_sizes", ()),
+        ("resblock_dilation_sizes", ((1,), (1,))),
+        ("resblock_dilation_sizes", ((1,), (), (1,))),
+        ("kernel_predictor_num_blocks", -1),
+        ("kernel_predictor_hidden_channels", 32),
+        ("kernel_predictor_conv_size", 2),
+        ("sample_rate", 0),
+    ],
+)
+def test_bad_configurations_name_the_field(field: str, value: Any) -> None:
+    with pytest.raises(ArgumentError, match=rf"UnivNetConfig\.{field}: got "):
+        UnivNetConfig(**{field: value})
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(ArgumentError, match="'stride'"):
+        UnivNetConfig.from_dict({"stride": 8})
+    model = lively(SMALL)
+    mel = torch.randn(2, 100, 8)
+    for bad in (mel[0], mel[:, :80], mel.mT, mel[:, :, :3]):
+        with pytest.raises(ShapeError, match=r"mel: expected \[B, 100, T >= 4\]"):
+            model(bad)
+    with pytest.raises(ShapeError, match="lengths from 3"):
+        model(mel, torch.tensor([8, 3]))
+    with pytest.raises(DtypeError, match="float32"):
+        model(mel.double())
+    with pytest.raises(ShapeError, match=r"noise: expected \[2, 12, 8\], got \[2, 8, 12\]"):
+        model(mel, noise=torch.randn(2, 8, 12))
+    with pytest.raises(DtypeError, match="noise"):
+        model(mel, noise=torch.randn(2, 12, 8).double())
+    with pytest.raises(DtypeError, match="seed"):
+        model(mel, seed=1.5)
+    with pytest.raises(ArgumentError, match=r"seed: expected an int or one per item \[2\], got \[3\]"):
+        model(mel, seed=[1, 2, 3])
