@@ -3,6 +3,8 @@
 
 #include "conv1d_args.h"
 #include "conv2d_args.h"
+#include "convnext_block_args.h"
+#include "layer_norm_args.h"
 #include "lstm_args.h"
 #include "lvc_args.h"
 #include "mrf_args.h"
@@ -30,6 +32,10 @@ struct Engine {
                  std::int64_t end, float* workspace);
   // One layer over a group of items, all steps.
   void (*lstm)(const LstmLayer&, const LstmGroup&, float* workspace);
+  void (*layer_norm)(const LayerNormArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
+                     float* workspace);
+  void (*convnext_block)(const ConvNextBlockArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
+                         float* workspace);
 };
 
 }  // namespace fastvoc

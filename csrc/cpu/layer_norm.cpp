@@ -1,0 +1,27 @@
+// Torch's view of layer_norm.
+#include "layer_norm_glue.h"
+
+namespace fastvoc {
+namespace {
+
+Tensor layer_norm(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> row, std::optional<Tensor> lengths,
+                  double eps) {
+  const int channels = as_int(x.size(1));
+  const Batch batch(x, channels, lengths);
+  const NormRows norm(weight, bias, row, batch.items(), channels, eps);
+  const Output out(batch.items(), channels, batch.steps());
+  const Engine& table = engine();
+  const auto steps = [&](int64_t item) { return batch.length(item); };
+  over_items(batch.items(), 64, steps, [&](int64_t item, int64_t begin, int64_t end) {
+    const LayerNormArgs args = norm.item(item);
+    float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, end - begin)));
+    table.layer_norm(args, batch.source(item), out.sink(item), begin, end, memory);
+  });
+  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
+  return out.tensor();
+}
+
+}  // namespace
+}  // namespace fastvoc
+
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("layer_norm", TORCH_BOX(&fastvoc::layer_norm)); }

@@ -1,0 +1,209 @@
+"""convnext_block: depthwise convolution, layer norm and two pointwise layers around a residual, in one pass.
+
+The block of ConvNeXt (Liu et al. 2022, arXiv 2201.03545) along time, as Vocos uses it (Siuzdak 2023, arXiv 2306.00814).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc import _library, packing
+from fastvoc.errors import ShapeError
+from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops.layer_norm import LayerNormParams, check_row, layer_norm_ref, pack_rows
+from fastvoc.registry import Impl, Spec, define
+
+# Hidden channels computed at a time, so that a strip of them stays in the L2 cache.
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class ConvNextBlockParams:
+    """Weights of a block of C channels and H hidden ones.
+
+    depthwise_weight [C, 1, K] with an odd K, depthwise_bias [C]; norm over C, plain or adaptive; expand_weight [H, C],
+    expand_bias [H]; project_weight [C, H], project_bias [C]; gamma [C] scales the result before the residual, None: 1.
+    """
+
+    depthwise_weight: Tensor
+    depthwise_bias: Tensor
+    norm: LayerNormParams
+    expand_weight: Tensor
+    expand_bias: Tensor
+    project_weight: Tensor
+    project_bias: Tensor
+    gamma: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        channels, hidden = self.norm.weight.shape[-1], self.expand_bias.shape[0]
+        kernel = self.depthwise_weight.shape[-1]
+        expected = {
+            "depthwise_weight": (channels, 1, kernel),
+            "depthwise_bias": (channels,),
+            "expand_weight": (hidden, channels),
+            "expand_bias": (hidden,),
+            "project_weight": (channels, hidden),
+            "project_bias": (channels,),
+            "gamma": (channels,),
+        }
+        for name, shape in expected.items():
+            tensor: Tensor | None = getattr(self, name)
+            if tensor is not None and tensor.shape != shape:
+                raise ShapeError(f"convnext_block: {name}: expected {list(shape)}, got {list(tensor.shape)}")
+        if kernel % 2 == 0:
+            raise ShapeError(f"convnext_block: depthwise_weight: expected an odd kernel, got {kernel}")
+
+    def tensors(self) -> list[Tensor]:
+        """The weights."""
+        own = [
+            self.depthwise_weight,
+            self.depthwise_bias,
+            *self.norm.tensors(),
+            self.expand_weight,
+            self.expand_bias,
+            self.project_weight,
+            self.project_bias,
+        ]
+        return own if self.gamma is None else [*own, self.gamma]
+
+
+def convnext_block(
+    x: Tensor,
+    params: ConvNextBlockParams,
+    row: Tensor | None = None,
+    lengths: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """y = x + gamma * project(gelu(expand(norm(depthwise(x))))), zeros beside the signal, the exact GELU.
+
+    Args:
+        x: [B, C, T], dtype and device of the weights; any strides, time-major ones are the fast ones.
+        params: the weights.
+        row: [B] int64 on the CPU, the row of an adaptive norm for each item; None for a plain norm.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+        backend: implementation to force.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+        BackendError: the forced backend refuses.
+    """
+    return OP(x, params, row, lengths, backend=backend)
+
+
+def _check(x: Tensor, params: ConvNextBlockParams, row: Tensor | None = None, lengths: Tensor | None = None) -> None:
+    check_activations("convnext_block", x, params.expand_weight.shape[1], params.expand_weight)
+    check_row("convnext_block", row, params.norm.rows, x.shape[0])
+    check_lengths("convnext_block", lengths, x.shape[0], x.shape[2])
+
+
+def convnext_block_ref(
+    x: Tensor, params: ConvNextBlockParams, row: Tensor | None = None, lengths: Tensor | None = None
+) -> Tensor:
+    """The op's meaning in torch."""
+    if lengths is not None:
+
+        def one(item: Tensor, i: int) -> Tensor:
+            return convnext_block_ref(item, params, None if row is None else row[i : i + 1])
+
+        return by_item(x, lengths, x.shape[2], one)
+    channels, _, kernel = params.depthwise_weight.shape
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        y = F.conv1d(x, params.depthwise_weight, params.depthwise_bias, padding=kernel // 2, groups=channels)
+    y = layer_norm_ref(y, params.norm, row).transpose(1, 2)
+    y = F.gelu(F.linear(y, params.expand_weight, params.expand_bias))
+    y = F.linear(y, params.project_weight, params.project_bias)
+    if params.gamma is not None:
+        y = y * params.gamma
+    return x + y.transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    depthwise: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
+    weight: Tensor
+    expand_bias: Tensor
+    project_bias: Tensor
+    shape: list[int]
+    eps: float
+
+
+def _pack(params: ConvNextBlockParams) -> _Packed:
+    hidden, channels = params.expand_weight.shape
+    kernel = params.depthwise_weight.shape[2]
+    project, shift = params.project_weight, params.project_bias
+    if params.gamma is not None:
+        gamma = params.gamma.double()
+        project = (gamma[:, None] * project.double()).to(project.dtype)
+        shift = (gamma * shift.double()).to(shift.dtype)
+    chunk = min(-(-hidden // packing.PANEL) * packing.PANEL, _CHUNK)
+    weights = []
+    for h in range(0, hidden, chunk):
+        weights += [params.expand_weight[h : h + chunk], project[:, h : h + chunk]]
+    taps = params.depthwise_weight[:, 0].t()
+    return _Packed(
+        pack_rows(torch.cat([taps, params.depthwise_bias[None]])),
+        pack_rows(params.norm.weight),
+        pack_rows(params.norm.bias),
+        torch.cat([packing.pack_conv(weight[:, :, None]).flatten() for weight in weights]),
+        packing.pad_bias(params.expand_bias, hidden, params.expand_weight),
+        packing.pad_bias(shift, channels, project),
+        [channels, hidden, kernel, chunk],
+        params.norm.eps,
+    )
+
+
+def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    y: Tensor = torch.ops._fastvoc.convnext_block(
+        x,
+        p.depthwise,
+        p.norm_weight,
+        p.norm_bias,
+        p.weight,
+        p.expand_bias,
+        p.project_bias,
+        row,
+        lengths,
+        p.shape,
+        p.eps,
+    )
+    return y
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    return _library.cpu_refusal(spec.dtype)
+
+
+_library.define(
+    "convnext_block(Tensor x, Tensor depthwise, Tensor norm_weight, Tensor norm_bias, Tensor weight,"
+    " Tensor expand_bias, Tensor project_bias, Tensor? row, Tensor? lengths, int[] shape, float eps) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::convnext_block")
+def _fake(
+    x: Tensor,
+    depthwise: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight: Tensor,
+    expand_bias: Tensor,
+    project_bias: Tensor,
+    row: Tensor | None,
+    lengths: Tensor | None,
+    shape: list[int],
+    eps: float,
+) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
+
+
+OP = define("convnext_block", _check, convnext_block_ref)
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))

@@ -1,0 +1,151 @@
+"""layer_norm: every step of a signal normalised over its channels, plain or adaptive (Ba et al. 2016, arXiv 1607.06450)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc import _library, packing
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.registry import Impl, Spec, define
+
+
+@dataclass(frozen=True)
+class LayerNormParams:
+    """Scale and shift after the normalisation.
+
+    weight, bias: [C], or [N, C] for an adaptive norm, which picks one of N rows per item. eps is added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.weight.dim() not in (1, 2) or self.weight.shape != self.bias.shape:
+            raise ShapeError(
+                f"layer_norm: weight {list(self.weight.shape)}, bias {list(self.bias.shape)}: expected [C] or [N, C] twice"
+            )
+        if not self.eps > 0:
+            raise ArgumentError(f"layer_norm: eps: expected a positive number, got {self.eps}")
+
+    @property
+    def rows(self) -> int | None:
+        """Rows that an adaptive norm can pick, None for a plain one."""
+        return self.weight.shape[0] if self.weight.dim() == 2 else None
+
+    def tensors(self) -> list[Tensor]:
+        """The weights."""
+        return [self.weight, self.bias]
+
+
+def layer_norm(
+    x: Tensor,
+    params: LayerNormParams,
+    row: Tensor | None = None,
+    lengths: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """y[:, c, t] = (x[:, c, t] - mean) / sqrt(var + eps) * weight[c] + bias[c]; mean and variance of x[:, :, t].
+
+    Args:
+        x: [B, C, T], dtype and device of the weights.
+        params: scale and shift.
+        row: [B] int64 on the CPU, the row of weight and bias for each item; for an adaptive norm, and only there.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+        backend: implementation to force.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+        BackendError: the forced backend refuses.
+    """
+    return OP(x, params, row, lengths, backend=backend)
+
+
+def check_row(op: str, row: Tensor | None, rows: int | None, batch: int) -> None:
+    """`row` must be [B] int64 on the CPU with values in 0..rows - 1, and None where there are no rows."""
+    if (row is None) != (rows is None):
+        wanted = "None: the norm is not adaptive" if rows is None else f"one of {rows} rows for each item"
+        raise ArgumentError(f"{op}: row: expected {wanted}, got {'None' if row is None else 'a tensor'}")
+    if row is None or rows is None:
+        return
+    if row.shape != (batch,):
+        raise ShapeError(f"{op}: row: expected [{batch}], got {list(row.shape)}")
+    if row.dtype != torch.int64:
+        raise DtypeError(f"{op}: row: expected torch.int64, got {row.dtype}")
+    if row.device.type != "cpu":
+        raise DeviceError(f"{op}: row: expected a tensor on the CPU, got {row.device}")
+    low, high = int(row.min()), int(row.max())
+    if low < 0 or high >= rows:
+        raise ArgumentError(f"{op}: row: expected values in 0..{rows - 1}, got {low}..{high}")
+
+
+def _check(x: Tensor, params: LayerNormParams, row: Tensor | None = None, lengths: Tensor | None = None) -> None:
+    check_activations("layer_norm", x, params.weight.shape[-1], params.weight)
+    check_row("layer_norm", row, params.rows, x.shape[0])
+    check_lengths("layer_norm", lengths, x.shape[0], x.shape[2])
+
+
+def layer_norm_ref(
+    x: Tensor, params: LayerNormParams, row: Tensor | None = None, lengths: Tensor | None = None
+) -> Tensor:
+    """The op's meaning in torch."""
+    if lengths is not None:
+
+        def one(item: Tensor, i: int) -> Tensor:
+            return layer_norm_ref(item, params, None if row is None else row[i : i + 1])
+
+        return by_item(x, lengths, x.shape[2], one)
+    weight, bias = (t if row is None else t[row.to(t.device)] for t in (params.weight, params.bias))
+    normal = F.layer_norm(x.transpose(1, 2), (x.shape[1],), eps=params.eps).transpose(1, 2)
+    return normal * weight[..., None] + bias[..., None]
+
+
+def pack_rows(rows: Tensor) -> Tensor:
+    """[C] or [N, C] -> [N, C rounded up to the panel], zeros beyond C."""
+    rows = rows.detach().reshape(-1, rows.shape[-1])
+    width = -(-rows.shape[1] // packing.PANEL) * packing.PANEL
+    padded = rows.new_zeros((len(rows), width))
+    padded[:, : rows.shape[1]] = rows
+    return padded
+
+
+@dataclass(frozen=True)
+class _Packed:
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+
+def _pack(params: LayerNormParams) -> _Packed:
+    return _Packed(pack_rows(params.weight), pack_rows(params.bias), params.eps)
+
+
+def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    y: Tensor = torch.ops._fastvoc.layer_norm(x, p.weight, p.bias, row, lengths, p.eps)
+    return y
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    return _library.cpu_refusal(spec.dtype)
+
+
+_library.define(
+    "layer_norm(Tensor x, Tensor weight, Tensor bias, Tensor? row, Tensor? lengths, float eps) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::layer_norm")
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, row: Tensor | None, lengths: Tensor | None, eps: float) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
+
+
+OP = define("layer_norm", _check, layer_norm_ref)
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
