@@ -3,7 +3,6 @@
 
 #include "convnext_block_args.h"
 #include "layer_norm.h"
-#include "math.h"
 #include "pointwise.h"
 #include "strip.h"
 
@@ -23,6 +22,7 @@ inline void convnext_block(const ConvNextBlockArgs& args, const Source& source, 
                            std::int64_t end, float* workspace) {
   const int width = padded(args.channels), hidden = padded(args.hidden);
   const std::int64_t strip = convnext_strip(args, end - begin), side = args.kernel / 2;
+  const Act plain, gelu{ActKind::kGelu};
   float* held = workspace;
   float* normal = held + (strip + 2 * side) * width;
   float* result = normal + strip * width;
@@ -33,7 +33,7 @@ inline void convnext_block(const ConvNextBlockArgs& args, const Source& source, 
     const std::int64_t count = std::min(strip, end - t);
     Strip in{held, width, t - side, std::min(t + count + side, source.steps)};
     const std::int64_t valid = std::max<std::int64_t>(in.first, 0);
-    load_rows(source, valid, in.end, nullptr, in.at(valid), 1.0f);
+    load_rows(source, valid, in.end, nullptr, in.at(valid), plain);
     in.pad_left(false);
     in.pad_right(t + count + side, source.steps, false);
     for (std::int64_t i = 0; i < count; ++i) {
@@ -43,13 +43,19 @@ inline void convnext_block(const ConvNextBlockArgs& args, const Source& source, 
     const float* w = args.weight;
     for (int h = 0; h < hidden; h += args.chunk) {
       const int columns = std::min(args.chunk, hidden - h), depth = std::min(columns, args.hidden - h);
-      pointwise_rows({normal, width, w, args.expand_bias + h, args.channels},
-                     {expanded, nullptr, nullptr, nullptr, columns, 0, 0, 0, 1.0f, 1.0f}, count, columns / kPanel);
+      TileOutput wide{};
+      wide.act = expanded;
+      wide.act_row = columns;
+      wide.activation = &gelu;
+      wide.scale = 1.0f;
+      pointwise_rows({normal, width, w, args.expand_bias + h, args.channels}, wide, count, columns / kPanel);
       w += static_cast<std::ptrdiff_t>(columns) * args.channels;
-      for (std::int64_t i = 0; i < count * columns; i += FASTVOC_WIDTH) store(expanded + i, gelu(load(expanded + i)));
-      const float* added = h ? result : in.at(t);
-      pointwise_rows({expanded, columns, w, h ? zeros : args.project_bias, depth},
-                     {result, nullptr, added, nullptr, width, 0, width, 0, 1.0f, 1.0f}, count, width / kPanel);
+      TileOutput narrow{};
+      narrow.raw = result;
+      narrow.residual = h ? result : in.at(t);
+      narrow.raw_row = narrow.residual_row = width;
+      narrow.scale = 1.0f;
+      pointwise_rows({expanded, columns, w, h ? zeros : args.project_bias, depth}, narrow, count, width / kPanel);
       w += static_cast<std::ptrdiff_t>(width) * depth;
     }
     store_rows(sink, t, result, count);

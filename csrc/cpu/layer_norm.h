@@ -43,7 +43,7 @@ inline void layer_norm(const LayerNormArgs& args, const Source& source, const Si
   const std::int64_t strip = strip_steps(width, end - begin);
   for (std::int64_t t = begin; t < end; t += strip) {
     const std::int64_t count = std::min(strip, end - t);
-    load_rows(source, t, t + count, nullptr, workspace, 1.0f);
+    load_rows(source, t, t + count, nullptr, workspace, Act{});
     for (std::int64_t i = 0; i < count; ++i) normalize_row(args, workspace + i * width);
     store_rows(sink, t, workspace, count);
   }

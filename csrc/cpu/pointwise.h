@@ -56,6 +56,7 @@ __attribute__((noinline)) void pointwise_tile(const PointwiseInput& in, const fl
   Vec acc[R][NV * kVecs];
   accumulate<R, NV>(in, ahead, lines, acc);
   finish<R, NV>(out, acc);
+  if (out.act) activate_rows(*out.activation, out.act, out.act_row, R, out.channel, NV * kPanel);
 }
 
 using PointwiseFn = void (*)(const PointwiseInput&, const float* ahead, int lines, const TileOutput&);
@@ -78,13 +79,14 @@ void pointwise_panels(PointwiseInput in, TileOutput out, std::int64_t rows) {
     table[static_cast<std::size_t>(n)](in, ahead, lines, out);
     in.x += n * in.row;
     if (out.raw) out.raw += n * out.raw_row;
+    if (out.act) out.act += n * out.act_row;
     if (out.residual) out.residual += n * out.residual_row;
     ahead += static_cast<std::ptrdiff_t>(in.depth / 4) * lines * kPanel;
     rows -= n;
   }
 }
 
-// All panels of `rows` steps; `out` may have a residual but neither an activation nor a sum.
+// All panels of `rows` steps; `out` may have a residual and an activation other than the leaky ReLU, but no sum.
 inline void pointwise_rows(PointwiseInput in, const TileOutput& out, std::int64_t rows, int panels) {
   const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(in.depth) * kPanel;
   int p = 0;

@@ -1,4 +1,4 @@
-"""layer_norm: every step of a signal normalised over its channels, plain or adaptive (Ba et al. 2016, arXiv 1607.06450)."""
+"""layer_norm: every step normalised over its channels, plain or adaptive (Ba et al. 2016, arXiv 1607.06450)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ class LayerNormParams:
 
     def __post_init__(self) -> None:
         if self.weight.dim() not in (1, 2) or self.weight.shape != self.bias.shape:
-            raise ShapeError(
-                f"layer_norm: weight {list(self.weight.shape)}, bias {list(self.bias.shape)}: expected [C] or [N, C] twice"
-            )
+            shapes = f"{list(self.weight.shape)} and {list(self.bias.shape)}"
+            raise ShapeError(f"layer_norm: weight and bias: expected [C] or [N, C] twice, got {shapes}")
         if not self.eps > 0:
             raise ArgumentError(f"layer_norm: eps: expected a positive number, got {self.eps}")
 
@@ -137,9 +136,7 @@ def _supports_cpp(spec: Spec) -> str | None:
     return _library.cpu_refusal(spec.dtype)
 
 
-_library.define(
-    "layer_norm(Tensor x, Tensor weight, Tensor bias, Tensor? row, Tensor? lengths, float eps) -> Tensor"
-)
+_library.define("layer_norm(Tensor x, Tensor weight, Tensor bias, Tensor? row, Tensor? lengths, float eps) -> Tensor")
 
 
 @torch.library.register_fake("_fastvoc::layer_norm")
