@@ -9,6 +9,7 @@
 #include "lvc_args.h"
 #include "mrf_args.h"
 #include "mrf_stream_args.h"
+#include "rvq_args.h"
 #include "snake_aa_args.h"
 #include "upsample_args.h"
 
@@ -30,6 +31,9 @@ struct Engine {
                    float* workspace);
   void (*conv2d)(const Conv2dArgs&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
                  std::int64_t end, float* workspace);
+  void (*rvq_encode)(const RvqArgs&, const Source&, const Codes<std::int64_t>&, std::int64_t begin, std::int64_t end,
+                     float* workspace);
+  void (*rvq_decode)(const RvqArgs&, const Codes<const std::int64_t>&, const Sink&, std::int64_t begin, std::int64_t end);
   // One layer over a group of items, all steps.
   void (*lstm)(const LstmLayer&, const LstmGroup&, float* workspace);
   void (*layer_norm)(const LayerNormArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,

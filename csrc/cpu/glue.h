@@ -58,26 +58,36 @@ std::vector<Act> activations(const Ints& kinds, const std::vector<double>& slope
   return acts;
 }
 
-// The items of a [B, C, T] batch, each with its own length.
-class Batch {
+// The valid steps of each item: those that `lengths` gives, or all.
+class Lengths {
  public:
-  Batch(const Tensor& x, int64_t channels, const std::optional<Tensor>& lengths) : x_(x) {
-    check_floats(x, "x");
-    STD_TORCH_CHECK(x.dim() == 3 && x.size(1) == channels, "x: expected [B, ", channels, ", T]");
-    if (lengths) {
-      STD_TORCH_CHECK(lengths->is_cpu() && lengths->scalar_type() == torch::headeronly::ScalarType::Long &&
-                          lengths->is_contiguous() && lengths->numel() == items(),
-                      "lengths: expected ", items(), " contiguous int64 values on the CPU");
-      lengths_ = lengths->const_data_ptr<int64_t>();
-      for (int64_t i = 0; i < items(); ++i) {
-        STD_TORCH_CHECK(lengths_[i] >= 1 && lengths_[i] <= steps(), "lengths: expected values in 1..", steps());
-      }
+  Lengths(const std::optional<Tensor>& lengths, int64_t items, int64_t steps) : steps_(steps) {
+    if (!lengths) return;
+    STD_TORCH_CHECK(lengths->is_cpu() && lengths->scalar_type() == torch::headeronly::ScalarType::Long &&
+                        lengths->is_contiguous() && lengths->numel() == items,
+                    "lengths: expected ", items, " contiguous int64 values on the CPU");
+    values_ = lengths->const_data_ptr<int64_t>();
+    for (int64_t i = 0; i < items; ++i) {
+      STD_TORCH_CHECK(values_[i] >= 1 && values_[i] <= steps, "lengths: expected values in 1..", steps);
     }
   }
 
+  int64_t operator[](int64_t item) const { return values_ ? values_[item] : steps_; }
+
+ private:
+  const int64_t* values_ = nullptr;
+  int64_t steps_;
+};
+
+// The items of a [B, C, T] batch, each with its own length.
+class Batch {
+ public:
+  Batch(const Tensor& x, int64_t channels, const std::optional<Tensor>& lengths)
+      : x_(checked(x, channels)), lengths_(lengths, x.size(0), x.size(2)) {}
+
   int64_t items() const { return x_.size(0); }
   int64_t steps() const { return x_.size(2); }
-  int64_t length(int64_t item) const { return lengths_ ? lengths_[item] : steps(); }
+  int64_t length(int64_t item) const { return lengths_[item]; }
 
   Source source(int64_t item) const {
     return {x_.const_data_ptr<float>() + item * x_.stride(0), x_.stride(2), x_.stride(1), length(item),
@@ -85,8 +95,14 @@ class Batch {
   }
 
  private:
+  static const Tensor& checked(const Tensor& x, int64_t channels) {
+    check_floats(x, "x");
+    STD_TORCH_CHECK(x.dim() == 3 && x.size(1) == channels, "x: expected [B, ", channels, ", T]");
+    return x;
+  }
+
   Tensor x_;
-  const int64_t* lengths_ = nullptr;
+  Lengths lengths_;
 };
 
 // A new time-major output, seen as [B, C, T].

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import by_item, check_lengths
-from fastvoc.registry import define
+from fastvoc.registry import Impl, Spec, define
 
 
 @dataclass(frozen=True)
@@ -78,4 +79,26 @@ def rvq_decode_ref(codes: Tensor, params: RvqParams, lengths: Tensor | None = No
     return total.transpose(1, 2)
 
 
+def _pack(params: RvqParams) -> Tensor:
+    return params.codebooks.detach().contiguous()
+
+
+def _run_native(codes: Tensor, books: Tensor, lengths: Tensor | None = None) -> Tensor:
+    y: Tensor = torch.ops._fastvoc.rvq_decode(codes, books, lengths)
+    return y
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    return _library.cpu_refusal(spec.params.codebooks.dtype)
+
+
+_library.define("rvq_decode(Tensor codes, Tensor books, Tensor? lengths) -> Tensor")
+
+
+@torch.library.register_fake("_fastvoc::rvq_decode")
+def _fake(codes: Tensor, books: Tensor, lengths: Tensor | None) -> Tensor:
+    return books.new_empty((codes.shape[0], codes.shape[2], books.shape[2])).transpose(1, 2)
+
+
 OP = define("rvq_decode", _check, rvq_decode_ref)
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))

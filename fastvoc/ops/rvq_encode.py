@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.rvq_decode import RvqParams
-from fastvoc.registry import define
+from fastvoc.registry import Impl, Spec, define
 
 
 def rvq_encode(
@@ -61,4 +64,43 @@ def rvq_encode_ref(x: Tensor, params: RvqParams, n_q: int, lengths: Tensor | Non
     return torch.stack(codes, 1)
 
 
+@dataclass(frozen=True)
+class _Packed:
+    books: Tensor
+    panels: Tensor
+    squares: Tensor
+
+
+def _pack(params: RvqParams) -> _Packed:
+    books = params.codebooks.detach().contiguous()
+    entries = books.shape[1]
+    squares = torch.stack([book.t().pow(2).sum(0) for book in books])
+    beyond = -entries % packing.PANEL
+    return _Packed(
+        books,
+        torch.stack([packing.pack_conv(book[:, :, None]) for book in books]),
+        torch.nn.functional.pad(squares, (0, beyond), value=torch.inf),
+    )
+
+
+def _run_native(x: Tensor, packed: _Packed, n_q: int, lengths: Tensor | None = None) -> Tensor:
+    codes: Tensor = torch.ops._fastvoc.rvq_encode(x, packed.books, packed.panels, packed.squares, n_q, lengths)
+    return codes
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    return _library.cpu_refusal(spec.dtype)
+
+
+_library.define(
+    "rvq_encode(Tensor x, Tensor books, Tensor panels, Tensor squares, int count, Tensor? lengths) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::rvq_encode")
+def _fake(x: Tensor, books: Tensor, panels: Tensor, squares: Tensor, count: int, lengths: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], count, x.shape[2]), dtype=torch.int64)
+
+
 OP = define("rvq_encode", _check, rvq_encode_ref)
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))

@@ -8,6 +8,7 @@ from op_cases import strided
 
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.ops.rvq_decode import RvqParams, rvq_decode
+from fastvoc.registry import OPS
 from helpers import implementations
 
 each_impl = pytest.mark.parametrize("impl", implementations("rvq_decode"))
@@ -78,3 +79,16 @@ def test_wrong_arguments_are_named(impl: str) -> None:
             rvq_decode(bad, params, backend=impl)
     with pytest.raises(ArgumentError, match="lengths"):
         rvq_decode(codes, params, torch.tensor([1, 2, 12]), backend=impl)
+
+
+@pytest.mark.native
+def test_fake_tensors_have_the_real_shapes() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    params = RvqParams(torch.randn(3, 20, 6))
+    impl = OPS["rvq_decode"].impls["cpp"]
+    codes = torch.randint(20, (2, 2, 9))
+    real = rvq_decode(codes, params, backend="cpp")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fake = impl.run(codes, impl.pack(params))
+    assert (fake.shape, fake.stride(), fake.dtype) == (real.shape, real.stride(), real.dtype)

@@ -11,6 +11,7 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.nn.rvq import ResidualVectorQuantizer
 from fastvoc.ops.rvq_decode import RvqParams, rvq_decode
 from fastvoc.ops.rvq_encode import rvq_encode, rvq_encode_ref
+from fastvoc.registry import OPS
 from helpers import implementations
 
 each_impl = pytest.mark.parametrize("impl", implementations("rvq_encode"))
@@ -72,7 +73,7 @@ def test_the_first_of_equal_entries_wins(impl: str) -> None:
 def test_large_offsets_tie_as_in_the_reference(impl: str) -> None:
     """|x|^2 swallows the difference between entries; the sum's order then decides, so it must be the reference's."""
     books = torch.randint(-3, 4, (1, 64, 4)).float()
-    x = torch.randint(-3, 4, (1, 4, 50)).float() + 4096.0
+    x = torch.randint(-3, 4, (1, 4, 50)) * 64.0 + 4096.0  # |x|^2 is exact in float32
     params = RvqParams(books)
     assert torch.equal(rvq_encode(x, params, 1, backend=impl), rvq_encode_ref(x, params, 1))
 
@@ -144,3 +145,31 @@ def test_wrong_arguments_are_named(impl: str) -> None:
         rvq_encode(x.half(), params, 1, backend=impl)
     with pytest.raises(ShapeError, match="codebooks"):
         RvqParams(torch.randn(3, 48))
+
+
+@pytest.mark.native
+def test_threads_batch_and_position_do_not_change_a_code() -> None:
+    params = RvqParams(torch.randn(4, 100, 40))
+    x = torch.randn(1, 40, 777)
+    before = torch.get_num_threads()
+    results = []
+    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 8, 7)):
+        torch.set_num_threads(threads)
+        stacked = torch.randn(batch, 40, 777)
+        stacked[position] = x[0]
+        results.append(rvq_encode(stacked, params, 4, backend="cpp")[position])
+    torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.native
+def test_fake_tensors_have_the_real_shapes() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    params = RvqParams(torch.randn(3, 20, 6))
+    impl = OPS["rvq_encode"].impls["cpp"]
+    packed = impl.pack(params)
+    real = rvq_encode(torch.randn(2, 6, 9), params, 2, backend="cpp")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fake = impl.run(torch.empty(2, 6, 9), packed, 2)
+    assert (fake.shape, fake.stride(), fake.dtype) == (real.shape, real.stride(), real.dtype)

@@ -1,0 +1,70 @@
+// Torch's view of rvq_encode and rvq_decode.
+#include "glue.h"
+
+namespace fastvoc {
+namespace {
+
+RvqArgs read_books(const Tensor& books) {
+  STD_TORCH_CHECK(books.dim() == 3 && books.numel() > 0, "books: expected [K, N, D]");
+  return {packed(books, books.numel(), "books"), nullptr, nullptr, 0, as_int(books.size(1)), as_int(books.size(2))};
+}
+
+Tensor rvq_encode(Tensor x, Tensor books, Tensor panels, Tensor squares, int64_t count, std::optional<Tensor> lengths) {
+  RvqArgs args = read_books(books);
+  STD_TORCH_CHECK(count >= 1 && count <= books.size(0), "count: expected 1..", books.size(0), ", got ", count);
+  const int64_t rows = books.size(0) * padded(args.entries);
+  args.panels = packed(panels, rows * args.channels, "panels");
+  args.squares = packed(squares, rows, "squares");
+  args.count = as_int(count);
+  const Batch batch(x, args.channels, lengths);
+  const int64_t steps = batch.steps();
+  Tensor out = torch::stable::empty({batch.items(), count, steps}, torch::headeronly::ScalarType::Long);
+  int64_t* const data = out.mutable_data_ptr<int64_t>();
+  const Engine& table = engine();
+  const auto valid = [&](int64_t item) { return batch.length(item); };
+  over_items(batch.items(), 24, valid, [&](int64_t item, int64_t begin, int64_t end) {
+    float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, end - begin)));
+    table.rvq_encode(args, batch.source(item), {data + item * count * steps, 1, steps}, begin, end, memory);
+  });
+  for (int64_t row = 0; row < batch.items() * count; ++row) {
+    std::fill(data + row * steps + valid(row / count), data + (row + 1) * steps, 0);
+  }
+  return out;
+}
+
+Tensor rvq_decode(Tensor codes, Tensor books, std::optional<Tensor> lengths) {
+  RvqArgs args = read_books(books);
+  STD_TORCH_CHECK(codes.is_cpu() && codes.scalar_type() == torch::headeronly::ScalarType::Long && codes.dim() == 3 &&
+                      codes.size(1) >= 1 && codes.size(1) <= books.size(0),
+                  "codes: expected int64 [B, 1..", books.size(0), ", T] on the CPU");
+  args.count = as_int(codes.size(1));
+  const Lengths valid(lengths, codes.size(0), codes.size(2));
+  const int64_t* const data = codes.const_data_ptr<int64_t>();
+  const auto source = [&](int64_t item) {
+    return Codes<const int64_t>{data + item * codes.stride(0), codes.stride(2), codes.stride(1)};
+  };
+  for (int64_t item = 0; item < codes.size(0); ++item) {
+    const Codes<const int64_t> at = source(item);
+    for (int64_t k = 0; k < args.count; ++k) {
+      for (int64_t t = 0; t < valid[item]; ++t) {
+        const int64_t code = at.data[t * at.step + k * at.book];
+        STD_TORCH_CHECK(code >= 0 && code < args.entries, "codes: expected values in 0..", args.entries - 1, ", got ", code);
+      }
+    }
+  }
+  const Output out(codes.size(0), args.channels, codes.size(2));
+  const Engine& table = engine();
+  over_items(codes.size(0), 24, [&](int64_t item) { return valid[item]; }, [&](int64_t item, int64_t begin, int64_t end) {
+    table.rvq_decode(args, source(item), out.sink(item), begin, end);
+  });
+  for (int64_t i = 0; i < codes.size(0); ++i) out.clear_tail(i, valid[i]);
+  return out.tensor();
+}
+
+}  // namespace
+}  // namespace fastvoc
+
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) {
+  m.impl("rvq_encode", TORCH_BOX(&fastvoc::rvq_encode));
+  m.impl("rvq_decode", TORCH_BOX(&fastvoc::rvq_decode));
+}

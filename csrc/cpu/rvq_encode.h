@@ -1,0 +1,127 @@
+// rvq_encode: the nearest entry of each codebook in turn, by the register tile of the convolutions.
+#pragma once
+
+#include "math.h"
+#include "rvq_args.h"
+#include "strip.h"
+#include "tile.h"
+
+namespace fastvoc::FASTVOC_ISA {
+
+// The nearest entry of each row so far: lane by lane the distance and the entry's number, less the lane.
+struct Nearest {
+  float* distance;
+  std::int32_t* entry;
+};
+
+// Compares R rows with NV panels from entry `first` on. The distance is summed as |x|^2 - 2 x.e + |e|^2, from left to right,
+// and an entry replaces one of a lower number only when it is nearer.
+template <int R, int NV>
+__attribute__((noinline)) void nearest_tile(const TileInput& in, const float* row_squares, const float* entry_squares,
+                                            int first, const Nearest& nearest) {
+  Vec dot[R][NV * kVecs];
+  accumulate<R, NV>(in, dot);
+#pragma GCC unroll 32
+  for (int r = 0; r < R; ++r) {
+    const Vec square = broadcast(row_squares[r]);
+    float* distance = nearest.distance + r * kPanel;
+    std::int32_t* entry = nearest.entry + r * kPanel;
+    Vec best = load(distance);
+    IntVec index;
+    std::memcpy(&index, entry, sizeof index);
+    for (int v = 0; v < NV * kVecs; ++v) {
+      const Vec d = (square - 2.0f * dot[r][v]) + load(entry_squares + v * FASTVOC_WIDTH);
+      const IntVec nearer = d < best;
+      best = nearer ? d : best;
+      index = nearer ? IntVec{} + (first + v * FASTVOC_WIDTH) : index;
+    }
+    store(distance, best);
+    std::memcpy(entry, &index, sizeof index);
+  }
+}
+
+using NearestFn = void (*)(const TileInput&, const float*, const float*, int, const Nearest&);
+
+template <int NV, int... R>
+constexpr std::array<NearestFn, sizeof...(R) + 1> nearest_table(std::integer_sequence<int, R...>) {
+  return {nullptr, &nearest_tile<R + 1, NV>...};
+}
+
+template <int NV>
+void nearest_rows(TileInput in, const float* row_squares, const float* entry_squares, int first, Nearest nearest,
+                  std::int64_t rows) {
+  constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
+  static constexpr auto table = nearest_table<NV>(std::make_integer_sequence<int, high>{});
+  while (rows > 0) {
+    const int n = static_cast<int>(std::min<std::int64_t>(rows, high));
+    table[static_cast<std::size_t>(n)](in, row_squares, entry_squares, first, nearest);
+    in.x += n * in.row;
+    row_squares += n;
+    nearest.distance += n * kPanel;
+    nearest.entry += n * kPanel;
+    rows -= n;
+  }
+}
+
+// Finds the nearest entry of book k for `count` rows.
+inline void search(const RvqArgs& args, int k, const float* rows, std::int64_t count, float* squares, const Nearest& nearest) {
+  static constexpr float zeros[2 * kPanel] = {};
+  const int width = padded(args.channels), panels = padded(args.entries) / kPanel;
+  const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(args.channels) * kPanel;
+  for (std::int64_t t = 0; t < count; ++t) {
+    double sum = 0.0;
+    for (int c = 0; c < args.channels; ++c) sum += static_cast<double>(rows[t * width + c]) * rows[t * width + c];
+    squares[t] = static_cast<float>(sum);
+  }
+  std::fill_n(nearest.distance, count * kPanel, __builtin_inff());
+  std::fill_n(nearest.entry, count * kPanel, 0);
+  TileInput in{rows, width, 0, args.panels + k * panels * panel, panel, zeros, 1, args.channels};
+  const float* entry_squares = args.squares + static_cast<std::ptrdiff_t>(k) * panels * kPanel;
+  int p = 0;
+  for (; FASTVOC_ROWS2 > 0 && p + 2 <= panels; p += 2, in.w += 2 * panel) {
+    nearest_rows<FASTVOC_ROWS2 ? 2 : 1>(in, squares, entry_squares + p * kPanel, p * kPanel, nearest, count);
+  }
+  for (; p < panels; ++p, in.w += panel) {
+    nearest_rows<1>(in, squares, entry_squares + p * kPanel, p * kPanel, nearest, count);
+  }
+}
+
+// The nearest of a row's lanes; the lowest number wins a tie.
+inline int best_lane(const float* distance, const std::int32_t* entry) {
+  int best = entry[0];
+  float least = distance[0];
+  for (int lane = 1; lane < FASTVOC_WIDTH; ++lane) {
+    const int number = entry[lane] + lane;
+    if (distance[lane] < least || (distance[lane] == least && number < best)) {
+      least = distance[lane];
+      best = number;
+    }
+  }
+  return best;
+}
+
+inline void rvq_encode(const RvqArgs& args, const Source& source, const Codes<std::int64_t>& codes, std::int64_t begin,
+                       std::int64_t end, float* workspace) {
+  const int width = padded(args.channels);
+  const std::int64_t strip = rvq_strip(args, end - begin);
+  float* rows = workspace;
+  float* distance = rows + strip * width;
+  const Nearest nearest{distance, reinterpret_cast<std::int32_t*>(distance + strip * kPanel)};
+  float* squares = distance + 2 * strip * kPanel;
+  for (std::int64_t t = begin; t < end; t += strip) {
+    const std::int64_t count = std::min(strip, end - t);
+    load_rows(source, t, t + count, nullptr, rows, Act{});
+    for (int k = 0; k < args.count; ++k) {
+      search(args, k, rows, count, squares, nearest);
+      const float* book = args.books + static_cast<std::ptrdiff_t>(k) * args.entries * args.channels;
+      for (std::int64_t i = 0; i < count; ++i) {
+        const int code = best_lane(nearest.distance + i * kPanel, nearest.entry + i * kPanel);
+        codes.data[(t + i) * codes.step + k * codes.book] = code;
+        const float* entry = book + static_cast<std::ptrdiff_t>(code) * args.channels;
+        for (int c = 0; c < args.channels; ++c) rows[i * width + c] -= entry[c];
+      }
+    }
+  }
+}
+
+}  // namespace fastvoc::FASTVOC_ISA
