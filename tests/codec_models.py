@@ -63,7 +63,7 @@ def lively(config: EncodecConfig) -> Encodec:
     for name, parameter in model.named_parameters():
         if "codebooks" in name:
             nn.init.normal_(parameter, 0.0, 0.7 * 0.8 ** int(name.rsplit(".", 1)[1]))
-        elif name.endswith("norm.weight"):
+        elif "norm" in name and name.endswith("weight"):
             nn.init.uniform_(parameter, 0.5, 1.5)
         elif name.endswith("bias"):
             nn.init.normal_(parameter, 0.0, 0.1)

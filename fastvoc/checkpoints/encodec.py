@@ -27,6 +27,10 @@ _RENAMES = (
     (r"\.(?:conv\.conv|convtr\.convtr)\.", ".conv."),
     (r"\.(?:conv|convtr)\.norm\.", ".norm."),
     (r"^((?:encoder|decoder)\.layers\.\d+)\.lstm\.", r"\1."),
+    (r"\.block\.1\.(conv|norm)\.", r".\g<1>1."),
+    (r"\.block\.3\.(conv|norm)\.", r".\g<1>2."),
+    (r"\.shortcut\.conv\.", ".shortcut."),
+    (r"\.shortcut\.norm\.", ".norm_shortcut."),
     (r"^quantizer\.(?:vq\.)?layers\.(\d+)\._?codebook\.embed$", r"quantizer.codebooks.\1"),
 )
 _STATISTICS = re.compile(r"^quantizer\.(?:vq\.)?layers\.\d+\._?codebook\.(?:embed_avg|cluster_size|inited)$")

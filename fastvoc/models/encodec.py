@@ -16,7 +16,7 @@ from fastvoc.models.segments import Segment, cut, frames_of, overlap_add
 from fastvoc.nn.lstm import Lstm
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.rvq import ResidualVectorQuantizer
-from fastvoc.nn.seanet_layers import SeanetBlock, SeanetConv, SeanetStyle, SeanetUpsample
+from fastvoc.nn.seanet import SeanetBlock, SeanetConv, SeanetStyle, SeanetUpsample
 from fastvoc.ops.activation import elu
 
 _NORMS = ("weight_norm", "time_group_norm")
@@ -196,7 +196,7 @@ class SeanetStack(nn.Module):
             if isinstance(layer, Lstm):
                 rows[f"{name}.{number}"] = layer.prepared
             elif isinstance(layer, SeanetConv | SeanetUpsample | SeanetBlock):
-                rows |= {f"{name}.{number}{tail}": prepared for tail, prepared in layer.layers().items()}
+                rows |= {f"{name}.{number}.{part}": prepared for part, prepared in layer.layers().items()}
         return rows
 
 
@@ -232,7 +232,16 @@ def _decoder(c: EncodecConfig, style: SeanetStyle) -> SeanetStack:
 
 def _block(c: EncodecConfig, width: int, layer: int, style: SeanetStyle) -> SeanetBlock:
     hidden, dilation = width // c.compress, c.dilation_base**layer
-    return SeanetBlock(width, hidden, c.residual_kernel_size, dilation, style, conv_shortcut=c.conv_shortcut)
+    return SeanetBlock(
+        width,
+        hidden,
+        c.residual_kernel_size,
+        dilation,
+        causal=style.causal,
+        pad_mode=style.pad_mode,
+        conv_shortcut=c.conv_shortcut,
+        norm=style.norm,
+    )
 
 
 class Encodec(nn.Module):

@@ -1,15 +1,154 @@
-"""Residual block of SEANet, as EnCodec uses it."""
+"""SEANet's layers (Tagliasacchi et al. 2020, arXiv 2009.02095) with EnCodec's padding and normalisation.
+
+The rules of padding are those of github.com/facebookresearch/encodec, `modules/conv.py`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from math import ceil
+
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.group_norm import GroupNormAct
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.short_reflect import conv_short
-from fastvoc.ops import seanet_block as op
-from fastvoc.ops.activation import IDENTITY, elu
+from fastvoc.nn.upsample import Upsample
+from fastvoc.ops import conv1d as conv_op
+from fastvoc.ops import seanet_block as block_op
+from fastvoc.ops.activation import IDENTITY, Activation, elu
+
+
+@dataclass(frozen=True)
+class SeanetStyle:
+    """What all convolutions of a network share.
+
+    `causal` pads on the left only; `norm` puts a group norm behind each; `trim_right` is the part of a causal
+    transposed convolution's surplus that is cut on the right.
+    """
+
+    causal: bool
+    norm: bool
+    pad_mode: str = "reflect"
+    trim_right: float = 1.0
+
+
+class SeanetConv(nn.Module):
+    """A convolution that makes ceil(T / stride) steps of T, and its norm.
+
+    A signal that is too short to be reflected gets zeros appended first, which are cut off after the padding.
+    """
+
+    norm: GroupNormAct | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        style: SeanetStyle,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        pre: Activation = IDENTITY,
+    ) -> None:
+        super().__init__()
+        total = (kernel_size - 1) * dilation + 1 - stride
+        right = 0 if style.causal else total // 2
+        self._left, self._right, self._stride = total - right, right, stride
+        # The last window is filled up to its end: by less than a stride, and surplus padding makes no further window.
+        padding = (self._left, self._right + stride - 1)
+        self.conv = Conv1d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            dilation=dilation,
+            padding=padding,
+            pad_mode=style.pad_mode,
+            pre=pre,
+        )
+        self.norm = GroupNormAct(out_channels) if style.norm else None
+        self._shortest = max(padding) + 1 if style.pad_mode == "reflect" else 1
+        self._of_padded = Prepared(conv_op.OP, self._params_of_padded, self.conv.prepared.tensors)
+
+    def _params_of_padded(self) -> conv_op.Conv1dParams:
+        return replace(self.conv.params(), padding=(0, 0), pad_mode="zeros")
+
+    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
+        """Valid output steps of each item."""
+        return None if lengths is None else -(-lengths // self._stride)
+
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None, *, residual: Tensor | None = None
+    ) -> Tensor:
+        """[B, in, T] -> [B, out, ceil(T / stride)]; `residual`, of that shape, is added at the end."""
+        if self.norm is None:
+            return self._convolve(x, residual, lengths, backend)
+        y = self._convolve(x, None, lengths, backend)
+        normed: Tensor = self.norm(y, self.output_lengths(lengths), backend, residual=residual)
+        return normed
+
+    def layers(self) -> dict[str, Prepared]:
+        """The convolution, and the norm if there is one."""
+        return {"conv": self.conv.prepared} | ({} if self.norm is None else {"norm": self.norm.prepared})
+
+    def _convolve(self, x: Tensor, residual: Tensor | None, lengths: Tensor | None, backend: str | None) -> Tensor:
+        if lengths is None and x.shape[2] < self._shortest:
+            return self._convolve_short(x, residual, backend)
+        if lengths is None or int(lengths.min()) >= self._shortest:
+            y: Tensor = self.conv(x, lengths, backend, residual=residual)
+            return y
+        rows = []
+        made = -(-x.shape[2] // self._stride)
+        for i, steps in enumerate(lengths.tolist()):
+            added = None if residual is None else residual[i : i + 1, :, : -(-steps // self._stride)]
+            row = self._convolve(x[i : i + 1, :, :steps], added, None, backend)
+            rows.append(F.pad(row, (0, made - row.shape[2])))
+        return torch.cat(rows)
+
+    def _convolve_short(self, x: Tensor, residual: Tensor | None, backend: str | None) -> Tensor:
+        steps = x.shape[2]
+        padding = (self._left, self._right + -steps % self._stride)
+        missing = max(0, max(padding) + 1 - steps)
+        padded = F.pad(F.pad(x, (0, missing)), padding, mode="reflect")
+        padded = padded[:, :, : padded.shape[2] - missing]
+        return self._of_padded(padded, residual, None, backend=backend)
+
+
+class SeanetUpsample(nn.Module):
+    """ELU and a transposed convolution that makes T * stride steps of T, and its norm, which sees the surplus too."""
+
+    norm: GroupNormAct | None
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, style: SeanetStyle) -> None:
+        super().__init__()
+        self._stride = stride
+        right = ceil(stride * style.trim_right) if style.causal else stride // 2
+        left = stride - right
+        self._crop = (left, right) if style.norm else None
+        crop = (0, 0) if style.norm else (left, left - right)
+        self.conv = Upsample(in_channels, out_channels, 2 * stride, stride, *crop, pre=elu())
+        self.norm = GroupNormAct(out_channels) if style.norm else None
+
+    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
+        """Valid output steps of each item."""
+        return None if lengths is None else lengths * self._stride
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """[B, in, T] -> [B, out, T * stride]."""
+        y: Tensor = self.conv(x, lengths, backend)
+        if self.norm is None or self._crop is None:
+            return y
+        y = self.norm(y, self.conv.output_lengths(lengths), backend)
+        return y[:, :, self._crop[0] : y.shape[2] - self._crop[1]]
+
+    def layers(self) -> dict[str, Prepared]:
+        """The transposed convolution, and the norm if there is one."""
+        return {"conv": self.conv.prepared} | ({} if self.norm is None else {"norm": self.norm.prepared})
 
 
 class SeanetBlock(nn.Module):
@@ -45,12 +184,12 @@ class SeanetBlock(nn.Module):
         self.norm1 = GroupNormAct(hidden, act=elu()) if norm else None
         self.norm2 = GroupNormAct(channels) if norm else None
         self.norm_shortcut = GroupNormAct(channels) if norm and conv_shortcut else None
-        self.prepared = Prepared(op.OP, self.params, self._tensors)
+        self.prepared = Prepared(block_op.OP, self.params, self._tensors)
 
-    def params(self) -> op.SeanetBlockParams:
+    def params(self) -> block_op.SeanetBlockParams:
         """The op's view of this block, without its norms."""
         shortcut = None if self.shortcut is None else self.shortcut.params()
-        return op.SeanetBlockParams(self.conv1.params(), self.conv2.params(), shortcut)
+        return block_op.SeanetBlockParams(self.conv1.params(), self.conv2.params(), shortcut)
 
     def _tensors(self) -> list[Tensor]:
         return list(self.parameters())

@@ -39,12 +39,15 @@ def file_tensors(state: dict[str, Tensor], config: EncodecConfig, dialect: str, 
     books = {name: t for name, t in state.items() if name.startswith("quantizer")}
     rest = {name: t for name, t in state.items() if name not in books}
     if form != "folded":
-        convs = {name: t for name, t in rest.items() if ".conv." in name}
+        convs = {name: t for name, t in rest.items() if re.search(r"\.(?:conv[12]?|shortcut)\.", name)}
         rest = {**{n: t for n, t in rest.items() if n not in convs}, **unfolded(convs, form)}
     named = {}
     for name, tensor in rest.items():
         kind = "convtr" if upsampling(name, config) else "conv"
         renamed = re.sub(r"^((?:en|de)coder\.layers\.\d+)\.((?:weight|bias)_[ih]h)", r"\1.lstm.\2", name)
+        renamed = re.sub(r"\.(conv|norm)([12])\.", lambda m: f".block.{2 * int(m[2]) - 1}.{m[1]}.", renamed)
+        renamed = renamed.replace(".norm_shortcut.", ".shortcut.norm.")
+        renamed = re.sub(r"\.shortcut\.(?!norm)", ".shortcut.conv.", renamed)
         if dialect == "original":
             renamed = renamed.replace(".layers.", ".model.", 1).replace(".norm.", f".{kind}.norm.")
             renamed = renamed.replace(".conv.", f".{kind}.{kind}.") if ".norm." not in renamed else renamed
