@@ -1,6 +1,6 @@
-"""Whole models, log-mel in and samples out, every implementation in turn.
+"""Whole models (mel, audio or codes in, samples or codes out), every implementation in turn.
 
-python benchmarks/models.py                          # HiFi-GAN V1, V2, V3: 0.1 s, 1 s and 10 s of audio, 2 threads
+python benchmarks/models.py                          # all of them: 0.1 s, 1 s and 10 s of audio, 2 threads
 python benchmarks/models.py --models v2 --seconds 10 --threads 1 --write
 """
 
@@ -15,34 +15,30 @@ import harness
 import torch
 from rich.console import Console
 from rich.table import Table
-
-from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3, HifiGan
-
-MODELS = {"v1": HIFIGAN_V1, "v2": HIFIGAN_V2, "v3": HIFIGAN_V3}
+from torch import nn
+from zoo import ZOO, Entry
 
 
-def call(model: HifiGan, mel: torch.Tensor, impl: str) -> torch.Tensor:
+def call(entry: Entry, model: nn.Module, inputs: tuple[Any, ...], impl: str) -> Any:
     with torch.inference_mode():
-        return model(mel, backend=impl)
+        return entry.run(model, *inputs, backend=impl)
 
 
 def measure(name: str, audio: float, batch: int, impls: list[str], device: str, budget: float) -> dict[str, Any]:
     """One model at one length: milliseconds, times real time and speed-up of every implementation over the first."""
-    config = MODELS[name]
-    model = HifiGan(config).to(device).eval().requires_grad_(False)
-    frames = max(1, round(audio * config.sample_rate / config.hop))
-    mel = torch.randn(batch, config.num_mels, frames, device=device)
-    runs: dict[str, Callable[[], Any]] = {impl: partial(call, model, mel, impl) for impl in impls}
+    entry = ZOO[name]
+    model = entry.model(device)
+    inputs = tuple(x.to(device) if isinstance(x, torch.Tensor) else x for x in entry.inputs(model, audio, batch))
+    runs: dict[str, Callable[[], Any]] = {impl: partial(call, entry, model, inputs, impl) for impl in impls}
     rows = harness.summary(harness.interleaved(runs, budget), impls[0])
-    spoken = batch * frames * config.hop / config.sample_rate
     for row in rows.values():
-        row["real_time"] = spoken / row["median_s"]
+        row["real_time"] = batch * entry.seconds(audio) / row["median_s"]
     return {"model": name, "seconds": audio, "batch": batch, "dtype": "float32", "impls": rows}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=ZOO, default=list(ZOO))
     parser.add_argument("--seconds", nargs="+", type=float, default=[0.1, 1.0, 10.0], help="audio per item")
     parser.add_argument("--batch", type=int, default=1)
     harness.add_arguments(parser, budget=8.0)

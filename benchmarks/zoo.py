@@ -1,0 +1,61 @@
+"""The models of the benchmarks at their published sizes, with random weights: time does not depend on the values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastvoc.models.families import build
+from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3
+
+BANDWIDTH = 6.0  # kbps, of every EnCodec row
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the benchmarks: what goes in for some seconds of audio, and what is timed."""
+
+    config: Callable[[], Any]
+    inputs: Callable[[nn.Module, float, int], tuple[Any, ...]]
+    run: Callable[..., Any]
+
+    def model(self, device: str = "cpu") -> nn.Module:
+        """The model, ready to be called."""
+        torch.manual_seed(0)
+        model: nn.Module = build(self.config())
+        for parameter in model.parameters():
+            fan = parameter[0].numel() if parameter.dim() > 1 else 1
+            parameter.data.copy_(torch.randn(parameter.shape) * (0.5 / max(fan, 1) ** 0.5))
+        return model.to(device).eval().requires_grad_(False)
+
+    def seconds(self, audio: float) -> float:
+        """Seconds of audio that whole frames of it make."""
+        config = self.config()
+        return max(1, round(audio * config.sample_rate / config.hop)) * config.hop / config.sample_rate
+
+
+def _mel(model: nn.Module, audio: float, batch: int) -> tuple[Any, ...]:
+    config: Any = model.config
+    frames = max(1, round(audio * config.sample_rate / config.hop))
+    return (torch.randn(batch, config.num_mels, frames),)
+
+
+def _vocode(model: nn.Module, mel: Tensor, backend: str | None = None) -> Tensor:
+    wav: Tensor = model(mel, backend=backend)
+    return wav
+
+
+def vocoder(config: Callable[[], Any]) -> Entry:
+    """Log-mel in, samples out."""
+    return Entry(config, _mel, _vocode)
+
+
+ZOO: dict[str, Entry] = {
+    "v1": vocoder(lambda: HIFIGAN_V1),
+    "v2": vocoder(lambda: HIFIGAN_V2),
+    "v3": vocoder(lambda: HIFIGAN_V3),
+}
