@@ -23,6 +23,7 @@ constexpr std::int64_t kEpsilon = 42950;     // 2^32 1e-5
 constexpr int kActivationBits = 14;
 constexpr int kDroppedBits = 10;  // of an attention weight
 constexpr std::int64_t kTotal = 1 << 24;
+constexpr std::size_t kBlock = 16;
 
 std::int32_t clamp(std::int64_t x) { return static_cast<std::int32_t>(std::clamp(x, -kLimit, kLimit)); }
 
@@ -60,14 +61,39 @@ FASTVOC_CLONES void dot_rows(const std::int8_t* weights, const std::int16_t* x, 
   }
 }
 
-FASTVOC_CLONES void add_scaled(std::int32_t weight, const std::int32_t* x, std::size_t n, std::int64_t* sums) {
-  for (std::size_t i = 0; i < n; ++i) sums[i] += static_cast<std::int64_t>(weight) * x[i];
+// Products of one vector with each of `count`; all are padded to whole blocks.
+FASTVOC_CLONES void dot_each(const std::int16_t* x, const std::int16_t* each, std::size_t count, std::size_t blocks,
+                             std::int32_t* sums) {
+  for (std::size_t t = 0; t < count; ++t, each += blocks * kBlock) {
+    std::int32_t sum = 0;
+    for (std::size_t b = 0; b < blocks; ++b) {
+      for (std::size_t i = 0; i < kBlock; ++i) sum += x[b * kBlock + i] * each[b * kBlock + i];
+    }
+    sums[t] = sum;
+  }
 }
 
-FASTVOC_CLONES std::int32_t dot(const std::int16_t* a, const std::int16_t* b, std::size_t n) {
-  std::int32_t sum = 0;
-  for (std::size_t i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
+FASTVOC_CLONES void add_weighted(const std::int32_t* weights, const std::int32_t* each, std::size_t count,
+                                 std::size_t blocks, std::int64_t* sums) {
+  for (std::size_t b = 0; b < blocks; ++b) {
+    std::int64_t sum[kBlock] = {};
+    for (std::size_t t = 0; t < count; ++t) {
+      const std::int32_t* x = each + (t * blocks + b) * kBlock;
+      for (std::size_t i = 0; i < kBlock; ++i) sum[i] += static_cast<std::int64_t>(weights[t]) * x[i];
+    }
+    std::copy_n(sum, kBlock, sums + b * kBlock);
+  }
+}
+
+// 2^30 exp(x - best), x up to best.
+FASTVOC_CLONES void exp_below(const std::int32_t* table, std::int32_t best, const std::int32_t* x, std::size_t n,
+                              std::int32_t* y) {
+  for (std::size_t k = 0; k < n; ++k) {
+    const std::int64_t t = (std::int64_t{best} - x[k]) * kLog2E >> 30;
+    const std::int32_t i = t >> 8 & 255, r = t & 255;
+    // A table value is below 2^31: shifted by 31 it is 0.
+    y[k] = (table[i] - ((table[i] - table[i + 1]) * r >> 8)) >> std::min<std::int64_t>(t >> 16, 31);
+  }
 }
 
 // The most bits of an input that keep sums of products with 7-bit weights below 2^31.
@@ -102,14 +128,6 @@ void layer_norm(const Norm& norm, std::span<std::int32_t> x) {
   }
 }
 
-// 2^30 exp(-x) for x >= 0 of 2^-16.
-std::int64_t exp_negative(const std::vector<std::int32_t>& table, std::int64_t x) {
-  const std::int64_t t = x * kLog2E >> 30;
-  if (t >> 16 > 30) return 0;
-  const std::int64_t i = t >> 8 & 255, r = t & 255;
-  return (table[i] - ((table[i] - table[i + 1]) * r >> 8)) >> (t >> 16);
-}
-
 std::int32_t gelu(const std::vector<std::int32_t>& table, std::int32_t x) {
   constexpr std::int32_t kEnd = 8 << 16;
   if (x >= kEnd) return x;
@@ -128,19 +146,18 @@ void add_row(const Matrix& m, std::size_t row, std::span<std::int32_t> x) {
   const std::int8_t* weights = m.weights.data() + row * m.cols;
   for (std::size_t i = 0; i < x.size(); ++i) {
     const std::int64_t product = static_cast<std::int64_t>(weights[i]) * m.multiplier[row];
-    x[i] = clamp(x[i] + shift_right(product, m.exponent));
+    x[i] = clamp(x[i] + shift_right(product, m.exponent - 16));
   }
 }
 
-void cumulate(const std::vector<std::int32_t>& table, std::span<const std::int32_t> logits, std::int64_t* weights,
-              std::uint32_t* cdf) {
-  const auto n = static_cast<std::int64_t>(logits.size());
-  const std::int64_t best = *std::max_element(logits.begin(), logits.end());
+void cumulate(const std::vector<std::int32_t>& table, std::span<std::int32_t> logits, std::uint32_t* cdf) {
+  const std::size_t n = logits.size();
+  exp_below(table.data(), *std::max_element(logits.begin(), logits.end()), logits.data(), n, logits.data());
   std::int64_t sum = 0;
-  for (std::int64_t i = 0; i < n; ++i) sum += weights[i] = exp_negative(table, best - logits[i]);
-  const std::int64_t inverse = ((kTotal - 2 * n) << 38) / sum;
+  for (const std::int32_t weight : logits) sum += weight;
+  const std::int64_t inverse = ((kTotal - 2 * static_cast<std::int64_t>(n)) << 38) / sum;
   std::uint32_t end = 0;
-  for (std::int64_t i = 0; i < n; ++i) cdf[i] = end += static_cast<std::uint32_t>(weights[i] * inverse >> 38) + 2;
+  for (std::size_t i = 0; i < n; ++i) cdf[i] = end += static_cast<std::uint32_t>(logits[i] * inverse >> 38) + 2;
 }
 
 int head_bits(std::size_t head_dim) { return std::min(kActivationBits, (31 - bit_length(head_dim)) / 2); }
@@ -205,20 +222,20 @@ void check(const Weights& w) {
 
 State::State(const Weights& weights)
     : weights_(weights),
+      padded_((weights.dim() / weights.heads + kBlock - 1) / kBlock * kBlock),
       memories_(weights.layers.size()),
       x_(weights.dim()),
       y_(weights.dim()),
       projected_(3 * weights.dim()),
       hidden_(weights.hidden()),
       logits_(weights.symbols()),
+      scores_(weights.past + 1),
       shifted_(std::max(weights.dim(), weights.hidden())),
-      scores_(std::max(weights.past + 1, weights.symbols())),
-      sums_(weights.dim()) {
-  const std::size_t dim = weights.dim();
+      query_(padded_),
+      sums_(padded_) {
+  const std::size_t slots = weights.past + 1, size = weights.heads * slots * padded_;
   for (std::size_t i = 0; i < memories_.size(); ++i) {
-    memories_[i].keys.resize((weights.past + 1) * dim);
-    memories_[i].key_shifts.resize(weights.past + 1);
-    memories_[i].values.resize((weights.past + 1) * dim);
+    memories_[i] = {std::vector<std::int16_t>(size), std::vector<int>(slots), std::vector<std::int32_t>(size)};
     remember(i);  // the model starts from one input of zeros
   }
   time_ = 1;
@@ -226,34 +243,37 @@ State::State(const Weights& weights)
 
 // Projects x_ and stores its key and value; its query stays in projected_.
 void State::remember(std::size_t layer) {
-  const std::size_t dim = weights_.dim(), slot = time_ % (weights_.past + 1);
+  const std::size_t dim = weights_.dim(), head_dim = dim / weights_.heads, slots = weights_.past + 1;
+  const std::size_t slot = time_ % slots;
   Memory& memory = memories_[layer];
   linear(weights_.layers[layer].in_proj, x_, shifted_.data(), projected_.data());
-  const int bits = head_bits(dim / weights_.heads);
-  memory.key_shifts[slot] = normalise(std::span(projected_).subspan(dim, dim), bits, &memory.keys[slot * dim]);
-  std::copy_n(projected_.begin() + 2 * dim, dim, memory.values.begin() + slot * dim);
+  memory.key_shifts[slot] =
+      normalise(std::span(projected_).subspan(dim, dim), head_bits(head_dim), shifted_.data());
+  for (std::size_t h = 0; h < weights_.heads; ++h) {
+    const std::size_t at = (h * slots + slot) * padded_;
+    std::copy_n(&shifted_[h * head_dim], head_dim, &memory.keys[at]);
+    std::copy_n(&projected_[2 * dim + h * head_dim], head_dim, &memory.values[at]);
+  }
 }
 
 // The values, weighted by the softmax of the query's products with the keys, into y_.
 void State::attend(const Memory& memory, std::size_t entries) {
-  const std::size_t dim = weights_.dim(), head_dim = dim / weights_.heads;
-  const auto scale = floor_sqrt((std::int64_t{1} << 60) / static_cast<std::int64_t>(head_dim));
-  const int query_shift = normalise(std::span(projected_).first(dim), head_bits(head_dim), shifted_.data());
-  for (std::size_t begin = 0; begin < dim; begin += head_dim) {
-    std::int64_t best = -kLimit, sum = 0;
+  const std::size_t dim = weights_.dim(), head_dim = dim / weights_.heads, slots = weights_.past + 1;
+  const std::int64_t scale = floor_sqrt((std::int64_t{1} << 60) / static_cast<std::int64_t>(head_dim));
+  const int shift = 46 - normalise(std::span(projected_).first(dim), head_bits(head_dim), shifted_.data());
+  for (std::size_t h = 0; h < weights_.heads; ++h) {
+    const std::size_t at = h * slots * padded_;
+    std::copy_n(&shifted_[h * head_dim], head_dim, query_.data());
+    dot_each(query_.data(), &memory.keys[at], entries, padded_ / kBlock, scores_.data());
     for (std::size_t t = 0; t < entries; ++t) {
-      const std::int64_t product = dot(&shifted_[begin], &memory.keys[t * dim + begin], head_dim) * scale;
-      scores_[t] = clamp(shift_right(product, 46 - query_shift - memory.key_shifts[t]));
-      best = std::max(best, scores_[t]);
+      scores_[t] = clamp(shift_right(scores_[t] * scale, shift - memory.key_shifts[t]));
     }
-    std::fill_n(sums_.begin(), head_dim, 0);
-    for (std::size_t t = 0; t < entries; ++t) {
-      const auto weight =
-          static_cast<std::int32_t>(exp_negative(weights_.tables.exp2, best - scores_[t]) >> kDroppedBits);
-      sum += weight;
-      add_scaled(weight, &memory.values[t * dim + begin], head_dim, sums_.data());
-    }
-    for (std::size_t i = 0; i < head_dim; ++i) y_[begin + i] = clamp(floor_divide(sums_[i] + sum / 2, sum));
+    exp_below(weights_.tables.exp2.data(), *std::max_element(scores_.begin(), scores_.begin() + entries),
+              scores_.data(), entries, scores_.data());
+    std::int64_t sum = 0;
+    for (std::size_t t = 0; t < entries; ++t) sum += scores_[t] >>= kDroppedBits;
+    add_weighted(scores_.data(), &memory.values[at], entries, padded_ / kBlock, sums_.data());
+    for (std::size_t i = 0; i < head_dim; ++i) y_[h * head_dim + i] = clamp(floor_divide(sums_[i] + sum / 2, sum));
   }
 }
 
@@ -284,7 +304,7 @@ void State::step(std::span<const std::int32_t> tokens, std::span<std::uint32_t> 
   }
   for (std::size_t k = 0; k < tokens.size(); ++k) {
     linear(weights_.outputs[k], x_, shifted_.data(), logits_.data());
-    cumulate(weights_.tables.exp2, logits_, scores_.data(), cdf.data() + k * symbols);
+    cumulate(weights_.tables.exp2, logits_, cdf.data() + k * symbols);
   }
   ++time_;
 }

@@ -45,7 +45,7 @@ struct Weights {
 // Throws std::invalid_argument when sizes do not fit together, so that a step needs no checks.
 void check(const Weights& weights);
 
-// What a layer remembers: keys and values of its last inputs, in any order.
+// What a layer remembers: keys and values of its last inputs, in any order: [heads][past + 1][padded head].
 struct Memory {
   std::vector<std::int16_t> keys;
   std::vector<int> key_shifts;
@@ -65,11 +65,12 @@ class State {
   void attend(const Memory& memory, std::size_t entries);
 
   const Weights& weights_;
+  std::size_t padded_;  // size of a head, filled up with zeros
   std::vector<Memory> memories_;
   std::uint64_t time_ = 0;
-  std::vector<std::int32_t> x_, y_, projected_, hidden_, logits_;
-  std::vector<std::int16_t> shifted_;
-  std::vector<std::int64_t> scores_, sums_;
+  std::vector<std::int32_t> x_, y_, projected_, hidden_, logits_, scores_;
+  std::vector<std::int16_t> shifted_, query_;
+  std::vector<std::int64_t> sums_;
 };
 
 }  // namespace fastvoc::coder
