@@ -5,11 +5,13 @@
 #include "conv2d_args.h"
 #include "convnext_block_args.h"
 #include "layer_norm_args.h"
+#include "group_norm_act_args.h"
 #include "lstm_args.h"
 #include "lvc_args.h"
 #include "mrf_args.h"
 #include "mrf_stream_args.h"
 #include "rvq_args.h"
+#include "seanet_block_args.h"
 #include "snake_aa_args.h"
 #include "upsample_args.h"
 
@@ -31,6 +33,11 @@ struct Engine {
                    float* workspace);
   void (*conv2d)(const Conv2dArgs&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
                  std::int64_t end, float* workspace);
+  void (*seanet_block)(const SeanetBlockArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
+                       float* workspace);
+  Moments (*moments)(const GroupNormArgs&, const Source&, std::int64_t begin, std::int64_t end, float* workspace);
+  void (*group_norm_act)(const GroupNormArgs&, const Moments& item, double eps, const Source&, const Source* residual,
+                         const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
   void (*rvq_encode)(const RvqArgs&, const Source&, const Codes<std::int64_t>&, std::int64_t begin, std::int64_t end,
                      float* workspace);
   void (*rvq_decode)(const RvqArgs&, const Codes<const std::int64_t>&, const Sink&, std::int64_t begin, std::int64_t end);

@@ -17,6 +17,8 @@ from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
 
+PAD_MODES = ("zeros", "reflect", "replicate")  # numbered as in csrc/cpu/args.h
+
 
 @dataclass(frozen=True)
 class Conv1dParams:
@@ -36,7 +38,7 @@ class Conv1dParams:
     post: Activation = IDENTITY
 
     def __post_init__(self) -> None:
-        check_pad_mode("conv1d", self.pad_mode, ("zeros", "reflect", "replicate"))
+        check_pad_mode("conv1d", self.pad_mode, PAD_MODES)
         if self.weight.dim() != 3:
             raise ShapeError(f"conv1d: weight: expected [C_out, C_in, K], got {list(self.weight.shape)}")
         if self.stride < 1 or self.dilation < 1 or min(self.padding) < 0:
@@ -125,7 +127,7 @@ class _Packed:
 
 def _pack(params: Conv1dParams) -> _Packed:
     cout, cin, kernel = params.weight.shape
-    pad_mode = ("zeros", "reflect", "replicate").index(params.pad_mode)
+    pad_mode = PAD_MODES.index(params.pad_mode)
     shape = [cout, cin, kernel, params.stride, params.dilation, *params.padding, pad_mode]
     bias = packing.pad_bias(params.bias, cout, params.weight)
     acts = packing.pack_activations((params.pre, params.post))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.activation import IDENTITY, Activation
-from fastvoc.registry import define
+from fastvoc.registry import Impl, Spec, define
 
 
 @dataclass(frozen=True)
@@ -88,4 +90,48 @@ def group_norm_act_ref(
     return params.act(y if residual is None else y + residual)
 
 
+@dataclass(frozen=True)
+class _Packed:
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    acts: packing.Activations
+
+
+def _pack(params: GroupNormParams) -> _Packed:
+    weight, bias = (packing.pad_bias(t, t.shape[0], t) for t in (params.weight, params.bias))
+    return _Packed(weight, bias, params.eps, packing.pack_activations((params.act,)))
+
+
+def _run_native(x: Tensor, p: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    y: Tensor = torch.ops._fastvoc.group_norm_act(x, p.weight, p.bias, p.eps, residual, lengths, *p.acts)
+    return y
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    return _library.cpu_refusal(spec.dtype)
+
+
+_library.define(
+    "group_norm_act(Tensor x, Tensor weight, Tensor bias, float eps, Tensor? residual, Tensor? lengths, int[] acts,"
+    " float[] slopes, Tensor? curves) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::group_norm_act")
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    residual: Tensor | None,
+    lengths: Tensor | None,
+    acts: list[int],
+    slopes: list[float],
+    curves: Tensor | None,
+) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
+
+
 OP = define("group_norm_act", _check, group_norm_act_ref)
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastvoc import _library, packing
 from fastvoc.errors import ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.activation import IDENTITY
-from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
-from fastvoc.registry import define
+from fastvoc.ops.conv1d import PAD_MODES, Conv1dParams, conv1d_ref, geometry
+from fastvoc.ops.stream import TailStream
+from fastvoc.registry import Impl, Spec, define
 
 
 @dataclass(frozen=True)
@@ -102,4 +107,95 @@ def _conv(x: Tensor, conv: Conv1dParams) -> Tensor:
     return conv1d_ref(longer, replace(conv, pre=IDENTITY))[:, :, :steps]
 
 
-OP = define("seanet_block", _check, seanet_block_ref)
+@dataclass(frozen=True)
+class _Packed:
+    weight1: Tensor
+    bias1: Tensor
+    weight2: Tensor
+    bias2: Tensor
+    shape: list[int]
+    acts: packing.Activations
+
+
+def _pack(params: SeanetBlockParams) -> _Packed:
+    conv1, conv2, shortcut = params.conv1, params.conv2, params.shortcut
+    hidden, channels, kernel = conv1.weight.shape
+    out = conv2.weight.shape[0]
+    parts = [F.pad(conv2.weight.detach(), (0, 0, 0, -hidden % packing.PANEL))]
+    bias = packing.pad_bias(conv2.bias, out, conv2.weight)
+    if shortcut is not None:
+        parts.append(shortcut.weight.detach())
+        bias = bias + packing.pad_bias(shortcut.bias, out, shortcut.weight)
+    pad_mode = PAD_MODES.index(conv1.pad_mode)
+    shape = [channels, hidden, out, kernel, conv1.dilation, *conv1.padding, pad_mode, 0, int(shortcut is None)]
+    acts = packing.pack_activations((conv1.pre, conv2.pre))
+    bias1 = packing.pad_bias(conv1.bias, hidden, conv1.weight)
+    return _Packed(packing.pack_conv(conv1.weight), bias1, packing.pack_conv(torch.cat(parts, 1)), bias, shape, acts)
+
+
+def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
+    y: Tensor = torch.ops._fastvoc.seanet_block(x, p.weight1, p.bias1, p.weight2, p.bias2, lengths, p.shape, *p.acts)
+    return y
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    p: SeanetBlockParams = spec.params
+    last = [conv for conv in (p.conv2, p.shortcut) if conv is not None]
+    if any(conv.weight.shape[2] != 1 for conv in last):
+        return "wants a kernel of 1 in conv2 and shortcut"
+    bare = [conv.post for conv in p.convs().values()] + ([] if p.shortcut is None else [p.shortcut.pre])
+    if any(act.kind != "identity" for act in bare):
+        return "has no activation but those before conv1 and conv2"
+    return _library.cpu_refusal(spec.dtype)
+
+
+_library.define(
+    "seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, Tensor? lengths, int[] shape,"
+    " int[] acts, float[] slopes, Tensor? curves) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::seanet_block")
+def _fake(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    lengths: Tensor | None,
+    shape: list[int],
+    acts: list[int],
+    slopes: list[float],
+    curves: Tensor | None,
+) -> Tensor:
+    _, _, out, kernel, dilation, left, right, *_ = shape
+    steps = x.shape[2] + left + right - dilation * (kernel - 1)
+    return x.new_empty((x.shape[0], steps, out)).transpose(1, 2)
+
+
+def _stream(params: SeanetBlockParams, run: Callable[[Tensor], Tensor]) -> TailStream:
+    return TailStream(geometry(params.conv1), params.conv2.weight.shape[0], run)
+
+
+def _stream_ref(params: SeanetBlockParams, _: Any) -> TailStream:
+    bare = replace(params.conv1, padding=(0, 0), pad_mode="zeros")
+    left = params.conv1.padding[0]
+
+    def run(rows: Tensor) -> Tensor:
+        y = _conv(conv1d_ref(rows, bare), params.conv2)
+        x = rows[:, :, left : left + y.shape[2]]
+        return y + (x if params.shortcut is None else _conv(x, params.shortcut))
+
+    return _stream(params, run)
+
+
+def _stream_native(params: SeanetBlockParams, packed: _Packed) -> TailStream:
+    shape = [*packed.shape[:5], 0, 0, 0, params.conv1.padding[0], packed.shape[9]]
+    bare = replace(packed, shape=shape)
+    return _stream(params, lambda rows: _run_native(rows, bare))
+
+
+OP = define("seanet_block", _check, seanet_block_ref, _stream_ref)
+OP.register(
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+)

@@ -12,6 +12,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.nn.group_norm import GroupNormAct
 from fastvoc.ops.activation import IDENTITY, Activation, elu
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act, group_norm_act_ref
+from fastvoc.registry import OPS
 from helpers import implementations, relative_l2
 
 each_impl = pytest.mark.parametrize("impl", implementations("group_norm_act"))
@@ -118,3 +119,32 @@ def test_wrong_arguments_are_named(impl: str) -> None:
         GroupNormParams(torch.ones(3), torch.ones(4))
     with pytest.raises(ArgumentError, match="eps"):
         GroupNormParams(torch.ones(3), torch.ones(3), eps=0.0)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("channels", [5, 32])
+def test_threads_batch_and_position_do_not_change_a_bit(channels: int) -> None:
+    params = norm_params(channels, elu())
+    x = torch.randn(1, channels, 9777)
+    before = torch.get_num_threads()
+    results = []
+    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 8, 7)):
+        torch.set_num_threads(threads)
+        stacked = torch.randn(batch, channels, 9777)
+        stacked[position] = x[0]
+        results.append(group_norm_act(stacked, params, stacked, backend="cpp")[position])
+    torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.native
+def test_fake_tensors_have_the_real_shapes() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    params = norm_params(6)
+    impl = OPS["group_norm_act"].impls["cpp"]
+    packed = impl.pack(params)
+    real = group_norm_act(torch.randn(2, 6, 9), params, backend="cpp")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fake = impl.run(torch.empty(2, 6, 9), packed)
+    assert (fake.shape, fake.stride(), fake.dtype) == (real.shape, real.stride(), real.dtype)

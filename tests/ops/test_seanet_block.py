@@ -11,11 +11,12 @@ from op_cases import strided
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc.errors import ShapeError
+from fastvoc.errors import BackendError, ShapeError
 from fastvoc.nn.seanet import SeanetBlock
 from fastvoc.ops.activation import elu, leaky_relu
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.seanet_block import SeanetBlockParams, seanet_block, seanet_block_ref
+from fastvoc.registry import OPS
 from helpers import implementations, relative_l2
 
 
@@ -187,3 +188,58 @@ def test_wrong_arguments_are_named(impl: str) -> None:
         replace(params, conv2=conv(5, 27, 1, (0, 0)))
     with pytest.raises(ShapeError, match="shortcut: weight"):
         replace(params, shortcut=Conv1dParams(torch.randn(27, 4, 1), None))
+
+
+@each_impl
+@pytest.mark.parametrize("name", ["causal", "split", "dilated-split", "identity-shortcut", "kernel-1"])
+def test_chunks_equal_one_call(name: str, impl: str) -> None:
+    params = CASES[name]()
+    chosen = OPS["seanet_block"].impls[impl]
+    x = torch.randn(2, channels(params), 90)
+    whole = seanet_block(x, params, backend=impl)
+    assert chosen.stream is not None
+    for sizes in ([90], [1] * 90, [40, 0, 17, 33]):
+        stream = chosen.stream(params, chosen.pack(params))
+        chunks = x.split(sizes, 2)
+        joined = torch.cat([stream.step(part, i + 1 == len(chunks)) for i, part in enumerate(chunks)], 2)
+        assert torch.equal(joined, whole) or impl != "cpp"
+        torch.testing.assert_close(joined, whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("name", ["causal", "dilated-split", "odd", "identity-shortcut"])
+def test_threads_batch_and_position_do_not_change_a_bit(name: str) -> None:
+    params = CASES[name]()
+    x = torch.randn(1, channels(params), 2777)
+    before = torch.get_num_threads()
+    results = []
+    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 8, 7)):
+        torch.set_num_threads(threads)
+        stacked = torch.randn(batch, channels(params), 2777)
+        stacked[position] = x[0]
+        results.append(seanet_block(stacked, params, backend="cpp")[position])
+    torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.native
+def test_fake_tensors_have_the_real_shapes() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    params = CASES["odd"]()
+    impl = OPS["seanet_block"].impls["cpp"]
+    packed = impl.pack(params)
+    real = seanet_block(torch.randn(2, 27, 9), params, backend="cpp")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fake = impl.run(torch.empty(2, 27, 9), packed)
+    assert (fake.shape, fake.stride(), fake.dtype) == (real.shape, real.stride(), real.dtype)
+
+
+@pytest.mark.native
+def test_the_kernel_says_what_it_cannot_do() -> None:
+    params = CASES["odd"]()
+    x = torch.randn(1, 27, 9)
+    with pytest.raises(BackendError, match="kernel of 1"):
+        seanet_block(x, replace(params, conv2=conv(13, 27, 3, (1, 1))), backend="cpp")
+    with pytest.raises(BackendError, match="no activation but"):
+        seanet_block(x, replace(params, conv2=replace(params.conv2, post=elu())), backend="cpp")

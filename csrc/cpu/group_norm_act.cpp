@@ -1,0 +1,59 @@
+// Torch's view of group_norm_act.
+#include "glue.h"
+
+namespace fastvoc {
+namespace {
+
+Tensor group_norm_act(Tensor x, Tensor weight, Tensor bias, double eps, std::optional<Tensor> residual,
+                      std::optional<Tensor> lengths, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
+  GroupNormArgs args{};
+  args.channels = as_int(x.size(1));
+  const int width = padded(args.channels);
+  args.weight = packed(weight, width, "weight");
+  args.bias = packed(bias, width, "bias");
+  args.act = activations(kinds, slopes, curves, 1, [&](std::size_t) { return args.channels; })[0];
+  const Batch batch(x, args.channels, lengths);
+  if (residual) check_floats(*residual, "residual");
+  const Engine& table = engine();
+  const std::int64_t step = moment_steps(args);
+  const auto floats = static_cast<std::size_t>(workspace_floats(args));
+
+  std::vector<int64_t> first{0};
+  for (int64_t i = 0; i < batch.items(); ++i) first.push_back(first.back() + ceil_div(batch.length(i), step));
+  std::vector<Moments> parts(static_cast<std::size_t>(first.back()));
+  torch::stable::parallel_for(0, first.back(), 1, [&](int64_t begin, int64_t end) {
+    const FlushDenormals flush;
+    float* memory = Arena::mine().floats(floats);
+    int64_t item = 0;
+    for (int64_t block = begin; block < end; ++block) {
+      while (first[static_cast<std::size_t>(item + 1)] <= block) ++item;
+      const int64_t from = (block - first[static_cast<std::size_t>(item)]) * step;
+      const int64_t to = std::min(from + step, batch.length(item));
+      parts[static_cast<std::size_t>(block)] = table.moments(args, batch.source(item), from, to, memory);
+    }
+  });
+  std::vector<Moments> whole(static_cast<std::size_t>(batch.items()));
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    for (int64_t b = first[i]; b < first[i + 1]; ++b) whole[i] = together(whole[i], parts[static_cast<std::size_t>(b)]);
+  }
+
+  const Output out(batch.items(), args.channels, batch.steps());
+  const auto steps = [&](int64_t item) { return batch.length(item); };
+  over_items(batch.items(), 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
+    float* memory = Arena::mine().floats(floats);
+    Source added{};
+    if (residual) {
+      added = {residual->const_data_ptr<float>() + item * residual->stride(0), residual->stride(2), residual->stride(1),
+               batch.length(item), args.channels};
+    }
+    table.group_norm_act(args, whole[static_cast<std::size_t>(item)], eps, batch.source(item), residual ? &added : nullptr,
+                         out.sink(item), begin, end, memory);
+  });
+  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
+  return out.tensor();
+}
+
+}  // namespace
+}  // namespace fastvoc
+
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("group_norm_act", TORCH_BOX(&fastvoc::group_norm_act)); }

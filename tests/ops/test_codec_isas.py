@@ -1,0 +1,65 @@
+"""The codec's ops under every instruction set, each in a process that FASTVOC_ISA forces."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fastvoc import _library
+
+pytestmark = pytest.mark.native
+
+SCRIPT = """
+import json
+import torch
+from fastvoc import _library
+from fastvoc.nn.group_norm import GroupNormAct
+from fastvoc.nn.lstm import Lstm
+from fastvoc.nn.rvq import ResidualVectorQuantizer
+from fastvoc.nn.seanet import SeanetBlock
+from fastvoc.ops.activation import elu
+
+torch.manual_seed(3)
+torch.set_grad_enabled(False)
+errors = {}
+
+
+def compare(name, run):
+    ours, meant = run("cpp").double(), run("torch").double()
+    errors[name] = ((ours - meant).norm() / meant.norm()).item()
+
+
+lengths = torch.tensor([41, 7, 60, 1, 33])
+for channels in (24, 64):
+    x = torch.randn(5, channels, 60)
+    lstm = Lstm(channels, channels, 2, skip=True)
+    both = Lstm(channels, 19, 2, bidirectional=True)
+    compare(f"lstm {channels}", lambda b: lstm(x, lengths, b))
+    compare(f"both ways {channels}", lambda b: both(x, lengths, b))
+    for causal in (False, True):
+        block = SeanetBlock(channels, channels // 2, causal=causal)
+        compare(f"seanet_block {channels} {causal}", lambda b: block(x, lengths, b))
+    norm = GroupNormAct(channels, act=elu())
+    compare(f"group_norm_act {channels}", lambda b: norm(x, lengths, b, residual=x))
+    rvq = ResidualVectorQuantizer(3, 100, channels)
+    codes = rvq.encode(x, 3, lengths, "torch")
+    compare(f"rvq_encode {channels}", lambda b: rvq.encode(x, 3, lengths, b))
+    compare(f"rvq_decode {channels}", lambda b: rvq.decode(codes, lengths, b))
+print(json.dumps([_library.cpu_isa(), errors]))
+"""
+
+
+@pytest.mark.parametrize("isa", _library.ISAS)
+def test_every_instruction_set_agrees(isa: str) -> None:
+    environment = {**os.environ, "FASTVOC_ISA": isa}
+    done = subprocess.run([sys.executable, "-P", "-c", SCRIPT], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    used, errors = json.loads(done.stdout)
+    assert _library.ISAS.index(used) <= _library.ISAS.index(isa)
+    assert len(errors) == 14
+    for name, error in errors.items():
+        assert error <= (0.0 if name.startswith("rvq") else 2e-6), name
