@@ -25,7 +25,7 @@ _CODECS = ("encodec",)
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class _SkipInit(TorchFunctionMode):
+class SkipInit(TorchFunctionMode):
     """Leaves new parameters as they are: about to be replaced, and the caller's random numbers are not ours to use."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -86,7 +86,7 @@ def model_of(
     backend: str | None = None,
 ) -> Any:
     """The module of a checkpoint, with its weights frozen and packed. Raises BackendError as `load`."""
-    with _SkipInit():
+    with SkipInit():
         model = build(checkpoint.config)
     model.load_state_dict(checkpoint.state, assign=True)
     model.eval().requires_grad_(False).to(device=device, dtype=dtype)

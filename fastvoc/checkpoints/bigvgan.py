@@ -13,6 +13,7 @@ from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry, refuse
 from fastvoc.checkpoints.jik876 import mel_front_end
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
+from fastvoc.checkpoints.text import Fields
 from fastvoc.errors import ArgumentError
 from fastvoc.models.bigvgan import BigVganConfig
 from fastvoc.ops.snake_aa import TAPS, kaiser_sinc
@@ -27,7 +28,15 @@ def detect(source: Source) -> bool:
 
 
 def load(source: Source) -> Checkpoint:
-    fields = source.json("config.json")
+    config = generator_config(source.json("config.json"))
+    wrapped = any(name.startswith(_WRAPPER) for name in source.entries)
+    tensors = _without_filters(source, source.with_prefix(_WRAPPER if wrapped else ""))
+    tensors = renamed(source, tensors, canonical_name)
+    return Checkpoint(config, canonical_state(source, config, tensors), "bigvgan", {"container": source.container})
+
+
+def generator_config(fields: Fields) -> BigVganConfig:
+    """The configuration that the fields of `config.json` describe. Raises LoadError naming a bad one."""
     mel = mel_front_end(fields)
     try:
         config = BigVganConfig(
@@ -49,21 +58,24 @@ def load(source: Source) -> Checkpoint:
             config = replace(config, mel=mel)
     except ArgumentError as error:
         raise refuse(fields.path, f"illegal configuration: {error}") from None
-    wrapped = any(name.startswith(_WRAPPER) for name in source.entries)
-    tensors = _without_filters(source, source.with_prefix(_WRAPPER if wrapped else ""))
-    tensors = renamed(source, tensors, _canonical)
-    return Checkpoint(config, canonical_state(source, config, tensors), "bigvgan", {"container": source.container})
+    return config
 
 
-def _canonical(name: str) -> str:
+def canonical_name(name: str) -> str:
+    """Upstream's name of a parameter -> ours."""
     return re.sub(r"^(ups\.\d+)\.0\.", r"\1.", name).replace(".act.", ".", 1)
+
+
+def filter_owner(name: str) -> str | None:
+    """The activation whose filter has this name; None for any other tensor's."""
+    return next((name.removesuffix(end) for end in _FILTERS if name.endswith(end)), None)
 
 
 def _without_filters(source: Source, entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
     """Leaves out the filters of known activations. Raises LoadError for one that is not the published filter."""
     kept, published = {}, kaiser_sinc()
     for name, entry in entries.items():
-        owner = next((name.removesuffix(end) for end in _FILTERS if name.endswith(end)), None)
+        owner = filter_owner(name)
         if owner is None or f"{owner}.act.alpha" not in entries:
             kept[name] = entry
             continue

@@ -10,6 +10,7 @@ from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state
 from fastvoc.checkpoints.text import Fields
 from fastvoc.mel import MelConfig
+from fastvoc.models.hifigan import HifiGanConfig
 
 _WRAPPER = "generator."
 _MEL_FIELDS = ("n_fft", "win_size", "hop_size", "fmin")
@@ -20,8 +21,15 @@ def detect(source: Source) -> bool:
 
 
 def load(source: Source) -> Checkpoint:
-    fields = source.json("config.json")
-    config = make_config(
+    config = generator_config(source.json("config.json"))
+    wrapped = any(name.startswith(_WRAPPER) for name in source.entries)
+    tensors = source.with_prefix(_WRAPPER if wrapped else "")
+    return Checkpoint(config, canonical_state(source, config, tensors), "jik876", {"container": source.container})
+
+
+def generator_config(fields: Fields) -> HifiGanConfig:
+    """The configuration that the fields of `config.json` describe. Raises LoadError naming a bad one."""
+    return make_config(
         fields.path,
         sample_rate=fields.integer("sampling_rate"),
         num_mels=fields.integer("num_mels"),
@@ -34,9 +42,6 @@ def load(source: Source) -> Checkpoint:
         resblock_dilation_sizes=fields.rows("resblock_dilation_sizes"),
         mel=mel_front_end(fields),
     )
-    wrapped = any(name.startswith(_WRAPPER) for name in source.entries)
-    tensors = source.with_prefix(_WRAPPER if wrapped else "")
-    return Checkpoint(config, canonical_state(source, config, tensors), "jik876", {"container": source.container})
 
 
 def mel_front_end(fields: Fields) -> MelConfig | None:

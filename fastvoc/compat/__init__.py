@@ -1,0 +1,1 @@
+"""Other packages' classes under their own signatures: swap an import line and keep your code."""

@@ -1,0 +1,62 @@
+"""The classes of Hugging Face Transformers (5.23) that fastvoc has: import them from here and keep your code.
+
+Every name is imported when it is first used; transformers itself is not needed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastvoc.compat.hifigan_transformers import (
+        FastSpeech2ConformerHifiGan,
+        FastSpeech2ConformerHifiGanConfig,
+        SpeechT5HifiGan,
+        SpeechT5HifiGanConfig,
+    )
+    from fastvoc.compat.outputs import BatchFeature, ModelOutput
+    from fastvoc.compat.univnet_transformers import (
+        UnivNetConfig,
+        UnivNetFeatureExtractor,
+        UnivNetModel,
+        UnivNetModelOutput,
+    )
+
+_HOMES = {
+    "BatchFeature": "outputs",
+    "FastSpeech2ConformerHifiGan": "hifigan_transformers",
+    "FastSpeech2ConformerHifiGanConfig": "hifigan_transformers",
+    "ModelOutput": "outputs",
+    "SpeechT5HifiGan": "hifigan_transformers",
+    "SpeechT5HifiGanConfig": "hifigan_transformers",
+    "UnivNetConfig": "univnet_transformers",
+    "UnivNetFeatureExtractor": "univnet_transformers",
+    "UnivNetModel": "univnet_transformers",
+    "UnivNetModelOutput": "univnet_transformers",
+}
+
+__all__ = [
+    "BatchFeature",
+    "FastSpeech2ConformerHifiGan",
+    "FastSpeech2ConformerHifiGanConfig",
+    "ModelOutput",
+    "SpeechT5HifiGan",
+    "SpeechT5HifiGanConfig",
+    "UnivNetConfig",
+    "UnivNetFeatureExtractor",
+    "UnivNetModel",
+    "UnivNetModelOutput",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"fastvoc.compat.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,73 @@
+"""Modules that hold one of fastvoc's models under another package's names and signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastvoc.packing import fold_weight_norm
+
+_PAIRS = (
+    ("weight_g", "weight_v"),
+    ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+)
+
+
+class Upstream(nn.Module):
+    """A module that shares the parts of a model; `names` gives its top parts other names.
+
+    The model itself is no part, so that every parameter has one name.
+    """
+
+    _model: Any
+
+    def __init__(self, model: nn.Module, names: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        for name, part in model.named_children():
+            self.add_module((names or {}).get(name, name), part)
+        object.__setattr__(self, "_model", model)
+
+    def remove_weight_norm(self) -> None:
+        """Does nothing: weight norm is folded when the weights are read."""
+
+
+class WeightNormed(Upstream):
+    """An Upstream that takes states of modules with weight norm, in either of torch's namings, and without."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As `torch.nn.Module.load_state_dict`, with the pairs of weight norm folded."""
+        return super().load_state_dict(folded(state_dict), strict, assign)
+
+
+def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with every pair of weight norm replaced by its weight; half a pair stays as it is."""
+    result = dict(state)
+    for magnitude, direction in _PAIRS:
+        for name in state:
+            module = name.removesuffix(magnitude)
+            other = module + direction
+            if module != name and other in state:
+                with torch.no_grad():
+                    result[f"{module}weight"] = fold_weight_norm(result.pop(name), result.pop(other))
+    return result
+
+
+class Attributes(dict[str, Any]):
+    """A dictionary whose values are attributes, too: the `h` of the HiFi-GAN repositories."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+
+def attributes(h: Any) -> Attributes:
+    """A mapping, or any object with attributes, as `Attributes`."""
+    return Attributes(h if isinstance(h, Mapping) else vars(h))
