@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ def summary(times: dict[str, list[float]], baseline: str) -> dict[str, dict[str,
     return rows
 
 
+def ratio(theirs: list[float], ours: list[float]) -> float:
+    """How many times as long they take, by the median over rounds."""
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+
+
 def machine(device: str) -> dict[str, Any]:
     """What the numbers depend on: processor, threads, versions, revision, date."""
     from fastvoc import __version__, _library
@@ -73,10 +79,18 @@ def machine(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "rivals": {name: _installed(name) for name in ("onnxruntime", "openvino")},
         "fastvoc": __version__,
         "revision": _revision(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def cpu_name() -> str:

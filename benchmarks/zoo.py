@@ -16,21 +16,34 @@ BANDWIDTH = 6.0  # kbps, of every EnCodec row
 
 
 @dataclass(frozen=True)
+class Split:
+    """A model in three: what torch does before, the plain network that others can run, what torch does after.
+
+    before(model, *inputs) -> the network's inputs; core(model, *those) -> its output; after(model, output, *inputs).
+    """
+
+    before: Callable[..., tuple[Tensor, ...]]
+    core: Callable[..., Any]
+    after: Callable[..., Any]
+
+
+@dataclass(frozen=True)
 class Entry:
     """A row of the benchmarks: what goes in for some seconds of audio, and what is timed."""
 
     config: Callable[[], Any]
     inputs: Callable[[nn.Module, float, int], tuple[Any, ...]]
     run: Callable[..., Any]
+    split: Split
 
-    def model(self, device: str = "cpu") -> nn.Module:
+    def model(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
         """The model, ready to be called."""
         torch.manual_seed(0)
         model: nn.Module = build(self.config())
         for parameter in model.parameters():
             fan = parameter[0].numel() if parameter.dim() > 1 else 1
             parameter.data.copy_(torch.randn(parameter.shape) * (0.5 / max(fan, 1) ** 0.5))
-        return model.to(device).eval().requires_grad_(False)
+        return model.to(device, dtype).eval().requires_grad_(False)
 
     def seconds(self, audio: float) -> float:
         """Seconds of audio that whole frames of it make."""
@@ -51,7 +64,8 @@ def _vocode(model: nn.Module, mel: Tensor, backend: str | None = None) -> Tensor
 
 def vocoder(config: Callable[[], Any]) -> Entry:
     """Log-mel in, samples out."""
-    return Entry(config, _mel, _vocode)
+    whole = Split(lambda _, mel: (mel,), lambda model, mel: model(mel, backend="torch"), lambda _, wav, mel: wav)
+    return Entry(config, _mel, _vocode, whole)
 
 
 ZOO: dict[str, Entry] = {
