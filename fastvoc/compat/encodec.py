@@ -1,0 +1,183 @@
+"""The classes of the `encodec` package (github.com/facebookresearch/encodec, 0.1.1) under their own signatures.
+
+`from fastvoc.compat.encodec import EncodecModel, convert_audio` takes the place of the imports from `encodec` and
+`encodec.utils`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log2
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastvoc import audio
+from fastvoc.checkpoints import Checkpoint, detect_and_load
+from fastvoc.errors import ArgumentError, LoadError, ShapeError
+from fastvoc.loading import model_of
+from fastvoc.models.encodec import ENCODEC_24K, ENCODEC_48K, Encodec, EncodecConfig
+
+EncodedFrame = tuple[Tensor, Tensor | None]
+_ROOT_URL = "https://dl.fbaipublicfiles.com/encodec/v0/"
+_FILES = {24000: "encodec_24khz-d7cc33bc.th", 48000: "encodec_48khz-7e698e3e.th"}
+
+
+class Quantizer:
+    """The quantiser as upstream has it, codes [K, B, T]."""
+
+    def __init__(self, model: Encodec) -> None:
+        self._model = model
+        self.n_q, self.bins = model.config.n_q, model.config.bins
+
+    def get_num_quantizers_for_bandwidth(self, frame_rate: int, bandwidth: float | None = None) -> int:
+        """Codebooks that a bandwidth in kbit/s pays for; all for None or 0."""
+        if not bandwidth or bandwidth < 0.0:
+            return self.n_q
+        return max(1, int(bandwidth * 1000 // (log2(self.bins) * frame_rate)))
+
+    def get_bandwidth_per_quantizer(self, frame_rate: int) -> float:
+        """Bits per second of one codebook."""
+        return log2(self.bins) * frame_rate
+
+    def encode(self, x: Tensor, frame_rate: int, bandwidth: float | None = None) -> Tensor:
+        """[B, D, T] -> codes [K, B, T] int64."""
+        n_q = min(self.get_num_quantizers_for_bandwidth(frame_rate, bandwidth), self.n_q)
+        return self._model.quantizer.encode(x, n_q).transpose(0, 1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [K, B, T] -> [B, D, T]."""
+        return self._model.quantizer.decode(codes.transpose(0, 1).long())
+
+
+class EncodecModel(nn.Module):
+    """Upstream's model: `encode` gives a list of (codes [B, K, T], scale [B, 1] or None), one for each segment."""
+
+    def __init__(self, model: Encodec) -> None:
+        super().__init__()
+        config = model.config
+        self.model = model
+        self.bandwidth: float | None = None
+        self.target_bandwidths = list(config.bandwidths)
+        self.sample_rate, self.channels, self.normalize = config.sample_rate, config.channels, config.normalize
+        self.segment, self.overlap, self.name = config.segment, config.overlap, config.name
+        self.frame_rate = config.frame_rate
+        self.bits_per_codebook = int(log2(config.bins))
+        self.quantizer = Quantizer(model)
+        self.train(model.training)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """Samples [B, C, S] to what is quantised, [B, D, T]."""
+        return self.model.encoder
+
+    @property
+    def decoder(self) -> nn.Module:
+        """[B, D, T] to samples [B, C, S]."""
+        return self.model.decoder
+
+    @property
+    def segment_length(self) -> int | None:
+        """Samples of a whole segment; None when signals are not cut."""
+        return self.model.config.segment_length
+
+    @property
+    def segment_stride(self) -> int | None:
+        """Samples from the beginning of a segment to that of the next."""
+        return self.model.config.segment_stride
+
+    def set_target_bandwidth(self, bandwidth: float) -> None:
+        """Chooses the bandwidth in kbit/s. Raises ArgumentError (a ValueError) when the model does not have it."""
+        if bandwidth not in self.target_bandwidths:
+            known = ", ".join(f"{b:g}" for b in self.target_bandwidths)
+            raise ArgumentError(f"bandwidth: expected one of {known} kbit/s, got {bandwidth!r}")
+        self.bandwidth = bandwidth
+
+    def encode(self, x: Tensor) -> list[EncodedFrame]:
+        """[B, C, S] -> the segments' codes and volumes; with all codebooks as long as no target bandwidth is set."""
+        n_q = self.quantizer.get_num_quantizers_for_bandwidth(self.frame_rate, self.bandwidth)
+        segments, scale = self.model.encode(x, n_q)
+        return [(codes, None if scale is None else scale[:, i : i + 1]) for i, codes in enumerate(segments)]
+
+    def decode(self, encoded_frames: Sequence[EncodedFrame]) -> Tensor:
+        """What `encode` returned -> [B, C, S'], as a rule a little longer than what was encoded."""
+        if not encoded_frames or (self.segment is None and len(encoded_frames) != 1):
+            expected = "one frame" if self.segment is None else "at least one frame"
+            raise ShapeError(f"encoded_frames: expected {expected}, got {len(encoded_frames)}")
+        segments = [codes.long() for codes, _ in encoded_frames]
+        scales = [scale for _, scale in encoded_frames]
+        volumes = [scale.reshape(-1, 1) for scale in scales if scale is not None]
+        if volumes and len(volumes) != len(scales):
+            raise ArgumentError("encoded_frames: some have a scale and some have none")
+        return self.model.decode(segments, torch.cat(volumes, 1) if volumes else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encodes and decodes [B, C, S] -> [B, C, S]."""
+        return self.decode(self.encode(x))[:, :, : x.shape[-1]]
+
+    @staticmethod
+    def encodec_model_24khz(pretrained: bool = True, repository: str | Path | None = None) -> EncodecModel:
+        """The causal 24 kHz model.
+
+        Args:
+            pretrained: load the published weights; random ones when False.
+            repository: folder that holds the published file; when None, torch.hub's cache, into which the file is
+                downloaded if it is not there.
+
+        Raises:
+            ArgumentError: no such file in the repository.
+            LoadError: the file cannot be had, is damaged or is another model's.
+        """
+        return _published(ENCODEC_24K, pretrained, repository)
+
+    @staticmethod
+    def encodec_model_48khz(pretrained: bool = True, repository: str | Path | None = None) -> EncodecModel:
+        """The 48 kHz stereo model; arguments and errors as `encodec_model_24khz`."""
+        return _published(ENCODEC_48K, pretrained, repository)
+
+
+def convert_audio(wav: Tensor, sr: int, target_sr: int, target_channels: int) -> Tensor:
+    """[C, S] or [B, C, S] of 1 or 2 channels at `sr` Hz -> the same at `target_sr` with 1 or 2 channels.
+
+    Upstream resamples with torchaudio, this does with soxr. Raises ShapeError or ArgumentError for other channels.
+    """
+    if wav.dim() not in (2, 3) or wav.shape[-2] not in (1, 2):
+        raise ShapeError(f"wav: expected [1 or 2, S] or [B, 1 or 2, S], got {list(wav.shape)}")
+    if target_channels not in (1, 2):
+        raise ArgumentError(f"target_channels: expected 1 or 2, got {target_channels!r}")
+    if target_channels == 1:
+        wav = wav.mean(-2, keepdim=True)
+    wav = wav.expand(*wav.shape[:-2], target_channels, -1)
+    flat = audio.resample(wav.reshape(-1, wav.shape[-1]), sr, target_sr)
+    return flat.reshape(*wav.shape[:-1], -1)
+
+
+def _published(config: EncodecConfig, pretrained: bool, repository: str | Path | None) -> EncodecModel:
+    if not pretrained:
+        return EncodecModel(Encodec(config).eval())
+    name = _FILES[config.sample_rate]
+    path = _downloaded(name) if repository is None else Path(repository) / name
+    if not path.is_file():
+        raise ArgumentError(f"repository: {repository} has no file {name}")
+    checkpoint: Checkpoint = detect_and_load(path)
+    if checkpoint.config.sample_rate != config.sample_rate:
+        raise LoadError(f"{path}: a model of {checkpoint.config.sample_rate} Hz, expected {config.sample_rate} Hz")
+    model: Any = model_of(checkpoint)
+    return EncodecModel(model)
+
+
+def _downloaded(name: str) -> Path:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.is_file():
+        stated = path.stem.rpartition("-")[2]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(_ROOT_URL + name, str(path), hash_prefix=stated, progress=False)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise LoadError(
+                f"{name}: not in {path.parent}, and not to be had from {_ROOT_URL} ({error}). Put the file there, or "
+                "name its folder in `repository`"
+            ) from error
+    return path
