@@ -65,14 +65,16 @@ def test_save_and_load(name: str, tmp_path: Path) -> None:
     assert fastvoc.load(tmp_path / "small.safetensors").decode(ours).isfinite().all()
 
 
-def test_every_layer_is_explained() -> None:
-    for config in (MONO, STEREO):
-        names = [row.layer for row in fastvoc.explain(codec(config))]
-        weights = {name for name, _ in config.tensors()}
-        assert {"quantizer.encode", "quantizer.decode"} <= set(names)
-        for name in weights:
-            parts = name.replace(".layers", "").split(".")
-            assert any(".".join(parts[:n]) in names for n in range(2, len(parts) + 1)) or parts[0] == "quantizer", name
+@pytest.mark.native
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_every_layer_is_explained_and_fused(name: str) -> None:
+    rows = list(fastvoc.explain(codec(UNUSUAL[name], backend=None)))
+    assert all(row.chosen == "cpp" for row in rows)
+    explained = {tuple(row.layer.split(".")[:2]) for row in rows}
+    for tensor, _ in UNUSUAL[name].tensors():
+        part, _, number, *_ = tensor.split(".")
+        assert (part, number) in explained or part == "quantizer", tensor
+    assert {("quantizer", "encode"), ("quantizer", "decode")} <= explained
 
 
 def test_shapes_come_back() -> None:
@@ -254,7 +256,7 @@ def test_other_wrong_arguments() -> None:
     assert codec().encode(torch.tensor([[[0.1, torch.nan]]]), LOW, lengths=[1]).codes.shape == (1, 2, 1)
 
 
-@pytest.mark.skipif(len(IMPLS) < 2, reason="the C++ ops are not all there")
+@pytest.mark.native
 def test_forced_backend_refuses_aloud() -> None:
     half = Codec(lively(MONO).half(), MONO, backend="cpp")
     with pytest.raises(BackendError, match="float16"):

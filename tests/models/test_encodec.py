@@ -192,7 +192,6 @@ def test_ragged_batch_equals_singles(name: str, impl: str, nan_poison: None) -> 
 
 
 @pytest.mark.native
-@pytest.mark.skipif(len(IMPLS) < 2, reason="the C++ ops are not all there")
 @pytest.mark.parametrize("name", ["mono", "stereo"])
 def test_bits_do_not_depend_on_threads_or_batch(name: str) -> None:
     model = lively(UNUSUAL[name])
