@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastvoc.models.bigvgan import BIGVGAN_BASE_24K_100, BIGVGAN_V2_24K_100
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3
+from fastvoc.models.univnet import UNIVNET_24K_100
 
 BANDWIDTH = 6.0  # kbps, of every EnCodec row
 
@@ -69,6 +71,9 @@ def vocoder(config: Callable[[], Any]) -> Entry:
 
 
 ZOO: dict[str, Entry] = {
+    "bigvgan-base": vocoder(lambda: BIGVGAN_BASE_24K_100),
+    "bigvgan-v2": vocoder(lambda: BIGVGAN_V2_24K_100),
+    "univnet": vocoder(lambda: UNIVNET_24K_100),
     "v1": vocoder(lambda: HIFIGAN_V1),
     "v2": vocoder(lambda: HIFIGAN_V2),
     "v3": vocoder(lambda: HIFIGAN_V3),
