@@ -99,3 +99,32 @@ def pack_lstm(weight: Tensor) -> Tensor:
     padded = weight.new_zeros((4, blocks * PANEL, inputs))
     padded[:, :units] = weight.detach().reshape(4, units, inputs)
     return padded.reshape(4, blocks, PANEL, inputs).permute(1, 3, 0, 2).contiguous()
+
+
+def fft_radices(size: int) -> list[int] | None:
+    """The passes by which the kernels transform `size` real numbers; None unless it is 2^(a + 1) 3^b 5^c."""
+    radices, points = [], size // 2
+    for radix in (8, 5, 4, 3, 2):
+        while points % radix == 0:
+            radices.append(radix)
+            points //= radix
+    return None if size % 2 or points != 1 else radices
+
+
+def pack_real_fft(size: int) -> tuple[list[int], Tensor]:
+    """Passes and factors of a real transform, flat pairs (cos, sin), rounded once from float64.
+
+    First those of 2 pi k / size for k up to size / 4, which split a complex transform of half the size; then for each
+    pass of radix r over n points those of 2 pi p k / n, for p = 1..n / r - 1 and k = 1..r - 1.
+    """
+    radices = fft_radices(size)
+    if radices is None:
+        raise ShapeError(f"transform: {size} is not twice a product of 2, 3 and 5")
+    turns = [torch.arange(size // 4 + 1, dtype=torch.float64) / size]
+    points = size // 2
+    for radix in radices:
+        p, k = torch.arange(1, points // radix), torch.arange(1, radix)
+        turns.append((p[:, None] * k % points).double().flatten() / points)
+        points //= radix
+    angle = 2 * torch.pi * torch.cat(turns)
+    return radices, torch.stack([angle.cos(), angle.sin()], 1).flatten().float()

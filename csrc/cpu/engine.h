@@ -4,15 +4,18 @@
 #include "conv1d_args.h"
 #include "conv2d_args.h"
 #include "convnext_block_args.h"
-#include "layer_norm_args.h"
 #include "group_norm_act_args.h"
+#include "istft_head_args.h"
+#include "layer_norm_args.h"
 #include "lstm_args.h"
 #include "lvc_args.h"
 #include "mrf_args.h"
 #include "mrf_stream_args.h"
+#include "nsf_source_args.h"
 #include "rvq_args.h"
 #include "seanet_block_args.h"
 #include "snake_aa_args.h"
+#include "stft_args.h"
 #include "upsample_args.h"
 
 namespace fastvoc {
@@ -47,6 +50,10 @@ struct Engine {
                      float* workspace);
   void (*convnext_block)(const ConvNextBlockArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                          float* workspace);
+  void (*nsf_source)(const NsfSourceArgs&, const NsfItem&, const Sink&, std::int64_t begin, std::int64_t end);
+  void (*stft)(const StftArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
+  void (*istft_head)(const IstftHeadArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
+                     float* workspace);
 };
 
 }  // namespace fastvoc

@@ -9,5 +9,9 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "args.h"
 #include "dispatch.h"

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
-from fastvoc.ops.stft import check_transform
-from fastvoc.registry import define
+from fastvoc.ops.stft import check_transform, supports_cpp
+from fastvoc.registry import Impl, define
 
 _SMALLEST_ENVELOPE = 1e-11  # torch.istft and Vocos refuse what is below
 
@@ -131,4 +132,45 @@ def _overlap_add(frames: Tensor, params: IstftHeadParams) -> Tensor:
     return summed[:, 0, 0, params.trim : total - params.trim]
 
 
+@dataclass(frozen=True)
+class _Packed:
+    tables: Tensor
+    radices: list[int]
+    shape: list[int]
+    bounds: list[float]
+
+
+def _pack(params: IstftHeadParams) -> _Packed:
+    size, hop = params.n_fft, params.hop
+    radices, factors = packing.pack_real_fft(size)
+    window = params.window.detach().cpu().double()
+    squares = window.square()
+    overlap = F.pad(squares, (0, -size % hop)).reshape(-1, hop).sum(0)
+    inverse = (1 / overlap).repeat(1 + -(-packing.PANEL // hop))[: hop + packing.PANEL]
+    tables = torch.cat([factors, torch.cat([window / size, squares, inverse]).float()])
+    shape = [size, hop, params.trim, params.trim, int(params.phase == "sin"), 0, 0]
+    bounds = [float("inf") if bound is None else bound for bound in (params.clip, params.clamp)]
+    return _Packed(tables, radices, shape, bounds)
+
+
+def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
+    y: Tensor = torch.ops._fastvoc.istft_head(x, p.tables, lengths, p.radices, p.shape, p.bounds)
+    return y
+
+
+_library.define(
+    "istft_head(Tensor x, Tensor tables, Tensor? lengths, int[] radices, int[] shape, float[] bounds) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::istft_head")
+def _fake(
+    x: Tensor, tables: Tensor, lengths: Tensor | None, radices: list[int], shape: list[int], bounds: list[float]
+) -> Tensor:
+    size, hop, left, right = shape[:4]
+    samples = (x.shape[2] - 1) * hop + size - left - right
+    return x.new_empty((x.shape[0], samples, 1)).transpose(1, 2)
+
+
 OP = define("istft_head", _check, istft_head_ref)
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp))

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops import _philox
 from fastvoc.ops._checks import check_activations, check_lengths
-from fastvoc.registry import define
+from fastvoc.registry import Impl, Spec, define
 
 KINDS = ("sample", "frame_linear", "frame_nearest")
-NOISES = ("normal", "uniform", "none")
+NOISES = ("none", "normal", "uniform")
+_MAX_SINES = 64  # of csrc/cpu/nsf_source_args.h
 
 
 @dataclass(frozen=True)
@@ -293,4 +295,64 @@ def _poison(f0: Tensor, params: NsfSourceParams) -> Tensor:
     return at + torch.where(late, F.pad(bad, (0, 1))[:, 1:, None], 0).flatten(1)
 
 
+@dataclass(frozen=True)
+class _Packed:
+    weight: Tensor
+    bias: Tensor
+    shape: list[int]
+    levels: list[float]
+
+
+def _pack(params: NsfSourceParams) -> _Packed:
+    shape = [params.sample_rate, params.hop, KINDS.index(params.kind), NOISES.index(params.noise)]
+    levels = [params.amp, params.noise_std, params.threshold]
+    return _Packed(params.weight.detach().contiguous(), params.bias.detach(), shape, levels)
+
+
+def _run_native(
+    f0: Tensor,
+    p: _Packed,
+    state: Tensor | None = None,
+    phase: Tensor | None = None,
+    seed: Tensor | None = None,
+    noise: Tensor | None = None,
+    lengths: Tensor | None = None,
+    frames: Tensor | None = None,
+) -> Tensor:
+    y: Tensor = torch.ops._fastvoc.nsf_source(
+        f0, p.weight, p.bias, state, phase, seed, noise, lengths, frames, p.shape, p.levels
+    )
+    return y
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    if spec.params.rows > _MAX_SINES:
+        return f"makes up to {_MAX_SINES} sines, not {spec.params.rows}"
+    return _library.cpu_refusal(spec.dtype)
+
+
+_library.define(
+    "nsf_source(Tensor f0, Tensor weight, Tensor bias, Tensor(a!)? state, Tensor? phase, Tensor? seed, Tensor? noise,"
+    " Tensor? lengths, Tensor? frames, int[] shape, float[] levels) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::nsf_source")
+def _fake(
+    f0: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    state: Tensor | None,
+    phase: Tensor | None,
+    seed: Tensor | None,
+    noise: Tensor | None,
+    lengths: Tensor | None,
+    frames: Tensor | None,
+    shape: list[int],
+    levels: list[float],
+) -> Tensor:
+    return f0.new_empty((f0.shape[0], f0.shape[2] * shape[1], 1)).transpose(1, 2)
+
+
 OP = define("nsf_source", _check, nsf_source_ref)
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))

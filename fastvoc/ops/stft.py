@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_reflect
-from fastvoc.registry import define
+from fastvoc.registry import Impl, Spec, define
 
 
 @dataclass(frozen=True)
@@ -113,4 +114,42 @@ def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+@dataclass(frozen=True)
+class _Packed:
+    tables: Tensor
+    radices: list[int]
+    shape: list[int]
+
+
+def _pack(params: StftParams) -> _Packed:
+    size, half = params.n_fft, params.n_fft // 2
+    radices, factors = packing.pack_real_fft(size)
+    window = F.pad(params.window.detach().cpu() * 0.5, (0, packing.PANEL))
+    flags = [int(params.features == "polar"), int(params.first_is_real)]
+    return _Packed(torch.cat([factors, window]), radices, [size, params.hop, half, half, *flags])
+
+
+def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
+    y: Tensor = torch.ops._fastvoc.stft(x, p.tables, lengths, p.radices, p.shape)
+    return y
+
+
+def supports_cpp(spec: Spec) -> str | None:
+    """Why the C++ transforms refuse a call, or None."""
+    if packing.fft_radices(spec.params.n_fft) is None:
+        return f"transforms twice a product of 2, 3 and 5, not {spec.params.n_fft}"
+    return _library.cpu_refusal(spec.dtype)
+
+
+_library.define("stft(Tensor x, Tensor tables, Tensor? lengths, int[] radices, int[] shape) -> Tensor")
+
+
+@torch.library.register_fake("_fastvoc::stft")
+def _fake(x: Tensor, tables: Tensor, lengths: Tensor | None, radices: list[int], shape: list[int]) -> Tensor:
+    size, hop, left, right = shape[:4]
+    frames = (x.shape[2] + left + right - size) // hop + 1
+    return x.new_empty((x.shape[0], frames, size + 2)).transpose(1, 2)
+
+
 OP = define("stft", _check, stft_ref)
+OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp))
