@@ -9,6 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastvoc.compat.encodec_transformers import (
+        EncodecConfig,
+        EncodecDecoderOutput,
+        EncodecEncoderOutput,
+        EncodecFeatureExtractor,
+        EncodecModel,
+        EncodecOutput,
+    )
     from fastvoc.compat.hifigan_transformers import (
         FastSpeech2ConformerHifiGan,
         FastSpeech2ConformerHifiGanConfig,
@@ -25,6 +33,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BatchFeature": "outputs",
+    "EncodecConfig": "encodec_transformers",
+    "EncodecDecoderOutput": "encodec_transformers",
+    "EncodecEncoderOutput": "encodec_transformers",
+    "EncodecFeatureExtractor": "encodec_transformers",
+    "EncodecModel": "encodec_transformers",
+    "EncodecOutput": "encodec_transformers",
     "FastSpeech2ConformerHifiGan": "hifigan_transformers",
     "FastSpeech2ConformerHifiGanConfig": "hifigan_transformers",
     "ModelOutput": "outputs",
@@ -38,6 +52,12 @@ _HOMES = {
 
 __all__ = [
     "BatchFeature",
+    "EncodecConfig",
+    "EncodecDecoderOutput",
+    "EncodecEncoderOutput",
+    "EncodecFeatureExtractor",
+    "EncodecModel",
+    "EncodecOutput",
     "FastSpeech2ConformerHifiGan",
     "FastSpeech2ConformerHifiGanConfig",
     "ModelOutput",
