@@ -81,6 +81,12 @@ class Codec(LoadedModel):
         """Frames of codes per second."""
         return int(self.config.frame_rate)
 
+    def check_bandwidth(self, bandwidth: float) -> None:
+        """Raises ArgumentError unless `encode` offers this bandwidth, in kbit/s."""
+        if bandwidth not in self.bandwidths:
+            known = ", ".join(f"{b:g}" for b in self.bandwidths)
+            raise ArgumentError(f"bandwidth: expected one of {known} kbit/s, got {bandwidth!r}")
+
     def warmup(self, seconds: float = 1.0) -> Codec:
         """Encodes and decodes silence once, so that the first real call is as fast as the rest."""
         samples = max(1, int(seconds * self.sample_rate))
@@ -110,9 +116,7 @@ class Codec(LoadedModel):
         """
         wav = self._floats(wav, "wav")
         batch = self._batch(wav)
-        if bandwidth not in self.bandwidths:
-            known = ", ".join(f"{b:g}" for b in self.bandwidths)
-            raise ArgumentError(f"bandwidth: expected one of {known} kbit/s, got {bandwidth!r}")
+        self.check_bandwidth(bandwidth)
         if lengths is not None and wav.dim() != 3:
             raise ShapeError(f"lengths: only for a batch [B, C, S], got a wav of shape {list(wav.shape)}")
         samples = whole_lengths(lengths, len(batch), batch.shape[2])

@@ -37,7 +37,7 @@ FLOORS = (
     ("nn",),
     ("models", "streaming", "stream_pool"),
     ("loaded",),
-    ("checkpoints", "vocoder", "codec", "training", "explanation"),
+    ("checkpoints", "vocoder", "codec", "codec_pieces", "training", "explanation"),
     ("loading", "compat"),
     ("cli", "__init__", "__main__"),
 )

@@ -1,0 +1,114 @@
+"""Codecs on signals in pieces: what one call gives, in memory that does not grow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from codec_models import STEREO, UNUSUAL, codec_implementations, lively, noise
+
+from fastvoc import codec_pieces
+from fastvoc.codec import Codec, Codes
+from fastvoc.codec_pieces import CodecDecoder, CodecEncoder
+from fastvoc.errors import ArgumentError
+
+PIECEWISE = ("mono", "deep", "identity-shortcut", "zeros", "wide-kernels", "stereo", "normed-identity")
+
+
+@pytest.fixture(autouse=True)
+def _short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_pieces, "STRETCH_SECONDS", 0.2)
+
+
+def encode(codec: Codec, wav: torch.Tensor, size: int) -> list[codec_pieces.Piece]:
+    encoder = CodecEncoder(codec, codec.bandwidths[-1])
+    pieces = [piece for part in wav.split(size, 1) for piece in encoder.push(part)]
+    pieces += encoder.finish()
+    assert encoder.samples == wav.shape[1]
+    return pieces
+
+
+def decode(codec: Codec, pieces: list[codec_pieces.Piece], samples: int) -> torch.Tensor:
+    decoder = CodecDecoder(codec)
+    parts = [decoder.push(*piece) for piece in pieces]
+    assert all(part.dtype is torch.float32 for part in parts)
+    return torch.cat([*parts, decoder.finish(samples)], 1)
+
+
+def pieces_of(codes: Codes, size: int) -> list[codec_pieces.Piece]:
+    """Segments, or the only one in pieces of `size` steps."""
+    segments = [segment[0].numpy().astype(np.uint16) for segment in codes.segments]
+    if codes.scale is None:
+        return [(segments[0][:, at : at + size], None) for at in range(0, segments[0].shape[1], size)]
+    return list(zip(segments, codes.scale[0].tolist(), strict=True))
+
+
+@pytest.mark.parametrize("backend", codec_implementations())
+@pytest.mark.parametrize("name", PIECEWISE)
+@pytest.mark.parametrize("samples", [1, 37, 7041, 19201, 50001])
+def test_pieces_give_what_one_call_gives(name: str, samples: int, backend: str) -> None:
+    config = UNUSUAL[name]
+    codec = Codec(lively(config), config, backend=backend)
+    wav = noise(config, samples)[0]
+    codes = codec.encode(wav, codec.bandwidths[-1])
+    made = encode(codec, wav, 1003)
+    assert torch.equal(torch.from_numpy(np.concatenate([c for c, _ in made], 1).astype(np.int64)), codes.codes[0])
+    if codes.scale is not None:
+        assert [scale for _, scale in made] == codes.scale[0].tolist()
+    whole, ours = codec.decode(codes), decode(codec, pieces_of(codes, 7), samples)
+    assert ours.shape == whole.shape
+    if backend == "cpp":
+        assert torch.equal(ours, whole)
+    else:
+        assert (ours - whole).abs().max() < 5e-6 * whole.square().mean().sqrt()
+
+
+def test_a_last_segment_within_the_one_before() -> None:
+    config = UNUSUAL["stereo"]
+    codec = Codec(lively(config), config, backend="torch")
+    assert (config.segment_length, config.segment_stride) == (4000, 3920)
+    for samples in (3921, 3950, 4000, 4001, 7840, 7841):
+        wav = noise(config, samples)[0]
+        codes = codec.encode(wav, codec.bandwidths[0])
+        assert torch.equal(decode(codec, pieces_of(codes, 0), samples), codec.decode(codes))
+
+
+def test_memory_does_not_grow_with_the_signal() -> None:
+    for name in ("mono", "stereo"):
+        config = UNUSUAL[name]
+        codec = Codec(lively(config), config)
+        encoder, decoder = CodecEncoder(codec, codec.bandwidths[0]), CodecDecoder(codec)
+        wav = noise(config, 4800)[0]
+        sizes = []
+        for _ in range(60):
+            for piece in encoder.push(wav):
+                decoder.push(*piece)
+            sizes.append(held(encoder) + held(decoder))
+        assert max(sizes[30:]) <= max(sizes[:30])
+
+
+def held(value: Any, depth: int = 3) -> int:
+    """Elements of the tensors that an object keeps."""
+    if isinstance(value, torch.Tensor):
+        return value.numel()
+    if isinstance(value, list | tuple):
+        return sum(held(item, depth) for item in value)
+    if depth == 0 or not type(value).__module__.startswith("fastvoc.codec_pieces"):
+        return 0
+    return sum(held(item, depth - 1) for item in vars(value).values())
+
+
+def test_refusals() -> None:
+    for name in ("two-sided", "causal-normed", "trimmed", "replicate"):
+        config = UNUSUAL[name]
+        codec = Codec(lively(config), config, backend="torch")
+        for make in (lambda c=codec: CodecEncoder(c, c.bandwidths[0]), lambda c=codec: CodecDecoder(c)):
+            with pytest.raises(ArgumentError, match="neither cuts signals into segments nor is it causal"):
+                make()
+    codec = Codec(lively(STEREO), STEREO, backend="torch")
+    with pytest.raises(ArgumentError, match=r"expected one of 0\.6, 1\.5 kbit/s, got 7"):
+        CodecEncoder(codec, 7)
+    with pytest.raises(ArgumentError, match="holds no samples"):
+        CodecEncoder(codec, 0.6).finish()
