@@ -21,6 +21,7 @@ from fastvoc.checkpoints import (
     speechbrain,
     transformers,
     univnet,
+    vocos,
 )
 from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
 from fastvoc.checkpoints.source import Source, open_source
@@ -47,6 +48,7 @@ _FORMATS: tuple[_Format, ...] = (
     transformers,
     encodec,
     univnet,
+    vocos,
     bigvgan,
     coqui,
     jik876,

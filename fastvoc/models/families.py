@@ -17,6 +17,7 @@ _FAMILIES = {
     "hifigan": ("hifigan", "HifiGanConfig", "HifiGan"),
     "encodec_lm": ("encodec_lm", "EncodecLmConfig", "EncodecLm"),
     "univnet": ("univnet", "UnivNetConfig", "UnivNet"),
+    "vocos": ("vocos", "VocosConfig", "Vocos"),
 }
 
 

@@ -1,0 +1,335 @@
+"""Vocos (Siuzdak 2023, arXiv 2306.00814; github.com/gemelo-ai/vocos): on mels, or on the codes of EnCodec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.mel import VOCOS_24K, MelConfig
+from fastvoc.models.checks import check_names, require, require_positive
+from fastvoc.models.families import meta_tensors
+from fastvoc.nn.conv import Conv1d
+from fastvoc.nn.convnext import ConvNextBlock
+from fastvoc.nn.linear import Linear
+from fastvoc.nn.norm import LayerNorm
+from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.spectral import IstftHead
+from fastvoc.ops import rvq_decode
+from fastvoc.ops.rvq_decode import RvqParams
+
+# Keeps exp of the log-magnitudes finite, as upstream.
+_MAGNITUDE_CLIP = 1e2
+# The published sizes are far below; beyond them lies only a file made to exhaust time or memory.
+_MOST_LAYERS, _MOST_CHANNELS, _MOST_CODES = 256, 1 << 14, 1 << 20
+
+BandwidthId = int | Tensor | np.ndarray[Any, Any] | Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class VocosConfig:
+    """The model's shape, in the names of the published `config.yaml` where it has them.
+
+    `padding` center makes (T - 1) * hop samples of T frames, same T * hop. `adanorm_num_embeddings` is the number of
+    bandwidths among which `bandwidth_id` picks, None for plain norms; `bandwidths` are theirs in kbit/s. A model on
+    codes has `num_codebooks` of `codebook_size` entries with `input_channels` each. `layer_scale`: the blocks have a
+    gamma. `mel` is the front end of a model on mels, None when it is not known.
+    """
+
+    family: ClassVar[str] = "vocos"
+
+    sample_rate: int = 24000
+    input_channels: int = 100
+    dim: int = 512
+    intermediate_dim: int = 1536
+    num_layers: int = 8
+    kernel_size: int = 7
+    layer_norm_eps: float = 1e-6
+    layer_scale: bool = True
+    adanorm_num_embeddings: int | None = None
+    n_fft: int = 1024
+    hop_length: int = 256
+    padding: Literal["center", "same"] = "center"
+    bandwidths: tuple[float, ...] = ()
+    num_codebooks: int = 0
+    codebook_size: int = 1024
+    mel: MelConfig | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bandwidths", tuple(float(b) for b in self.bandwidths))
+        _validate(self)
+
+    @property
+    def num_mels(self) -> int:
+        """Rows of the input: mel bands, or channels of the codes' features."""
+        return self.input_channels
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return self.hop_length
+
+    @property
+    def min_frames(self) -> int:
+        """The fewest frames that make a sound."""
+        return 2 if self.padding == "center" else 1
+
+    def samples(self, frames: int) -> int:
+        """Length of the waveform made from a number of frames."""
+        return (frames - (self.padding == "center")) * self.hop_length
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every tensor of the model's state, in its order."""
+        return meta_tensors(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        values = asdict(self)
+        values["mel"] = None if self.mel is None else self.mel.to_dict()
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> VocosConfig:
+        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
+        check_names(cls, values)
+        mel = values.get("mel")
+        return cls(**{**values, "mel": None if mel is None else MelConfig.from_dict(mel)})
+
+
+def _validate(c: VocosConfig) -> None:
+    for field in ("input_channels", "dim", "intermediate_dim", "n_fft"):
+        require_positive(c, field)
+        require(c, getattr(c, field) <= _MOST_CHANNELS, field, f"at most {_MOST_CHANNELS}")
+    require_positive(c, "sample_rate", "num_layers", "kernel_size", "hop_length", "codebook_size")
+    require(c, c.num_layers <= _MOST_LAYERS, "num_layers", f"at most {_MOST_LAYERS}")
+    require(c, c.kernel_size % 2 == 1 and c.kernel_size < 1 << 10, "kernel_size", "an odd number below 1024")
+    require(c, 0 < c.layer_norm_eps < 1, "layer_norm_eps", "a number between 0 and 1")
+    require(c, isinstance(c.layer_scale, bool), "layer_scale", "true or false")
+    require(c, c.padding in ("center", "same"), "padding", '"center" or "same"')
+    require(c, c.n_fft % 2 == 0, "n_fft", "an even number")
+    require(c, c.hop_length < c.n_fft, "hop_length", f"less than n_fft, {c.n_fft}")
+    whole = c.padding == "center" or (c.n_fft - c.hop_length) % 2 == 0
+    require(c, whole, "hop_length", "an even n_fft - hop_length for padding same")
+    rows = c.adanorm_num_embeddings
+    if rows is not None:
+        require_positive(c, "adanorm_num_embeddings")
+        require(c, rows <= _MOST_CHANNELS, "adanorm_num_embeddings", f"at most {_MOST_CHANNELS}, or None")
+    require(c, all(0 < b < 1e6 for b in c.bandwidths), "bandwidths", "positive numbers")
+    fits = not c.bandwidths or len(c.bandwidths) == rows
+    require(c, fits, "bandwidths", f"one for each of the adaptive norm's {rows} rows")
+    books = c.num_codebooks
+    ok = isinstance(books, int) and not isinstance(books, bool) and 0 <= books <= _MOST_CODES // c.codebook_size
+    require(c, ok, "num_codebooks", f"a number of codebooks with at most {_MOST_CODES} entries in all")
+    require(c, c.mel is None or not books, "mel", "None for a model on codes")
+    front = None if c.mel is None else (c.mel.n_mels, c.mel.hop_length, c.mel.sample_rate)
+    model = (c.input_channels, c.hop_length, c.sample_rate)
+    require(c, front in (None, model), "mel", f"bands, hop and rate {model} like the model")
+
+
+VOCOS_MEL_24K = VocosConfig(mel=VOCOS_24K)
+VOCOS_ENCODEC_24K = VocosConfig(
+    input_channels=128,
+    dim=384,
+    intermediate_dim=1152,
+    adanorm_num_embeddings=4,
+    n_fft=1280,
+    hop_length=320,
+    padding="same",
+    bandwidths=(1.5, 3.0, 6.0, 12.0),
+    num_codebooks=16,
+)
+
+
+class CodebookFeatures(nn.Module):
+    """rvq_decode with its codebooks stacked: codebook_weights [codebooks * entries, channels]."""
+
+    def __init__(self, num_codebooks: int, entries: int, channels: int) -> None:
+        super().__init__()
+        self.codebook_weights = nn.Parameter(torch.empty(num_codebooks * entries, channels))
+        self._entries = entries
+        self.prepared = Prepared(rvq_decode.OP, self.params, self._tensors)
+        nn.init.normal_(self.codebook_weights)
+
+    def params(self) -> RvqParams:
+        """The op's view of the codebooks."""
+        return RvqParams(self.codebook_weights.unflatten(0, (-1, self._entries)))
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.codebook_weights]
+
+    def forward(self, codes: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """Codes [B, K, T] int64, K up to the number of codebooks -> [B, channels, T]."""
+        return self.prepared(codes, lengths, backend=backend)
+
+
+class VocosBackbone(nn.Module):
+    """Features to hidden states: a convolution, ConvNeXt blocks, norms around them."""
+
+    def __init__(self, config: VocosConfig) -> None:
+        super().__init__()
+        rows, eps = config.adanorm_num_embeddings, config.layer_norm_eps
+        self.embed = Conv1d(config.input_channels, config.dim, config.kernel_size)
+        self.norm = LayerNorm(config.dim, rows, eps)
+        self.convnext = nn.ModuleList(
+            ConvNextBlock(
+                config.dim,
+                config.intermediate_dim,
+                config.kernel_size,
+                norm_rows=rows,
+                norm_eps=eps,
+                layer_scale=1.0 / config.num_layers if config.layer_scale else None,
+            )
+            for _ in range(config.num_layers)
+        )
+        self.final_layer_norm = LayerNorm(config.dim, eps=eps)
+
+    def forward(
+        self,
+        x: Tensor,
+        row: Tensor | None = None,
+        lengths: Tensor | None = None,
+        backend: str | None = None,
+    ) -> Tensor:
+        """[B, input_channels, T] -> [B, dim, T]; `row` [B] int64 on the CPU for adaptive norms."""
+        x = self.embed(x, lengths, backend=backend)
+        x = self.norm(x, row, lengths, backend)
+        for block in self.convnext:
+            x = block(x, row, lengths, backend)
+        y: Tensor = self.final_layer_norm(x, None, lengths, backend)
+        return y
+
+
+class VocosHead(nn.Module):
+    """Hidden states to log-magnitudes and phases, and those to samples."""
+
+    def __init__(self, config: VocosConfig) -> None:
+        super().__init__()
+        self.out = Linear(config.dim, config.n_fft + 2)
+        self.istft = IstftHead(config.n_fft, config.hop_length, padding=config.padding, clip=_MAGNITUDE_CLIP)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """[B, dim, T] -> [B, 1, S]."""
+        wav: Tensor = self.istft(self.out(x, lengths, backend), lengths, backend)
+        return wav
+
+
+class Vocos(nn.Module):
+    """Features to waveform, and for a model on codes also codes to features.
+
+    Parameters carry the upstream names: `backbone.embed`, `backbone.norm`, `backbone.convnext.{i}.dwconv`, `.norm`,
+    `.pwconv1`, `.pwconv2`, `.gamma`, `backbone.final_layer_norm`, `head.out`, `feature_extractor.codebook_weights`;
+    an adaptive norm's `scale.weight` and `shift.weight` are `weight` and `bias` here.
+    """
+
+    def __init__(self, config: VocosConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.inputs = () if config.adanorm_num_embeddings is None else ("bandwidth_id",)
+        if config.num_codebooks:
+            books = config.num_codebooks, config.codebook_size, config.input_channels
+            self.feature_extractor = CodebookFeatures(*books)
+        self.backbone = VocosBackbone(config)
+        self.head = VocosHead(config)
+
+    def forward(
+        self,
+        mel: Tensor,
+        lengths: Tensor | None = None,
+        backend: str | None = None,
+        *,
+        bandwidth_id: BandwidthId = None,
+    ) -> Tensor:
+        """Features to waveform.
+
+        Args:
+            mel: [B, input_channels, T] log-mel of the checkpoint's own front end, or features of codes.
+            lengths: [B] int64 on the CPU, valid frames of each item; all T when None. The waveform is 0 beyond them.
+            backend: implementation to force for every op.
+            bandwidth_id: for a model with adaptive norms, and only there: which of its bandwidths made the codes, one
+                number for all items or one for each.
+
+        Returns:
+            [B, 1, S] samples; S = T * hop, or (T - 1) * hop for padding center.
+
+        Raises:
+            ShapeError, DtypeError, ArgumentError: a wrong argument, before any computation.
+            BackendError: the forced backend refuses.
+        """
+        config = self.config
+        if mel.dim() != 3 or mel.shape[1] != config.input_channels or mel.shape[2] == 0:
+            raise ShapeError(f"mel: expected [B, {config.input_channels}, T > 0], got {list(mel.shape)}")
+        fewest = mel.shape[2] if lengths is None else int(lengths.min())
+        if fewest < config.min_frames:
+            raise ShapeError(f"mel: expected at least {config.min_frames} frames, got {fewest}")
+        row = self.rows(bandwidth_id, mel.shape[0])
+        wav: Tensor = self.head(self.backbone(mel, row, lengths, backend), lengths, backend)
+        return wav
+
+    def codes_to_features(self, codes: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """The features of EnCodec's codes, the sum of the entries that they name.
+
+        Args:
+            codes: [B, K, T] int64, K from 1 to `num_codebooks`.
+            lengths: [B] int64 on the CPU, valid frames of each item; the features are 0 beyond them.
+            backend: implementation to force.
+
+        Returns:
+            [B, input_channels, T].
+
+        Raises:
+            ArgumentError: a code outside the codebooks, or a model on mels.
+            ShapeError, DtypeError, DeviceError: a wrong argument.
+        """
+        if not self.config.num_codebooks:
+            raise ArgumentError("codes: this model takes mels; it has no codebooks")
+        features: Tensor = self.feature_extractor(codes, lengths, backend)
+        return features
+
+    def rows(self, bandwidth_id: BandwidthId, batch: int) -> Tensor | None:
+        """The adaptive norms' row for each item, [B] int64; None for a model without. Errors as in a call."""
+        count = self.config.adanorm_num_embeddings
+        if count is None:
+            if bandwidth_id is not None:
+                raise ArgumentError("bandwidth_id: this model has no adaptive norms, expected None")
+            return None
+        known = ", ".join(f"{b:g}" for b in self.config.bandwidths)
+        expected = f"0..{count - 1}" + (f" for {known} kbit/s" if known else "")
+        if bandwidth_id is None:
+            raise ArgumentError(f"bandwidth_id: expected one of {expected}, got None")
+        try:
+            row = torch.as_tensor(bandwidth_id).cpu()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DtypeError(f"bandwidth_id: expected whole numbers ({error})") from None
+        if row.is_floating_point() or row.is_complex() or row.dtype == torch.bool:
+            raise DtypeError(f"bandwidth_id: expected whole numbers, got {row.dtype}")
+        if row.numel() not in (1, batch):
+            raise ShapeError(f"bandwidth_id: expected one number or {batch}, one per item, got {list(row.shape)}")
+        row = row.long().reshape(-1).expand(batch).contiguous()
+        low, high = int(row.min()), int(row.max())
+        if low < 0 or high >= count:
+            raise ArgumentError(f"bandwidth_id: expected {expected}, got {low if low < 0 else high}")
+        return row
+
+    def layers(self) -> dict[str, Prepared]:
+        """The layers by name, in order of use."""
+        backbone, head = self.backbone, self.head
+        named: dict[str, Prepared] = {}
+        if self.config.num_codebooks:
+            named["feature_extractor"] = self.feature_extractor.prepared
+        named |= {"embed": backbone.embed.prepared, "norm": backbone.norm.prepared}
+        for i, block in enumerate(backbone.convnext):
+            assert isinstance(block, ConvNextBlock)
+            named[f"convnext.{i}"] = block.prepared
+        named["final_layer_norm"] = backbone.final_layer_norm.prepared
+        return {**named, "head.out": head.out.prepared, "head.istft": head.istft.prepared}
+
+    def prepare(self, backend: str | None = None) -> None:
+        """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
+        weight = self.head.out.weight
+        for layer in self.layers().values():
+            layer.prepare(weight.device, weight.dtype, backend)

@@ -1,0 +1,36 @@
+"""A linear layer over the channels of every step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fastvoc.nn.prepared import Prepared
+from fastvoc.ops import conv1d as op
+
+
+class Linear(nn.Module):
+    """conv1d of kernel 1 with a linear layer's weights: weight [out, in], bias [out]."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        self.prepared = Prepared(op.OP, self.params, self._tensors)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal with deviation 0.02 cut at 2, bias 0."""
+        nn.init.trunc_normal_(self.weight, std=0.02)
+        nn.init.zeros_(self.bias)
+
+    def params(self) -> op.Conv1dParams:
+        """The op's view of this layer."""
+        return op.Conv1dParams(self.weight[:, :, None], self.bias)
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.weight, self.bias]
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """[B, in, T] -> [B, out, T]."""
+        return self.prepared(x, None, lengths, backend=backend)
