@@ -55,9 +55,11 @@ _RENAMES = (
     (r"\.scale\.weight$", ".weight"),
     (r"\.shift\.weight$", ".bias"),
 )
-_EMBEDDED_CODEC = ("feature_extractor.encodec.", "encodec_model.")
-_WINDOW = "feature_extractor.mel_spec.spectrogram.window"
+EMBEDDED_CODEC = ("feature_extractor.encodec.", "encodec_model.")
+_WINDOW = "head.istft.window"
+_MEL_WINDOW = "feature_extractor.mel_spec.spectrogram.window"
 _FILTERS = "feature_extractor.mel_spec.mel_scale.fb"
+CONSTANTS = (_WINDOW, _MEL_WINDOW, _FILTERS)
 # Filters of torchaudio in float32 differ by 1e-5 from ours; another scale or range differs by whole filters.
 _CONSTANT_ERROR = 1e-3
 
@@ -73,7 +75,7 @@ def load(source: Source) -> Checkpoint:
         layer_scale = any(name.endswith(".layer_scale_parameter") for name in source.entries)
         config = from_transformers(source.json("config.json"), source.entries, layer_scale)
         dialect, metadata = "transformers", {"status": "experimental: a draft that Transformers has not released"}
-    entries = {n: e for n, e in source.entries.items() if not n.startswith(_EMBEDDED_CODEC)}
+    entries = {n: e for n, e in source.entries.items() if not n.startswith(EMBEDDED_CODEC)}
     tensors = _without_constants(source, config, renamed(source, entries, canonical_name))
     metadata["container"] = source.container
     return Checkpoint(config, canonical_state(source, config, tensors), dialect, metadata)
@@ -215,28 +217,40 @@ def _config(fields: Fields, values: dict[str, Any]) -> VocosConfig:
         raise refuse(fields.path, f"illegal configuration: {error}") from None
 
 
+def constants(config: VocosConfig) -> dict[str, Callable[[], Tensor]]:
+    """What upstream's files hold of the transforms, by name: what the model computes with."""
+    known: dict[str, Callable[[], Tensor]] = {_WINDOW: lambda: torch.hann_window(config.n_fft)}
+    mel = config.mel
+    if mel is not None:
+        known[_MEL_WINDOW] = lambda: torch.hann_window(mel.n_fft)
+        known[_FILTERS] = lambda: mel_filterbank(mel).T
+    return known
+
+
+def constant_problem(name: str, value: Tensor, config: VocosConfig) -> str | None:
+    """None when a constant of a file is the one that the model computes with, otherwise how it differs."""
+    if name not in constants(config):
+        return None
+    expected = constants(config)[name]()
+    if value.shape != expected.shape or not value.is_floating_point():
+        return f"is {list(value.shape)} of {value.dtype}, the configuration needs {list(expected.shape)}"
+    difference = (value.float().cpu() - expected).abs().max().item()
+    if difference <= _CONSTANT_ERROR:
+        return None
+    return f"is not the configuration's {'filters' if name == _FILTERS else 'Hann window'}: off by {difference:.3g}"
+
+
 def _without_constants(
     source: Source, config: VocosConfig, tensors: Mapping[str, TensorEntry]
 ) -> dict[str, TensorEntry]:
-    """Leaves out the constants of the transforms. Raises LoadError for one that is not what the model computes with."""
     kept = dict(tensors)
-    known: dict[str, Callable[[], Tensor]] = {"head.istft.window": lambda: torch.hann_window(config.n_fft)}
-    mel = config.mel
-    if mel is not None:
-        known[_WINDOW] = lambda: torch.hann_window(mel.n_fft)
-        known[_FILTERS] = lambda: mel_filterbank(mel).T
-    for name in ("head.istft.window", _WINDOW, _FILTERS):
+    for name in CONSTANTS:
         entry = kept.pop(name, None)
-        if entry is None or name not in known:
+        if entry is None or name not in constants(config):
             continue
-        expected = known[name]()
-        if entry.shape != tuple(expected.shape) or not entry.dtype.is_floating_point:
-            claim = f"tensor {entry.name!r} is {list(entry.shape)} of {entry.dtype}"
-            raise refuse(source.path, f"{claim}, the configuration needs {list(expected.shape)}")
-        difference = (entry.read().float() - expected).abs().max().item()
-        if not difference <= _CONSTANT_ERROR:
-            what = "filters" if name == _FILTERS else "Hann window"
-            raise refuse(
-                source.path, f"tensor {entry.name!r} is not the configuration's {what}: off by {difference:.3g}"
-            )
+        # Only what has the right size is read.
+        fits = entry.shape == tuple(constants(config)[name]().shape)
+        value = entry.read() if fits else torch.empty(entry.shape, dtype=entry.dtype, device="meta")
+        if problem := constant_problem(name, value, config):
+            raise refuse(source.path, f"tensor {entry.name!r} {problem}")
     return kept
