@@ -183,15 +183,8 @@ class Vocos(Upstream):
         K may be less than the model's codebooks. Raises ArgumentError for a code outside the codebooks and for a model
         on mels, ShapeError and DtypeError for other codes.
         """
-        codes = torch.from_numpy(codes) if isinstance(codes, np.ndarray) else codes
-        if not isinstance(codes, Tensor) or codes.dtype not in _INTEGERS:
-            got = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
-            raise DtypeError(f"codes: expected a tensor or numpy array of whole numbers, got {got}")
-        if codes.dim() not in (2, 3):
-            raise ShapeError(f"codes: expected [K, T] or [K, B, T], got {list(codes.shape)}")
-        batch = codes[:, None] if codes.dim() == 2 else codes
-        device = next(self.parameters()).device
-        features: Tensor = self._model.codes_to_features(batch.transpose(0, 1).long().to(device))
+        batch = codes_tensor(codes, next(self.parameters()).device)
+        features: Tensor = self._model.codes_to_features(batch)
         return features
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -199,14 +192,34 @@ class Vocos(Upstream):
 
         Raises ArgumentError for windows or filters that are not those of the configuration.
         """
-        state = {}
-        for given, tensor in state_dict.items():
-            name = canonical_name(given)
-            if problem := constant_problem(name, tensor, self.config):
-                raise ArgumentError(f"state_dict: {given} {problem}")
-            if name not in CONSTANTS and not name.startswith(EMBEDDED_CODEC):
-                state[name.replace("feature_extractor.", "codebooks.")] = tensor
-        return super().load_state_dict(state, strict, assign)
+        return super().load_state_dict(model_state(state_dict, self.config), strict, assign)
+
+
+def model_state(state: Mapping[str, Any], config: VocosConfig) -> dict[str, Any]:
+    """A state under any of the names that files have, under those of an Upstream whose codebooks are called so.
+
+    EnCodec and the constants of the transforms are left out. Raises ArgumentError for other constants than the model's.
+    """
+    result = {}
+    for given, tensor in state.items():
+        name = canonical_name(given)
+        if problem := constant_problem(name, tensor, config):
+            raise ArgumentError(f"state_dict: {given} {problem}")
+        if name not in CONSTANTS and not name.startswith(EMBEDDED_CODEC):
+            result[name.replace("feature_extractor.", "codebooks.")] = tensor
+    return result
+
+
+def codes_tensor(codes: Any, device: torch.device) -> Tensor:
+    """Codes [K, T] or [K, B, T] of any integer type as [B, K, T] int64. Raises DtypeError or ShapeError for others."""
+    codes = torch.from_numpy(codes) if isinstance(codes, np.ndarray) and codes.dtype.kind in "iu" else codes
+    if not isinstance(codes, Tensor) or codes.dtype not in _INTEGERS:
+        got = codes.dtype if isinstance(codes, Tensor | np.ndarray) else type(codes).__name__
+        raise DtypeError(f"codes: expected a tensor or numpy array of whole numbers, got {got}")
+    if codes.dim() not in (2, 3):
+        raise ShapeError(f"codes: expected [K, T] or [K, B, T], got {list(codes.shape)}")
+    batch = codes[:, None] if codes.dim() == 2 else codes
+    return batch.transpose(0, 1).long().to(device)
 
 
 def _check_audio(audio: Tensor) -> None:
