@@ -13,6 +13,9 @@ from math import ceil, log2, prod
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry, refuse
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
@@ -32,6 +35,13 @@ _RENAMES = (
     (r"\.shortcut\.conv\.", ".shortcut."),
     (r"\.shortcut\.norm\.", ".norm_shortcut."),
     (r"^quantizer\.(?:vq\.)?layers\.(\d+)\._?codebook\.embed$", r"quantizer.codebooks.\1"),
+)
+_TO_TRANSFORMERS = (
+    (r"\.((?:weight|bias)_[ih]h_l\d+)$", r".lstm.\1"),
+    (r"\.(conv|norm)1\.", r".block.1.\1."),
+    (r"\.(conv|norm)2\.", r".block.3.\1."),
+    (r"\.shortcut\.", ".shortcut.conv."),
+    (r"\.norm_shortcut\.", ".shortcut.norm."),
 )
 _STATISTICS = re.compile(r"^quantizer\.(?:vq\.)?layers\.\d+\._?codebook\.(?:embed_avg|cluster_size|inited)$")
 _HASHED_NAME = re.compile(r"-([0-9a-f]{8,64})\.th$")
@@ -61,6 +71,31 @@ def canonical_name(name: str) -> str:
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def canonical_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state of either dialect under the model's names, weight norm as it is, without what only training needs."""
+    return {canonical_name(name): value for name, value in state.items() if not _STATISTICS.search(name)}
+
+
+def transformers_state(state: Mapping[str, Tensor], config: EncodecConfig) -> dict[str, Tensor]:
+    """The state of `fastvoc.models.encodec` under Transformers' names, with weight norm where it has it."""
+    named: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        value = tensor.detach().cpu().contiguous()
+        if match := re.fullmatch(r"quantizer\.codebooks\.(\d+)", name):
+            book = f"quantizer.layers.{match[1]}.codebook"
+            named |= {f"{book}.embed": value, f"{book}.embed_avg": value.clone(), f"{book}.inited": torch.ones(1)}
+            named[f"{book}.cluster_size"] = torch.zeros(len(value))
+            continue
+        for pattern, replacement in _TO_TRANSFORMERS:
+            name = re.sub(pattern, replacement, name)
+        if config.norm == "weight_norm" and name.endswith(".conv.weight"):
+            named[f"{name}_g"] = value.flatten(1).norm(dim=1).reshape(-1, 1, 1)
+            named[f"{name}_v"] = value
+        else:
+            named[name] = value
+    return named
 
 
 def check_hash(path: Path) -> None:

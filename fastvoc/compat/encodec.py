@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,28 @@ from torch import Tensor, nn
 
 from fastvoc import audio
 from fastvoc.checkpoints import Checkpoint, detect_and_load
+from fastvoc.checkpoints.encodec import canonical_names
+from fastvoc.compat.upstream import Upstream, folded
 from fastvoc.errors import ArgumentError, LoadError, ShapeError
 from fastvoc.loading import model_of
 from fastvoc.models.encodec import ENCODEC_24K, ENCODEC_48K, Encodec, EncodecConfig
+from fastvoc.nn.rvq import ResidualVectorQuantizer
 
 EncodedFrame = tuple[Tensor, Tensor | None]
 _ROOT_URL = "https://dl.fbaipublicfiles.com/encodec/v0/"
 _FILES = {24000: "encodec_24khz-d7cc33bc.th", 48000: "encodec_48khz-7e698e3e.th"}
 
 
-class Quantizer:
-    """The quantiser as upstream has it, codes [K, B, T]."""
+class Quantizer(nn.Module):
+    """The quantiser as upstream has it, codes [K, B, T]; its weights are `codebooks.{k}` [bins, D]."""
 
-    def __init__(self, model: Encodec) -> None:
-        self._model = model
-        self.n_q, self.bins = model.config.n_q, model.config.bins
+    _quantizer: ResidualVectorQuantizer
+
+    def __init__(self, quantizer: ResidualVectorQuantizer) -> None:
+        super().__init__()
+        self.codebooks = quantizer.codebooks
+        self.n_q, self.bins = len(quantizer.codebooks), len(quantizer.codebooks[0])
+        object.__setattr__(self, "_quantizer", quantizer)  # no part, so that every codebook has one name
 
     def get_num_quantizers_for_bandwidth(self, frame_rate: int, bandwidth: float | None = None) -> int:
         """Codebooks that a bandwidth in kbit/s pays for; all for None or 0."""
@@ -45,48 +52,50 @@ class Quantizer:
     def encode(self, x: Tensor, frame_rate: int, bandwidth: float | None = None) -> Tensor:
         """[B, D, T] -> codes [K, B, T] int64."""
         n_q = min(self.get_num_quantizers_for_bandwidth(frame_rate, bandwidth), self.n_q)
-        return self._model.quantizer.encode(x, n_q).transpose(0, 1)
+        codes: Tensor = self._quantizer.encode(x, n_q)
+        return codes.transpose(0, 1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [K, B, T] -> [B, D, T]."""
-        return self._model.quantizer.decode(codes.transpose(0, 1).long())
+        latent: Tensor = self._quantizer.decode(codes.transpose(0, 1).long())
+        return latent
 
 
-class EncodecModel(nn.Module):
-    """Upstream's model: `encode` gives a list of (codes [B, K, T], scale [B, 1] or None), one for each segment."""
+class EncodecModel(Upstream):
+    """Upstream's model: `encode` gives a list of (codes [B, K, T], scale [B, 1] or None), one for each segment.
+
+    `load_state_dict` takes states under upstream's names, too.
+    """
+
+    _model: Encodec
+    encoder: nn.Module
+    decoder: nn.Module
 
     def __init__(self, model: Encodec) -> None:
-        super().__init__()
+        super().__init__(model)
         config = model.config
-        self.model = model
+        self.quantizer = Quantizer(model.quantizer)
         self.bandwidth: float | None = None
         self.target_bandwidths = list(config.bandwidths)
         self.sample_rate, self.channels, self.normalize = config.sample_rate, config.channels, config.normalize
         self.segment, self.overlap, self.name = config.segment, config.overlap, config.name
         self.frame_rate = config.frame_rate
         self.bits_per_codebook = int(log2(config.bins))
-        self.quantizer = Quantizer(model)
         self.train(model.training)
 
-    @property
-    def encoder(self) -> nn.Module:
-        """Samples [B, C, S] to what is quantised, [B, D, T]."""
-        return self.model.encoder
-
-    @property
-    def decoder(self) -> nn.Module:
-        """[B, D, T] to samples [B, C, S]."""
-        return self.model.decoder
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As `torch.nn.Module.load_state_dict`, of a state under upstream's names or this module's own."""
+        return super().load_state_dict(folded(canonical_names(state_dict)), strict, assign)
 
     @property
     def segment_length(self) -> int | None:
         """Samples of a whole segment; None when signals are not cut."""
-        return self.model.config.segment_length
+        return self._model.config.segment_length
 
     @property
     def segment_stride(self) -> int | None:
         """Samples from the beginning of a segment to that of the next."""
-        return self.model.config.segment_stride
+        return self._model.config.segment_stride
 
     def set_target_bandwidth(self, bandwidth: float) -> None:
         """Chooses the bandwidth in kbit/s. Raises ArgumentError (a ValueError) when the model does not have it."""
@@ -98,7 +107,7 @@ class EncodecModel(nn.Module):
     def encode(self, x: Tensor) -> list[EncodedFrame]:
         """[B, C, S] -> the segments' codes and volumes; with all codebooks as long as no target bandwidth is set."""
         n_q = self.quantizer.get_num_quantizers_for_bandwidth(self.frame_rate, self.bandwidth)
-        segments, scale = self.model.encode(x, n_q)
+        segments, scale = self._model.encode(x, n_q)
         return [(codes, None if scale is None else scale[:, i : i + 1]) for i, codes in enumerate(segments)]
 
     def decode(self, encoded_frames: Sequence[EncodedFrame]) -> Tensor:
@@ -111,7 +120,7 @@ class EncodecModel(nn.Module):
         volumes = [scale.reshape(-1, 1) for scale in scales if scale is not None]
         if volumes and len(volumes) != len(scales):
             raise ArgumentError("encoded_frames: some have a scale and some have none")
-        return self.model.decode(segments, torch.cat(volumes, 1) if volumes else None)
+        return self._model.decode(segments, torch.cat(volumes, 1) if volumes else None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encodes and decodes [B, C, S] -> [B, C, S]."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil, log2, prod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from fastvoc.checkpoints.encodec import from_transformers
 from fastvoc.checkpoints.text import Fields
+from fastvoc.compat.pretrained import PretrainedConfig
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.loading import read_checkpoint
 from fastvoc.models.encodec import EncodecConfig as CodecConfig
 
 
@@ -37,7 +36,7 @@ class Chunked:
 
 
 @dataclass
-class EncodecConfig(Chunked):
+class EncodecConfig(Chunked, PretrainedConfig):
     """The fields and defaults of Transformers' `EncodecConfig`."""
 
     model_type: ClassVar[str] = "encodec"
@@ -90,10 +89,6 @@ class EncodecConfig(Chunked):
         """Codebooks."""
         return int(1000 * self.target_bandwidths[-1] // (self.frame_rate * self.codebook_nbits))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, and the model's type."""
-        return {**asdict(self), "model_type": self.model_type}
-
     def to_codec(self) -> CodecConfig:
         """The same for `fastvoc.models.encodec`. Raises ArgumentError naming an illegal field."""
         values = {name: list(v) if isinstance(v, tuple) else v for name, v in self.to_dict().items()}
@@ -129,11 +124,3 @@ class EncodecConfig(Chunked):
             codebook_size=config.bins,
             use_conv_shortcut=config.conv_shortcut,
         )
-
-    @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str], **changes: Any) -> EncodecConfig:
-        """The configuration of a folder or hub id, with some fields changed. Raises LoadError."""
-        config = read_checkpoint(name).config
-        if not isinstance(config, CodecConfig):
-            raise LoadError(f"{name}: a {config.family} model, expected encodec")
-        return cls(**{**asdict(cls.of_codec(config)), **changes})

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fastvoc import hub
-from fastvoc.checkpoints.source import read_small
-from fastvoc.checkpoints.text import Fields, parse_json
 from fastvoc.compat.encodec_config import Chunked, EncodecConfig
 from fastvoc.compat.outputs import BatchFeature
+from fastvoc.compat.pretrained import folder_of, read_json, write_json
 from fastvoc.errors import ArgumentError, ShapeError
+
+_FILE = "preprocessor_config.json"
 
 
 class EncodecFeatureExtractor(Chunked):
     """Transformers' `EncodecFeatureExtractor`: sounds to `input_values` [B, C, S] and `padding_mask` [B, S].
 
-    With `chunk_length_s` and `overlap` the inputs are padded to a whole number of chunks.
+    With `chunk_length_s` and `overlap` the inputs are padded to a whole number of chunks. The arguments are attributes
+    of the same name.
     """
 
     model_input_names = ("input_values", "padding_mask")
@@ -33,29 +35,37 @@ class EncodecFeatureExtractor(Chunked):
         chunk_length_s: float | None = None,
         overlap: float | None = None,
         padding_side: str = "right",
+        **kwargs: Any,
     ) -> None:
         if padding_side not in ("left", "right"):
             raise ArgumentError(f"padding_side: expected left or right, got {padding_side!r}")
         self.feature_size, self.sampling_rate, self.padding_value = feature_size, sampling_rate, padding_value
         self.chunk_length_s, self.overlap, self.padding_side = chunk_length_s, overlap, padding_side
+        for name, value in kwargs.items():
+            setattr(self, name, value)
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str]) -> EncodecFeatureExtractor:
-        """Reads `preprocessor_config.json` in a folder or hub repository; without it, the model's own. LoadError."""
-        folder = Path(name) if Path(name).exists() else hub.fetch(os.fspath(name))
-        path = folder / "preprocessor_config.json"
-        if not path.is_file():
-            config = EncodecConfig.from_pretrained(folder)
-            return cls(config.audio_channels, config.sampling_rate, 0.0, config.chunk_length_s, config.overlap)
-        values = Fields(parse_json(read_small(path), path), path)
-        return cls(
-            values.integer("feature_size", 1),
-            values.integer("sampling_rate", 24000),
-            values.number("padding_value", 0.0),
-            values.optional_number("chunk_length_s"),
-            values.optional_number("overlap"),
-            values.text("padding_side", "right"),
-        )
+    def from_pretrained(
+        cls, name: str | os.PathLike[str], *, revision: str | None = None, **changes: Any
+    ) -> EncodecFeatureExtractor:
+        """Reads `preprocessor_config.json` in a folder or hub repository, some values changed. Raises LoadError.
+
+        Where that file is missing, the model's own configuration says what the extractor has to be.
+        """
+        folder = folder_of(name, revision)
+        if (folder / _FILE).is_file():
+            return cls(**{**read_json(folder, _FILE), **changes})
+        c = EncodecConfig.from_pretrained(folder)
+        values = {"feature_size": c.audio_channels, "sampling_rate": c.sampling_rate, "overlap": c.overlap}
+        return cls(**{**values, "chunk_length_s": c.chunk_length_s, **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values, ready for JSON."""
+        return {**vars(self), "feature_extractor_type": "EncodecFeatureExtractor"}
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `preprocessor_config.json`, which transformers reads."""
+        write_json(Path(folder), _FILE, self.to_dict())
 
     def __call__(
         self,
@@ -74,11 +84,13 @@ class EncodecFeatureExtractor(Chunked):
             truncation: cut to `max_length`, or to the whole chunks of the shortest.
             max_length: samples.
             return_tensors: "pt", "np", or None for a list of arrays.
-            sampling_rate: of the sounds; another than the model's raises.
+            sampling_rate: of the sounds; another than the model's raises, none gives a warning.
 
         Raises ArgumentError or ShapeError naming the argument.
         """
-        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+        if sampling_rate is None:
+            warnings.warn(f"sampling_rate: not given, taken for {self.sampling_rate} Hz", UserWarning, stacklevel=2)
+        elif sampling_rate != self.sampling_rate:
             raise ArgumentError(f"sampling_rate: expected {self.sampling_rate} Hz like the model, got {sampling_rate}")
         if padding and truncation:
             raise ArgumentError("padding, truncation: expected one of them, got both")

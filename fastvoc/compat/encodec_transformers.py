@@ -6,21 +6,27 @@ The classes take and return what theirs do; `from_pretrained` takes a folder or 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fastvoc.checkpoints.encodec import canonical_names, transformers_state
 from fastvoc.compat.encodec import Quantizer
 from fastvoc.compat.encodec_config import EncodecConfig
 from fastvoc.compat.encodec_features import EncodecFeatureExtractor
 from fastvoc.compat.outputs import ModelOutput
-from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
-from fastvoc.loading import model_of, parse_dtype, read_checkpoint
+from fastvoc.compat.pretrained import PretrainedModel, write_json
+from fastvoc.compat.upstream import folded
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.io import atomic_path
 from fastvoc.models.encodec import Encodec
-from fastvoc.models.encodec import EncodecConfig as CodecConfig
+from fastvoc.nn.rvq import ResidualVectorQuantizer
 
 __all__ = [
     "EncodecConfig",
@@ -56,57 +62,50 @@ class EncodecOutput(ModelOutput):
     audio_values: Tensor | None = None
 
 
-class EncodecModel(nn.Module):
-    """Transformers' `EncodecModel`; random weights when made of a configuration."""
+class _Quantizer(Quantizer):
+    """Transformers' methods know the frame rate."""
 
+    def __init__(self, quantizer: ResidualVectorQuantizer, frame_rate: int) -> None:
+        super().__init__(quantizer)
+        self.frame_rate = frame_rate
+
+    def get_num_quantizers_for_bandwidth(self, bandwidth: float | None = None) -> int:  # type: ignore[override]
+        return super().get_num_quantizers_for_bandwidth(self.frame_rate, bandwidth)
+
+    def encode(self, embeddings: Tensor, bandwidth: float | None = None) -> Tensor:  # type: ignore[override]
+        n_q = min(self.get_num_quantizers_for_bandwidth(bandwidth), self.n_q)
+        codes: Tensor = self._quantizer.encode(embeddings, n_q)
+        return codes.transpose(0, 1)
+
+
+class EncodecModel(PretrainedModel):
+    """Transformers' `EncodecModel`; random weights when made of a configuration.
+
+    `encoder`, `decoder` and `quantizer` (codes [K, B, T]) are there by themselves; `load_state_dict` takes states under
+    Transformers' names, too.
+    """
+
+    config_class = EncodecConfig
+    families = ("encodec",)
     main_input_name = "input_values"
 
-    def __init__(self, config: EncodecConfig) -> None:
-        super().__init__()
-        self._adopt(config, Encodec(config.to_codec()))
+    _model: Encodec
 
-    def _adopt(self, config: EncodecConfig, model: Encodec) -> None:
-        self.config, self.model = config, model
-        self.quantizer = Quantizer(model)
+    def __init__(self, config: EncodecConfig) -> None:
+        super().__init__(config, Encodec(config.to_codec()))
+        self.quantizer = _Quantizer(self._model.quantizer, config.frame_rate)
         self.bits_per_codebook = int(log2(config.codebook_size))
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | os.PathLike[str],
-        *,
-        dtype: str | torch.dtype | None = None,
-        torch_dtype: str | torch.dtype | None = None,
-    ) -> EncodecModel:
-        """The model of a folder or hub id, its weights frozen. Raises LoadError or DtypeError."""
-        checkpoint = read_checkpoint(name)
-        if not isinstance(checkpoint.config, CodecConfig):
-            raise LoadError(f"{name}: a {checkpoint.config.family} model, expected encodec")
-        made = cls.__new__(cls)
-        nn.Module.__init__(made)
-        wanted = parse_dtype(torch_dtype if dtype is None else dtype)
-        made._adopt(EncodecConfig.of_codec(checkpoint.config), model_of(checkpoint, dtype=wanted))
-        return made.eval()
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As `torch.nn.Module.load_state_dict`, of a state under Transformers' names or this module's own."""
+        return super().load_state_dict(folded(canonical_names(state_dict)), strict, assign)
 
-    @property
-    def encoder(self) -> nn.Module:
-        """Samples [B, C, S] to what is quantised, [B, D, T]."""
-        return self.model.encoder
-
-    @property
-    def decoder(self) -> nn.Module:
-        """[B, D, T] to samples [B, C, S]."""
-        return self.model.decoder
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return next(self.parameters()).dtype
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `config.json` and `model.safetensors`, which transformers reads."""
+        write_json(Path(folder), "config.json", {**self.config.to_dict(), "architectures": ["EncodecModel"]})
+        tensors = transformers_state(self.state_dict(), self.config.to_codec())
+        with atomic_path(Path(folder) / "model.safetensors") as temporary:
+            save_file(tensors, temporary, {"format": "pt"})
 
     def encode(
         self,
@@ -144,7 +143,7 @@ class EncodecModel(nn.Module):
         if padding_mask is not None:
             mask = padding_mask.reshape(len(padding_mask), -1, padding_mask.shape[-1])
             input_values = mask.bool() * input_values
-        segments, scale = self.model.encode(input_values, self.model.config.codebooks(bandwidth))
+        segments, scale = self._model.encode(input_values, self._model.config.codebooks(bandwidth))
         frames = [segment.shape[2] for segment in segments]
         if len(set(frames[:-1])) > 1:
             raise ShapeError(f"input_values: {input_values.shape[2]} samples make chunks of {frames} frames; pad them")
@@ -194,7 +193,7 @@ class EncodecModel(nn.Module):
         segments = list(audio_codes.long())
         segments[-1] = segments[-1][:, :, : segments[-1].shape[2] - (last_frame_pad_length or 0)]
         volumes = [scale.reshape(-1, 1) for scale in audio_scales if scale is not None]
-        wav = self.model.decode(segments, torch.cat(volumes, 1) if volumes else None)
+        wav = self._model.decode(segments, torch.cat(volumes, 1) if volumes else None)
         return wav if padding_mask is None else wav[:, :, : padding_mask.shape[-1]]
 
     def forward(

@@ -18,6 +18,7 @@ from fastvoc.compat import encodec
 from fastvoc.compat.encodec import EncodecModel, convert_audio
 from fastvoc.errors import ArgumentError, LoadError, ShapeError
 from fastvoc.loading import model_of, read_checkpoint
+from fastvoc.models.encodec import Encodec
 from fastvoc.registry import use_backend
 from helpers import assert_golden, golden
 
@@ -85,6 +86,22 @@ def test_properties() -> None:
         stereo.set_target_bandwidth(1.5)
 
 
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["encodec_24k", "encodec_48k"])
+def test_states_under_upstream_names(name: str) -> None:
+    model = upstream(name)
+    other = EncodecModel(Encodec(model._model.config).eval())
+    wav = golden(name).inputs["audio"][:1]
+    assert not torch.equal(other(wav), model(wav))
+    (path,) = golden(name).dir.glob("*.th")
+    other.load_state_dict(torch.load(path, weights_only=True))
+    with torch.no_grad():
+        assert torch.equal(other(wav), model(wav))
+    other.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        other.load_state_dict({})
+
+
 def test_all_codebooks_without_a_target() -> None:
     model = EncodecModel(lively(STEREO))
     wav = noise(STEREO, 9000)
@@ -137,7 +154,7 @@ def server(published: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
 @pytest.mark.golden
 def test_a_repository_folder(published: Path) -> None:
     model = EncodecModel.encodec_model_24khz(repository=published.parent)
-    assert model.model.config.n_filters == 6
+    assert model._model.config.n_filters == 6
     with pytest.raises(ArgumentError, match=r"has no file encodec_48khz-7e698e3e\.th"):
         EncodecModel.encodec_model_48khz(repository=published.parent)
     with pytest.raises(ArgumentError, match="has no file"):
@@ -154,7 +171,7 @@ def test_download_once(published: Path, server: list[str], tmp_path: Path, monke
     cached.parent.mkdir(parents=True)
     (cached.parent / "config.json").write_bytes((published.parent / "config.json").read_bytes())
     for _ in range(2):
-        assert EncodecModel.encodec_model_24khz().model.config.n_filters == 6
+        assert EncodecModel.encodec_model_24khz()._model.config.n_filters == 6
     assert server == [f"/{published.name}"]
     assert cached.read_bytes() == published.read_bytes()
     cached.unlink()

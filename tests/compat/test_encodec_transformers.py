@@ -86,6 +86,7 @@ def test_any_configuration_as_transformers_runs_it(name: str, tmp_path: Path) ->
     config = ours.EncodecConfig.of_codec(UNUSUAL[name])
     assert config.to_codec() == UNUSUAL[name]
     fields = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "return_dict")}
+    assert ours.EncodecConfig(**fields) == config
     theirs = transformers.EncodecModel(transformers.EncodecConfig(**fields)).eval()
     source = lively(UNUSUAL[name])
     for i, layer in enumerate(theirs.quantizer.layers):
@@ -105,6 +106,22 @@ def test_any_configuration_as_transformers_runs_it(name: str, tmp_path: Path) ->
             assert close(mine(wav).audio_values, theirs(wav).audio_values), samples
 
 
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_we_write_is_what_transformers_reads(name: str, tmp_path: Path) -> None:
+    mine = ours.EncodecModel(ours.EncodecConfig.of_codec(UNUSUAL[name])).eval().requires_grad_(False)
+    mine.load_state_dict(lively(UNUSUAL[name]).state_dict())
+    mine.save_pretrained(tmp_path)
+    theirs = transformers.EncodecModel.from_pretrained(tmp_path).eval()
+    again = ours.EncodecModel.from_pretrained(tmp_path)
+    other = ours.EncodecModel(mine.config).eval().requires_grad_(False)
+    other.load_state_dict(theirs.state_dict())
+    wav = noise(UNUSUAL[name], 5000)
+    with torch.no_grad():
+        for model in (theirs, again, other):
+            assert torch.equal(mine.encode(wav)[0], model.encode(wav)[0])
+            assert close(mine(wav).audio_values, model(wav).audio_values)
+
+
 @pytest.mark.golden
 def test_parts_that_others_use() -> None:
     mine, theirs = both("hf_encodec_24k_small")
@@ -115,6 +132,9 @@ def test_parts_that_others_use() -> None:
         assert close(mine.encoder(wav), theirs.encoder(wav))
         latent = theirs.quantizer.decode(codes)
         assert close(mine.decoder(latent), theirs.decoder(latent))
+        for bandwidth in (None, 1.5, 6.0):
+            a, b = (m.quantizer.encode(mine.encoder(wav), bandwidth) for m in (mine, theirs))
+            assert torch.equal(a, b)
     assert mine.device.type == "cpu"
     assert mine.dtype == torch.float32
     assert mine.bits_per_codebook == theirs.bits_per_codebook
@@ -156,7 +176,7 @@ def test_wrong_arguments() -> None:
     with pytest.raises(ShapeError, match=r"chunks of \[150, 149, 1\] frames"):
         stereo.encode(torch.randn(1, 2, 47520 + 47545))
     with pytest.raises(LoadError, match="hifigan model, expected encodec"):
-        ours.EncodecModel.from_pretrained("hifigan")
+        ours.EncodecModel.from_pretrained(golden("hf_speecht5_hifigan").dir)
 
 
 def sounds(channels: int, *sizes: int) -> list[np.ndarray[Any, Any]]:
@@ -210,18 +230,20 @@ def test_features_as_transformers_makes_them(kind: str, arguments: dict[str, Any
 
 def test_wrong_features() -> None:
     mono, stereo = ours.EncodecFeatureExtractor(), ours.EncodecFeatureExtractor(2)
+    with pytest.warns(UserWarning, match="taken for 24000 Hz"):
+        mono(np.zeros(100, np.float32))
     with pytest.raises(ValueError, match="sampling_rate: expected 24000"):
         mono(np.zeros(100, np.float32), sampling_rate=16000)
     with pytest.raises(ShapeError, match=r"expected \[S\], mono, got \[2, 100\]"):
-        mono(np.zeros((2, 100), np.float32))
+        mono(np.zeros((2, 100), np.float32), sampling_rate=24000)
     with pytest.raises(ShapeError, match=r"expected \[2, S\], got \[100\]"):
-        stereo(np.zeros(100, np.float32))
+        stereo(np.zeros(100, np.float32), sampling_rate=24000)
     with pytest.raises(ArgumentError, match="padding, truncation"):
-        mono(np.zeros(100, np.float32), padding=True, truncation=True)
+        mono(np.zeros(100, np.float32), sampling_rate=24000, padding=True, truncation=True)
     with pytest.raises(ArgumentError, match="return_tensors"):
-        mono(np.zeros(100, np.float32), return_tensors="tf")
+        mono(np.zeros(100, np.float32), sampling_rate=24000, return_tensors="tf")
     with pytest.raises(ArgumentError, match="padding"):
-        mono(np.zeros(100, np.float32), padding="most")
+        mono(np.zeros(100, np.float32), sampling_rate=24000, padding="most")
 
 
 @pytest.mark.golden
@@ -234,6 +256,10 @@ def test_extractor_of_a_folder(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["preprocessor_config.json"]
     made = ours.EncodecFeatureExtractor.from_pretrained(tmp_path)
     assert (made.feature_size, made.sampling_rate, made.padding_value, made.chunk_length_s) == (1, 8000, 0.5, None)
+    assert ours.EncodecFeatureExtractor.from_pretrained(tmp_path, overlap=0.1).overlap == 0.1
+    made.save_pretrained(tmp_path / "again")
+    again = transformers.EncodecFeatureExtractor.from_pretrained(tmp_path / "again")
+    assert again.to_dict() == theirs.to_dict()
 
 
 @pytest.mark.golden
