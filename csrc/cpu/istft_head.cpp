@@ -6,14 +6,13 @@ namespace {
 
 Tensor istft_head(Tensor x, Tensor tables, std::optional<Tensor> lengths, Ints radices, Ints shape,
                   std::vector<double> bounds) {
-  STD_TORCH_CHECK(shape.size() == 7 && bounds.size() == 2, "istft_head: expected 7 shape values and 2 bounds");
+  STD_TORCH_CHECK(shape.size() == 5 && bounds.size() == 2, "istft_head: expected 5 shape values and 2 bounds");
   const int size = as_int(shape[0]), hop = as_int(shape[1]);
   IstftHeadArgs args{};
   args.hop = hop;
   args.trim = as_int(shape[2]);
   const int64_t cut = shape[3];
   args.sine = shape[4] != 0;
-  args.edges = {shape[5], shape[6]};
   args.clip = static_cast<float>(bounds[0]);
   args.clamp = static_cast<float>(bounds[1]);
   STD_TORCH_CHECK(hop >= 1 && hop <= size && args.trim >= 0 && cut >= 0, "istft_head: expected a hop of 1..n_fft");

@@ -70,12 +70,12 @@ inline void overlap_add(const IstftHeadArgs& args, Vec* samples, std::int64_t co
   }
 }
 
-// 1 / (sum of the squared windows) at sample `at` of the overlapped frames, of which there are [first, last).
-inline float inverse_envelope(const IstftHeadArgs& args, std::int64_t at, std::int64_t first, std::int64_t last) {
+// 1 / (sum of the squared windows) at sample `at` of `frames` overlapped frames.
+inline float inverse_envelope(const IstftHeadArgs& args, std::int64_t at, std::int64_t frames) {
   double sum = 0.0;
-  const std::int64_t from = std::max(first, at - args.fft.size < 0 ? -((args.fft.size - 1 - at) / args.hop)
-                                                                  : (at - args.fft.size) / args.hop + 1);
-  for (std::int64_t f = from; f < last && f * args.hop <= at; ++f) sum += args.squares[at - f * args.hop];
+  for (std::int64_t f = at < args.fft.size ? 0 : (at - args.fft.size) / args.hop + 1; f < frames && f * args.hop <= at; ++f) {
+    sum += args.squares[at - f * args.hop];
+  }
   return static_cast<float>(1.0 / sum);
 }
 
@@ -83,8 +83,7 @@ inline float inverse_envelope(const IstftHeadArgs& args, std::int64_t at, std::i
 inline void finish(const IstftHeadArgs& args, std::int64_t frames, std::int64_t at, const float* sum, std::int64_t count,
                    float* y) {
   constexpr int width = FASTVOC_WIDTH;
-  const std::int64_t first = -args.edges.before, last = frames + args.edges.after;
-  const std::int64_t whole_from = first * args.hop + args.fft.size - args.hop, whole_to = last * args.hop;
+  const std::int64_t whole_from = args.fft.size - args.hop, whole_to = frames * args.hop;
   float held[width] = {}, factors[width] = {};
   for (std::int64_t i = 0; i < count; i += width) {
     const int n = static_cast<int>(std::min<std::int64_t>(width, count - i));
@@ -93,7 +92,7 @@ inline void finish(const IstftHeadArgs& args, std::int64_t frames, std::int64_t 
     if (p < whole_from || p + n > whole_to) {
       for (int j = 0; j < n; ++j) {
         const bool whole = p + j >= whole_from && p + j < whole_to;
-        factors[j] = whole ? args.inverse[(p + j) % args.hop] : inverse_envelope(args, p + j, first, last);
+        factors[j] = whole ? args.inverse[(p + j) % args.hop] : inverse_envelope(args, p + j, frames);
       }
       factor = factors;
     }

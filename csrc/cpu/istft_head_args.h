@@ -5,12 +5,6 @@
 
 namespace fastvoc {
 
-// Frames that a call knows of but does not hold: a stream's earlier and later ones. They count in the envelope.
-struct IstftEdges {
-  std::int64_t before;
-  std::int64_t after;
-};
-
 struct IstftHeadArgs {
   RealFft fft;
   int hop;
@@ -21,7 +15,6 @@ struct IstftHeadArgs {
   const float* window;    // [n_fft], divided by n_fft
   const float* squares;   // [n_fft] of the window
   const float* inverse;   // [hop + kPanelWidth], periodic: 1 / envelope where all windows overlap
-  IstftEdges edges;
 };
 
 // Floats of scratch memory: two buffers of a tile's transforms, the sum of its frames.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.stft import check_transform, supports_cpp
+from fastvoc.ops.stream import PolyphaseStream
 from fastvoc.registry import Impl, define
 
 _SMALLEST_ENVELOPE = 1e-11  # torch.istft and Vocos refuse what is below
@@ -62,17 +64,18 @@ class IstftHeadParams:
         """Samples made from a number of frames."""
         return (frames - 1) * self.hop + self.n_fft - 2 * self.trim
 
-    def envelope(self, frames: int) -> Tensor:
-        """[samples] sum of the squared windows over each sample."""
+    def envelope(self, frames: int, crop: tuple[int, int]) -> Tensor:
+        """[samples] sum of the squared windows over each sample, without the first and last `crop` ones."""
         squared = self.window.square().expand(1, frames, -1).transpose(1, 2)
-        return _overlap_add(squared, self)[0]
+        return _overlap_add(squared, self.hop, crop)[0]
 
     def _shortest(self) -> int:
         """Frames from which on every sample lies under a window; one frame more never lowers the smallest sum."""
         if self.window.is_meta:
             return 1
         for frames in range(1, self.n_fft // self.hop + 3):
-            if self.output_length(frames) > 0 and self.envelope(frames).min() > _SMALLEST_ENVELOPE:
+            made = self.output_length(frames) > 0
+            if made and self.envelope(frames, (self.trim, self.trim)).min() > _SMALLEST_ENVELOPE:
                 return frames
         raise ArgumentError("istft_head: window: leaves samples without weight at this hop")
 
@@ -111,6 +114,11 @@ def istft_head_ref(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = 
     if lengths is not None:
         samples = params.output_length(x.shape[2])
         return by_item(x, lengths, samples, lambda item, _: istft_head_ref(item, params))
+    return _synthesize(x, params, (params.trim, params.trim))
+
+
+def _synthesize(x: Tensor, params: IstftHeadParams, crop: tuple[int, int]) -> Tensor:
+    """The samples of whole frames, without the first and last `crop` ones."""
     log_magnitude, phase = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, 1)
     magnitude = log_magnitude.exp()
     if params.clip is not None:
@@ -119,17 +127,17 @@ def istft_head_ref(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = 
         phase = phase.sin()
     spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
     frames = torch.fft.irfft(spectrum, params.n_fft, 1) * params.window[:, None]
-    y = _overlap_add(frames, params) / params.envelope(x.shape[2])
+    y = _overlap_add(frames, params.hop, crop) / params.envelope(x.shape[2], crop)
     if params.clamp is not None:
         y = y.clamp(-params.clamp, params.clamp)
     return y[:, None].to(x.dtype)
 
 
-def _overlap_add(frames: Tensor, params: IstftHeadParams) -> Tensor:
-    """[B, n_fft, T] frames -> [B, S] their sum at their places, trimmed."""
-    total = (frames.shape[2] - 1) * params.hop + params.n_fft
-    summed = F.fold(frames, (1, total), (1, params.n_fft), stride=(1, params.hop))
-    return summed[:, 0, 0, params.trim : total - params.trim]
+def _overlap_add(frames: Tensor, hop: int, crop: tuple[int, int]) -> Tensor:
+    """[B, n_fft, T] frames -> [B, S] their sum at their places, cropped."""
+    total = (frames.shape[2] - 1) * hop + frames.shape[1]
+    summed = F.fold(frames, (1, total), (1, frames.shape[1]), stride=(1, hop))
+    return summed[:, 0, 0, crop[0] : total - crop[1]]
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ def _pack(params: IstftHeadParams) -> _Packed:
     overlap = F.pad(squares, (0, -size % hop)).reshape(-1, hop).sum(0)
     inverse = (1 / overlap).repeat(1 + -(-packing.PANEL // hop))[: hop + packing.PANEL]
     tables = torch.cat([factors, torch.cat([window / size, squares, inverse]).float()])
-    shape = [size, hop, params.trim, params.trim, int(params.phase == "sin"), 0, 0]
+    shape = [size, hop, params.trim, params.trim, int(params.phase == "sin")]
     bounds = [float("inf") if bound is None else bound for bound in (params.clip, params.clamp)]
     return _Packed(tables, radices, shape, bounds)
 
@@ -172,5 +180,25 @@ def _fake(
     return x.new_empty((x.shape[0], samples, 1)).transpose(1, 2)
 
 
-OP = define("istft_head", _check, istft_head_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp))
+def _stream(params: IstftHeadParams, run: Callable[[Tensor, int, int], Tensor]) -> PolyphaseStream:
+    """A chunk's samples see all the frames they overlap, so that the envelope is that of the whole signal."""
+    return PolyphaseStream(params.n_fft, params.hop, (params.trim, params.trim), 1, run)
+
+
+def _stream_ref(params: IstftHeadParams, _: Any) -> PolyphaseStream:
+    return _stream(params, lambda rows, left, right: _synthesize(rows, params, (left, right)))
+
+
+def _stream_native(params: IstftHeadParams, packed: _Packed) -> PolyphaseStream:
+    size, hop, _, _, sine = packed.shape
+
+    def run(rows: Tensor, left: int, right: int) -> Tensor:
+        return _run_native(rows, replace(packed, shape=[size, hop, left, right, sine]))
+
+    return _stream(params, run)
+
+
+OP = define("istft_head", _check, istft_head_ref, _stream_ref)
+OP.register(
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp, stream=_stream_native)
+)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops import _philox
 from fastvoc.ops._checks import check_activations, check_lengths
+from fastvoc.ops.nsf_stream import NsfStream
 from fastvoc.registry import Impl, Spec, define
 
 KINDS = ("sample", "frame_linear", "frame_nearest")
@@ -354,5 +355,25 @@ def _fake(
     return f0.new_empty((f0.shape[0], f0.shape[2] * shape[1], 1)).transpose(1, 2)
 
 
-OP = define("nsf_source", _check, nsf_source_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+def _stream(params: NsfSourceParams, run: Callable[..., Tensor]) -> NsfStream:
+    def start(batch: int, seed: Tensor | None, phase: Tensor | None) -> Tensor:
+        return begin(params, batch, seed, phase)
+
+    def chunk(f0: Tensor, state: Tensor, seed: Tensor | None, frames: Tensor) -> Tensor:
+        return run(f0, state, None, seed, None, None, frames)
+
+    return NsfStream(params.hop, params.lookahead, start, chunk)
+
+
+def _stream_ref(params: NsfSourceParams, _: Any) -> NsfStream:
+    return _stream(params, lambda f0, *args: nsf_source_ref(f0, params, *args))
+
+
+def _stream_native(params: NsfSourceParams, packed: _Packed) -> NsfStream:
+    return _stream(params, lambda f0, *args: _run_native(f0, packed, *args))
+
+
+OP = define("nsf_source", _check, nsf_source_ref, _stream_ref)
+OP.register(
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_reflect
+from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
 
 
@@ -89,13 +91,18 @@ def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Te
         frames = params.output_length(x.shape[2])
         return by_item(x, lengths, frames, lambda item, _: stft_ref(item, params))
     half = params.n_fft // 2
-    padded = F.pad(x, (half, half), mode="reflect")[:, 0]
-    frames_in_time = padded.unfold(1, params.n_fft, params.hop) * params.window
+    return _frames(F.pad(x, (half, half), mode="reflect"), params, params.first_is_real)
+
+
+def _frames(padded: Tensor, params: StftParams, first_is_real: bool) -> Tensor:
+    """Features of the frames that begin at every `hop`-th of the samples [B, 1, L]."""
+    x = padded[:, 0]
+    frames_in_time = x.unfold(1, params.n_fft, params.hop) * params.window
     spectrum = torch.fft.rfft(frames_in_time.to(_at_least_float32(x.dtype))).transpose(1, 2)
     if params.features == "complex":
         return torch.cat([spectrum.real, spectrum.imag], 1).to(x.dtype)
     angle = _angle(spectrum)
-    if params.first_is_real:
+    if first_is_real:
         angle = torch.cat([_real_angle(spectrum.real[..., :1]), angle[..., 1:]], 2)
     return torch.cat([spectrum.abs(), angle], 1).to(x.dtype)
 
@@ -151,5 +158,28 @@ def _fake(x: Tensor, tables: Tensor, lengths: Tensor | None, radices: list[int],
     return x.new_empty((x.shape[0], frames, size + 2)).transpose(1, 2)
 
 
-OP = define("stft", _check, stft_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp))
+class StftStream(TailStream):
+    """The transform of a signal in chunks; run(samples, whether they begin the signal) transforms them as they are."""
+
+    def __init__(self, params: StftParams, run: Callable[[Tensor, bool], Tensor]) -> None:
+        half = params.n_fft // 2
+        geometry = Geometry(params.n_fft, params.hop, half, half, "reflect")
+        super().__init__(geometry, params.n_fft + 2, lambda rows: run(rows, self._made == 0))
+
+
+def _stream_ref(params: StftParams, _: Any) -> StftStream:
+    return StftStream(params, lambda rows, first: _frames(rows, params, first and params.first_is_real))
+
+
+def _stream_native(params: StftParams, packed: _Packed) -> StftStream:
+    def run(rows: Tensor, first: bool) -> Tensor:
+        polar, real = packed.shape[4:]
+        return _run_native(rows, replace(packed, shape=[*packed.shape[:2], 0, 0, polar, int(first and real)]))
+
+    return StftStream(params, run)
+
+
+OP = define("stft", _check, stft_ref, _stream_ref)
+OP.register(
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp, stream=_stream_native)
+)

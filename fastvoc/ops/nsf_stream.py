@@ -1,0 +1,61 @@
+"""nsf_source on F0 that arrives in chunks: the phase goes on, and a frame waits for those it interpolates to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class NsfStream:
+    """The source between two chunks. `seed` [B] and `phase` [B, H + 1], if any, are set before the first.
+
+    begin(batch, seed, phase) gives the state [B, H + 2] before the first sample; run(f0 [B, 1, n], state, seed, frames)
+    makes the first `frames` [B] of n frames and advances the state. Of F0 only `lookahead` frames are kept.
+    """
+
+    def __init__(
+        self,
+        hop: int,
+        lookahead: int,
+        begin: Callable[[int, Tensor | None, Tensor | None], Tensor],
+        run: Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor],
+    ) -> None:
+        self._hop, self._lookahead, self._begin, self._run = hop, lookahead, begin, run
+        self.seed: Tensor | None = None
+        self.phase: Tensor | None = None
+        self._state: Tensor | None = None
+        self._held: Tensor | None = None
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        return int(self._state is not None), 0 if self._held is None else self._held.shape[2]
+
+    def tensors(self) -> dict[str, Tensor]:
+        kept = {"state": self._state, "held": self._held, "seed": self.seed}
+        return {name: t.clone() if name == "state" else t for name, t in kept.items() if t is not None}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        state = tensors.get("state")
+        self._state = None if state is None else state.clone()
+        self._held = tensors.get("held")
+        self.seed = tensors.get("seed", self.seed)
+
+    def step(self, x: Tensor, final: bool) -> Tensor:
+        f0 = x if self._held is None else torch.cat([self._held, x], 2)
+        batch, _, have = f0.shape
+        made = have if final else max(have - self._lookahead, 0)
+        if self._state is None:
+            self._state = self._begin(batch, self.seed, self.phase)
+        y = f0.new_empty((batch, 1, 0))
+        if made:
+            frames = torch.full((batch,), made, dtype=torch.int64)
+            y = self._run(f0, self._state, self.seed, frames)[:, :, : made * self._hop]
+        self._held = f0[:, :, made:].clone()
+        return y
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """Beside the phase, to which every frame before adds."""
+        ahead = self._lookahead if 2 * (last % self._hop) + 1 >= self._hop else 0
+        return first // self._hop, last // self._hop + ahead
