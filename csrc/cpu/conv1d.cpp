@@ -4,6 +4,52 @@
 namespace fastvoc {
 namespace {
 
+void check_doubles(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == torch::headeronly::ScalarType::Double, name,
+                  ": expected a float64 tensor on the CPU");
+}
+
+const double* packed_doubles(const Tensor& t, int64_t count, const char* name) {
+  check_doubles(t, name);
+  STD_TORCH_CHECK(t.is_contiguous() && t.numel() == count, name, ": expected ", count, " packed doubles, got ", t.numel());
+  return t.const_data_ptr<double>();
+}
+
+WideSource wide_source(const Tensor& x, int64_t item, int64_t steps) {
+  return {x.const_data_ptr<double>() + item * x.stride(0), x.stride(2), x.stride(1), steps};
+}
+
+Tensor conv1d_wide(const Conv1dArgs& shape, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                   const std::optional<Tensor>& residual, const std::optional<Tensor>& lengths,
+                   const std::vector<double>& slopes) {
+  const int width = padded(shape.cout);
+  const Conv1dWideArgs args{shape, packed_doubles(weight, int64_t{1} * width * shape.kernel * shape.cin, "weight"),
+                            packed_doubles(bias, width, "bias"), slopes[0], slopes[1]};
+  STD_TORCH_CHECK(shape.pre.kind != ActKind::kSnake && shape.post.kind != ActKind::kSnake, "conv1d: no snake in float64");
+  check_doubles(x, "x");
+  const int64_t items = x.size(0);
+  const int64_t span = int64_t{1} * shape.dilation * (shape.kernel - 1) + 1;
+  const auto made = [&](int64_t steps) { return (steps + shape.left + shape.right - span) / shape.stride + 1; };
+  const Lengths valid(lengths, items, x.size(2));
+  const int64_t longest = made(x.size(2));
+  if (residual) check_doubles(*residual, "residual");
+  const Tensor rows = torch::stable::empty({items, longest, shape.cout}, torch::headeronly::ScalarType::Double);
+  double* y = rows.mutable_data_ptr<double>();
+  const Engine& table = engine();
+  const auto steps = [&](int64_t item) { return made(valid[item]); };
+  over_items(items, 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
+    const int64_t count = 2 * wide_workspace(shape, end - begin);
+    auto* memory = reinterpret_cast<double*>(Arena::mine().floats(static_cast<std::size_t>(count)));
+    const WideSource added = residual ? wide_source(*residual, item, made(valid[item])) : WideSource{};
+    table.conv1d_wide(args, wide_source(x, item, valid[item]), residual ? &added : nullptr,
+                      y + item * longest * shape.cout, begin, end, memory);
+  });
+  for (int64_t i = 0; i < items; ++i) {
+    std::fill(y + (i * longest + steps(i)) * shape.cout, y + (i + 1) * longest * shape.cout, 0.0);
+  }
+  return torch::stable::transpose(rows, 1, 2);
+}
+
 Tensor conv1d(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> residual, std::optional<Tensor> lengths,
               Ints shape, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
   STD_TORCH_CHECK(shape.size() == 8, "conv1d: expected 8 shape values");
@@ -20,11 +66,15 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> residu
       activations(kinds, slopes, curves, 2, [&](std::size_t i) { return i == 0 ? args.cin : args.cout; });
   args.pre = acts[0];
   args.post = acts[1];
+  STD_TORCH_CHECK(shape[7] >= 0 && shape[7] <= 2, "conv1d: unknown padding ", shape[7]);
+  STD_TORCH_CHECK(x.dim() == 3 && x.size(1) == args.cin, "x: expected [B, ", args.cin, ", T]");
+  if (x.scalar_type() == torch::headeronly::ScalarType::Double) {
+    return conv1d_wide(args, x, weight, bias, residual, lengths, slopes);
+  }
   const int width = padded(args.cout);
   args.weight = packed(weight, int64_t{1} * width * args.kernel * args.cin, "weight");
   args.bias = packed(bias, width, "bias");
   const int64_t span = int64_t{1} * args.dilation * (args.kernel - 1) + 1;
-  STD_TORCH_CHECK(shape[7] >= 0 && shape[7] <= 2, "conv1d: unknown padding ", shape[7]);
 
   const Batch batch(x, args.cin, lengths);
   const auto made = [&](int64_t steps) { return (steps + args.left + args.right - span) / args.stride + 1; };

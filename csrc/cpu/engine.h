@@ -2,6 +2,7 @@
 #pragma once
 
 #include "conv1d_args.h"
+#include "conv1d_wide_args.h"
 #include "conv2d_args.h"
 #include "convnext_block_args.h"
 #include "group_norm_act_args.h"
@@ -24,6 +25,8 @@ namespace fastvoc {
 struct Engine {
   void (*conv1d)(const Conv1dArgs&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
                  std::int64_t end, float* workspace);
+  void (*conv1d_wide)(const Conv1dWideArgs&, const WideSource&, const WideSource* residual, double* y, std::int64_t begin,
+                      std::int64_t end, double* workspace);
   void (*upsample)(const UpsampleArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                    float* workspace);
   void (*mrf)(const MrfArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);

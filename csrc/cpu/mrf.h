@@ -21,14 +21,14 @@ class BlockRun {
     const int width = padded(args.channels);
     for (int l = 0; l < count_; ++l) {
       const MrfConv& conv = convs_[l];
-      done_[l] = std::max<std::int64_t>(0, begin - conv.reach);
-      const std::int64_t first = done_[l] - conv.pad;
+      done_[l] = std::max<std::int64_t>(0, begin - conv.back);
+      const std::int64_t first = done_[l] - conv.left;
       const std::int64_t valid = std::max<std::int64_t>(0, first);
       input_[l] = Strip{memory, width, first, valid};
       memory += mrf_input_steps(conv, strip) * width;
       if (l % args.depth == 0) {
         const MrfConv& out = convs_[l + args.depth - 1];
-        const std::int64_t kept = std::max<std::int64_t>(0, begin - out.reach);
+        const std::int64_t kept = std::max<std::int64_t>(0, begin - out.back);
         residual_[l / args.depth] = Strip{memory, width, std::min(kept, valid), valid};
         memory += mrf_residual_steps(convs_ + l, args.depth, strip) * width;
       }
@@ -45,12 +45,12 @@ class BlockRun {
     convs_ = args.convs + args.block_begin[block];
     count_ = args.block_begin[block + 1] - args.block_begin[block];
     const int width = padded(args.channels);
-    const std::int64_t wait = args.halo() - args.halo(block);
+    const std::int64_t wait = args.ahead() - args.ahead(block);
     std::int64_t end = have;
     for (int l = 0; l < count_; ++l) {
       const MrfConv& conv = convs_[l];
       done_[l] = mrf_done(args, conv, have);
-      input_[l] = Strip{memory, width, done_[l] - conv.pad, end};
+      input_[l] = Strip{memory, width, done_[l] - conv.left, end};
       memory += (mrf_input_steps(conv, strip) + (l ? 0 : wait)) * width;
       state += wake(input_[l], state, mrf_kept_input(args, block, l));
       if (!args.reflect) input_[l].pad_left(false);
@@ -87,9 +87,9 @@ class BlockRun {
   void advance(std::int64_t limit, const float* sum, float* result, float scale) {
     const std::int64_t steps = source_->steps;
     const MrfConv& head = convs_[0];
-    feed(std::min(steps, limit + head.pad + head.reach));
+    feed(std::min(steps, limit + head.right + head.ahead));
     for (int l = 0; l < count_; ++l) {
-      const std::int64_t to = std::min(steps, limit + convs_[l].reach);
+      const std::int64_t to = std::min(steps, limit + convs_[l].ahead);
       if (to > done_[l]) run(l, to, sum, result, scale);
     }
   }
@@ -111,9 +111,9 @@ class BlockRun {
     const int width = padded(args_->channels);
     Strip& in = input_[l];
     if (args_->reflect && in.first < 0) in.pad_left(true);
-    if (in.end == steps) in.pad_right(steps + conv.pad, steps, args_->reflect);
+    if (in.end == steps) in.pad_right(steps + conv.right, steps, args_->reflect);
     const std::int64_t from = done_[l];
-    const TileInput tile{in.at(from - conv.pad),
+    const TileInput tile{in.at(from - conv.left),
                          width,
                          static_cast<std::ptrdiff_t>(conv.dilation) * width,
                          conv.weight,
@@ -140,7 +140,7 @@ class BlockRun {
     }
     conv_rows(tile, out, to - from, width / kPanel);
     done_[l] = to;
-    in.drop_before(to - conv.pad);
+    in.drop_before(to - conv.left);
     if (adds) residual_[layer].drop_before(to);
   }
 
@@ -165,13 +165,13 @@ inline void mrf(const MrfArgs& args, const Source& source, const Sink& sink, std
   for (int b = 0; b < args.blocks; ++b) {
     runs[b].start(args, b, source, begin, strip, memory);
     memory += block_floats(args, b, strip);
-    warmup = std::max(warmup, 2 * args.halo(b) / strip);
+    warmup = std::max(warmup, args.around(b) / strip);
   }
   const float scale = 1.0f / static_cast<float>(args.blocks);
   for (std::int64_t m = -warmup; begin + (m - 1) * strip < end; ++m) {
     const std::int64_t limit = std::min(end, begin + m * strip);
     for (int b = 0; b < args.blocks; ++b) {
-      if (m < -(2 * args.halo(b) / strip)) continue;
+      if (m < -(args.around(b) / strip)) continue;
       const bool last = b + 1 == args.blocks;
       runs[b].advance(limit, b ? mean : nullptr, mean, last ? scale : 1.0f);
     }

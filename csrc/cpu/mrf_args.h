@@ -8,14 +8,20 @@ namespace fastvoc {
 constexpr int kMaxBlocks = 16;
 constexpr int kMaxConvs = 32;  // of one block
 
-// One convolution of a residual block; `reach` is the sum of the paddings of the convolutions after it in its block.
+// How the convolutions pad: half on either side, or zeros before the first step only.
+enum class MrfPad : int { kZeros = 0, kReflect = 1, kCausal = 2 };  // the numbers of fastvoc/ops/mrf.py
+
+// One convolution of a residual block; `back` and `ahead` are the sums of the paddings on the left and on the right of the
+// convolutions after it in its block.
 struct MrfConv {
   const float* weight;
   const float* bias;
   int kernel;
   int dilation;
-  int pad;
-  int reach;
+  int left;
+  int right;
+  int back;
+  int ahead;
   Act act;  // before it
 };
 
@@ -27,25 +33,40 @@ struct MrfArgs {
   int channels;
   bool reflect;
 
-  // Steps that a block sees to either side of an output step.
-  int halo(int block) const {
+  // Steps that a block sees after an output step.
+  int ahead(int block) const {
     const MrfConv& first = convs[block_begin[block]];
-    return first.pad + first.reach;
+    return first.right + first.ahead;
   }
 
-  // The same for the widest block.
-  int halo() const {
-    int widest = 0;
-    for (int b = 0; b < blocks; ++b) widest = std::max(widest, halo(b));
-    return widest;
+  // The same for the block that sees farthest.
+  int ahead() const {
+    int farthest = 0;
+    for (int b = 0; b < blocks; ++b) farthest = std::max(farthest, ahead(b));
+    return farthest;
+  }
+
+  // Steps that a block sees beside an output step, on both sides together.
+  int around(int block) const {
+    const MrfConv& first = convs[block_begin[block]];
+    return first.left + first.back + ahead(block);
+  }
+
+  // The same for the block that sees most.
+  int around() const {
+    int most = 0;
+    for (int b = 0; b < blocks; ++b) most = std::max(most, around(b));
+    return most;
   }
 };
 
 // Steps that the strips of a residual block hold: what is kept, what is new, and the padding at the end.
-inline std::int64_t mrf_input_steps(const MrfConv& conv, std::int64_t strip) { return strip + 3 * conv.pad; }
+inline std::int64_t mrf_input_steps(const MrfConv& conv, std::int64_t strip) {
+  return strip + conv.left + 2 * conv.right;
+}
 inline std::int64_t mrf_residual_steps(const MrfConv* layer, int depth, std::int64_t strip) {
   std::int64_t steps = strip;
-  for (int i = 0; i < depth; ++i) steps += 2 * layer[i].pad;
+  for (int i = 0; i < depth; ++i) steps += layer[i].left + layer[i].right;
   return steps;
 }
 

@@ -7,19 +7,19 @@ namespace {
 // The output steps that `steps` more input steps complete for streams that have seen `have`, and their new state. All
 // streams of the batch are at the same point; the blocks of a stage are shared out among the threads.
 std::tuple<Tensor, Tensor> mrf_stream(Tensor x, Tensor state, int64_t have, bool last, Tensor weight, Tensor bias,
-                                      Ints kernels, Ints dilations, Ints layers, int64_t depth, bool reflect, Ints kinds,
+                                      Ints kernels, Ints dilations, Ints layers, int64_t depth, int64_t pad_mode, Ints kinds,
                                       std::vector<double> slopes, std::optional<Tensor> curves) {
   const int channels = as_int(x.size(1));
   const int width = padded(channels);
-  const MrfPlan plan(channels, weight, bias, kernels, dilations, layers, depth, reflect, kinds, slopes, curves);
+  const MrfPlan plan(channels, weight, bias, kernels, dilations, layers, depth, pad_mode, kinds, slopes, curves);
   const MrfArgs& args = plan.args();
   const Batch batch(x, channels, std::nullopt);
   int64_t floats = 0;
   for (int b = 0; b < args.blocks; ++b) floats += mrf_state_floats(args, b);
   const float* before = packed(state, batch.items() * floats, "state");
   STD_TORCH_CHECK(have >= 0, "have: expected 0 or more, got ", have);
-  const int64_t end = have + batch.steps(), made = std::max<int64_t>(0, have - args.halo());
-  const int64_t count = (last ? end : std::max<int64_t>(0, end - args.halo())) - made;
+  const int64_t end = have + batch.steps(), made = std::max<int64_t>(0, have - args.ahead());
+  const int64_t count = (last ? end : std::max<int64_t>(0, end - args.ahead())) - made;
 
   const Tensor after = torch::stable::empty({batch.items(), floats}, torch::headeronly::ScalarType::Float);
   const Tensor results = torch::stable::empty({batch.items(), args.blocks, count, width}, torch::headeronly::ScalarType::Float);

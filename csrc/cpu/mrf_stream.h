@@ -8,15 +8,15 @@ namespace fastvoc::FASTVOC_ISA {
 
 // The output steps of one block that this chunk completes.
 inline void mrf_stream(const MrfArgs& args, int block, const MrfChunk& chunk, float* workspace) {
-  const std::int64_t halo = args.halo(), end = chunk.have + chunk.steps;
+  const std::int64_t ahead = args.ahead(), end = chunk.have + chunk.steps;
   const std::int64_t strip = mrf_stream_strip(args, chunk.steps, chunk.last);
   Source source = chunk.source;
   source.steps = chunk.last ? end : INT64_MAX / 2;
   BlockRun run;
   run.resume(args, block, source, chunk.have, strip, workspace, chunk.before);
   float* result = chunk.result;
-  const std::int64_t target = chunk.last ? end : end - halo;
-  for (std::int64_t limit = chunk.have - halo; limit < target;) {
+  const std::int64_t target = chunk.last ? end : end - ahead;
+  for (std::int64_t limit = chunk.have - ahead; limit < target;) {
     const std::int64_t made = std::max<std::int64_t>(limit, 0);
     limit = std::min(target, limit + strip);
     run.advance(limit, nullptr, result, 1.0f);

@@ -6,19 +6,19 @@
 namespace fastvoc {
 
 // A stream that has seen `have` input steps has computed convolution l of a block as far as this; all blocks stop at the
-// same output step, `have` minus the widest halo.
+// same output step, `have` minus what the block that sees farthest has ahead.
 inline std::int64_t mrf_done(const MrfArgs& args, const MrfConv& conv, std::int64_t have) {
-  return std::max<std::int64_t>(0, have - args.halo() + conv.reach);
+  return std::max<std::int64_t>(0, have - args.ahead() + conv.ahead);
 }
 
 // Steps of the input of convolution l, and of the residual of the layer that begins with it, that a stream keeps.
 inline std::int64_t mrf_kept_input(const MrfArgs& args, int block, int l) {
   const MrfConv* convs = args.convs + args.block_begin[block];
-  return 2 * convs[l].pad + (l ? 0 : args.halo() - args.halo(block));
+  return convs[l].left + convs[l].right + (l ? 0 : args.ahead() - args.ahead(block));
 }
 inline std::int64_t mrf_kept_residual(const MrfArgs& args, int block, int l) {
   const MrfConv* convs = args.convs + args.block_begin[block];
-  return (l ? convs[l - 1].reach : args.halo()) - convs[l + args.depth - 1].reach;
+  return (l ? convs[l - 1].ahead : args.ahead()) - convs[l + args.depth - 1].ahead;
 }
 
 // Floats of the state of one block.
@@ -32,12 +32,12 @@ inline std::int64_t mrf_state_floats(const MrfArgs& args, int block) {
 }
 
 inline std::int64_t mrf_stream_strip(const MrfArgs& args, std::int64_t steps, bool last) {
-  return strip_steps(padded(args.channels), last ? steps + args.halo() : steps);
+  return strip_steps(padded(args.channels), last ? steps + args.ahead() : steps);
 }
 
 // Floats of scratch memory for a chunk of up to `steps`.
 inline std::int64_t mrf_stream_floats(const MrfArgs& args, int block, std::int64_t steps, bool last) {
-  const std::int64_t wait = args.halo() - args.halo(block);
+  const std::int64_t wait = args.ahead() - args.ahead(block);
   return block_floats(args, block, mrf_stream_strip(args, steps, last)) + 2 * wait * padded(args.channels);
 }
 

@@ -130,7 +130,7 @@ Tensor upsample(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints 
 }
 
 Tensor mrf(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints kernels, Ints dilations, Ints layers,
-           std::int64_t depth, bool reflect, Ints kinds, std::vector<double> slopes, MaybeTensor) {
+           std::int64_t depth, std::int64_t pad_mode, Ints kinds, std::vector<double> slopes, MaybeTensor) {
   check_input(x);
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   const std::int64_t items = x.size(0), channels = x.size(1), steps = x.size(2), width = cuda::padded(channels);
@@ -143,6 +143,7 @@ Tensor mrf(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints kerne
   const auto count = static_cast<std::int64_t>(kernels.size());
   STD_TORCH_CHECK(count == convs && kernels.size() == dilations.size() && count > 0 && (depth == 1 || depth == 2),
                   "mrf: kernels, dilations and layers do not fit together");
+  STD_TORCH_CHECK(pad_mode == 0 || pad_mode == 1, "CUDA: mrf pads with zeros or by reflection, on either side");
   STD_TORCH_CHECK(kinds == Ints(kernels.size(), kLeaky) && slopes == std::vector<double>(kernels.size(), slopes.at(0)),
                   "CUDA: mrf wants one leaky ReLU for all convolutions");
   const Tensor out = new_rows(x, channels, steps);
@@ -153,7 +154,7 @@ Tensor mrf(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints kerne
                                packed<T>(weight, x, taps * width * channels, "weight"),
                                packed<T>(bias, x, count * width, "bias"), maybe_lengths(lengths, x),
                                scratch.mutable_data_ptr<float>(), kernels, dilations, layers, depth, items, steps,
-                               static_cast<int>(channels), static_cast<float>(slopes[0]), reflect},
+                               static_cast<int>(channels), static_cast<float>(slopes[0]), pad_mode == 1},
               current_stream(x));
   });
   check_launch();

@@ -142,7 +142,11 @@ def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, leng
 
 
 def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype)
+    if spec.dtype is not torch.float64:
+        return _library.cpu_refusal(spec.dtype)
+    if "snake" in (spec.params.pre.kind, spec.params.post.kind):
+        return "computes a snake in torch.float32, not in torch.float64"
+    return _library.cpu_problem()
 
 
 def _supports_cuda(spec: Spec) -> str | None:

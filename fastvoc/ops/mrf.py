@@ -19,7 +19,8 @@ from fastvoc.ops.mrf_stream import MrfStream, NativeMrfStream
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
 
-_MAX_BLOCKS, _MAX_CONVS = 16, 32  # of csrc/cpu/args.h
+_MAX_BLOCKS, _MAX_CONVS = 16, 32  # of csrc/cpu/mrf_args.h
+_PAD_MODES = ("zeros", "reflect", "causal")  # in the order of their numbers there
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class MrfConv:
 
     @property
     def padding(self) -> int:
-        """Samples padded on either side."""
-        return (self.weight.shape[2] - 1) * self.dilation // 2
+        """Steps padded in all."""
+        return (self.weight.shape[2] - 1) * self.dilation
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class MrfParams:
     """Residual blocks over the same input.
 
     `blocks[j]` lists the layers of block j, each a tuple of one or two convolutions; a layer adds its result to its
-    input, and `act` comes before every convolution that has none of its own.
+    input, and `act` comes before every convolution that has none of its own. `pad_mode` zeros or reflect pads half on
+    either side, causal pads zeros before the first step only.
     """
 
     blocks: tuple[tuple[tuple[MrfConv, ...], ...], ...]
@@ -53,7 +55,7 @@ class MrfParams:
     pad_mode: str = "zeros"
 
     def __post_init__(self) -> None:
-        check_pad_mode("mrf", self.pad_mode, ("zeros", "reflect"))
+        check_pad_mode("mrf", self.pad_mode, _PAD_MODES)
         convs = self.convs()
         if not convs or any(len(layer) not in (1, 2) for block in self.blocks for layer in block):
             raise ArgumentError("mrf: blocks: expected layers of one or two convolutions, and at least one block")
@@ -61,7 +63,7 @@ class MrfParams:
         for c in convs:
             if c.weight.dim() != 3 or c.weight.shape[:2] != (channels, channels):
                 raise ShapeError(f"mrf: weight: expected [{channels}, {channels}, K], got {list(c.weight.shape)}")
-            if (c.weight.shape[2] - 1) * c.dilation % 2:
+            if c.padding % 2 and self.pad_mode != "causal":
                 raise ShapeError(f"mrf: kernel {c.weight.shape[2]} with dilation {c.dilation} cannot keep the length")
             self.act_before(c).check("mrf", channels, c.weight)
 
@@ -73,6 +75,11 @@ class MrfParams:
     def act_before(self, conv: MrfConv) -> Activation:
         """The activation before a convolution."""
         return self.act if conv.act is None else conv.act
+
+    def padding(self, conv: MrfConv) -> tuple[int, int]:
+        """Steps padded before and after the input of a convolution."""
+        right = 0 if self.pad_mode == "causal" else conv.padding // 2
+        return conv.padding - right, right
 
     def convs(self) -> list[MrfConv]:
         """All convolutions in order of use, block by block."""
@@ -103,22 +110,22 @@ def _check(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> None:
     check_activations("mrf", x, weight.shape[0], weight)
     check_lengths("mrf", lengths, x.shape[0], x.shape[2])
     if params.pad_mode == "reflect":
-        check_reflect("mrf", [conv.padding for conv in params.convs()], lengths, x.shape[2])
+        check_reflect("mrf", [max(params.padding(conv)) for conv in params.convs()], lengths, x.shape[2])
 
 
 def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tensor:
     """The op's meaning in torch."""
     if lengths is not None:
         return by_item(x, lengths, x.shape[2], lambda item, _: mrf_ref(item, params))
+    mode = "reflect" if params.pad_mode == "reflect" else "zeros"
     total = torch.zeros_like(x)
     for block in params.blocks:
         h = x
         for layer in block:
             y = h
             for c in layer:
-                pad = (c.padding, c.padding)
                 act = params.act_before(c)
-                y = conv1d_ref(y, Conv1dParams(c.weight, c.bias, 1, c.dilation, pad, params.pad_mode, act))
+                y = conv1d_ref(y, Conv1dParams(c.weight, c.bias, 1, c.dilation, params.padding(c), mode, act))
             h = h + y
         total = total + h
     return total / len(params.blocks)
@@ -134,7 +141,7 @@ class _Packed:
     layers: list[int]
     depth: int
     acts: packing.Activations
-    reflect: bool
+    pad_mode: int
 
 
 def _pack(params: MrfParams) -> _Packed:
@@ -149,7 +156,7 @@ def _pack(params: MrfParams) -> _Packed:
         [len(block) for block in params.blocks],
         len(params.blocks[0][0]),
         packing.pack_activations([params.act_before(c) for c in convs]),
-        params.pad_mode == "reflect",
+        _PAD_MODES.index(params.pad_mode),
     )
 
 
@@ -157,7 +164,7 @@ def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
     if lengths is not None:
         lengths = lengths.to(x.device)
     y: Tensor = torch.ops._fastvoc.mrf(
-        x, p.weight, p.bias, lengths, p.kernels, p.dilations, p.layers, p.depth, p.reflect, *p.acts
+        x, p.weight, p.bias, lengths, p.kernels, p.dilations, p.layers, p.depth, p.pad_mode, *p.acts
     )
     return y
 
@@ -174,16 +181,18 @@ def _supports_cuda(spec: Spec) -> str | None:
     acts = [spec.params.act_before(c) for c in spec.params.convs()]
     if len({(act.kind, act.slope) for act in acts}) != 1:
         return "wants one activation for all convolutions"
+    if spec.params.pad_mode == "causal":
+        return "pads on either side, not before the first step only"
     return cuda_activation_refusal(acts[0])
 
 
 _library.define(
     "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] layers,"
-    " int depth, bool reflect, int[] acts, float[] slopes, Tensor? curves) -> Tensor"
+    " int depth, int pad_mode, int[] acts, float[] slopes, Tensor? curves) -> Tensor"
 )
 _library.define(
     "mrf_stream(Tensor x, Tensor state, int have, bool last, Tensor weight, Tensor bias, int[] kernels,"
-    " int[] dilations, int[] layers, int depth, bool reflect, int[] acts, float[] slopes, Tensor? curves)"
+    " int[] dilations, int[] layers, int depth, int pad_mode, int[] acts, float[] slopes, Tensor? curves)"
     " -> (Tensor, Tensor)"
 )
 
@@ -198,7 +207,7 @@ def _fake(
     dilations: list[int],
     layers: list[int],
     depth: int,
-    reflect: bool,
+    pad_mode: int,
     acts: list[int],
     slopes: list[float],
     curves: Tensor | None,
@@ -212,8 +221,8 @@ def _bare(conv: MrfConv, params: MrfParams) -> Conv1dParams:
 
 def _stream(params: MrfParams, run: Callable[[MrfConv], Callable[[Tensor], Tensor]]) -> MrfStream:
     def tail(c: MrfConv) -> TailStream:
-        span = (c.weight.shape[2] - 1) * c.dilation + 1
-        return TailStream(Geometry(span, 1, c.padding, c.padding, params.pad_mode), c.weight.shape[0], run(c))
+        mode = "reflect" if params.pad_mode == "reflect" else "zeros"
+        return TailStream(Geometry(c.padding + 1, 1, *params.padding(c), mode), c.weight.shape[0], run(c))
 
     return MrfStream([[[tail(c) for c in layer] for layer in block] for block in params.blocks])
 
@@ -225,11 +234,11 @@ def _stream_ref(params: MrfParams, _: Any) -> MrfStream:
 def _stream_native(params: MrfParams, p: _Packed) -> NativeMrfStream:
     def run(x: Tensor, state: Tensor, have: int, final: bool) -> tuple[Tensor, Tensor]:
         y, state = torch.ops._fastvoc.mrf_stream(
-            x, state, have, final, p.weight, p.bias, p.kernels, p.dilations, p.layers, p.depth, p.reflect, *p.acts
+            x, state, have, final, p.weight, p.bias, p.kernels, p.dilations, p.layers, p.depth, p.pad_mode, *p.acts
         )
         return y, state
 
-    pads = [[conv.padding for layer in block for conv in layer] for block in params.blocks]
+    pads = [[params.padding(conv) for layer in block for conv in layer] for block in params.blocks]
     return NativeMrfStream(pads, p.depth, p.channels, run)
 
 

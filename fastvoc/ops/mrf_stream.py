@@ -35,7 +35,9 @@ class MrfStream:
     def __init__(self, blocks: Sequence[Sequence[Sequence[TailStream]]]) -> None:
         self._blocks = [_Block(layers) for layers in blocks]
         self._join = Join(len(blocks))
-        self._halo = max(sum(-conv.reads(0, 0)[0] for conv in block.convs) for block in self._blocks)
+        reads = [[conv.reads(0, 0) for conv in block.convs] for block in self._blocks]
+        self._left = max(sum(-first for first, _ in block) for block in reads)
+        self._right = max(sum(last for _, last in block) for block in reads)
 
     def _parts(self) -> dict[str, TailStream | Join]:
         parts: dict[str, TailStream | Join] = {"join": self._join}
@@ -60,7 +62,7 @@ class MrfStream:
             del rest[:count]
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
-        return first - self._halo, last + self._halo
+        return first - self._left, last + self._right
 
     def step(self, x: Tensor, final: bool) -> Tensor:
         first, *rest = self._join(*(block.step(x, final) for block in self._blocks))
@@ -73,26 +75,27 @@ class MrfStream:
 class NativeMrfStream:
     """The state of a stage as the C++ kernels keep it: one tensor for all convolutions (csrc/cpu/mrf_stream_args.h).
 
-    `pads[b]` are the paddings of block b's convolutions, `depth` of them a layer; `run(x, state, have, final)` gives
-    the output and the new state.
+    `pads[b]` are the paddings (left, right) of block b's convolutions, `depth` of them a layer; `run(x, state, have,
+    final)` gives the output and the new state.
     """
 
     def __init__(
         self,
-        pads: Sequence[Sequence[int]],
+        pads: Sequence[Sequence[tuple[int, int]]],
         depth: int,
         channels: int,
         run: Callable[[Tensor, Tensor, int, bool], tuple[Tensor, Tensor]],
     ) -> None:
-        self._halo = max(map(sum, pads))
-        self._floats = sum(_kept(row, depth, self._halo) for row in pads) * -(-channels // PANEL) * PANEL
+        self._left = max(sum(left for left, _ in row) for row in pads)
+        self._right = max(sum(right for _, right in row) for row in pads)
+        self._floats = sum(_kept(row, depth, self._right) for row in pads) * -(-channels // PANEL) * PANEL
         self._run, self._have = run, 0
         self._state: Tensor | None = None
 
     @property
     def counters(self) -> tuple[int, ...]:
         # Once every convolution is past its left padding only what is kept counts.
-        return (min(self._have, 2 * self._halo + 1),)
+        return (min(self._have, self._left + self._right + 1),)
 
     def tensors(self) -> dict[str, Tensor]:
         return {} if self._state is None else {"state": self._state}
@@ -102,7 +105,7 @@ class NativeMrfStream:
         self._state = tensors.get("state")
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
-        return first - self._halo, last + self._halo
+        return first - self._left, last + self._right
 
     def step(self, x: Tensor, final: bool) -> Tensor:
         state = x.new_empty((x.shape[0], self._floats)) if self._state is None else self._state
@@ -112,9 +115,10 @@ class NativeMrfStream:
         return y
 
 
-def _kept(pads: Sequence[int], depth: int, widest: int) -> int:
+def _kept(pads: Sequence[tuple[int, int]], depth: int, farthest: int) -> int:
     """Steps that a block keeps: of the input of every convolution, and of the residual of every layer."""
-    reach = [sum(pads[i + 1 :]) for i in range(len(pads))]
-    inputs = 2 * sum(pads) + widest - sum(pads)
+    right = [after for _, after in pads]
+    ahead = [sum(right[i + 1 :]) for i in range(len(pads))]
+    inputs = sum(map(sum, pads)) + farthest - sum(right)
     starts = range(0, len(pads), depth)
-    return inputs + sum((reach[i - 1] if i else widest) - reach[i + depth - 1] for i in starts)
+    return inputs + sum((ahead[i - 1] if i else farthest) - ahead[i + depth - 1] for i in starts)

@@ -108,7 +108,7 @@ def test_nan_stays_in_its_receptive_field() -> None:
     clean = mrf(x, params, backend="cpp")
     x[0, 3, 450] = torch.nan
     y = mrf(x, params, backend="cpp")
-    reach = sum(conv.padding for layer in params.blocks[-1] for conv in layer)
+    reach = sum(conv.padding // 2 for layer in params.blocks[-1] for conv in layer)
     touched = y[0].isnan().any(0).nonzero().flatten()
     assert touched.min() == 450 - reach
     assert touched.max() == 450 + reach

@@ -39,7 +39,7 @@ def _fused(op: str, params: Any) -> bool:
     kinds, slopes, _ = packed.acts
     if op == "conv1d":
         return kinds[0] == 0 and kinds[1] < 2 and packed.shape[7] < 2
-    return set(kinds) == {0} and len(set(slopes)) == 1
+    return set(kinds) == {0} and len(set(slopes)) == 1 and getattr(packed, "pad_mode", 0) < 2
 
 
 CASES = [
@@ -95,7 +95,7 @@ def emulate(
         convs = [ctypes.c_int64(len(packed.kernels)), _ints(packed.kernels), _ints(packed.dilations)]
         blocks = [ctypes.c_int64(len(packed.layers)), _ints(packed.layers), ctypes.c_int64(packed.depth)]
         library.mrf(
-            *shared, ctypes.c_int64(width), *convs, *blocks, ctypes.c_double(packed.acts.slopes[0]), int(packed.reflect)
+            *shared, ctypes.c_int64(width), *convs, *blocks, ctypes.c_double(packed.acts.slopes[0]), packed.pad_mode
         )
     return y.transpose(1, 2)
 

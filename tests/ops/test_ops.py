@@ -101,6 +101,7 @@ def test_autograd_sees_the_reference(op: str, make: Callable[[], Any], impl: str
         ("conv1d", CONV1D["dilated"]),
         ("upsample", UPSAMPLE["k11-s5"]),
         ("mrf", MRF["v1"]),
+        ("mrf", MRF["snake-causal"]),
         ("snake_aa", SNAKE_AA["blocks"]),
     ],
 )
