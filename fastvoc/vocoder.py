@@ -39,7 +39,8 @@ class VocoderConfig(Protocol):
 class Vocoder(LoadedModel):
     """Log-mel spectrograms in, waveforms out.
 
-    model: a module `forward(mel [B, n_mels, T], lengths=None, backend=None) -> [B, 1, S]` with `prepare`.
+    model: a module `forward(mel [B, n_mels, T], lengths=None, backend=None) -> [B, 1, S]` with `prepare`; the further
+    keywords that its forward takes are named in its attribute `inputs`.
     mel_config: the front end that the model was trained with; None when it is not known, then `mel` raises
     ArgumentError and the statistics of an input are not judged.
     backend: the implementation to force for every op, None to choose.
@@ -92,6 +93,7 @@ class Vocoder(LoadedModel):
         lengths: Lengths = None,
         *,
         check: bool | None = None,
+        **inputs: Any,
     ) -> Tensor:
         """Makes the waveform of a log-mel.
 
@@ -100,23 +102,41 @@ class Vocoder(LoadedModel):
             lengths: [B] whole numbers, the valid frames of each item of a batch; the waveform is 0 beyond them.
             check: also look at the values, inside the lengths: NaN and infinity raise, and a mel of at least 50
                 frames that looks like another front end's gives one MelWarning. None: True on the CPU.
+            inputs: what this model's own `forward` takes besides, as HiFTNet's f0, source, seed, phase and noise;
+                tensors or numpy arrays, without the batch axis for a single mel [n_mels, T].
 
         Returns:
             [S] or [B, S] samples in -1..1, float32, S = T * hop for the published configurations.
 
         Raises:
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
-            ArgumentError: lengths outside 1..T, NaN or infinity.
+            ArgumentError: lengths outside 1..T, NaN or infinity, an input that this model does not take.
         """
-        mel = self._floats(mel, "mel")
-        self._check_shape(mel)
-        batch = mel if mel.dim() == 3 else mel[None]
-        frames = self._lengths(lengths, mel)
-        if self._checks(check) and (problem := self._examine(batch, frames)) is not None:
-            warnings.warn(f"mel: looks {problem}; check=False silences this", MelWarning, stacklevel=2)
+        batch, frames, single = self._batch(mel, lengths)
+        further = {name: self._input(name, value, single) for name, value in inputs.items()}
+        if self._checks(check):
+            for name, value in further.items():
+                _check_finite(name, value, frames, batch.shape[2])
+            if (problem := self._examine(batch, frames)) is not None:
+                warnings.warn(f"mel: looks {problem}; check=False silences this", MelWarning, stacklevel=2)
         with torch.inference_mode():
-            wav: Tensor = self.model(batch.to(self.dtype), frames, backend=self.backend)[:, 0].float()
-        return (wav if mel.dim() == 3 else wav[0]).clone()  # an ordinary tensor, which may be changed in place
+            wav: Tensor = self.model(batch.to(self.dtype), frames, backend=self.backend, **further)[:, 0].float()
+        return (wav[0] if single else wav).clone()  # an ordinary tensor, which may be changed in place
+
+    def f0(self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths = None, *, check: bool | None = None) -> Tensor:
+        """F0 in Hz that the model reads from a log-mel: [n_mels, T] or [B, n_mels, T] -> [T] or [B, T], float32.
+
+        `lengths` as in a call; F0 is 0 beyond them. `check` refuses NaN and infinity; None: True on the CPU.
+        Raises ArgumentError when the model predicts none, and the errors of a call.
+        """
+        if not hasattr(self.model, "predict_f0"):
+            raise ArgumentError(f"f0: {type(self.model).__name__} does not predict F0")
+        batch, frames, single = self._batch(mel, lengths)
+        if self._checks(check):
+            _check_finite("mel", batch, frames, batch.shape[2])
+        with torch.inference_mode():
+            f0: Tensor = self.model.predict_f0(batch.to(self.dtype), frames, backend=self.backend).float()
+        return (f0[0] if single else f0).clone()
 
     def stream(self, *, lookahead: int | None = None, **options: Any) -> Stream:
         """A stream: chunks of a spectrogram in, the samples that they complete out, the same as in one call.
@@ -151,6 +171,25 @@ class Vocoder(LoadedModel):
         mel = self._floats(mel, "mel")
         self._check_shape(mel)
         return self._examine(mel if mel.dim() == 3 else mel[None], None)
+
+    def _batch(self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths) -> tuple[Tensor, Tensor | None, bool]:
+        """The mel as [B, n_mels, T], the lengths, and whether it came without a batch axis."""
+        mel = self._floats(mel, "mel")
+        self._check_shape(mel)
+        frames = self._lengths(lengths, mel)
+        return (mel, frames, False) if mel.dim() == 3 else (mel[None], frames, True)
+
+    def _input(self, name: str, value: Any, single: bool) -> Any:
+        """One of the model's further inputs, with a batch axis."""
+        known = getattr(self.model, "inputs", ())
+        if name not in known:
+            takes = f"takes {', '.join(known)}" if known else "takes nothing but the mel"
+            raise ArgumentError(f"{name}: {type(self.model).__name__} has no such input; it {takes}")
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+            value = torch.from_numpy(value.astype(np.int64, order="C")).to(self.device)
+        elif isinstance(value, np.ndarray) or (isinstance(value, Tensor) and value.is_floating_point()):
+            value = self._floats(value, name)
+        return value[None] if single and isinstance(value, Tensor) and value.dim() else value
 
     def _check_shape(self, mel: Tensor) -> None:
         shape, bands = list(mel.shape), self.n_mels
@@ -225,3 +264,16 @@ class _MelStreamable:
 
     def result(self, y: Tensor, batched: bool) -> Tensor:
         return y[:, 0].clone() if batched else y[0, 0].clone()
+
+
+def _check_finite(name: str, value: Any, frames: Tensor | None, steps: int) -> None:
+    """Floats inside the lengths must be finite; the last axis has a whole number of values per frame, or no frames."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return
+    if frames is None or value.dim() < 2 or value.shape[-1] % steps or len(value) != len(frames):
+        ok = bool(value.isfinite().all())
+    else:
+        each = value.shape[-1] // steps
+        ok = all(bool(item[..., : n * each].isfinite().all()) for item, n in zip(value, frames.tolist(), strict=True))
+    if not ok:
+        raise ArgumentError(f"{name}: holds NaN or infinity")

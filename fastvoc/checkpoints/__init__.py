@@ -12,8 +12,12 @@ from typing import Protocol
 
 from fastvoc.checkpoints import (
     bigvgan,
+    chatterbox,
     coqui,
+    cosyvoice,
     encodec,
+    hiftnet,
+    hiftnet_transformers,
     jik876,
     native,
     nemo,
@@ -43,6 +47,10 @@ class _Format(Protocol):
 _FORMATS: tuple[_Format, ...] = (
     native,
     nemo,
+    chatterbox,
+    hiftnet_transformers,
+    cosyvoice,
+    hiftnet,
     parallel_wavegan,
     speechbrain,
     transformers,

@@ -5,17 +5,12 @@ Its convolutions pad by reflection. The YAML's `!new:` and `!ref` tags are read 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
-
 from fastvoc.checkpoints.checkpoint import Checkpoint, make_config, make_mel
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.text import Fields
 from fastvoc.mel import MelConfig
 
-_REFERENCE = re.compile(r"^<(\w+)>$")
 _RECIPE_RATE = 22050
 
 
@@ -27,7 +22,7 @@ def load(source: Source) -> Checkpoint:
     top = source.yaml("hyperparams.yaml", "train.yaml")
     generator = top.values.get("generator")
     values = {**top.values, **generator} if isinstance(generator, dict) else dict(top.values)
-    fields = Fields({name: _resolve(value, top.values) for name, value in values.items()}, top.path)
+    fields = Fields(values, top.path, names=top.values)
     stated = "sample_rate" in fields
     config = make_config(
         fields.path,
@@ -37,7 +32,7 @@ def load(source: Source) -> Checkpoint:
         upsample_rates=fields.integers("upsample_factors"),
         upsample_kernel_sizes=fields.integers("upsample_kernel_sizes"),
         upsample_initial_channel=fields.integer("upsample_initial_channel"),
-        resblock="1" if fields.values.get("resblock_type") == "1" else "2",
+        resblock="1" if fields.get("resblock_type") == "1" else "2",
         resblock_kernel_sizes=fields.integers("resblock_kernel_sizes"),
         resblock_dilation_sizes=fields.rows("resblock_dilation_sizes"),
         post_bias=fields.flag("conv_post_bias", True),
@@ -47,15 +42,6 @@ def load(source: Source) -> Checkpoint:
     tensors = renamed(source, source.entries, lambda name: name.replace(".conv.", ".", 1))
     metadata = {"sample_rate": "stated" if stated else f"not stated, the recipe's {_RECIPE_RATE} Hz assumed"}
     return Checkpoint(config, canonical_state(source, config, tensors), "speechbrain", metadata)
-
-
-def _resolve(value: Any, values: Mapping[str, Any]) -> Any:
-    for _ in range(8):
-        match = _REFERENCE.match(value) if isinstance(value, str) else None
-        if match is None:
-            return value
-        value = values.get(match[1])
-    return None
 
 
 def _mel(fields: Fields) -> MelConfig:

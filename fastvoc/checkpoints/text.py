@@ -14,6 +14,8 @@ from fastvoc.checkpoints.checkpoint import refuse
 
 MAX_TEXT_BYTES = 256 << 10
 _MAX_DEPTH = 100
+_MAX_REFERENCES = 8
+_REFERENCE = re.compile(r"^<(\w+)>$")
 _HUGE = 1e30
 _REQUIRED: Any = object()
 
@@ -101,16 +103,34 @@ def _check_depth(data: bytes) -> None:
 
 
 class Fields:
-    """Typed access to an untrusted mapping; every failure is a LoadError that names the file and the field."""
+    """Typed access to an untrusted mapping; every failure is a LoadError that names the file and the field.
 
-    def __init__(self, values: Mapping[str, Any], path: Path, prefix: str = "") -> None:
-        self.values, self.path, self._prefix = values, path, prefix
+    With `names`, a text `<name>` (HyperPyYAML's reference) stands for the value of that name there; for nothing when
+    there is none, or when it leads on for more than 8 references.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], path: Path, prefix: str = "", names: Mapping[str, Any] | None = None
+    ) -> None:
+        self.values, self.path, self._prefix, self._names = values, path, prefix, names
 
     def __contains__(self, name: str) -> bool:
-        return self.values.get(name) is not None
+        return self.get(name) is not None
+
+    def get(self, name: str) -> Any:
+        """The value as it is, None when there is none."""
+        value = self.values.get(name)
+        if self._names is None:
+            return value
+        for _ in range(_MAX_REFERENCES):
+            match = _REFERENCE.match(value) if isinstance(value, str) else None
+            if match is None:
+                return value
+            value = self._names.get(match[1])
+        return None
 
     def _get(self, name: str, default: Any) -> Any:
-        value = self.values.get(name)
+        value = self.get(name)
         if value is None:
             if default is _REQUIRED:
                 raise refuse(self.path, f"field {self._prefix + name!r} is missing")
@@ -126,7 +146,7 @@ class Fields:
         value = self._get(name, _REQUIRED)
         if not isinstance(value, dict):
             self._bad(name, value, "a mapping")
-        return Fields(value, self.path, f"{self._prefix}{name}.")
+        return Fields(value, self.path, f"{self._prefix}{name}.", self._names)
 
     def integer(self, name: str, default: Any = _REQUIRED) -> int:
         value = self._get(name, default)
@@ -142,9 +162,8 @@ class Fields:
 
     def optional_number(self, name: str, default: Any = None) -> float | None:
         """Like `number`, where an explicit null means None and an absent field the default."""
-        if self.values.get(name, default) is None:
-            return None
-        return self.number(name, default)
+        value = self.get(name) if name in self.values else default
+        return None if value is None else self.number(name, default)
 
     def flag(self, name: str, default: Any = _REQUIRED) -> bool:
         value = self._get(name, default)

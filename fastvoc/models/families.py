@@ -18,6 +18,7 @@ _FAMILIES = {
     "encodec_lm": ("encodec_lm", "EncodecLmConfig", "EncodecLm"),
     "univnet": ("univnet", "UnivNetConfig", "UnivNet"),
     "vocos": ("vocos", "VocosConfig", "Vocos"),
+    "hiftnet": ("hiftnet", "HiftConfig", "HiftNet"),
 }
 
 

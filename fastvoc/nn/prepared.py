@@ -66,8 +66,13 @@ class Prepared:
 
     def explain(self, backend: str | None = None) -> tuple[str, list[Verdict]]:
         """The op's name and what each implementation says of this layer, best first."""
-        weight = self.tensors()[0]
+        weight = self.weight()
         return self._op.name, self._op.verdicts(Spec(weight.device.type, weight.dtype, self._params()), backend)
+
+    def weight(self) -> Tensor:
+        """The first tensor that the op takes from the layer: on its device, in the dtype that it computes in."""
+        weight: Tensor = self._params().tensors()[0]
+        return weight
 
     def _entry(
         self, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype, backend: str | None

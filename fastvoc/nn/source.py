@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.wide import Wide
 from fastvoc.ops import nsf_source as op
 
 
-class NsfSource(nn.Module):
+class NsfSource(Wide):
     """nsf_source with its merging weights: weight [harmonics + 1], bias [1]."""
 
     def __init__(

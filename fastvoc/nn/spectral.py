@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.wide import Wide
 from fastvoc.ops import istft_head as istft_head_op
 from fastvoc.ops import stft as stft_op
 
 
-class Stft(nn.Module):
+class Stft(Wide):
     """stft with a periodic Hann window."""
 
     window: Tensor
@@ -35,11 +36,11 @@ class Stft(nn.Module):
         return None if lengths is None else 1 + lengths // self._hop
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, 1, L] -> [B, n_fft + 2, 1 + L // hop]."""
-        return self.prepared(x, lengths, backend=backend)
+        """[B, 1, L] -> [B, n_fft + 2, 1 + L // hop], in float32 or float64."""
+        return self.prepared(x.to(self.window.dtype), lengths, backend=backend)
 
 
-class IstftHead(nn.Module):
+class IstftHead(Wide):
     """istft_head with a periodic Hann window."""
 
     window: Tensor
@@ -70,8 +71,8 @@ class IstftHead(nn.Module):
         """Valid samples of each item."""
         if lengths is None:
             return None
-        return (lengths - (self._options[0] == "center")) * self._hop
+        return (lengths - int(self._options[0] == "center")) * self._hop
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, n_fft + 2, T] -> [B, 1, S]."""
-        return self.prepared(x, lengths, backend=backend)
+        """[B, n_fft + 2, T] -> [B, 1, S], in float32 or float64."""
+        return self.prepared(x.to(self.window.dtype), lengths, backend=backend)

@@ -52,3 +52,48 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, in, T] -> [B, out, T_out]."""
         return self.prepared(x, lengths, backend=backend)
+
+
+class NearestUpsample(nn.Module):
+    """Activation, every step repeated `stride` times, and a convolution that sees the past only.
+
+    weight [out, in, K], bias [out]. It runs as the transposed convolution that it equals: the taps which read the same
+    input step are added up once.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, *, pre: Activation = IDENTITY
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        self._stride, self._pre = stride, pre
+        self.prepared = Prepared(op.OP, self.params, self._tensors)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal with deviation 0.01, bias 0."""
+        nn.init.normal_(self.weight, 0.0, 0.01)
+        nn.init.zeros_(self.bias)
+
+    def params(self) -> op.UpsampleParams:
+        """The op's view of this layer."""
+        stride, kernel = self._stride, self.weight.shape[2]
+        # Tap k makes output phase p from the input step (kernel - 1 - k - p) / stride before it, rounded up.
+        back = torch.arange(kernel - 1, -1, -1)
+        phase = torch.arange(stride)[:, None]
+        steps = (back - phase + stride - 1) // stride
+        reach = -(-(kernel - 1) // stride) + 1
+        target = (steps * stride + phase).to(self.weight.device)
+        folded = self.weight.new_zeros((*self.weight.shape[:2], reach * stride), dtype=torch.float64)
+        for row in target:
+            folded = folded.index_add(2, row, self.weight.double())
+        weight = folded.transpose(0, 1).to(self.weight.dtype)
+        return op.UpsampleParams(weight, self.bias, stride, (0, (reach - 1) * stride), self._pre)
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.weight, self.bias]
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """[B, in, T] -> [B, out, T * stride]."""
+        return self.prepared(x, lengths, backend=backend)
