@@ -1,6 +1,7 @@
 """The classes of Hugging Face Transformers (5.23) that fastvoc has: import them from here and keep your code.
 
-Every name is imported when it is first used; transformers itself is not needed.
+Every name is imported when it is first used; transformers itself is not needed. Vocos is in none of its releases: its
+classes here follow drafts and are experimental.
 """
 
 from __future__ import annotations
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
         UnivNetModel,
         UnivNetModelOutput,
     )
+    from fastvoc.compat.vocos_transformers import (
+        VocosConfig,
+        VocosFeatureExtractor,
+        VocosModel,
+        VocosOutput,
+        VocosWithEncodecConfig,
+        VocosWithEncodecModel,
+    )
 
 _HOMES = {
     "BatchFeature": "outputs",
@@ -48,6 +57,12 @@ _HOMES = {
     "UnivNetFeatureExtractor": "univnet_transformers",
     "UnivNetModel": "univnet_transformers",
     "UnivNetModelOutput": "univnet_transformers",
+    "VocosConfig": "vocos_transformers",
+    "VocosFeatureExtractor": "vocos_transformers",
+    "VocosModel": "vocos_transformers",
+    "VocosOutput": "vocos_transformers",
+    "VocosWithEncodecConfig": "vocos_transformers",
+    "VocosWithEncodecModel": "vocos_transformers",
 }
 
 __all__ = [
@@ -67,6 +82,12 @@ __all__ = [
     "UnivNetFeatureExtractor",
     "UnivNetModel",
     "UnivNetModelOutput",
+    "VocosConfig",
+    "VocosFeatureExtractor",
+    "VocosModel",
+    "VocosOutput",
+    "VocosWithEncodecConfig",
+    "VocosWithEncodecModel",
 ]
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from torch import Tensor
 
-from fastvoc.checkpoints import detect_and_load
+from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.compat.outputs import ModelOutput
 from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel, folder_of, read_json
 from fastvoc.compat.vocos import EncodecFeatures, codes_tensor, model_state
@@ -135,6 +135,9 @@ class VocosWithEncodecConfig(VocosConfig):
     num_quantizers: int = 16
     codebook_size: int = 1024
 
+    def __post_init__(self) -> None:
+        self.bandwidths = tuple(self.bandwidths)  # a list in files
+
     @classmethod
     def _fields_of(cls, c: ModelConfig) -> dict[str, Any]:
         books = {"bandwidths": c.bandwidths, "num_quantizers": c.num_codebooks, "codebook_size": c.codebook_size}
@@ -164,6 +167,16 @@ class _VocosPretrained(PretrainedModel):
 
     families = ("vocos",)
     draft_names: ClassVar[tuple[tuple[str, str], ...]]
+
+    def adopt(self, checkpoint: Checkpoint) -> None:
+        """Takes the weights of a checkpoint. Raises LoadError when it is of another kind or size."""
+        wanted = {name: tuple(tensor.shape) for name, tensor in self._model.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in checkpoint.state.items()}
+        for name in sorted(set(wanted) | set(found)):
+            if wanted.get(name) != found.get(name):
+                sizes = f"{list(found.get(name, ()))}, {type(self).__name__} with this configuration has"
+                raise LoadError(f"tensor {name!r}: the files have {sizes} {list(wanted.get(name, ()))}")
+        super().adopt(checkpoint)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """As `torch.nn.Module.state_dict`."""
