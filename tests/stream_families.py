@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fastvoc.models.bigvgan import BigVganConfig
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.vocoder import Vocoder
@@ -28,7 +29,21 @@ def _hifigan(**values: Any) -> Vocoder:
     return randomised(HifiGanConfig(**{**base, **values}))
 
 
+def _bigvgan(**values: Any) -> Vocoder:
+    base: dict[str, Any] = {
+        "num_mels": 6,
+        "upsample_initial_channel": 16,
+        "upsample_rates": (3, 2),
+        "upsample_kernel_sizes": (6, 4),
+        "resblock_kernel_sizes": (3, 5),
+        "resblock_dilation_sizes": ((1, 2), (3, 1)),
+    }
+    return randomised(BigVganConfig(**{**base, **values}))
+
+
 MAKERS: dict[str, Callable[[], Vocoder]] = {
+    "bigvgan-1": _bigvgan,
+    "bigvgan-2": lambda: _bigvgan(resblock="2", activation="snake", use_tanh_at_final=True, use_bias_at_final=True),
     "hifigan-1": lambda: _hifigan(upsample_rates=(4, 2), upsample_kernel_sizes=(8, 4)),
     "hifigan-2": lambda: _hifigan(
         upsample_rates=(3, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any, ClassVar
@@ -14,8 +15,10 @@ from fastvoc.models.checks import Tensors, check_names, check_stages, conv_tenso
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.snake_aa import AmpBlock, SnakeAa
+from fastvoc.nn.streams import LayerStreams, ModelStream
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops.activation import IDENTITY, TANH
+from fastvoc.ops.join import Join
 
 _TUPLES = ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes")
 _ENDS_KERNEL = 7
@@ -182,8 +185,14 @@ class BigVgan(nn.Module):
                 total = total + block(x, lengths, backend)
             x = total / len(blocks)
         x = self.activation_post(x, lengths, backend=backend)
-        wav: Tensor = self.conv_post(x, lengths, backend=backend)
+        return self._bounded(self.conv_post(x, lengths, backend=backend))
+
+    def _bounded(self, wav: Tensor) -> Tensor:
         return wav if self.config.use_tanh_at_final else wav.clamp(-1.0, 1.0)
+
+    def stream(self, backend: str | None = None) -> BigVganStream:
+        """The generator's state for mel spectrograms that arrive in chunks."""
+        return BigVganStream(self, backend)
 
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""
@@ -199,3 +208,43 @@ class BigVgan(nn.Module):
         weight = self.conv_pre.weight
         for layer in self.layers().values():
             layer.prepare(weight.device, weight.dtype, backend)
+
+
+class BigVganStream(ModelStream):
+    """A batch of streams through a BigVgan, all at the same point."""
+
+    def __init__(self, model: BigVgan, backend: str | None = None) -> None:
+        self._model = model
+        self.layers = LayerStreams(model.layers(), backend)
+        self._joins = [([block.joins() for block in blocks], Join(len(blocks))) for _, blocks in model._stages]
+        self.parts = {"layers": self.layers}
+        for i, (blocks, stage) in enumerate(self._joins):
+            self.parts[f"mean.{i}"] = stage
+            self.parts |= {f"block.{i}.{j}.{m}": join for j, row in enumerate(blocks) for m, join in enumerate(row)}
+
+    def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
+        model, run = self._model, self.layers
+        run.final = final
+        x = run(model.conv_pre, x)
+        for (up, blocks), (joins, stage) in zip(model._stages, self._joins, strict=True):
+            x = run(up, x)
+            total, *rest = stage(*(block.step(x, run, own) for block, own in zip(blocks, joins, strict=True)))
+            for y in rest:
+                total = total + y
+            x = total / len(blocks)
+        return model._bounded(run(model.conv_post, run(model.activation_post, x)))
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        first, last = self._through(("activation_post", "conv_post"), first, last)
+        for i, (_, blocks) in reversed(list(enumerate(self._model._stages))):
+            paths = []
+            for n, block in enumerate(blocks, i * len(blocks)):
+                paths.append(self._through([f"resblocks.{n}.{name}" for name in block.layers()], first, last))
+            first, last = min(path[0] for path in paths), max(path[1] for path in paths)
+            first, last = self.layers.reads(f"ups.{i}", first, last)
+        return self.layers.reads("conv_pre", first, last)
+
+    def _through(self, names: Sequence[str], first: int, last: int) -> tuple[int, int]:
+        for name in reversed(names):
+            first, last = self.layers.reads(name, first, last)
+        return first, last

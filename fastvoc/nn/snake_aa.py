@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.snake import Snake
 from fastvoc.ops import snake_aa as op
+from fastvoc.ops.join import Join
 
 
 class SnakeAa(Snake):
@@ -64,6 +66,21 @@ class AmpBlock(nn.Module):
             for _, conv in layer[:-1]:
                 y = conv(next(acts)(y, lengths, backend), lengths, backend)
             x = layer[-1][1](next(acts)(y, lengths, backend), lengths, backend, residual=x)
+        return x
+
+    def joins(self) -> list[Join]:
+        """What a stream needs beside the layers: where each layer's result meets its input."""
+        return [Join(2) for _ in self._convs[0]]
+
+    def step(self, x: Tensor, run: Callable[[Any, Tensor], Tensor], joins: Sequence[Join]) -> Tensor:
+        """`forward` on a chunk [B, C, n] of a stream; `run(layer, chunk)` takes it through one layer."""
+        acts = iter(self._acts)
+        for layer, join in zip(zip(*self._convs, strict=True), joins, strict=True):
+            y = x
+            for _, conv in layer:
+                y = run(conv, run(next(acts), y))
+            x, y = join(x, y)
+            x = y + x
         return x
 
     def layers(self) -> dict[str, Prepared]:

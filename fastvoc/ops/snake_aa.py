@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +14,11 @@ from torch.nn import functional as F
 from fastvoc import _library
 from fastvoc.errors import ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops.stream import MarginStream
 from fastvoc.registry import Impl, Spec, define
 
 TAPS = 12
+_REACH = 5
 
 
 @cache
@@ -124,5 +127,15 @@ def _fake(x: Tensor, alpha: Tensor, inverse: Tensor, taps: Tensor, lengths: Tens
     return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
 
 
-OP = define("snake_aa", _check, snake_aa_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+def _stream_ref(params: SnakeAaParams, _: Any) -> MarginStream:
+    return MarginStream(_REACH, len(params.alpha), lambda rows: snake_aa_ref(rows, params))
+
+
+def _stream_native(params: SnakeAaParams, packed: _Packed) -> MarginStream:
+    return MarginStream(_REACH, len(params.alpha), lambda rows: _run_native(rows, packed))
+
+
+OP = define("snake_aa", _check, snake_aa_ref, _stream_ref)
+OP.register(
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+)

@@ -187,3 +187,43 @@ class PolyphaseStream:
         keep = max(min((end + left) // self._stride - self._history, have - 1), self._first)
         self._tail, self._first, self._made = rows[:, keep - self._first :].clone(), keep, end
         return y
+
+
+class MarginStream:
+    """An op that keeps the length and treats the ends itself; elsewhere an output reads `reach` steps to either side.
+
+    `run` is the op on these rows alone: it runs on a margin more than is new, and the margin's outputs are dropped.
+    """
+
+    def __init__(self, reach: int, channels: int, run: Callable[[Tensor], Tensor]) -> None:
+        self._reach, self._channels, self._run = reach, channels, run
+        self._tail: Tensor | None = None
+        self._first = self._made = 0
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        rows = 0 if self._tail is None else self._tail.shape[1]
+        shift = max(self._first - 1, 0)
+        return self._first - shift, self._made - shift, rows
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {} if self._tail is None else {"tail": self._tail}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        self._first, self._made, _ = counters
+        self._tail = tensors.get("tail")
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        return first - self._reach, last + self._reach
+
+    def step(self, x: Tensor, final: bool) -> Tensor:
+        rows = x.transpose(1, 2)
+        rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
+        have, begin = self._first + rows.shape[1], self._made
+        end = max(have if final else have - self._reach, begin)
+        y = x.new_empty((x.shape[0], self._channels, 0))
+        if end > begin:
+            y = self._run(rows.transpose(1, 2))[:, :, begin - self._first : end - self._first]
+        keep = max(end - self._reach, self._first)
+        self._tail, self._first, self._made = rows[:, keep - self._first :].clone(), keep, end
+        return y
