@@ -59,7 +59,11 @@ def multiply_adds(op: str, layer: Prepared, x: Tensor, args: tuple[Any, ...], y:
     if op == "lvc":
         kernels = args[0]
         return int(kernels.numel() // kernels.shape[-1] * x.shape[2])
-    if op not in ("conv1d", "mrf", "upsample"):
+    if op == "lstm":
+        return sum(t.numel() for t in layer.tensors() if t.dim() == 2) * x.shape[0] * x.shape[2]
+    if op == "rvq_encode":
+        return layer.tensors()[0].numel() * y.numel()
+    if op not in ("conv1d", "mrf", "seanet_block", "upsample"):
         return 0
     weights = sum(t.numel() for t in layer.tensors() if t.dim() == 3)
     return weights * x.shape[0] * (x.shape[2] if op == "upsample" else y.shape[2])

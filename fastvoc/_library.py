@@ -38,11 +38,11 @@ def cpu_problem() -> str | None:
     return problem
 
 
-def cpu_refusal(dtype: torch.dtype) -> str | None:
-    """None when the CPU kernels compute in `dtype`, otherwise why not."""
+def cpu_refusal(dtype: torch.dtype, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> str | None:
+    """None when the CPU kernels, which take `dtypes`, compute in `dtype`, otherwise why not."""
     problem = cpu_problem()
-    if problem is None and dtype is not torch.float32:
-        return f"computes in torch.float32, not in {dtype}"
+    if problem is None and dtype not in dtypes:
+        return f"computes in {' and '.join(str(d) for d in dtypes)}, not in {dtype}"
     return problem
 
 

@@ -93,12 +93,17 @@ def pack_upsample(weight: Tensor, stride: int) -> Tensor:
 
 
 def pack_lstm(weight: Tensor) -> Tensor:
-    """LSTM weight [4H, inputs] -> blocks of 16 units [ceil(H / 16), inputs, 4 gates, 16], zeros beyond H."""
+    """LSTM weight [4H, inputs] -> blocks of 16 units [ceil(H / 16), inputs / n, 4 gates, 16, n], zeros beyond.
+
+    A multiplication takes n inputs: 2 in bfloat16, else 1.
+    """
     units, inputs = weight.shape[0] // 4, weight.shape[1]
     blocks = -(-units // PANEL)
-    padded = weight.new_zeros((4, blocks * PANEL, inputs))
-    padded[:, :units] = weight.detach().reshape(4, units, inputs)
-    return padded.reshape(4, blocks, PANEL, inputs).permute(1, 3, 0, 2).contiguous()
+    n = 2 if weight.dtype is torch.bfloat16 else 1
+    steps = -(-inputs // n)
+    padded = weight.new_zeros((4, blocks * PANEL, steps * n))
+    padded[:, :units, :inputs] = weight.detach().reshape(4, units, inputs)
+    return padded.reshape(4, blocks, PANEL, steps, n).permute(1, 3, 0, 2, 4).contiguous()
 
 
 def fft_radices(size: int) -> list[int] | None:

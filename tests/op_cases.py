@@ -157,7 +157,7 @@ def channels(params: Any) -> int:
 def strided(x: Tensor) -> dict[str, Tensor]:
     """The same [B, C, T] values in several memory layouts."""
     batch, count, steps = x.shape
-    wide = torch.zeros(batch, count + 3, 2 * steps + 1)
+    wide = torch.zeros(batch, count + 3, 2 * steps + 1, dtype=x.dtype)
     sliced = wide[:, 2 : 2 + count, 1::2]
     sliced.copy_(x)
     return {

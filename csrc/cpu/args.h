@@ -15,19 +15,30 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1
 inline int padded(int channels) { return static_cast<int>(ceil_div(channels, kPanelWidth)) * kPanelWidth; }
 
 // One item's input: element (time t, channel c) is data[t * step + c * channel], valid for t in [0, steps).
-struct Source {
-  const float* data;
+template <class Element>
+struct SourceOf {
+  const Element* data;
   std::ptrdiff_t step;
   std::ptrdiff_t channel;
   std::int64_t steps;
   int channels;
 };
 
+using Source = SourceOf<float>;
+
+// A bfloat16 number: the upper half of a float.
+struct Bf16 {
+  std::uint16_t bits;
+};
+
 // One item's output, time-major: element (t, c) is data[t * channels + c].
-struct Sink {
-  float* data;
+template <class Element>
+struct SinkOf {
+  Element* data;
   int channels;
 };
+
+using Sink = SinkOf<float>;
 
 // An elementwise activation; `alpha` and `inverse` are a snake's values per channel, padded to whole panels.
 enum class ActKind : int { kLeaky = 0, kTanh = 1, kElu = 2, kGelu = 3, kSnake = 4 };  // the numbers of fastvoc/packing.py

@@ -48,7 +48,8 @@ struct Engine {
                      float* workspace);
   void (*rvq_decode)(const RvqArgs&, const Codes<const std::int64_t>&, const Sink&, std::int64_t begin, std::int64_t end);
   // One layer over a group of items, all steps.
-  void (*lstm)(const LstmLayer&, const LstmGroup&, float* workspace);
+  void (*lstm)(const LstmLayer<float>&, const LstmGroup<float>&, float* workspace);
+  void (*lstm_bf16)(const LstmLayer<Bf16>&, const LstmGroup<Bf16>&, float* workspace);
   void (*layer_norm)(const LayerNormArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                      float* workspace);
   void (*convnext_block)(const ConvNextBlockArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,

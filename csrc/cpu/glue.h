@@ -8,6 +8,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 #include "args.h"
@@ -20,16 +21,31 @@ namespace fastvoc {
 using torch::stable::Tensor;
 using Ints = std::vector<int64_t>;
 
-inline void check_floats(const Tensor& t, const char* name) {
-  STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == torch::headeronly::ScalarType::Float, name,
-                  ": expected a float32 tensor on the CPU");
+// The element types that activations and weights may have: what torch calls them, and where a tensor of them lies.
+template <class Element>
+constexpr auto scalar_type = torch::headeronly::ScalarType::Float;
+template <>
+inline constexpr auto scalar_type<Bf16> = torch::headeronly::ScalarType::BFloat16;
+
+template <class Element>
+void check_elements(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == scalar_type<Element>, name, ": expected a ",
+                  std::is_same_v<Element, Bf16> ? "bfloat16" : "float32", " tensor on the CPU");
 }
 
-// Packed weights: flat memory of a known number of floats.
-inline const float* packed(const Tensor& t, int64_t floats, const char* name) {
-  check_floats(t, name);
-  STD_TORCH_CHECK(t.is_contiguous() && t.numel() == floats, name, ": expected ", floats, " packed floats, got ", t.numel());
-  return t.const_data_ptr<float>();
+inline void check_floats(const Tensor& t, const char* name) { check_elements<float>(t, name); }
+
+template <class Element>
+const Element* elements(const Tensor& t) {
+  return static_cast<const Element*>(t.const_data_ptr());
+}
+
+// Packed weights: flat memory of a known number of elements.
+template <class Element = float>
+const Element* packed(const Tensor& t, int64_t count, const char* name) {
+  check_elements<Element>(t, name);
+  STD_TORCH_CHECK(t.is_contiguous() && t.numel() == count, name, ": expected ", count, " packed values, got ", t.numel());
+  return elements<Element>(t);
 }
 
 // The activations of an op as fastvoc/packing.py packs them; channels(i) are those of the i-th.
@@ -80,23 +96,24 @@ class Lengths {
 };
 
 // The items of a [B, C, T] batch, each with its own length.
-class Batch {
+template <class Element>
+class BatchOf {
  public:
-  Batch(const Tensor& x, int64_t channels, const std::optional<Tensor>& lengths)
+  BatchOf(const Tensor& x, int64_t channels, const std::optional<Tensor>& lengths)
       : x_(checked(x, channels)), lengths_(lengths, x.size(0), x.size(2)) {}
 
   int64_t items() const { return x_.size(0); }
   int64_t steps() const { return x_.size(2); }
   int64_t length(int64_t item) const { return lengths_[item]; }
 
-  Source source(int64_t item) const {
-    return {x_.const_data_ptr<float>() + item * x_.stride(0), x_.stride(2), x_.stride(1), length(item),
+  SourceOf<Element> source(int64_t item) const {
+    return {elements<Element>(x_) + item * x_.stride(0), x_.stride(2), x_.stride(1), length(item),
             static_cast<int>(x_.size(1))};
   }
 
  private:
   static const Tensor& checked(const Tensor& x, int64_t channels) {
-    check_floats(x, "x");
+    check_elements<Element>(x, "x");
     STD_TORCH_CHECK(x.dim() == 3 && x.size(1) == channels, "x: expected [B, ", channels, ", T]");
     return x;
   }
@@ -105,30 +122,35 @@ class Batch {
   Lengths lengths_;
 };
 
+using Batch = BatchOf<float>;
+
 // A new time-major output, seen as [B, C, T].
-class Output {
+template <class Element>
+class OutputOf {
  public:
-  Output(int64_t items, int channels, int64_t steps)
-      : rows_(torch::stable::empty({items, steps, channels}, torch::headeronly::ScalarType::Float)),
-        data_(rows_.mutable_data_ptr<float>()),
+  OutputOf(int64_t items, int channels, int64_t steps)
+      : rows_(torch::stable::empty({items, steps, channels}, scalar_type<Element>)),
+        data_(static_cast<Element*>(rows_.mutable_data_ptr())),
         channels_(channels),
         steps_(steps) {}
 
-  Sink sink(int64_t item) const { return {data_ + item * steps_ * channels_, channels_}; }
+  SinkOf<Element> sink(int64_t item) const { return {data_ + item * steps_ * channels_, channels_}; }
 
   // Zeros from step `valid` of an item on.
   void clear_tail(int64_t item, int64_t valid) const {
-    std::fill(data_ + (item * steps_ + valid) * channels_, data_ + (item + 1) * steps_ * channels_, 0.0f);
+    std::fill(data_ + (item * steps_ + valid) * channels_, data_ + (item + 1) * steps_ * channels_, Element{});
   }
 
   Tensor tensor() const { return torch::stable::transpose(rows_, 1, 2); }
 
  private:
   Tensor rows_;
-  float* data_;
+  Element* data_;
   int channels_;
   int64_t steps_;
 };
+
+using Output = OutputOf<float>;
 
 // Calls work(item, begin, end) for ranges of output steps of every item on torch's threads. Where a range begins never
 // changes a result, so neither does their number.

@@ -8,5 +8,6 @@
 #define FASTVOC_WIDTH 16
 #define FASTVOC_ROWS1 24
 #define FASTVOC_ROWS2 12
+#define FASTVOC_BF16 1
 #include "engine.inc"
 #endif

@@ -3,14 +3,31 @@
 
 #include <sched.h>
 
+#include <type_traits>
+
 #include "args.h"
 
 namespace fastvoc {
 
-// One layer in one direction. Weights are [block of 16 units][input][gate][16], gates in torch's order; bias [block][gate][16].
+constexpr int kGates = 4;
+constexpr int kLstmBlock = kGates * kPanelWidth;
+
+// Input channels that one multiplication takes: a bfloat16 product sums pairs.
+template <class Element>
+constexpr int kLstmStep = std::is_same_v<Element, Bf16> ? 2 : 1;
+
+// Rounded up to whole multiplications.
+template <class Element>
+std::int64_t lstm_inputs(int inputs) {
+  return ceil_div(inputs, kLstmStep<Element>) * kLstmStep<Element>;
+}
+
+// One layer in one direction. Weights are [block of 16 units][input / n][gate][16][n], with n inputs to a multiplication and
+// gates in torch's order; bias [block][gate][16].
+template <class Element>
 struct LstmLayer {
-  const float* w_ih;
-  const float* w_hh;
+  const Element* w_ih;
+  const Element* w_hh;
   const float* bias;
   int inputs;
   int hidden;
@@ -19,10 +36,11 @@ struct LstmLayer {
 
 // One item's way through a layer: the output of step t goes to y + t * row, plus `skip` where it has data. `h` and `c`
 // [hidden] hold the state before and after, or are null for a beginning of zeros.
+template <class Element>
 struct LstmItem {
-  Source x;
-  Source skip;
-  float* y;
+  SourceOf<Element> x;
+  SourceOf<Element> skip;
+  Element* y;
   std::ptrdiff_t row;
   float* h;
   float* c;
@@ -30,24 +48,24 @@ struct LstmItem {
 
 // Items that share a layer's weights in every step, longest first. `before` counts the steps that the layer before has
 // written, `done` those of this one; either may be null.
+template <class Element>
 struct LstmGroup {
-  const LstmItem* items;
+  const LstmItem<Element>* items;
   int count;
   const std::int64_t* before;
   std::int64_t* done;
 };
 
-constexpr int kGates = 4;
-constexpr int kLstmBlock = kGates * kPanelWidth;
-
 // Steps whose input projection is computed at once.
-inline std::int64_t lstm_chunk(const LstmGroup& group) {
+template <class Element>
+std::int64_t lstm_chunk(const LstmGroup<Element>& group) {
   if (group.before || group.done) return 12;
   return std::clamp<std::int64_t>(96 / group.count, 12, 48);
 }
 
 // Floats of scratch memory that a group needs.
-inline std::int64_t workspace_floats(const LstmLayer& layer, const LstmGroup& group) {
+template <class Element>
+std::int64_t workspace_floats(const LstmLayer<Element>& layer, const LstmGroup<Element>& group) {
   const std::int64_t width = padded(layer.hidden), chunk = lstm_chunk(group);
   return group.count * (3 * width + chunk * kGates * width) + chunk * padded(layer.inputs);
 }

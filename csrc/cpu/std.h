@@ -13,5 +13,9 @@
 #include <immintrin.h>
 #endif
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "args.h"
 #include "dispatch.h"

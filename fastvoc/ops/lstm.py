@@ -69,10 +69,15 @@ class LstmParams:
         return [t for layer in self.layers for t in layer]
 
     def zero_state(self, batch: int) -> tuple[Tensor, Tensor]:
-        """The state (h, c) at the beginning of a stream, each [L, batch, H], zeros."""
-        like = self.layers[0][1]
+        """The state (h, c) at the beginning of a stream, each [L, batch, H], zeros in `state_dtype`."""
+        like = self.layers[0][1].new_empty(0, dtype=self.state_dtype)
         shape = (len(self.layers), batch, self.hidden)
         return like.new_zeros(shape), like.new_zeros(shape)
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """float32, or float64 like the weights: a shorter state would drift."""
+        return torch.float64 if self.layers[0][1].dtype is torch.float64 else torch.float32
 
 
 def lstm(
@@ -88,8 +93,9 @@ def lstm(
         x: [B, C, T], dtype and device of the weights; time-major strides are the fast ones.
         params: weights.
         lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        state: (h, c), each a contiguous [L, B, H], where each item's layers begin; both are advanced in place to each
-            item's last valid step, and autograd does not see them. Zeros when None. Not with `bidirectional`.
+        state: (h, c), each a contiguous [L, B, H] in `params.state_dtype`, where each item's layers begin; both are
+            advanced in place to each item's last valid step, and autograd does not see them. Zeros when None. Not with
+            `bidirectional`.
         backend: implementation to force.
 
     Returns:
@@ -117,8 +123,8 @@ def _check(
         if part is None or part.shape != expected or not part.is_contiguous():
             got = None if part is None else f"{list(part.shape)} with strides {part.stride()}"
             raise ShapeError(f"lstm: state: {name}: expected a contiguous {list(expected)}, got {got}")
-        if part.dtype != x.dtype:
-            raise DtypeError(f"lstm: state: {name}: expected {x.dtype} like x, got {part.dtype}")
+        if part.dtype != params.state_dtype:
+            raise DtypeError(f"lstm: state: {name}: expected {params.state_dtype}, got {part.dtype}")
         if part.device != x.device:
             raise DeviceError(f"lstm: state: {name}: expected a tensor on {x.device} like x, got {part.device}")
 
@@ -126,7 +132,7 @@ def _check(
 def lstm_ref(
     x: Tensor, params: LstmParams, lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None
 ) -> Tensor:
-    """The op's meaning in torch."""
+    """The op's meaning in torch; float16 and bfloat16 compute in float32."""
     if lengths is not None:
 
         def one(item: Tensor, i: int) -> Tensor:
@@ -140,15 +146,16 @@ def lstm_ref(
         return by_item(x, lengths, x.shape[2], one)
     start = params.zero_state(x.shape[0]) if h is None or c is None else (h, c)
     count = len(params.layers) // params.directions
+    wide, weights = x.to(params.state_dtype), [t.to(params.state_dtype) for t in params.tensors()]
     with torch.backends.cudnn.flags(allow_tf32=False):
         y, h_end, c_end = torch.lstm(
-            x.permute(2, 0, 1), start, params.tensors(), True, count, 0.0, False, params.bidirectional, False
+            wide.permute(2, 0, 1), start, weights, True, count, 0.0, False, params.bidirectional, False
         )
     if h is not None and c is not None:
         h.copy_(h_end.detach())
         c.copy_(c_end.detach())
     y = y.permute(1, 2, 0)
-    return x + y if params.skip else y
+    return (wide + y if params.skip else y).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,7 @@ class _Packed:
 
 def _pack(params: LstmParams) -> _Packed:
     weights = [packing.pack_lstm(w).flatten() for w_ih, w_hh, _, _ in params.layers for w in (w_ih, w_hh)]
-    biases = [packing.pack_lstm((b_ih + b_hh)[:, None]).flatten() for _, _, b_ih, b_hh in params.layers]
+    biases = [packing.pack_lstm((b_ih.float() + b_hh.float())[:, None]).flatten() for *_, b_ih, b_hh in params.layers]
     count = len(params.layers) // params.directions
     shape = [count, params.inputs, params.hidden, params.directions, int(params.skip)]
     return _Packed(torch.cat(weights), torch.cat(biases), shape)
@@ -174,7 +181,7 @@ def _run_native(
 
 
 def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype)
+    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
 _library.define(

@@ -54,6 +54,10 @@ def double(params: LstmParams) -> LstmParams:
     return replace(params, layers=tuple(tuple(t.double() for t in layer) for layer in params.layers))
 
 
+def half(params: LstmParams) -> LstmParams:
+    return replace(params, layers=tuple(tuple(t.to(torch.bfloat16) for t in layer) for layer in params.layers))
+
+
 def by_hand(x: Tensor, params: LstmParams) -> Tensor:
     """The recurrence, written out, for one direction."""
     y = x.transpose(1, 2)
@@ -319,3 +323,60 @@ def test_both_ways_do_not_stream() -> None:
     assert stream is not None
     with pytest.raises(BackendError, match="bidirectional"):
         stream(params, params)
+
+
+BF16 = ["one-layer", "odd", "encodec", "both-ways-two-skip"]
+
+
+@each_impl
+@pytest.mark.parametrize("name", BF16)
+def test_bfloat16_is_close_to_the_meaning_of_its_numbers(name: str, impl: str, nan_poison: None) -> None:
+    params = half(CASES[name]())
+    lengths = torch.tensor([50, 1, 33])
+    x = torch.randn(3, params.inputs, 50).to(torch.bfloat16)
+    y = lstm(x, params, lengths, backend=impl)
+    assert y.dtype is torch.bfloat16
+    meant = lstm_ref(x.double(), double(params), lengths)
+    rounding = relative_l2(meant.to(torch.bfloat16), meant)
+    assert relative_l2(y, meant) < 3 * rounding
+
+
+@each_impl
+def test_bfloat16_keeps_a_float32_state(impl: str) -> None:
+    """Chunks of one step do not drift: what is kept between them is not rounded."""
+    params = half(CASES["wide"]())
+    x = torch.randn(1, params.inputs, 300).to(torch.bfloat16)
+    h, c = params.zero_state(1)
+    assert h.dtype is torch.float32
+    parts = [lstm(part, params, state=(h, c), backend=impl) for part in x.split(1, 2)]
+    whole = lstm(x, params, backend=impl)
+    if impl == "cpp":
+        assert torch.equal(torch.cat(parts, 2), whole)
+    assert relative_l2(torch.cat(parts, 2), whole) < 2e-3
+    with pytest.raises(DtypeError, match=r"state: h: expected torch\.float32"):
+        lstm(x, params, state=(h.to(torch.bfloat16), c), backend=impl)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("name", BF16)
+def test_bfloat16_threads_batch_and_layout_do_not_change_a_bit(name: str) -> None:
+    params = half(CASES[name]())
+    x = torch.randn(1, params.inputs, 31).to(torch.bfloat16)
+    before = torch.get_num_threads()
+    results = []
+    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (4, 3, 1), (2, 9, 8)):
+        torch.set_num_threads(threads)
+        stacked = torch.randn(batch, params.inputs, 31).to(torch.bfloat16)
+        stacked[position] = x[0]
+        results += [lstm(view, params, backend="cpp")[position] for view in strided(stacked).values()]
+    torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.native
+def test_float16_is_left_to_the_reference() -> None:
+    params = replace(CASES["odd"](), layers=tuple(tuple(t.half() for t in row) for row in CASES["odd"]().layers))
+    x = torch.randn(1, params.inputs, 5).half()
+    with pytest.raises(BackendError, match=r"not in torch\.float16"):
+        lstm(x, params, backend="cpp")
+    assert lstm(x, params).dtype is torch.float16

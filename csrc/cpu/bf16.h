@@ -1,0 +1,63 @@
+// bfloat16 on vectors: products of pairs summed in float32, and conversions.
+#pragma once
+
+#include "args.h"
+#include "vec.h"
+
+namespace fastvoc::FASTVOC_ISA {
+
+// Two neighbouring bfloat16 numbers, the first in the lower half.
+using Pair = std::uint32_t;
+typedef Pair PairVec __attribute__((vector_size(FASTVOC_WIDTH * sizeof(Pair))));
+typedef Pair PairVecUnaligned __attribute__((vector_size(FASTVOC_WIDTH * sizeof(Pair)), aligned(sizeof(std::uint16_t))));
+typedef std::uint16_t HalfVec __attribute__((vector_size(FASTVOC_WIDTH * sizeof(std::uint16_t))));
+
+inline __attribute__((always_inline)) PairVec load_pairs(const Pair* p) {
+  return *reinterpret_cast<const PairVecUnaligned*>(p);
+}
+
+// sum + first(w) * first(x) + second(w) * second(x) in every lane.
+inline __attribute__((always_inline)) Vec dot_pairs(Vec sum, PairVec w, Pair x) {
+#ifdef FASTVOC_BF16
+  return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)_mm512_set1_epi32(static_cast<int>(x)));
+#else
+  const PairVec both = PairVec{} + x;
+  sum += (Vec)(w << 16) * (Vec)(both << 16);
+  return sum + (Vec)(w & 0xffff0000u) * (Vec)(both & 0xffff0000u);
+#endif
+}
+
+inline float widen(Bf16 v) { return __builtin_bit_cast(float, static_cast<std::uint32_t>(v.bits) << 16); }
+
+// To the nearest bfloat16, ties to even; NaN stays NaN.
+inline Bf16 narrow(float v) {
+  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, v);
+  if (v != v) return {static_cast<std::uint16_t>(bits >> 16 | 0x40)};
+  return {static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+
+inline __attribute__((always_inline)) Vec load(const Bf16* p) {
+  HalfVec halves;
+  std::memcpy(&halves, p, sizeof halves);
+  return (Vec)(__builtin_convertvector(halves, PairVec) << 16);
+}
+
+inline __attribute__((always_inline)) void store(Bf16* p, Vec v) {
+  const PairVec bits = (PairVec)v;
+  const PairVec rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  const HalfVec halves = __builtin_convertvector(v == v ? rounded : (bits >> 16 | 0x40), HalfVec);
+  std::memcpy(p, &halves, sizeof halves);
+}
+
+// `count` floats rounded, and back.
+inline void narrow_row(const float* x, Bf16* y, std::ptrdiff_t count) {
+  std::ptrdiff_t i = 0;
+  for (; i + FASTVOC_WIDTH <= count; i += FASTVOC_WIDTH) store(y + i, load(x + i));
+  for (; i < count; ++i) y[i] = narrow(x[i]);
+}
+
+inline void narrow_row(const float* x, float* y, std::ptrdiff_t count) { std::copy_n(x, count, y); }
+
+inline float widen(float v) { return v; }
+
+}  // namespace fastvoc::FASTVOC_ISA
