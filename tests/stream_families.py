@@ -11,6 +11,7 @@ import torch
 from fastvoc.models.bigvgan import BigVganConfig
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.models.vocos import VocosConfig
 from fastvoc.vocoder import Vocoder
 
 
@@ -59,6 +60,17 @@ MAKERS: dict[str, Callable[[], Vocoder]] = {
         resblock_kernel_sizes=(3, 11),
         resblock_dilation_sizes=((1, 3), (1, 5)),
     ),
+}
+
+
+def _vocos(**values: Any) -> Vocoder:
+    base: dict[str, Any] = {"input_channels": 6, "dim": 24, "intermediate_dim": 40, "num_layers": 3}
+    return randomised(VocosConfig(**{**base, **values}))
+
+
+MAKERS |= {
+    "vocos-center": lambda: _vocos(n_fft=64, hop_length=16, padding="center"),
+    "vocos-same": lambda: _vocos(n_fft=80, hop_length=20, padding="same"),
 }
 FAMILIES = sorted(MAKERS)
 

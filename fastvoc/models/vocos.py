@@ -20,6 +20,7 @@ from fastvoc.nn.linear import Linear
 from fastvoc.nn.norm import LayerNorm
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.spectral import IstftHead
+from fastvoc.nn.streams import Constant, LayerStreams, ModelStream
 from fastvoc.ops import rvq_decode
 from fastvoc.ops.rvq_decode import RvqParams
 
@@ -229,7 +230,7 @@ class Vocos(nn.Module):
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
         self.config = config
-        self.inputs = () if config.adanorm_num_embeddings is None else ("bandwidth_id",)
+        self.inputs = self.STREAM_OPTIONS = () if config.adanorm_num_embeddings is None else ("bandwidth_id",)
         if config.num_codebooks:
             books = config.num_codebooks, config.codebook_size, config.input_channels
             self.feature_extractor = CodebookFeatures(*books)
@@ -333,3 +334,39 @@ class Vocos(nn.Module):
         weight = self.head.out.weight
         for layer in self.layers().values():
             layer.prepare(weight.device, weight.dtype, backend)
+
+    def stream(self, backend: str | None = None, *, bandwidth_id: BandwidthId = None) -> VocosStream:
+        """The model's state for features that arrive in chunks; `bandwidth_id` as in a call, one number.
+
+        Raises ArgumentError as a call does.
+        """
+        return VocosStream(self, backend, self.rows(bandwidth_id, 1))
+
+
+class VocosStream(ModelStream):
+    """A batch of streams through a Vocos, all at the same point."""
+
+    def __init__(self, model: Vocos, backend: str | None, row: Tensor | None) -> None:
+        self._model = model
+        used = {name: layer for name, layer in model.layers().items() if name != "feature_extractor"}
+        self._names = list(used)
+        self._layers, self._row = LayerStreams(used, backend), Constant(row)
+        self.parts = {"layers": self._layers, "row": self._row}
+
+    def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
+        run, backbone, head = self._layers, self._model.backbone, self._model.head
+        run.final = final
+        row = self._row.value
+        if row is not None and len(row) != len(x):
+            row = self._row.value = row.expand(len(x)).contiguous()
+        x = run(backbone.norm, run(backbone.embed, x), row)
+        for block in backbone.convnext:
+            assert isinstance(block, ConvNextBlock)
+            x = run(block, x, row)
+        x = run(backbone.final_layer_norm, x)
+        return run(head.istft, run(head.out, x))
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        for name in reversed(self._names):
+            first, last = self._layers.reads(name, first, last)
+        return first, last

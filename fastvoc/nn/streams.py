@@ -28,9 +28,9 @@ class LayerStreams:
         self._by_layer = {id(layer): self._streams[name] for name, layer in layers.items()}
         self.final = False
 
-    def __call__(self, layer: Layer, x: Tensor) -> Tensor:
-        """[B, C, n] -> [B, C_out, m]; the last chunk when `final` is set."""
-        return self._by_layer[id(layer.prepared)].step(x, self.final)
+    def __call__(self, layer: Layer, x: Tensor, *more: Tensor | None) -> Tensor:
+        """[B, C, n] -> [B, C_out, m], `more` being the op's further tensors; the last chunk when `final` is set."""
+        return self._by_layer[id(layer.prepared)].step(x, self.final, *more)
 
     def reads(self, name: str, first: int, last: int) -> tuple[int, int]:
         """The input steps that the output steps [first, last] of a layer depend on."""
@@ -91,3 +91,20 @@ class ModelStream:
         for name, part in self.parts.items():
             own = {key.partition("/")[2]: t for key, t in tensors.items() if key.partition("/")[0] == name}
             part.restore(own, counters[name])
+
+
+class Constant:
+    """A part of the state that never changes: one row per stream, such as a choice made when it began."""
+
+    def __init__(self, value: Tensor | None = None) -> None:
+        self.value = value
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        return ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {} if self.value is None else {"value": self.value}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        self.value = tensors.get("value", self.value)

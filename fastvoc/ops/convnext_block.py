@@ -5,7 +5,9 @@ The block of ConvNeXt (Liu et al. 2022, arXiv 2201.03545) along time, as Vocos u
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.layer_norm import LayerNormParams, check_row, layer_norm_ref, pack_rows
+from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
 
 # Hidden channels computed at a time, so that a strip of them stays in the L2 cache.
@@ -156,7 +159,7 @@ def _pack(params: ConvNextBlockParams) -> _Packed:
         torch.cat([packing.pack_conv(weight[:, :, None]).flatten() for weight in weights]),
         packing.pad_bias(params.expand_bias, hidden, params.expand_weight),
         packing.pad_bias(shift, channels, project),
-        [channels, hidden, kernel, chunk],
+        [channels, hidden, kernel, chunk, 0],
         params.norm.eps,
     )
 
@@ -202,8 +205,29 @@ def _fake(
     shape: list[int],
     eps: float,
 ) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
+    return x.new_empty((x.shape[0], x.shape[2] - 2 * shape[4], x.shape[1])).transpose(1, 2)
 
 
-OP = define("convnext_block", _check, convnext_block_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+def _stream(params: ConvNextBlockParams, run: Callable[..., Tensor]) -> TailStream:
+    channels, _, kernel = params.depthwise_weight.shape
+    return TailStream(Geometry(kernel, 1, kernel // 2, kernel // 2), channels, run)
+
+
+def _stream_ref(params: ConvNextBlockParams, _: Any) -> TailStream:
+    side = params.depthwise_weight.shape[2] // 2
+
+    def run(rows: Tensor, row: Tensor | None = None) -> Tensor:
+        return convnext_block_ref(rows, params, row)[:, :, side : rows.shape[2] - side]
+
+    return _stream(params, run)
+
+
+def _stream_native(params: ConvNextBlockParams, packed: _Packed) -> TailStream:
+    bare = replace(packed, shape=[*packed.shape[:4], params.depthwise_weight.shape[2] // 2])
+    return _stream(params, lambda rows, row=None: _run_native(rows, bare, row))
+
+
+OP = define("convnext_block", _check, convnext_block_ref, _stream_ref)
+OP.register(
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops.stream import PointStream
 from fastvoc.registry import Impl, Spec, define
 
 
@@ -144,5 +146,15 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor, row: Tensor | None, lengths: 
     return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
 
 
-OP = define("layer_norm", _check, layer_norm_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+def _stream_ref(params: LayerNormParams, _: Any) -> PointStream:
+    return PointStream(lambda x, row=None: layer_norm_ref(x, params, row), params.weight.shape[-1])
+
+
+def _stream_native(params: LayerNormParams, packed: _Packed) -> PointStream:
+    return PointStream(lambda x, row=None: _run_native(x, packed, row), params.weight.shape[-1])
+
+
+OP = define("layer_norm", _check, layer_norm_ref, _stream_ref)
+OP.register(
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+)

@@ -30,7 +30,7 @@ class OpStream(Protocol):
     def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
         """Takes the place of an op stream with this state."""
 
-    def step(self, x: Tensor, final: bool) -> Tensor:
+    def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
         """[B, C, n >= 0] more input -> the output steps [B, C_out, m >= 0] it completes; `final` ends the signal."""
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
@@ -66,12 +66,13 @@ class Geometry:
 
 
 class TailStream:
-    """An op whose outputs read a window of the input (`Geometry`), run by `run(window) -> outputs` without padding.
+    """An op whose outputs read a window of the input (`Geometry`).
 
-    run takes the window's rows [B, C, (m - 1) * stride + span] and gives [B, C_out, m].
+    run takes the window's rows [B, C, (m - 1) * stride + span], and what `step` is given besides, and gives
+    [B, C_out, m], without padding.
     """
 
-    def __init__(self, geometry: Geometry, channels_out: int, run: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, geometry: Geometry, channels_out: int, run: Callable[..., Tensor]) -> None:
         self._geometry, self._channels_out, self._run = geometry, channels_out, run
         self._tail: Tensor | None = None  # [B, rows, C]: the input steps from `first` on
         self._first = self._made = 0
@@ -94,7 +95,7 @@ class TailStream:
         g = self._geometry
         return first * g.stride - g.left, last * g.stride - g.left + g.span - 1
 
-    def step(self, x: Tensor, final: bool) -> Tensor:
+    def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
         rows = x.transpose(1, 2)
         rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
         have = self._first + rows.shape[1]
@@ -103,7 +104,8 @@ class TailStream:
         y = x.new_empty((x.shape[0], self._channels_out, 0))
         if end > begin:
             low = begin * g.stride - g.left
-            y = self._run(self._window(rows, low, low + (end - begin - 1) * g.stride + g.span).transpose(1, 2))
+            window = self._window(rows, low, low + (end - begin - 1) * g.stride + g.span)
+            y = self._run(window.transpose(1, 2), *more)
         keep = max(g.keep_from(end, have), self._first)
         self._tail, self._first, self._made = rows[:, keep - self._first :].clone(), keep, end
         return y
@@ -227,3 +229,26 @@ class MarginStream:
         keep = max(end - self._reach, self._first)
         self._tail, self._first, self._made = rows[:, keep - self._first :].clone(), keep, end
         return y
+
+
+class PointStream:
+    """An op whose outputs read one step each: it keeps nothing."""
+
+    def __init__(self, run: Callable[..., Tensor], channels_out: int) -> None:
+        self._run, self._channels_out = run, channels_out
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        return ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        pass
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        return first, last
+
+    def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
+        return self._run(x, *more) if x.shape[2] else x.new_empty((x.shape[0], self._channels_out, 0))

@@ -21,7 +21,7 @@ def interleave(family: str, backend: str | None, count: int, seed: int) -> None:
     """`count` streams of random lengths and chunks, joining and leaving at random, against each alone."""
     voc = vocoder(family, backend)
     rng = random.Random(seed)
-    mels = {i: mel_of(voc, rng.randint(1, 60), i) for i in range(count)}
+    mels = {i: mel_of(voc, rng.randint(2, 60), i) for i in range(count)}
     at = dict.fromkeys(mels, 0)
     parts: dict[int, list[Tensor]] = {i: [] for i in mels}
     streams = fastvoc.Streams(voc, max_streams=count)
