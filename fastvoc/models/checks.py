@@ -1,4 +1,4 @@
-"""What the configurations of generators check alike; every failure is an ArgumentError that names the field."""
+"""What generators check alike: their configurations (an ArgumentError names the field), the seeds of their noise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
-from fastvoc.errors import ArgumentError
+import torch
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 
 Tensors = Iterator[tuple[str, tuple[int, ...]]]
 
@@ -82,3 +85,19 @@ def conv_tensors(name: str, shape: tuple[int, int, int], bias: int) -> Tensors:
     yield f"{name}.weight", shape
     if bias:
         yield f"{name}.bias", (bias,)
+
+
+def item_seeds(seed: int | Sequence[int] | Tensor, batch: int, device: torch.device) -> Tensor:
+    """[batch] int64 on a device: one seed for each item, the same for all where `seed` is one integer.
+
+    Raises DtypeError for anything but integers of 64 bits, ShapeError for another number of them.
+    """
+    try:
+        seeds = torch.as_tensor(seed)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DtypeError(f"seed: expected integers of 64 bits ({error})") from None
+    if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:
+        raise DtypeError(f"seed: expected integers, got {seeds.dtype}")
+    if seeds.dim() and seeds.shape != (batch,):
+        raise ShapeError(f"seed: expected an integer or [{batch}], one per item, got {list(seeds.shape)}")
+    return seeds.to(device, torch.int64).expand(batch).contiguous()

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import DeviceError, DtypeError, ShapeError
 from fastvoc.mel import BIGVGAN_24K_100, MelConfig
-from fastvoc.models.checks import Tensors, check_names, conv_tensors, positive, require, require_positive
+from fastvoc.models.checks import Tensors, check_names, conv_tensors, item_seeds, positive, require, require_positive
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.lvc import KernelPredictor, LvcLayer
 from fastvoc.nn.prepared import Prepared
@@ -177,6 +176,8 @@ class LvcBlock(nn.Module):
 class UnivNet(nn.Module):
     """The generator: log-mel and noise in, waveform out. Parameters carry the names of Transformers' `UnivNetModel`."""
 
+    inputs: ClassVar[tuple[str, ...]] = ("noise", "seed")
+
     def __init__(self, config: UnivNetConfig) -> None:
         super().__init__()
         self.config = config
@@ -202,14 +203,14 @@ class UnivNet(nn.Module):
             mel: [B, num_mels, T >= 4] log-mel of the checkpoint's own front end.
             lengths: [B] int64 on the CPU, valid frames of each item; all T when None. The waveform is 0 beyond them.
             backend: implementation to force for every op.
-            noise: [B, model_in_channels, T] standard normal noise; made from `seed` when None.
+            noise: [B, model_in_channels, T] standard normal, any floating-point type; made from `seed` when None.
             seed: an int, or one per item: equal seeds give an item the same noise in any batch.
 
         Returns:
             [B, 1, T * hop] samples in (-1, 1).
 
         Raises:
-            ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+            ShapeError, DtypeError, DeviceError: a wrong argument.
             BackendError: the forced backend refuses.
         """
         bands = self.config.num_mels
@@ -217,7 +218,11 @@ class UnivNet(nn.Module):
         if mel.dim() != 3 or mel.shape[1] != bands or shortest < _MIN_FRAMES:
             got = list(mel.shape) if shortest == mel.shape[-1] else f"{list(mel.shape)} with lengths from {shortest}"
             raise ShapeError(f"mel: expected [B, {bands}, T >= {_MIN_FRAMES}], which its reflection needs, got {got}")
-        x = self._noise(mel, seed) if noise is None else self._given(mel, noise)
+        if noise is None:
+            seeds = item_seeds(seed, len(mel), mel.device)
+            x = normal_noise(seeds, self.config.model_in_channels, mel.shape[2]).to(mel.dtype)
+        else:
+            x = self._given(mel, noise)
         x = self.conv_pre(x, lengths, backend)
         for block in self._blocks:
             x = block(x, mel, lengths, backend)
@@ -229,18 +234,11 @@ class UnivNet(nn.Module):
         expected = [mel.shape[0], self.config.model_in_channels, mel.shape[2]]
         if list(noise.shape) != expected:
             raise ShapeError(f"noise: expected {expected}, got {list(noise.shape)}")
-        if noise.dtype != mel.dtype:
-            raise DtypeError(f"noise: expected {mel.dtype} like the mel, got {noise.dtype}")
-        return noise
-
-    def _noise(self, mel: Tensor, seed: int | Sequence[int] | Tensor) -> Tensor:
-        seeds = torch.as_tensor(seed)
-        if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:
-            raise DtypeError(f"seed: expected whole numbers, got {seeds.dtype}")
-        if seeds.dim() and seeds.shape != mel.shape[:1]:
-            raise ArgumentError(f"seed: expected an int or one per item [{len(mel)}], got {list(seeds.shape)}")
-        seeds = seeds.to(mel.device, torch.int64).expand(len(mel))
-        return normal_noise(seeds, self.config.model_in_channels, mel.shape[2]).to(mel.dtype)
+        if not noise.is_floating_point():
+            raise DtypeError(f"noise: expected floating-point values, got {noise.dtype}")
+        if noise.device != mel.device:
+            raise DeviceError(f"noise: expected a tensor on {mel.device} like the mel, got {noise.device}")
+        return noise.to(mel.dtype)
 
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""

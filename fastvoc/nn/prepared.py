@@ -70,9 +70,12 @@ class Prepared:
         return self._op.name, self._op.verdicts(Spec(weight.device.type, weight.dtype, self._params()), backend)
 
     def weight(self) -> Tensor:
-        """The first tensor that the op takes from the layer: on its device, in the dtype that it computes in."""
-        weight: Tensor = self._params().tensors()[0]
-        return weight
+        """The first tensor that the op takes from the layer: on its device, in the dtype that it computes in.
+
+        The layer's own first one where the op takes its tensors with the call.
+        """
+        taken: Sequence[Tensor] = self._params().tensors() or self.tensors()
+        return taken[0]
 
     def _entry(
         self, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype, backend: str | None

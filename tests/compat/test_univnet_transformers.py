@@ -126,7 +126,7 @@ def test_wrong_arguments_are_named(pair: tuple[Any, ours.UnivNetModel]) -> None:
     with pytest.raises(DtypeError, match="input_features"):
         own(mel.numpy())
     with pytest.raises(DtypeError, match="noise"):
-        own(mel, noise.double())
+        own(mel, noise.long())
     with pytest.raises(ShapeError, match="padding_mask"):
         own(mel, noise, torch.ones(3, 2048))
     with pytest.raises(ShapeError, match="T >= 4"):

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 import fastvoc
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.mel import BIGVGAN_24K_100
 from fastvoc.models.univnet import UNIVNET_24K_100, UnivNet, UnivNetConfig
 from fastvoc.ops.noise import normal_noise
+from fastvoc.vocoder import Vocoder
 from helpers import assert_golden, golden, implementations, relative_l2
 
 IMPLS = implementations("lvc")
@@ -158,6 +159,19 @@ def test_seeds_decide_the_noise() -> None:
     assert torch.equal(model(mel, noise=normal_noise(torch.tensor([1, 2, 1]), 12, 12).float()), wav)
 
 
+def test_inputs_through_the_vocoder() -> None:
+    model = lively(SMALL)
+    voc = Vocoder(model, SMALL)
+    mel = torch.randn(100, 12)
+    wav = voc(mel, seed=5, check=False)
+    assert torch.equal(wav, model(mel[None], seed=5)[0, 0])
+    noise = normal_noise(torch.tensor([5]), 12, 12)[0]
+    assert torch.equal(voc(mel, noise=noise, check=False), wav)
+    assert torch.equal(voc(mel, noise=noise.numpy(), check=False), wav)
+    with pytest.raises(ArgumentError, match="takes noise, seed"):
+        voc(mel, f0=torch.ones(12))
+
+
 def test_noise_is_normal_and_depends_on_position_alone() -> None:
     seed = torch.tensor([3, 4])
     noise = normal_noise(seed, 7, 40_000)
@@ -242,8 +256,12 @@ def test_bad_arguments_are_named() -> None:
     with pytest.raises(ShapeError, match=r"noise: expected \[2, 12, 8\], got \[2, 8, 12\]"):
         model(mel, noise=torch.randn(2, 8, 12))
     with pytest.raises(DtypeError, match="noise"):
-        model(mel, noise=torch.randn(2, 12, 8).double())
+        model(mel, noise=torch.ones(2, 12, 8).long())
+    with pytest.raises(DeviceError, match="noise"):
+        model(mel, noise=torch.randn(2, 12, 8).to("meta"))
     with pytest.raises(DtypeError, match="seed"):
         model(mel, seed=1.5)
-    with pytest.raises(ArgumentError, match=r"seed: expected an int or one per item \[2\], got \[3\]"):
+    with pytest.raises(DtypeError, match="64 bits"):
+        model(mel, seed=1 << 70)
+    with pytest.raises(ShapeError, match=r"seed: expected an integer or \[2\], one per item, got \[3\]"):
         model(mel, seed=[1, 2, 3])
