@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastvoc.codec import Codec, Codes
+    from fastvoc.compression import compress, decompress, load_language_model
     from fastvoc.errors import (
         ArgumentError,
         BackendError,
@@ -49,9 +50,12 @@ _HOMES = {
     "StreamError": "errors",
     "Streams": "stream_pool",
     "Vocoder": "vocoder",
+    "compress": "compression",
+    "decompress": "compression",
     "explain": "explanation",
     "list_models": "loading",
     "load": "loading",
+    "load_language_model": "compression",
     "save": "loading",
     "set_num_threads": "threads",
     "use_backend": "registry",
@@ -75,9 +79,12 @@ __all__ = [
     "Streams",
     "Vocoder",
     "__version__",
+    "compress",
+    "decompress",
     "explain",
     "list_models",
     "load",
+    "load_language_model",
     "save",
     "set_num_threads",
     "use_backend",

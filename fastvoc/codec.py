@@ -87,6 +87,13 @@ class Codec(LoadedModel):
             known = ", ".join(f"{b:g}" for b in self.bandwidths)
             raise ArgumentError(f"bandwidth: expected one of {known} kbit/s, got {bandwidth!r}")
 
+    def check_wav(self, wav: _Array) -> Tensor:
+        """One waveform as [C, S]. Raises ShapeError, DtypeError or DeviceError as `encode`."""
+        batch = self._batch(self._floats(wav, "wav"))
+        if len(batch) != 1:
+            raise ShapeError(f"wav: expected one waveform, got a batch of {len(batch)}")
+        return batch[0]
+
     def warmup(self, seconds: float = 1.0) -> Codec:
         """Encodes and decodes silence once, so that the first real call is as fast as the rest."""
         samples = max(1, int(seconds * self.sample_rate))

@@ -22,6 +22,7 @@ from fastvoc.vocoder import Vocoder
 _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"hifigan": _ASSETS / "hifigan_v2_voice.safetensors"}
 _CODECS = ("encodec",)
+_LANGUAGE_MODELS = ("encodec_lm",)
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -73,6 +74,8 @@ def load(
     """
     wanted, target = parse_dtype(dtype), parse_device(device)
     checkpoint = read_checkpoint(name)
+    if checkpoint.config.family in _LANGUAGE_MODELS:
+        raise LoadError(f"{name}: a language model for .ecdc streams, no codec; see fastvoc.load_language_model")
     model = model_of(checkpoint, target, wanted, backend)
     if checkpoint.config.family in _CODECS:
         return Codec(model, checkpoint.config, backend=backend)

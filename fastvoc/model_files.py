@@ -40,13 +40,15 @@ TEXTS = (
     "stats.npy",
     "stats.h5",
 )
+# EnCodec's language models lie beside their codecs, and are asked for by name.
+_OTHERS = ("encodec_lm*", "encodec_*_lm*")
 # Counted up by training; upstream resumes from the last.
 _NUMBERED = ("g_[0-9]*", "checkpoint-*steps.pkl")
 
 
 def weights_among(names: Iterable[str]) -> list[str]:
     """The weights files that the first matching pattern finds: one, or several that nothing tells apart, or none."""
-    names = sorted(names)
+    names = sorted(name for name in names if not any(fnmatch(name, other) for other in _OTHERS))
     for pattern in WEIGHTS:
         found = [name for name in names if fnmatch(name, pattern)]
         if found:

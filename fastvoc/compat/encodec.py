@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastvoc import audio
+from fastvoc import audio, published
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.checkpoints.encodec import canonical_names
 from fastvoc.compat.upstream import Upstream, folded
@@ -24,8 +24,6 @@ from fastvoc.models.encodec import ENCODEC_24K, ENCODEC_48K, Encodec, EncodecCon
 from fastvoc.nn.rvq import ResidualVectorQuantizer
 
 EncodedFrame = tuple[Tensor, Tensor | None]
-_ROOT_URL = "https://dl.fbaipublicfiles.com/encodec/v0/"
-_FILES = {24000: "encodec_24khz-d7cc33bc.th", 48000: "encodec_48khz-7e698e3e.th"}
 
 
 class Quantizer(nn.Module):
@@ -166,8 +164,8 @@ def convert_audio(wav: Tensor, sr: int, target_sr: int, target_channels: int) ->
 def _published(config: EncodecConfig, pretrained: bool, repository: str | Path | None) -> EncodecModel:
     if not pretrained:
         return EncodecModel(Encodec(config).eval())
-    name = _FILES[config.sample_rate]
-    path = _downloaded(name) if repository is None else Path(repository) / name
+    name = published.CODECS[config.sample_rate]
+    path = published.fetch(name) if repository is None else Path(repository) / name
     if not path.is_file():
         raise ArgumentError(f"repository: {repository} has no file {name}")
     checkpoint: Checkpoint = detect_and_load(path)
@@ -175,18 +173,3 @@ def _published(config: EncodecConfig, pretrained: bool, repository: str | Path |
         raise LoadError(f"{path}: a model of {checkpoint.config.sample_rate} Hz, expected {config.sample_rate} Hz")
     model: Any = model_of(checkpoint)
     return EncodecModel(model)
-
-
-def _downloaded(name: str) -> Path:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if not path.is_file():
-        stated = path.stem.rpartition("-")[2]
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(_ROOT_URL + name, str(path), hash_prefix=stated, progress=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise LoadError(
-                f"{name}: not in {path.parent}, and not to be had from {_ROOT_URL} ({error}). Put the file there, or "
-                "name its folder in `repository`"
-            ) from error
-    return path

@@ -20,11 +20,25 @@ numbers are big-endian.
 
 from __future__ import annotations
 
-from fastvoc.ecdc.layout import LAYOUTS, ORIGINAL, PORTABLE, Block, Header, LanguageModel, Layout, Steps, steps
+from fastvoc.ecdc.layout import (
+    CODE_BITS,
+    HOP,
+    LAYOUTS,
+    ORIGINAL,
+    PORTABLE,
+    Block,
+    Header,
+    LanguageModel,
+    Layout,
+    Steps,
+    steps,
+)
 from fastvoc.ecdc.reader import Reader
 from fastvoc.ecdc.writer import Writer
 
 __all__ = [
+    "CODE_BITS",
+    "HOP",
     "LAYOUTS",
     "ORIGINAL",
     "PORTABLE",

@@ -16,7 +16,7 @@ SYMBOL_BYTES = 3  # of the longest arithmetic code of a symbol, whose share is 2
 BLOCK = 600  # steps that are handled at a time where a model has no segments
 MOST_SAMPLES = 1 << 48
 MOST_SCALE = 1e9
-_HOP = 320
+HOP = 320  # samples of a step
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Layout:
     @property
     def frame_rate(self) -> int:
         """Steps per second."""
-        return self.sample_rate // _HOP
+        return self.sample_rate // HOP
 
     def count(self, samples: int) -> int:
         """Segments in a stream of so many samples."""
@@ -58,7 +58,7 @@ LAYOUTS = {
 
 def steps(samples: int) -> int:
     """Codes per codebook that stand for a number of samples."""
-    return -(-samples // _HOP)
+    return -(-samples // HOP)
 
 
 @dataclass(frozen=True)

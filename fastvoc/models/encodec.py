@@ -403,12 +403,13 @@ def _groups(pieces: list[Segment], whole: int) -> Iterator[list[Segment]]:
 
 
 def _volume(wav: Tensor, lengths: Tensor | None) -> Tensor:
-    """Root mean square [B] of the channels' mean, plus 1e-8."""
-    # A running sum has one order, whatever the number of threads and of items; and padding lies behind its end.
-    total = wav.double().mean(1).square().cumsum(1)
-    if lengths is None:
-        mean = total[:, -1] / wav.shape[2]
-    else:
-        at = lengths.to(wav.device)
-        mean = total.gather(1, at[:, None] - 1)[:, 0] / at
-    return (mean.sqrt() + 1e-8).float()
+    """Root mean square [B] of the channels' mean, plus 1e-8.
+
+    .ecdc streams hold it as it is: it is rounded as upstream rounds it, on one thread.
+    """
+    if lengths is not None:
+        return torch.cat([_volume(row[None, :, :n], None) for row, n in zip(wav, lengths.tolist(), strict=True)])
+    # A single long row would be shared out among the threads, which changes its sum.
+    rows = wav.float().expand(2, -1, -1) if len(wav) == 1 else wav.float()
+    mean = rows.mean(dim=1, keepdim=True).pow(2).mean(dim=2)
+    return (mean.sqrt() + 1e-8)[: len(wav), 0]

@@ -14,11 +14,11 @@ import pytest
 import torch
 from codec_models import STEREO, codec_implementations, lively, noise
 
-from fastvoc.compat import encodec
 from fastvoc.compat.encodec import EncodecModel, convert_audio
 from fastvoc.errors import ArgumentError, LoadError, ShapeError
 from fastvoc.loading import model_of, read_checkpoint
 from fastvoc.models.encodec import Encodec
+from fastvoc.published import CODECS
 from fastvoc.registry import use_backend
 from helpers import assert_golden, golden
 
@@ -129,7 +129,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / name).write_bytes(data)
     (folder / "config.json").write_bytes((golden("encodec_24k").dir / "config.json").read_bytes())
-    monkeypatch.setitem(encodec._FILES, 24000, name)
+    monkeypatch.setitem(CODECS, 24000, name)
     return folder / name
 
 
@@ -145,7 +145,7 @@ def server(published: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(published.parent))) as web:
         thread = threading.Thread(target=web.serve_forever)
         thread.start()
-        monkeypatch.setattr(encodec, "_ROOT_URL", f"http://127.0.0.1:{web.server_port}/")
+        monkeypatch.setattr("fastvoc.published.ROOT_URL", f"http://127.0.0.1:{web.server_port}/")
         yield asked
         web.shutdown()
         thread.join()

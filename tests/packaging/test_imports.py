@@ -29,6 +29,7 @@ FLOORS = (
         "model_files",
         "packing",
         "pcm",
+        "published",
         "forks",
         "threads",
     ),
@@ -38,7 +39,7 @@ FLOORS = (
     ("models", "streaming", "stream_pool"),
     ("loaded",),
     ("checkpoints", "vocoder", "codec", "codec_pieces", "training", "explanation"),
-    ("loading", "compat"),
+    ("loading", "compression", "compat"),
     ("cli", "__init__", "__main__"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

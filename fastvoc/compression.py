@@ -1,0 +1,172 @@
+"""Waveforms in .ecdc streams and back: a codec, the container, and a language model where one is wanted."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvoc import ecdc, published
+from fastvoc.checkpoints import detect_and_load
+from fastvoc.codec import Codec
+from fastvoc.codec_pieces import CodecDecoder, CodecEncoder
+from fastvoc.errors import ArgumentError, LoadError
+from fastvoc.loading import load, model_of
+from fastvoc.models.encodec_lm import EncodecLm, FloatLm
+from fastvoc.models.integer_lm import IntegerLm
+
+MODELS = {"encodec_24khz": "facebook/encodec_24khz", "encodec_48khz": "facebook/encodec_48khz"}
+_Array = Tensor | np.ndarray[Any, Any]
+
+
+def compress(
+    codec: Codec,
+    wav: _Array,
+    bandwidth: float = 6.0,
+    *,
+    lm: ecdc.LanguageModel | None = None,
+    portable: bool = False,
+) -> bytes:
+    """The .ecdc stream of a waveform.
+
+    Args:
+        codec: an EnCodec model as published: 24 kHz mono or 48 kHz stereo.
+        wav: [C, S] samples at its rate, or [S] for mono, floating-point, on its device (numpy: anywhere).
+        bandwidth: one of `codec.bandwidths`, in kbit/s.
+        lm: makes the stream smaller. An integer model (`load_language_model`) makes fastvoc's variant of the format,
+            one in floating point the original's, which decodes only where probabilities round as they do here.
+        portable: fastvoc's variant, with checksums, without a language model too.
+
+    Raises:
+        ArgumentError, ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
+    """
+    file = io.BytesIO()
+    encode_stream(codec, [codec.check_wav(wav)], file, bandwidth, lm=lm, portable=portable)
+    return file.getvalue()
+
+
+def decompress(
+    data: bytes | BinaryIO, codec: Codec | None = None, lm: ecdc.LanguageModel | None = None
+) -> tuple[Tensor, int]:
+    """The waveform [C, S], float32, of a .ecdc stream, and its sample rate.
+
+    `codec` and `lm` are loaded by the names that the stream gives when they are None: the published models.
+    Raises DecodeError for a damaged stream, ArgumentError for models other than the stream's, LoadError as `load`.
+    """
+    reader = ecdc.Reader(io.BytesIO(data) if isinstance(data, bytes) else data)
+    header = reader.header
+    codec = load(MODELS[header.model]) if codec is None else codec
+    if header.lm and lm is None:
+        lm = load_language_model(header.model, integer=bool(header.fingerprint))
+    parts = list(decode_stream(reader, codec, lm))
+    return torch.cat(parts, 1), codec.sample_rate
+
+
+def encode_stream(
+    codec: Codec,
+    pieces: Iterable[Tensor],
+    file: BinaryIO,
+    bandwidth: float = 6.0,
+    *,
+    lm: ecdc.LanguageModel | None = None,
+    portable: bool = False,
+) -> int:
+    """Writes the .ecdc stream of a waveform that comes in pieces [C, n]; returns its number of samples.
+
+    Memory does not grow with the waveform. Arguments and errors as `compress`.
+    """
+    name = stream_name(codec)
+    encoder = CodecEncoder(codec, bandwidth)
+    fingerprint = "" if lm is None else lm.fingerprint
+    version = ecdc.PORTABLE if portable or fingerprint else ecdc.ORIGINAL
+    header = ecdc.Header(name, encoder.codebooks, None, lm is not None, version, fingerprint)
+    with ecdc.Writer(file, header, lm) as writer:
+        for wav in pieces:
+            if not bool(wav.isfinite().all()):
+                raise ArgumentError("wav: holds NaN or infinity")
+            for codes, scale in encoder.push(wav):
+                writer.write(codes, scale)
+        for codes, scale in encoder.finish():
+            writer.write(codes, scale)
+        writer.close(encoder.samples)
+    return encoder.samples
+
+
+def decode_stream(reader: ecdc.Reader, codec: Codec, lm: ecdc.LanguageModel | None = None) -> Iterator[Tensor]:
+    """The waveform of a .ecdc stream in pieces [C, n], float32, in memory that does not grow with it.
+
+    Raises ArgumentError for another model than the stream's, and as `fastvoc.ecdc.Reader`.
+    """
+    header = reader.header
+    if stream_name(codec) != header.model:
+        raise ArgumentError(f"codec: the stream was made with {header.model}, got {stream_name(codec)}")
+    if header.codebooks > codec.config.n_q:
+        raise ArgumentError(f"codec: the stream has {header.codebooks} codebooks, the model {codec.config.n_q}")
+    decoder = CodecDecoder(codec)
+    for block in reader.blocks(lm):
+        yield decoder.push(block.codes, block.scale)
+    assert reader.header.samples is not None
+    yield decoder.finish(reader.header.samples)
+
+
+def stream_name(codec: Codec) -> str:
+    """What .ecdc files call the codec. Raises ArgumentError for one whose streams they cannot hold."""
+    c = codec.config
+    layout = ecdc.LAYOUTS.get(str(c.name))
+    own = (c.sample_rate, c.channels, c.segment_length, c.segment_stride, c.normalize, c.hop, c.bins)
+    if layout is None or own != (
+        layout.sample_rate,
+        layout.channels,
+        layout.segment,
+        layout.stride,
+        layout.scaled,
+        ecdc.HOP,
+        1 << ecdc.CODE_BITS,
+    ):
+        raise ArgumentError(f"codec: .ecdc streams are of {' or '.join(ecdc.LAYOUTS)}; this is neither")
+    return str(c.name)
+
+
+def load_language_model(
+    name: str | os.PathLike[str], *, integer: bool = True, folder: str | os.PathLike[str] | None = None
+) -> FloatLm | IntegerLm:
+    """The language model of .ecdc streams.
+
+    Args:
+        name: "encodec_24khz" or "encodec_48khz", the published one of that codec; or a file.
+        integer: the model in whole numbers, for fastvoc's variant of the format; in floating point for the original.
+        folder: where to look for the published file, or one that is named like it, before torch.hub's cache; into that
+            it is downloaded if it is in neither.
+
+    Raises LoadError when it cannot be found, fetched or read.
+    """
+    path = Path(name)
+    if str(name) in ecdc.LAYOUTS and not path.exists():
+        rate = ecdc.LAYOUTS[str(name)].sample_rate
+        path = _beside(folder, str(name)) or published.fetch(published.LANGUAGE_MODELS[rate])
+    checkpoint = detect_and_load(path)
+    if checkpoint.config.family != "encodec_lm":
+        raise LoadError(f"{path}: a model of the family {checkpoint.config.family}, expected a language model")
+    if integer:
+        return IntegerLm(checkpoint.config, checkpoint.state)
+    model: EncodecLm = model_of(checkpoint)
+    return FloatLm(model)
+
+
+def _beside(folder: str | os.PathLike[str] | None, name: str) -> Path | None:
+    if folder is None or not Path(folder).is_dir():
+        return None
+    kind = name.removeprefix("encodec_")
+    patterns = (f"encodec_lm_{kind}*", f"{name}_lm*")
+    found = sorted(p for p in Path(folder).iterdir() if any(fnmatch(p.name, pattern) for pattern in patterns))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise LoadError(f"{folder}: more than one language model of {name} ({names}); give the path of one")
+    return found[0] if found else None
