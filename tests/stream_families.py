@@ -11,6 +11,7 @@ import torch
 from fastvoc.models.bigvgan import BigVganConfig
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.models.hift_config import HiftConfig
 from fastvoc.models.vocos import VocosConfig
 from fastvoc.vocoder import Vocoder
 
@@ -68,7 +69,33 @@ def _vocos(**values: Any) -> Vocoder:
     return randomised(VocosConfig(**{**base, **values}))
 
 
+def _hift(**values: Any) -> Vocoder:
+    base: dict[str, Any] = {
+        "num_mels": 6,
+        "base_channels": 32,
+        "upsample_rates": (3, 2),
+        "upsample_kernel_sizes": (7, 4),
+        "resblock_kernel_sizes": (3, 5),
+        "resblock_dilation_sizes": ((1, 2), (1, 3)),
+        "source_resblock_kernel_sizes": (3, 5),
+        "source_resblock_dilation_sizes": ((1, 2), (1, 3)),
+        "f0_channels": 8,
+    }
+    voc = randomised(HiftConfig(**{**base, **values}))
+    model = voc.model
+    model.f0_predictor.classifier.bias.fill_(150.0)  # Hz, so that there is a voice
+    for name, parameter in model.named_parameters():
+        if name.endswith("alpha"):
+            parameter.abs_().add_(0.5)
+    return voc
+
+
 MAKERS |= {
+    "hift-sample": _hift,
+    "hift-linear": lambda: _hift(source="frame_linear"),
+    "hift-causal": lambda: _hift(
+        source="frame_nearest", source_noise="uniform", causal=True, f0_network="causal_conv", f0_dtype="float64"
+    ),
     "vocos-center": lambda: _vocos(n_fft=64, hop_length=16, padding="center"),
     "vocos-same": lambda: _vocos(n_fft=80, hop_length=20, padding="same"),
 }

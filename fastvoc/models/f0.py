@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -86,6 +87,14 @@ class ConvF0(Wide):
             x = conv(x, lengths, backend=backend)
         f0: Tensor = self.classifier(x, lengths, backend=backend)[:, 0].abs()
         return f0.to(weight.dtype)
+
+    def through(self, run: Callable[..., Tensor], mel: Tensor) -> Tensor:
+        """The same on a chunk of a stream, layer by layer through `run(layer, x)`: [B, num_mels, n] -> [B, 1, m]."""
+        weight = self.classifier.weight
+        x = mel.to(weight.dtype if self._dtype is None else self._dtype)
+        for conv in self._convs:
+            x = run(conv, x)
+        return run(self.classifier, x).abs().to(weight.dtype)
 
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""

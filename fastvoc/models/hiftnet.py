@@ -7,7 +7,7 @@ the original by values of the configuration.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
 from fastvoc.models.hift_config import HiftConfig
+from fastvoc.models.hiftnet_stream import HiftStream
 from fastvoc.models.jdc import Jdc
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.mrf import MrfStage, ResidualBlock
@@ -38,6 +39,7 @@ class HiftNet(nn.Module):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("f0", "source", "seed", "phase", "noise")
+    STREAM_OPTIONS: ClassVar[tuple[str, ...]] = ("seed", "f0")
 
     def __init__(self, config: HiftConfig) -> None:
         super().__init__()
@@ -228,6 +230,33 @@ class HiftNet(nn.Module):
         x = self.conv_post(x, x_lengths, backend=backend)
         wav: Tensor = self.istft(x, x_lengths, backend=backend)
         return wav if final else _shortened(wav, self.istft.output_lengths(x_lengths), config.hop)
+
+    def stages(self) -> list[tuple[Upsample | NearestUpsample, Conv1d, MrfStage, MrfStage]]:
+        """Upsampling, source convolution, source block and residual blocks of every stage."""
+        return self._parts
+
+    def stream(self, backend: str | None = None, *, seed: int | None = None, f0: bool = False) -> HiftStream:
+        """The model's state for a log-mel that arrives in chunks.
+
+        seed: of the noise and the start phases, 0 when None. f0: True when F0 [B, n] in Hz comes with every chunk.
+        Raises ArgumentError when F0 neither comes nor can be predicted frame by frame.
+        """
+        if not f0 and isinstance(self.f0_predictor, Jdc):
+            raise ArgumentError("f0: expected True, since this model's pitch network reads all frames at once")
+        seeds = None if seed is None else _seeds(seed, torch.zeros(1, 1, device=self.conv_pre.weight.device))
+        return HiftStream(self, backend, seeds, f0)
+
+    def stream_inputs(self, x: Tensor, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """What comes with a chunk [B, num_mels, n]: F0 as [n] or [B, n]."""
+        if unknown := sorted(set(inputs) - {"f0"}):
+            raise ArgumentError(f"{unknown[0]}: no such input of a stream; it takes f0")
+        f0 = torch.as_tensor(inputs["f0"])
+        f0 = f0[None] if f0.dim() == 1 else f0
+        if not f0.is_floating_point():
+            raise DtypeError(f"f0: expected floating-point values in Hz, got {f0.dtype}")
+        if f0.shape != (x.shape[0], x.shape[2]):
+            raise ShapeError(f"f0: expected {[x.shape[0], x.shape[2]]}, one value per frame, got {list(f0.shape)}")
+        return {"f0": f0.to(x.device)}
 
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""

@@ -32,6 +32,10 @@ class LayerStreams:
         """[B, C, n] -> [B, C_out, m], `more` being the op's further tensors; the last chunk when `final` is set."""
         return self._by_layer[id(layer.prepared)].step(x, self.final, *more)
 
+    def stream(self, name: str) -> Any:
+        """The state of one layer."""
+        return self._streams[name]
+
     def reads(self, name: str, first: int, last: int) -> tuple[int, int]:
         """The input steps that the output steps [first, last] of a layer depend on."""
         return self._streams[name].reads(first, last)

@@ -1,0 +1,93 @@
+"""HiFTNet on mel spectrograms that arrive in chunks: F0, source and network each with their own delay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.nn.streams import LayerStreams, ModelStream
+from fastvoc.ops.join import Join
+
+
+class ReflectFirst:
+    """One reflected step before the first, as soon as the second is there."""
+
+    def __init__(self) -> None:
+        self._held: Tensor | None = None
+        self._begun = 0
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        return self._begun, 0 if self._held is None else self._held.shape[2]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {} if self._held is None else {"held": self._held}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        self._begun, self._held = counters[0], tensors.get("held")
+
+    def step(self, x: Tensor) -> Tensor:
+        """[B, C, n] -> [B, C, n], n + 1 once."""
+        if self._begun:
+            return x
+        x = x if self._held is None else torch.cat([self._held, x], 2)
+        if x.shape[2] < 2:
+            self._held = x.clone()
+            return x[:, :, :0]
+        self._begun, self._held = 1, None
+        rows = x.transpose(1, 2)
+        return torch.cat([rows[:, 1:2], rows], 1).transpose(1, 2)
+
+
+class HiftStream(ModelStream):
+    """A batch of streams through a HiftNet (`model`), all at the same point.
+
+    seed [B] int64 or None: of the noise and the start phases. given_f0: F0 comes with every chunk and is not predicted.
+    """
+
+    def __init__(self, model: Any, backend: str | None, seed: Tensor | None, given_f0: bool) -> None:
+        self._model, self._given = model, given_f0
+        used = {n: layer for n, layer in model.layers().items() if not (given_f0 and n.startswith("f0_predictor."))}
+        self._layers = LayerStreams(used, backend)
+        self._joins = [Join(2) for _ in model.stages()]
+        self._reflect = ReflectFirst()
+        self.parts = {"layers": self._layers, "reflect": self._reflect}
+        self.parts |= {f"join{i}": join for i, join in enumerate(self._joins)}
+        self._layers.stream("m_source").seed = seed
+
+    def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
+        model, run = self._model, self._layers
+        run.final = final
+        f0 = inputs["f0"][:, None] if self._given else model.f0_predictor.through(run, x)
+        source = run(model.m_source, f0.to(model.m_source.weight.dtype))
+        spectrum = run(model.stft, source).to(x.dtype)
+        x = run(model.conv_pre, x)
+        stages = model.stages()
+        for i, (up, down, source_stage, stage) in enumerate(stages):
+            x = run(up, x)
+            if i + 1 == len(stages):
+                x = self._reflect.step(x)
+            x, s = self._joins[i](x, run(source_stage, run(down, spectrum)))
+            x = run(stage, x + s)
+        return run(model.istft, run(model.conv_post, x))
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """Beside the phase, to which every frame before adds."""
+        reads = self._layers.reads
+        span = reads("conv_post", *reads("istft", first, last))
+        sources: list[tuple[int, int]] = []
+        for i in reversed(range(len(self._joins))):
+            span = reads(f"mrf.{i}", *span)
+            sources.append(reads(f"source_downs.{i}", *reads(f"source_mrf.{i}", *span)))
+            shift = 1 if i + 1 == len(self._joins) else 0
+            span = reads(f"ups.{i}", span[0] - shift, span[1] - shift)
+        mel = reads("conv_pre", *span)
+        spectrum = min(low for low, _ in sources), max(high for _, high in sources)
+        f0 = reads("m_source", *reads("stft", *spectrum))
+        if not self._given:
+            names = [name for name in self._model.layers() if name.startswith("f0_predictor.")]
+            for name in reversed(names):
+                f0 = reads(name, *f0)
+        return min(mel[0], f0[0]), max(mel[1], f0[1])
