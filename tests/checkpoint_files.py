@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from fastvoc.models.bigvgan import BigVgan, BigVganConfig
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.models.univnet import UnivNet, UnivNetConfig
+from fastvoc.ops.snake_aa import kaiser_sinc
 
 DATA = Path(__file__).parent / "data"
 UPSTREAM = Path(__file__).parent / "checkpoints" / "upstream"
@@ -103,3 +107,71 @@ def canonical_name(name: str, blocks: int = 3) -> str:
     name = re.sub(r"^blocks\.(\d+)\.(convs\d)\.(\d+)\.1", r"resblocks.\1.\2.\3", name)
     name = re.sub(r"\.conv\.", ".", name)
     return re.sub(r"^resblocks\.(\d+)\.(\d+)\.", lambda m: f"resblocks.{int(m[1]) * blocks + int(m[2])}.", name)
+
+
+BIGVGAN_FIELDS = {
+    "resblock": "1",
+    "upsample_rates": [4, 2],
+    "upsample_kernel_sizes": [8, 4],
+    "upsample_initial_channel": 8,
+    "resblock_kernel_sizes": [3],
+    "resblock_dilation_sizes": [[1, 3]],
+    "activation": "snakebeta",
+    "snake_logscale": True,
+    "use_tanh_at_final": False,
+    "use_bias_at_final": False,
+    "num_mels": 6,
+    "sampling_rate": 16000,
+    "n_fft": 64,
+    "win_size": 64,
+    "hop_size": 8,
+    "fmin": 0,
+    "fmax": None,
+}
+
+
+def bigvgan_upstream(change: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration, and a random state under upstream's names with folded weights and the filters."""
+    values = {**BIGVGAN_FIELDS, **(change or {})}
+    names = set(BigVganConfig.__dataclass_fields__)
+    config = BigVganConfig(sample_rate=16000, **{k: v for k, v in values.items() if k in names})
+    state = {}
+    for name, tensor in BigVgan(config).state_dict().items():
+        parts = name.split(".")
+        if parts[0] == "ups":
+            parts.insert(2, "0")
+        if parts[-1] in ("alpha", "beta"):
+            owner = ".".join(parts[:-1])
+            state[f"{owner}.upsample.filter"] = kaiser_sinc()[None, None].clone()
+            state[f"{owner}.downsample.lowpass.filter"] = kaiser_sinc()[None, None].clone()
+            parts.insert(-1, "act")
+        state[".".join(parts)] = torch.randn_like(tensor) * 0.1
+    return values, state
+
+
+def write_bigvgan(
+    folder: Path, values: dict[str, Any], state: dict[str, Tensor], name: str = "bigvgan_generator.pt"
+) -> Path:
+    """BigVGAN's two files."""
+    (folder / "config.json").write_text(json.dumps(values))
+    torch.save({"generator": state}, folder / name)
+    return folder
+
+
+def write_univnet(folder: Path) -> Path:
+    """The files of Transformers' `UnivNetModel`, small, with random weights, and its extractor's."""
+    sizes = {"model_in_channels": 3, "model_hidden_channels": 2, "num_mel_bins": 4, "kernel_predictor_num_blocks": 1}
+    sizes["kernel_predictor_hidden_channels"] = 3
+    lists = {
+        "resblock_kernel_sizes": [3],
+        "resblock_stride_sizes": [4],
+        "resblock_dilation_sizes": [[1, 3]],
+    }
+    names = {"num_mel_bins": "num_mels"}
+    model = UnivNet(UnivNetConfig(**{names.get(name, name): value for name, value in {**sizes, **lists}.items()}))
+    config = {"model_type": "univnet", "leaky_relu_slope": 0.2, "kernel_predictor_conv_size": 3, **sizes, **lists}
+    (folder / "config.json").write_text(json.dumps(config))
+    front = {"sampling_rate": 16000, "hop_length": 4, "win_length": 16, "filter_length": 16, "fmin": 0, "fmax": None}
+    (folder / "preprocessor_config.json").write_text(json.dumps(front))
+    save_file(dict(model.state_dict()), folder / "model.safetensors")
+    return folder

@@ -2,76 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from checkpoint_files import unfolded
+from checkpoint_files import bigvgan_upstream, unfolded, write_bigvgan
 from torch import Tensor
 
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.errors import LoadError
-from fastvoc.models.bigvgan import BigVgan, BigVganConfig
+from fastvoc.models.bigvgan import BigVgan
 from fastvoc.ops.snake_aa import kaiser_sinc
 from helpers import golden
-
-CONFIG = {
-    "resblock": "1",
-    "upsample_rates": [4, 2],
-    "upsample_kernel_sizes": [8, 4],
-    "upsample_initial_channel": 8,
-    "resblock_kernel_sizes": [3],
-    "resblock_dilation_sizes": [[1, 3]],
-    "activation": "snakebeta",
-    "snake_logscale": True,
-    "use_tanh_at_final": False,
-    "use_bias_at_final": False,
-    "num_mels": 6,
-    "sampling_rate": 16000,
-    "n_fft": 64,
-    "win_size": 64,
-    "hop_size": 8,
-    "fmin": 0,
-    "fmax": None,
-}
-
-
-def upstream(change: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration, and a random state under upstream's names with folded weights and the filters."""
-    values = {**CONFIG, **(change or {})}
-    names = set(BigVganConfig.__dataclass_fields__)
-    config = BigVganConfig(sample_rate=16000, **{k: v for k, v in values.items() if k in names})
-    state = {}
-    for name, tensor in BigVgan(config).state_dict().items():
-        parts = name.split(".")
-        if parts[0] == "ups":
-            parts.insert(2, "0")
-        if parts[-1] in ("alpha", "beta"):
-            owner = ".".join(parts[:-1])
-            state[f"{owner}.upsample.filter"] = kaiser_sinc()[None, None].clone()
-            state[f"{owner}.downsample.lowpass.filter"] = kaiser_sinc()[None, None].clone()
-            parts.insert(-1, "act")
-        state[".".join(parts)] = torch.randn_like(tensor) * 0.1
-    return values, state
-
-
-def write(folder: Path, values: dict[str, Any], state: dict[str, Tensor], name: str = "bigvgan_generator.pt") -> Path:
-    (folder / "config.json").write_text(json.dumps(values))
-    torch.save({"generator": state}, folder / name)
-    return folder
 
 
 @pytest.mark.parametrize("form", ["folded", "weight_g", "parametrizations"])
 @pytest.mark.parametrize("block", ["1", "2"])
 def test_every_form_of_the_weights(form: str, block: str, tmp_path: Path) -> None:
-    values, state = upstream({"resblock": block, "use_bias_at_final": True, "use_tanh_at_final": True})
+    values, state = bigvgan_upstream({"resblock": block, "use_bias_at_final": True, "use_tanh_at_final": True})
     given = state if form == "folded" else {**state, **unfolded(state, form)}
     if form != "folded":
         given = {name: t for name, t in given.items() if not name.endswith(".weight")}
-    checkpoint = detect_and_load(write(tmp_path, values, given))
+    checkpoint = detect_and_load(write_bigvgan(tmp_path, values, given))
     assert checkpoint.format == "bigvgan"
     assert checkpoint.config.resblock == block
     assert checkpoint.config.mel.hop_length == checkpoint.config.hop == 8
@@ -83,8 +37,8 @@ def test_every_form_of_the_weights(form: str, block: str, tmp_path: Path) -> Non
 
 
 def test_bare_state_and_absent_filters(tmp_path: Path) -> None:
-    values, state = upstream()
-    whole = detect_and_load(write(tmp_path, values, state, "g_00000001"))
+    values, state = bigvgan_upstream()
+    whole = detect_and_load(write_bigvgan(tmp_path, values, state, "g_00000001"))
     bare = {name: tensor for name, tensor in state.items() if "filter" not in name}
     torch.save(bare, tmp_path / "g_00000002")
     again = detect_and_load(tmp_path / "g_00000002")
@@ -92,16 +46,16 @@ def test_bare_state_and_absent_filters(tmp_path: Path) -> None:
 
 
 def test_first_release_has_tanh_and_bias(tmp_path: Path) -> None:
-    values, state = upstream({"use_bias_at_final": True})
+    values, state = bigvgan_upstream({"use_bias_at_final": True})
     del values["use_tanh_at_final"], values["use_bias_at_final"]
-    config = detect_and_load(write(tmp_path, values, state)).config
+    config = detect_and_load(write_bigvgan(tmp_path, values, state)).config
     assert config.use_tanh_at_final
     assert config.use_bias_at_final
 
 
 def test_front_end_of_another_frame_rate_is_left_out(tmp_path: Path) -> None:
-    values, state = upstream()
-    assert detect_and_load(write(tmp_path, {**values, "hop_size": 10}, state)).config.mel is None
+    values, state = bigvgan_upstream()
+    assert detect_and_load(write_bigvgan(tmp_path, {**values, "hop_size": 10}, state)).config.mel is None
 
 
 def _drop(name: str) -> Callable[[dict[str, Any], dict[str, Tensor]], object]:
@@ -142,10 +96,10 @@ ACT = "resblocks.1.activations.2"
     ],
 )
 def test_refused(change: Callable[..., object], named: list[str], tmp_path: Path) -> None:
-    values, state = upstream()
+    values, state = bigvgan_upstream()
     change(values, state)
     with pytest.raises(LoadError) as caught:
-        detect_and_load(write(tmp_path, values, state))
+        detect_and_load(write_bigvgan(tmp_path, values, state))
     for text in named:
         assert text in str(caught.value), caught.value
 

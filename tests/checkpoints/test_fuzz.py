@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from checkpoint_files import DATA, SMALL, jik_config, random_state, unfolded
+from checkpoint_files import (
+    DATA,
+    SMALL,
+    bigvgan_upstream,
+    jik_config,
+    random_state,
+    unfolded,
+    write_bigvgan,
+    write_univnet,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +72,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in ("nemo", "parallel_wavegan", "parallel_wavegan_plain", "speechbrain"):
         shutil.copytree(DATA / name, root / name)
         (root / name / "io.safetensors").unlink()
+    for name in ("bigvgan", "univnet"):
+        (root / name).mkdir()
+    write_bigvgan(root / "bigvgan", *bigvgan_upstream())
+    write_univnet(root / "univnet")
     return {folder.name: folder for folder in root.iterdir()}
 
 
@@ -74,6 +87,8 @@ TARGETS = {
     "parallel_wavegan": "stats.h5",
     "parallel_wavegan_plain": "stats.npy",
     "speechbrain": "hyperparams.yaml",
+    "bigvgan": "bigvgan_generator.pt",
+    "univnet": "preprocessor_config.json",
 }
 
 
@@ -112,6 +127,11 @@ def mutate_bytes(container: str, folders: dict[str, Path], changes: list[tuple[s
         whole_or_refused(folders[container])
     finally:
         path.write_bytes(original)
+
+
+@pytest.mark.parametrize("container", TARGETS)
+def test_files_load_as_they_are(container: str, folders: dict[str, Path]) -> None:
+    assert detect_and_load(folders[container]).state
 
 
 @pytest.mark.parametrize("container", TARGETS)
@@ -172,14 +192,15 @@ def replaced(tree: Any, data: st.DataObject) -> Any:
     return tree
 
 
+@pytest.mark.parametrize("folder", ["zip", "bigvgan", "univnet"])
 @QUICK
 @given(data=st.data())
-def test_mutated_json(folders: dict[str, Path], data: st.DataObject) -> None:
-    path = folders["zip"] / "config.json"
+def test_mutated_json(folder: str, folders: dict[str, Path], data: st.DataObject) -> None:
+    path = folders[folder] / "config.json"
     original = path.read_text()
     path.write_text(json.dumps(replaced(json.loads(original), data)))
     try:
-        whole_or_refused(folders["zip"])
+        whole_or_refused(folders[folder])
     finally:
         path.write_text(original)
 
