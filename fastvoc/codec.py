@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 
 _Array = Tensor | np.ndarray[Any, Any]
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,20 +209,12 @@ class Codec(LoadedModel):
 
     def _codes(self, value: Any, rank: int) -> Tensor:
         """Codes as int64 [B, K, T] on the model's device."""
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind not in "iu":
-                raise DtypeError(f"codes: expected whole numbers, got a numpy array of {value.dtype}")
-            value = torch.from_numpy(value.astype(np.int64)).to(self.device)
-        if not isinstance(value, Tensor) or value.dtype not in _INTEGERS:
-            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise DtypeError(f"codes: expected a torch tensor or numpy array of whole numbers, got {got}")
-        if value.device != self.device:
-            raise DeviceError(f"codes: expected a tensor on {self.device} like the model, got {value.device}")
-        books, shape = int(self.config.n_q), list(value.shape)
-        if value.dim() != rank or 0 in shape or value.shape[-2] > books:
+        codes = self._integers(value, "codes")
+        books, shape = int(self.config.n_q), list(codes.shape)
+        if codes.dim() != rank or 0 in shape or codes.shape[-2] > books:
             form = f"[B, K, T] with K in 1..{books}, B, T > 0" if rank == 3 else f"[K, T] with K in 1..{books}, T > 0"
             raise ShapeError(f"codes: expected {form}, got {shape}")
-        return (value if rank == 3 else value[None]).long()
+        return codes if rank == 3 else codes[None]
 
     def _frames(self, segments: list[Tensor], lengths: Lengths) -> list[list[int]]:
         """Valid frames of each item's segments; raises where the segments do not make up a signal."""

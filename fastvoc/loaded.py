@@ -13,6 +13,7 @@ from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 
 _Model = TypeVar("_Model", bound="LoadedModel")
 Lengths = Tensor | np.ndarray[Any, Any] | Sequence[int] | None
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32)
 
 
 class LoadedModel:
@@ -73,6 +74,18 @@ class LoadedModel:
         if value.device != self.device:
             raise DeviceError(f"{name}: expected a tensor on {self.device} like the model, got {value.device}")
         return value
+
+    def _integers(self, value: Any, name: str) -> Tensor:
+        """An int64 tensor on the model's device, of whole numbers of any type; numpy arrays come from anywhere."""
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+            return torch.from_numpy(value.astype(np.int64, order="C")).to(self.device)
+        if not isinstance(value, Tensor) or value.dtype not in _INTEGERS:
+            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            got = f"a numpy array of {value.dtype}" if isinstance(value, np.ndarray) else got
+            raise DtypeError(f"{name}: expected a torch tensor or numpy array of whole numbers, got {got}")
+        if value.device != self.device:
+            raise DeviceError(f"{name}: expected a tensor on {self.device} like the model, got {value.device}")
+        return value.long()
 
 
 def whole_lengths(lengths: Lengths, batch: int, longest: int) -> Tensor | None:

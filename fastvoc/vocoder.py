@@ -69,7 +69,8 @@ class Vocoder(LoadedModel):
     def warmup(self, frames: int = 100) -> Vocoder:
         """Runs the model once on `frames` frames of silence, so that the first real call is as fast as the rest."""
         silence = -11.5 if self.mel_config is None else self.mel_config.log_floor
-        self(torch.full((self.n_mels, frames), silence, device=self.device), check=False)
+        mel = torch.full((self.n_mels, frames), silence, device=self.device)
+        self(mel, check=False, **getattr(self.model, "warmup_inputs", {}))
         return self
 
     def mel(self, wav: Tensor | np.ndarray[Any, Any], *, check: bool | None = None) -> Tensor:
@@ -102,8 +103,9 @@ class Vocoder(LoadedModel):
             lengths: [B] whole numbers, the valid frames of each item of a batch; the waveform is 0 beyond them.
             check: also look at the values, inside the lengths: NaN and infinity raise, and a mel of at least 50
                 frames that looks like another front end's gives one MelWarning. None: True on the CPU.
-            inputs: what this model's own `forward` takes besides, as HiFTNet's f0, source, seed, phase and noise;
-                tensors or numpy arrays, without the batch axis for a single mel [n_mels, T].
+            inputs: what this model's own `forward` takes besides, as HiFTNet's f0, source, seed, phase and noise, or
+                the bandwidth_id of Vocos on codes; tensors or numpy arrays, without the batch axis for a single mel
+                [n_mels, T].
 
         Returns:
             [S] or [B, S] samples in -1..1, float32, S = T * hop for the published configurations.
@@ -122,6 +124,40 @@ class Vocoder(LoadedModel):
         with torch.inference_mode():
             wav: Tensor = self.model(batch.to(self.dtype), frames, backend=self.backend, **further)[:, 0].float()
         return (wav[0] if single else wav).clone()  # an ordinary tensor, which may be changed in place
+
+    def decode_codes(self, codes: Tensor | np.ndarray[Any, Any], lengths: Lengths = None, **inputs: Any) -> Tensor:
+        """Makes the waveform of a codec's codes, with a model that takes them, as Vocos on EnCodec's.
+
+        Args:
+            codes: [K, T] or [B, K, T] of any integer type, as `Codec.encode` gives them, K from 1 to all codebooks; on
+                the model's device (numpy: anywhere).
+            lengths: [B] whole numbers, the valid frames of each item of a batch; the waveform is 0 beyond them.
+            inputs: as in a call: for Vocos `bandwidth_id`, a number, or one for each item.
+
+        Returns:
+            [S] or [B, S] samples, float32.
+
+        Raises:
+            ArgumentError: the model takes no codes, a code outside the codebooks, an input that this model does not
+                take, lengths outside 1..T.
+            ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
+        """
+        books = int(getattr(self.config, "num_codebooks", 0))
+        if not books:
+            raise ArgumentError(f"codes: {type(self.model).__name__} takes mels here, it has no codebooks")
+        codes = self._integers(codes, "codes")
+        if codes.dim() not in (2, 3) or 0 in codes.shape or codes.shape[-2] > books:
+            form = f"[K, T] or [B, K, T] with K in 1..{books}, B, T > 0"
+            raise ShapeError(f"codes: expected {form}, got {list(codes.shape)}")
+        single = codes.dim() == 2
+        if single and lengths is not None:
+            raise ShapeError(f"lengths: only for a batch [B, K, T], got codes of shape {list(codes.shape)}")
+        batch = codes[None] if single else codes
+        frames = whole_lengths(lengths, len(batch), batch.shape[2])
+        further = {name: self._input(name, value, single) for name, value in inputs.items()}
+        with torch.inference_mode():
+            wav: Tensor = self.model.decode_codes(batch, frames, backend=self.backend, **further)[:, 0].float()
+        return (wav[0] if single else wav).clone()
 
     def f0(self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths = None, *, check: bool | None = None) -> Tensor:
         """F0 in Hz that the model reads from a log-mel: [n_mels, T] or [B, n_mels, T] -> [T] or [B, T], float32.

@@ -294,6 +294,5 @@ class VocosWithEncodecModel(_VocosPretrained):
                 raise ArgumentError(f"bandwidth_id: expected one bandwidth for all audio, got {row.tolist()}")
             codes = self._front.get_encodec_codes(audio, self.config.bandwidths[int(row[0])])
         batch = codes_tensor(codes, next(self.parameters()).device)
-        features = self._model.codes_to_features(batch)
-        wav: Tensor = self._model(features, bandwidth_id=bandwidth_id)[:, 0]
+        wav: Tensor = self._model.decode_codes(batch, bandwidth_id=bandwidth_id)[:, 0]
         return (wav, batch.transpose(0, 1)) if return_codes else wav

@@ -231,6 +231,7 @@ class Vocos(nn.Module):
         super().__init__()
         self.config = config
         self.inputs = self.STREAM_OPTIONS = () if config.adanorm_num_embeddings is None else ("bandwidth_id",)
+        self.warmup_inputs = dict.fromkeys(self.inputs, 0)
         if config.num_codebooks:
             books = config.num_codebooks, config.codebook_size, config.input_channels
             self.feature_extractor = CodebookFeatures(*books)
@@ -261,14 +262,34 @@ class Vocos(nn.Module):
             ShapeError, DtypeError, ArgumentError: a wrong argument, before any computation.
             BackendError: the forced backend refuses.
         """
-        config = self.config
-        if mel.dim() != 3 or mel.shape[1] != config.input_channels or mel.shape[2] == 0:
-            raise ShapeError(f"mel: expected [B, {config.input_channels}, T > 0], got {list(mel.shape)}")
-        fewest = mel.shape[2] if lengths is None else int(lengths.min())
-        if fewest < config.min_frames:
-            raise ShapeError(f"mel: expected at least {config.min_frames} frames, got {fewest}")
-        row = self.rows(bandwidth_id, mel.shape[0])
-        wav: Tensor = self.head(self.backbone(mel, row, lengths, backend), lengths, backend)
+        if mel.dim() != 3 or mel.shape[1] != self.config.input_channels or mel.shape[2] == 0:
+            raise ShapeError(f"mel: expected [B, {self.config.input_channels}, T > 0], got {list(mel.shape)}")
+        self._check_frames("mel", mel, lengths)
+        return self._decode(mel, self.rows(bandwidth_id, mel.shape[0]), lengths, backend)
+
+    def decode_codes(
+        self,
+        codes: Tensor,
+        lengths: Tensor | None = None,
+        backend: str | None = None,
+        *,
+        bandwidth_id: BandwidthId = None,
+    ) -> Tensor:
+        """EnCodec's codes [B, K, T] int64 to waveform [B, 1, S]: `codes_to_features`, then a call; errors as there."""
+        if not isinstance(codes, Tensor) or codes.dim() != 3:
+            got = list(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
+            raise ShapeError(f"codes: expected a tensor [B, K, T], got {got}")
+        self._check_frames("codes", codes, lengths)
+        row = self.rows(bandwidth_id, codes.shape[0])
+        return self._decode(self.codes_to_features(codes, lengths, backend), row, lengths, backend)
+
+    def _check_frames(self, name: str, x: Tensor, lengths: Tensor | None) -> None:
+        fewest = x.shape[2] if lengths is None else int(lengths.min())
+        if fewest < self.config.min_frames:
+            raise ShapeError(f"{name}: expected at least {self.config.min_frames} frames, got {fewest}")
+
+    def _decode(self, features: Tensor, row: Tensor | None, lengths: Tensor | None, backend: str | None) -> Tensor:
+        wav: Tensor = self.head(self.backbone(features, row, lengths, backend), lengths, backend)
         return wav
 
     def codes_to_features(self, codes: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:

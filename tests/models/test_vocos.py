@@ -156,6 +156,60 @@ def test_ragged_batch_equals_singles(impl: str, nan_poison: None) -> None:
         assert not wav[i, :, (n - 1) * 256 :].any()
 
 
+@pytest.mark.golden
+@each_impl
+def test_loaded_model_takes_codes_and_features(impl: str) -> None:
+    """The issue's example, codes [8, 200] with a bandwidth_id, and the golden codes through what `load` returns."""
+    case = golden("vocos_encodec")
+    voc = fastvoc.load(case.dir, backend=impl).warmup(5)
+    codes = case.inputs["codes"].transpose(0, 1)
+    for i, books in enumerate((2, 4, 8, 16)):
+        assert_golden(voc.decode_codes(codes[:, :books], bandwidth_id=i), case, f"wav_{i}")
+    features = voc.model.codes_to_features(codes[:, :8])
+    assert_golden(voc(features, bandwidth_id=torch.tensor([2])), case, "wav_2")
+    tokens = torch.randint(0, 1024, (8, 200))
+    wav = voc.decode_codes(tokens, bandwidth_id=torch.tensor([2]))
+    assert wav.shape == (64000,)
+    assert not wav.is_inference()
+    assert torch.equal(wav, voc.decode_codes(tokens.numpy().astype("int16"), bandwidth_id=2))
+    assert torch.equal(wav, voc(voc.model.codes_to_features(tokens[None])[0], bandwidth_id=[2]))
+    ragged = voc.decode_codes(torch.stack([tokens, tokens]), [200, 30], bandwidth_id=[2, 0])
+    assert torch.equal(ragged[0], wav)
+    assert torch.equal(ragged[1, : 30 * 320], voc.decode_codes(tokens[:, :30], bandwidth_id=0))
+    assert not ragged[1, 30 * 320 :].any()
+
+
+@pytest.mark.golden
+def test_loaded_model_refuses_wrong_codes() -> None:
+    voc, mel = fastvoc.load(golden("vocos_encodec").dir), fastvoc.load(golden("vocos_mel_same").dir)
+    codes = torch.zeros(8, 20, dtype=torch.int64)
+    wrong: list[tuple[type[Exception], str, Any]] = [
+        (ArgumentError, "takes mels", lambda: mel.decode_codes(codes)),
+        (ArgumentError, "bandwidth_id: .* no such input", lambda: mel(torch.zeros(100, 9), bandwidth_id=1)),
+        (ArgumentError, "bandwidth_id: .* got None", lambda: voc.decode_codes(codes)),
+        (ArgumentError, "bandwidth_id: .* got 4", lambda: voc.decode_codes(codes, bandwidth_id=4)),
+        (ArgumentError, "bandwidth_id: .* got 4", lambda: voc.decode_codes(codes + 5000, bandwidth_id=4)),
+        (ArgumentError, r"0\.\.1023, got 1024", lambda: voc.decode_codes(codes + 1024, bandwidth_id=1)),
+        (ArgumentError, r"0\.\.1023, got -1", lambda: voc.decode_codes(codes - 1, bandwidth_id=1)),
+        (ShapeError, r"K in 1\.\.16", lambda: voc.decode_codes(codes.expand(3, -1, -1).mT, bandwidth_id=1)),
+        (ShapeError, r"K in 1\.\.16", lambda: voc.decode_codes(codes[0], bandwidth_id=1)),
+        (ShapeError, r"K in 1\.\.16", lambda: voc.decode_codes(codes[:, :0], bandwidth_id=1)),
+        (ShapeError, "lengths: only for a batch", lambda: voc.decode_codes(codes, [5], bandwidth_id=1)),
+        (ArgumentError, r"lengths: .* 1\.\.20", lambda: voc.decode_codes(codes[None], [21], bandwidth_id=1)),
+        (DtypeError, "codes: expected .* whole numbers", lambda: voc.decode_codes(codes.float(), bandwidth_id=1)),
+        (
+            DtypeError,
+            "codes: expected .* whole numbers",
+            lambda: voc.decode_codes(codes.bool().numpy(), bandwidth_id=1),
+        ),
+        (DtypeError, "codes: expected .* whole numbers", lambda: voc.decode_codes(codes.tolist(), bandwidth_id=1)),
+        (ArgumentError, "mel: holds NaN", lambda: voc(torch.full((14, 9), torch.nan), bandwidth_id=1)),
+    ]
+    for error, text, call in wrong:
+        with pytest.raises(error, match=text):
+            call()
+
+
 @each_impl
 def test_codes_are_summed_in_their_lengths(impl: str, nan_poison: None) -> None:
     model = lively(CODES)
