@@ -59,13 +59,15 @@ def multiply_adds(op: str, layer: Prepared, x: Tensor, args: tuple[Any, ...], y:
     if op == "lvc":
         kernels = args[0]
         return int(kernels.numel() // kernels.shape[-1] * x.shape[2])
+    if op == "convnext_block":  # both pointwise layers
+        return sum(sorted(t.numel() for t in layer.tensors())[-2:]) * x.shape[0] * x.shape[2]
     if op == "lstm":
         return sum(t.numel() for t in layer.tensors() if t.dim() == 2) * x.shape[0] * x.shape[2]
     if op == "rvq_encode":
         return layer.tensors()[0].numel() * y.numel()
     if op not in ("conv1d", "mrf", "seanet_block", "upsample"):
         return 0
-    weights = sum(t.numel() for t in layer.tensors() if t.dim() == 3)
+    weights = sum(t.numel() for t in layer.tensors() if t.dim() > 1)
     return weights * x.shape[0] * (x.shape[2] if op == "upsample" else y.shape[2])
 
 

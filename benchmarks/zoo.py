@@ -13,8 +13,10 @@ from fastvoc.models.bigvgan import BIGVGAN_BASE_24K_100, BIGVGAN_V2_24K_100
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3
 from fastvoc.models.univnet import UNIVNET_24K_100
+from fastvoc.models.vocos import VOCOS_ENCODEC_24K, VOCOS_MEL_24K
 
 BANDWIDTH = 6.0  # kbps, of every EnCodec row
+_VOCOS_BANDWIDTH_ID = 2  # the same for Vocos
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,32 @@ def vocoder(config: Callable[[], Any]) -> Entry:
     return Entry(config, _mel, _vocode, whole)
 
 
+def _spectrum(model: Any, features: Tensor) -> Tensor:
+    """What the network of Vocos gives to its inverse transform."""
+    config = model.config
+    row = None if config.adanorm_num_embeddings is None else torch.full((len(features),), _VOCOS_BANDWIDTH_ID)
+    spectrum: Tensor = model.head.out(model.backbone(features, row, backend="torch"), backend="torch")
+    return spectrum
+
+
+def _codes(model: nn.Module, audio: float, batch: int) -> tuple[Any, ...]:
+    config: Any = model.config
+    frames = max(1, round(audio * config.sample_rate / config.hop))
+    return (torch.randint(0, config.codebook_size, (batch, 8, frames)),)
+
+
+def _decode(model: Any, codes: Tensor, backend: str | None = None) -> Tensor:
+    wav: Tensor = model.decode_codes(codes, backend=backend, bandwidth_id=_VOCOS_BANDWIDTH_ID)
+    return wav
+
+
+_VOCOS_MEL = Split(lambda _, mel: (mel,), _spectrum, lambda model, x, _: model.head.istft(x, backend="torch"))
+_VOCOS_CODES = Split(
+    lambda model, codes: (model.codes_to_features(codes, backend="torch"),),
+    _spectrum,
+    lambda model, x, _: model.head.istft(x, backend="torch"),
+)
+
 ZOO: dict[str, Entry] = {
     "bigvgan-base": vocoder(lambda: BIGVGAN_BASE_24K_100),
     "bigvgan-v2": vocoder(lambda: BIGVGAN_V2_24K_100),
@@ -77,4 +105,6 @@ ZOO: dict[str, Entry] = {
     "v1": vocoder(lambda: HIFIGAN_V1),
     "v2": vocoder(lambda: HIFIGAN_V2),
     "v3": vocoder(lambda: HIFIGAN_V3),
+    "vocos": Entry(lambda: VOCOS_MEL_24K, _mel, _vocode, _VOCOS_MEL),
+    "vocos-encodec": Entry(lambda: VOCOS_ENCODEC_24K, _codes, _decode, _VOCOS_CODES),
 }
