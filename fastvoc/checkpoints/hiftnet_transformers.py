@@ -54,7 +54,7 @@ def load(source: Source) -> Checkpoint:
         tensors = {name: entry for name, entry in source.with_prefix(prefix).items() if name != _BUFFER}
         config = _config(source.json("config.json"))
     else:
-        tensors = renamed(source, source.entries, _canonical)
+        tensors = renamed(source, source.entries, canonical_name)
         config = hift_config(source.path, CHATTERBOX, mel=CHATTERBOX.mel, **sizes(source.path, tensors))
     return Checkpoint(
         config, canonical_state(source, config, canonical_names(tensors)), "hiftnet_transformers", metadata
@@ -99,7 +99,8 @@ def _config(fields: Fields) -> HiftConfig:
     )
 
 
-def _canonical(name: str) -> str:
+def canonical_name(name: str) -> str:
+    """A name of the second draft in CosyVoice's words; any other name as it is."""
     for pattern, replacement in _RULES:
         changed = pattern.sub(replacement, name)
         if changed != name:

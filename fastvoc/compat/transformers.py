@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SpeechT5HifiGan,
         SpeechT5HifiGanConfig,
     )
+    from fastvoc.compat.hiftnet_transformers import HiFTNetConfig, HiFTNetModel, HiFTNetVocoder
     from fastvoc.compat.outputs import BatchFeature, ModelOutput
     from fastvoc.compat.univnet_transformers import (
         UnivNetConfig,
@@ -50,6 +51,9 @@ _HOMES = {
     "EncodecOutput": "encodec_transformers",
     "FastSpeech2ConformerHifiGan": "hifigan_transformers",
     "FastSpeech2ConformerHifiGanConfig": "hifigan_transformers",
+    "HiFTNetConfig": "hiftnet_transformers",
+    "HiFTNetModel": "hiftnet_transformers",
+    "HiFTNetVocoder": "hiftnet_transformers",
     "ModelOutput": "outputs",
     "SpeechT5HifiGan": "hifigan_transformers",
     "SpeechT5HifiGanConfig": "hifigan_transformers",
@@ -75,6 +79,9 @@ __all__ = [
     "EncodecOutput",
     "FastSpeech2ConformerHifiGan",
     "FastSpeech2ConformerHifiGanConfig",
+    "HiFTNetConfig",
+    "HiFTNetModel",
+    "HiFTNetVocoder",
     "ModelOutput",
     "SpeechT5HifiGan",
     "SpeechT5HifiGanConfig",

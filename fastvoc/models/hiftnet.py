@@ -150,7 +150,7 @@ class HiftNet(nn.Module):
     ) -> Tensor:
         """F0 [B, T] in Hz of a log-mel [B, num_mels, T], 0 beyond the lengths; `final` as in `forward`."""
         self._check_mel(mel, lengths, final)
-        f0: Tensor = self.f0_predictor(mel, lengths, backend=backend)
+        f0: Tensor = self.f0_predictor(mel, lengths=lengths, backend=backend)
         return f0 if final else _shortened(f0, lengths, self.f0_held_frames)
 
     def make_source(

@@ -390,7 +390,6 @@ def test_layers_are_told() -> None:
 
 
 @pytest.mark.native
-@pytest.mark.skipif(len(IMPLS) == 1, reason="nsf_source has no C++ kernel yet")
 def test_no_layer_falls_back() -> None:
     from fastvoc import explain
 

@@ -1,0 +1,292 @@
+"""github.com/FunAudioLLM/CosyVoice: the generators and F0 predictors of its `cosyvoice.hifigan`.
+
+What upstream draws from torch's generator follows torch's generator here, too: `torch.manual_seed` decides the noise.
+The numbers themselves are fastvoc's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fastvoc.compat.upstream import Upstream, folded
+from fastvoc.errors import ArgumentError, LoadError, ShapeError
+from fastvoc.loading import SkipInit, read_checkpoint
+from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
+from fastvoc.models.hift_config import COSYVOICE1, COSYVOICE2, COSYVOICE3, HiftConfig
+from fastvoc.models.hiftnet import HiftNet
+
+__all__ = ["CausalConvRNNF0Predictor", "CausalHiFTGenerator", "ConvRNNF0Predictor", "HiFTGenerator"]
+
+_Generator = TypeVar("_Generator", bound="HiFTGenerator")
+_NO_CACHE = torch.zeros(1, 1, 0)
+_MERGE = "m_source.l_linear."
+# What tells the generators apart beside their arguments.
+_KIND = (
+    *("source", "source_noise", "features", "source_padding", "snake_eps"),
+    *("magnitude_clip", "causal", "f0_network", "f0_dtype"),
+)
+
+
+class ConvRNNF0Predictor(ConvF0):
+    """F0 [B, T] in Hz of a log-mel [B, in_channels, T]; `num_class` must be 1.
+
+    `load_state_dict` takes weight norm in either of torch's namings, or folded weights.
+    """
+
+    def __init__(self, num_class: int = 1, in_channels: int = 80, cond_channels: int = 512) -> None:
+        _check_classes(num_class)
+        super().__init__(in_channels, cond_channels)
+        self.register_load_state_dict_pre_hook(_take)
+
+
+class CausalConvRNNF0Predictor(ConvF0):
+    """As `ConvRNNF0Predictor`, but seeing 3 frames ahead and the past only, and computing in float64."""
+
+    def __init__(self, num_class: int = 1, in_channels: int = 80, cond_channels: int = 512) -> None:
+        _check_classes(num_class)
+        super().__init__(in_channels, cond_channels, causal=True, dtype=torch.float64)
+        self.register_load_state_dict_pre_hook(_take)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, finalize: bool = True, lengths: Tensor | None = None, backend: str | None = None
+    ) -> Tensor:
+        """[B, in_channels, T] -> [B, T]; with `finalize=False` the last 3 frames are look-ahead only: [B, T - 3]."""
+        f0 = super().forward(x, lengths, backend)
+        return f0 if finalize else f0[:, : f0.shape[1] - CAUSAL_LOOKAHEAD]
+
+
+class HiFTGenerator(Upstream):
+    """CosyVoice 1 and 2's generator, with upstream's arguments; the sine generator is the first at 22050 Hz.
+
+    `load_state_dict` takes `hift.pt`, without the `generator.` of GAN training, weight norm in either of torch's
+    namings or folded; also as a part of another module.
+
+    Raises ArgumentError naming an argument that is illegal.
+    """
+
+    predictor: ClassVar[type[ConvF0]] = ConvRNNF0Predictor
+
+    def __init__(
+        self,
+        in_channels: int = 80,
+        base_channels: int = 512,
+        nb_harmonics: int = 8,
+        sampling_rate: int = 22050,
+        nsf_alpha: float = 0.1,
+        nsf_sigma: float = 0.003,
+        nsf_voiced_threshold: float = 10,
+        upsample_rates: Sequence[int] = (8, 8),
+        upsample_kernel_sizes: Sequence[int] = (16, 16),
+        istft_params: Mapping[str, int] = {"n_fft": 16, "hop_len": 4},
+        resblock_kernel_sizes: Sequence[int] = (3, 7, 11),
+        resblock_dilation_sizes: Sequence[Sequence[int]] = ((1, 3, 5),) * 3,
+        source_resblock_kernel_sizes: Sequence[int] = (7, 11),
+        source_resblock_dilation_sizes: Sequence[Sequence[int]] = ((1, 3, 5),) * 2,
+        lrelu_slope: float = 0.1,
+        audio_limit: float = 0.99,
+        f0_predictor: nn.Module | None = None,
+    ) -> None:
+        config = replace(
+            self.published(sampling_rate),
+            mel=None,
+            num_mels=in_channels,
+            base_channels=base_channels,
+            harmonics=nb_harmonics,
+            sample_rate=sampling_rate,
+            source_amp=nsf_alpha,
+            noise_std=nsf_sigma,
+            voiced_threshold=nsf_voiced_threshold,
+            upsample_rates=tuple(upsample_rates),
+            upsample_kernel_sizes=tuple(upsample_kernel_sizes),
+            n_fft=istft_params["n_fft"],
+            istft_hop=istft_params["hop_len"],
+            resblock_kernel_sizes=tuple(resblock_kernel_sizes),
+            resblock_dilation_sizes=tuple(map(tuple, resblock_dilation_sizes)),
+            source_resblock_kernel_sizes=tuple(source_resblock_kernel_sizes),
+            source_resblock_dilation_sizes=tuple(map(tuple, source_resblock_dilation_sizes)),
+            leaky_relu_slope=lrelu_slope,
+            clamp=audio_limit,
+            f0_channels=512 if f0_predictor is None else f0_predictor.state_dict()["classifier.weight"].shape[1],
+        )
+        self._build(config, f0_predictor)
+
+    def _build(self, config: HiftConfig, f0_predictor: nn.Module | None) -> None:
+        model = HiftNet(config)
+        model.f0_predictor = self._own_predictor(f0_predictor, config)
+        super().__init__(model)
+        self.out_channels = 1
+        self.nb_harmonics, self.sampling_rate = config.harmonics, config.sample_rate
+        self.istft_params = {"n_fft": config.n_fft, "hop_len": config.istft_hop}
+        self.lrelu_slope, self.audio_limit = config.leaky_relu_slope, config.clamp
+        self.num_kernels, self.num_upsamples = len(config.resblock_kernel_sizes), len(config.upsample_rates)
+        self.register_load_state_dict_pre_hook(_take)
+        self.register_state_dict_post_hook(_give)
+
+    @classmethod
+    def _own_predictor(cls, given: nn.Module | None, config: HiftConfig) -> ConvF0:
+        """The F0 predictor, or one of fastvoc's with the weights of another package's."""
+        if isinstance(given, cls.predictor):
+            return given
+        make: Any = cls.predictor
+        own: ConvF0 = make(in_channels=config.num_mels, cond_channels=config.f0_channels)
+        if given is not None:
+            own.load_state_dict(given.state_dict())
+        return own
+
+    @classmethod
+    def published(cls, sampling_rate: int) -> HiftConfig:
+        """The published configuration that has what the arguments do not say."""
+        return COSYVOICE1 if sampling_rate == COSYVOICE1.sample_rate else COSYVOICE2
+
+    @classmethod
+    def check_kind(cls, name: str | os.PathLike[str], config: HiftConfig) -> None:
+        """Raises LoadError unless a configuration read from `name` differs by arguments only."""
+        published = cls.published(config.sample_rate)
+        for field in _KIND:
+            if getattr(config, field) != getattr(published, field):
+                values = f"{getattr(config, field)!r}, expected {getattr(published, field)!r}"
+                raise LoadError(f"{name}: another generator than {cls.__module__}.{cls.__name__}: {field} {values}")
+
+    @classmethod
+    def from_pretrained(
+        cls: type[_Generator], name: str | os.PathLike[str], map_location: str | torch.device = "cpu"
+    ) -> _Generator:
+        """The generator of a file, folder or hub id, in eval mode with its weights frozen.
+
+        Raises LoadError naming the file and what is wrong with it, also when it holds another kind of generator.
+        """
+        checkpoint = read_checkpoint(name)
+        config = checkpoint.config
+        if not isinstance(config, HiftConfig):
+            raise LoadError(f"{name}: a {config.family} model, expected hiftnet")
+        cls.check_kind(name, config)
+        with SkipInit():
+            model = cls.__new__(cls)
+            model._build(config, None)
+        model._model.load_state_dict(checkpoint.state, assign=True)
+        return model.eval().requires_grad_(False).to(map_location)
+
+    def forward(self, batch: Mapping[str, Tensor], device: str | torch.device) -> tuple[Tensor, Tensor]:
+        """The training step's samples [B, S] and F0 [B, T] of `batch["speech_feat"]` [B, T, in_channels]."""
+        mel = batch["speech_feat"].transpose(1, 2).to(device, self._dtype)
+        f0 = self._model.predict_f0(mel)
+        return self.decode(mel, self._model.make_source(f0, seed=_drawn(len(mel)))), f0
+
+    def decode(self, x: Tensor, s: Tensor) -> Tensor:
+        """Samples [B, T * hop] of a log-mel [B, in_channels, T] and a source [B, 1, T * hop]."""
+        wav: Tensor = self._model.decode(x.to(self._dtype), s)[:, 0]
+        return wav
+
+    @torch.inference_mode()
+    def inference(self, speech_feat: Tensor, cache_source: Tensor | None = _NO_CACHE) -> tuple[Tensor, Tensor]:
+        """Samples, and the source that they were made from.
+
+        Args:
+            speech_feat: [B, in_channels, T] log-mel.
+            cache_source: [B, 1, n] source of an earlier call, which takes the place of the first n samples of the new
+                one; none where n is 0. The phase after it begins anew, as upstream's does: what joins without a border
+                is `fastvoc.load(...).stream()`.
+
+        Returns:
+            Samples [B, T * hop] and source [B, 1, T * hop].
+
+        Raises ShapeError and DtypeError for an argument that does not fit.
+        """
+        mel = speech_feat.to(self._dtype)
+        source = self._model.make_source(self._model.predict_f0(mel), seed=_drawn(len(mel)))
+        source = _continued(source, cache_source)
+        return self.decode(mel, source), source
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self._model.conv_pre.weight.dtype
+        return dtype
+
+
+class CausalHiFTGenerator(HiFTGenerator):
+    """CosyVoice 3's generator: the arguments of `HiFTGenerator`, and `conv_pre_look_right`.
+
+    Its noise is drawn once, when it is made, so that calls on ever longer parts of a mel agree.
+    """
+
+    predictor: ClassVar[type[ConvF0]] = CausalConvRNNF0Predictor
+
+    def __init__(self, *args: Any, conv_pre_look_right: int = COSYVOICE3.lookahead, **kwargs: Any) -> None:
+        self._look_right = conv_pre_look_right
+        super().__init__(*args, **kwargs)
+
+    def _build(self, config: HiftConfig, f0_predictor: nn.Module | None) -> None:
+        lookahead = self.__dict__.get("_look_right", config.lookahead)
+        super()._build(replace(config, lookahead=lookahead), f0_predictor)
+        self.conv_pre_look_right, self._seed = lookahead, _drawn(1)
+
+    @classmethod
+    def published(cls, sampling_rate: int) -> HiftConfig:
+        """CosyVoice 3; with the first sine generator at 22050 Hz."""
+        return replace(COSYVOICE3, source="sample") if sampling_rate == COSYVOICE1.sample_rate else COSYVOICE3
+
+    def decode(self, x: Tensor, s: Tensor, finalize: bool = True) -> Tensor:
+        """Samples [B, T * hop] of a log-mel [B, in_channels, T] and a source [B, 1, T * hop].
+
+        With `finalize=False` the samples of the first T - conv_pre_look_right - 1 frames.
+        """
+        wav: Tensor = self._model.decode(x.to(self._dtype), s, final=finalize)[:, 0]
+        return wav
+
+    @torch.inference_mode()
+    def inference(self, speech_feat: Tensor, finalize: bool = True) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Samples [B, T * hop] and source [B, 1, T * hop] of a log-mel [B, in_channels, T].
+
+        With `finalize=False` what more frames would not change: the samples of the first T - conv_pre_look_right - 4
+        frames, and a source of T - 3.
+
+        Raises ShapeError and DtypeError for an argument that does not fit.
+        """
+        mel = speech_feat.to(self._dtype)
+        f0 = self._model.predict_f0(mel, final=finalize)
+        source = self._model.make_source(f0, seed=self._seed.expand(len(mel)))
+        return self.decode(mel[:, :, : f0.shape[1]], source, finalize), source
+
+
+def _check_classes(num_class: int) -> None:
+    if num_class != 1:
+        raise ArgumentError(f"num_class: expected 1, an F0 for every frame, got {num_class!r}")
+
+
+def _drawn(count: int) -> Tensor:
+    """Seeds [count] by torch's generator."""
+    return torch.randint(1 << 62, (count,))
+
+
+def _continued(source: Tensor, cache: Tensor | None) -> Tensor:
+    """The source, begun with a cached one."""
+    if cache is None or cache.shape[-1] == 0:
+        return source
+    batch, rows, samples = source.shape
+    if cache.dim() != 3 or cache.shape[0] not in (1, batch) or cache.shape[1] != rows or cache.shape[2] > samples:
+        expected = f"[1 or {batch}, {rows}, at most {samples}]"
+        raise ShapeError(f"cache_source: expected {expected}, got {list(cache.shape)}")
+    rest = source[:, :, cache.shape[2] :]
+    return torch.cat([cache.expand(batch, -1, -1).to(source), rest], 2)
+
+
+def _take(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before a state is loaded: upstream's names and weight norm become the module's."""
+    own = {name[len(prefix) :]: state.pop(name) for name in list(state) if name.startswith(prefix)}
+    for name, tensor in folded(own).items():
+        if name == f"{_MERGE}weight" and tensor.dim() == 2:
+            tensor = tensor.flatten()
+        state[prefix + name.replace(_MERGE, "m_source.", 1)] = tensor
+
+
+def _give(module: nn.Module, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+    """After a state is made: the module's names become upstream's."""
+    for part in ("weight", "bias"):
+        tensor = state.pop(f"{prefix}m_source.{part}")
+        state[f"{prefix}{_MERGE}{part}"] = tensor[None] if part == "weight" else tensor
