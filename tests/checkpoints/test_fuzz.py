@@ -23,6 +23,9 @@ from checkpoint_files import (
     write_bigvgan,
     write_univnet,
 )
+from codec_files import file_tensors, original_config, transformers_config
+from codec_files import random_state as codec_state
+from codec_models import UNUSUAL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +70,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (root / name / "config.json").write_text(json.dumps(jik_config(SMALL)))
         state = {"generator": unfolded(random_state(SMALL))}
         torch.save(state, root / name / "g_00000000", _use_new_zipfile_serialization=name == "zip")
+    codec = UNUSUAL["stereo"]
+    for name, text in (("original", original_config(codec)), ("transformers", transformers_config(codec))):
+        (root / name).mkdir()
+        (root / name / "config.json").write_text(json.dumps(text))
+        torch.save(file_tensors(codec_state(codec), codec, name, "folded"), root / name / "codec.th")
     (root / "safetensors").mkdir()
     save(Checkpoint(SMALL, random_state(SMALL), "test"), root / "safetensors" / "m.safetensors")
     for name in ("nemo", "parallel_wavegan", "parallel_wavegan_plain", "speechbrain"):
@@ -192,15 +200,30 @@ def replaced(tree: Any, data: st.DataObject) -> Any:
     return tree
 
 
-@pytest.mark.parametrize("folder", ["zip", "bigvgan", "univnet"])
+CONFIGURED = ("zip", "bigvgan", "univnet", "original", "transformers")
+
+
+@pytest.mark.parametrize("folder", CONFIGURED)
 @QUICK
 @given(data=st.data())
 def test_mutated_json(folder: str, folders: dict[str, Path], data: st.DataObject) -> None:
-    path = folders[folder] / "config.json"
+    mutate_json(folders[folder], data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", CONFIGURED)
+@settings(LONG, max_examples=2000)
+@given(data=st.data())
+def test_mutated_json_long(folder: str, folders: dict[str, Path], data: st.DataObject) -> None:
+    mutate_json(folders[folder], data)
+
+
+def mutate_json(folder: Path, data: st.DataObject) -> None:
+    path = folder / "config.json"
     original = path.read_text()
     path.write_text(json.dumps(replaced(json.loads(original), data)))
     try:
-        whole_or_refused(folders[folder])
+        whole_or_refused(folder)
     finally:
         path.write_text(original)
 
