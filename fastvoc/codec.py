@@ -256,10 +256,19 @@ class Codec(LoadedModel):
     def _check_values(self, segments: list[Tensor], volumes: Tensor | None, frames: list[list[int]]) -> None:
         """Always on: a wrong code would end in an index error of the device."""
         last = int(self.config.bins) - 1
+        low, high = torch.cat([segment.flatten() for segment in segments]).aminmax()
+        if int(low) >= 0 and int(high) <= last and (volumes is None or bool(_audible(volumes).all())):
+            return
+        # What is wrong may still lie in padding.
         for item, row in enumerate(frames):
             for i, size in enumerate(row):
-                low, high = (int(v) for v in segments[i][item, :, :size].aminmax())
-                if low < 0 or high > last:
-                    raise ArgumentError(f"codes: expected values in 0..{last}, got {low}..{high} in item {item}")
-                if volumes is not None and not 0.0 < float(volumes[item, i]) < float("inf"):
+                low, high = segments[i][item, :, :size].aminmax()
+                if int(low) < 0 or int(high) > last:
+                    got = f"{int(low)}..{int(high)} in item {item}"
+                    raise ArgumentError(f"codes: expected values in 0..{last}, got {got}")
+                if volumes is not None and not bool(_audible(volumes[item, i])):
                     raise ArgumentError(f"scale: expected finite volumes above 0, got {float(volumes[item, i])}")
+
+
+def _audible(volumes: Tensor) -> Tensor:
+    return (volumes > 0) & volumes.isfinite()

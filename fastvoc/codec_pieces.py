@@ -16,7 +16,7 @@ from torch import Tensor
 from fastvoc.codec import Codec
 from fastvoc.coder_python import Codes
 from fastvoc.errors import ArgumentError
-from fastvoc.models.encodec import EncodecConfig
+from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.nn.lstm import Lstm
 
 STRETCH_SECONDS = 10.0

@@ -9,7 +9,7 @@ import torch
 from checkpoint_files import unfolded
 from torch import Tensor
 
-from fastvoc.models.encodec import EncodecConfig
+from fastvoc.models.encodec_config import EncodecConfig
 
 
 def random_state(config: EncodecConfig) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastvoc.models.encodec import Encodec, EncodecConfig
+from fastvoc.models.encodec import Encodec
+from fastvoc.models.encodec_config import EncodecConfig
 from helpers import implementations
 
 MONO = EncodecConfig(n_filters=4, dimension=12, bins=64, n_q=8, bandwidths=(1.0, 3.6))

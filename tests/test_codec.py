@@ -14,7 +14,7 @@ import fastvoc
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.codec import Codec, Codes
 from fastvoc.errors import ArgumentError, BackendError, DtypeError, LoadError, ShapeError
-from fastvoc.models.encodec import EncodecConfig
+from fastvoc.models.encodec_config import EncodecConfig
 from helpers import assert_golden, golden
 
 IMPLS = codec_implementations()

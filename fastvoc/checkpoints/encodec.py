@@ -22,7 +22,7 @@ from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.text import Fields
 from fastvoc.errors import ArgumentError
 from fastvoc.io import file_sha256
-from fastvoc.models.encodec import ENCODEC_24K, ENCODEC_48K, EncodecConfig
+from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K, EncodecConfig
 
 _ORIGINAL, _TRANSFORMERS = "encoder.model.0.conv.conv.", "encoder.layers.0.conv."
 _RENAMES = (

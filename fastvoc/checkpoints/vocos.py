@@ -20,7 +20,7 @@ from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.text import Fields
 from fastvoc.errors import ArgumentError
 from fastvoc.mel import MelConfig, mel_filterbank
-from fastvoc.models.encodec import ENCODEC_24K, ENCODEC_48K
+from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
 from fastvoc.models.vocos import VocosConfig
 
 _MEL, _CODES = "vocos.feature_extractors.MelSpectrogramFeatures", "vocos.feature_extractors.EncodecFeatures"

@@ -20,7 +20,8 @@ from fastvoc.checkpoints.encodec import canonical_names
 from fastvoc.compat.upstream import Upstream, folded
 from fastvoc.errors import ArgumentError, LoadError, ShapeError
 from fastvoc.loading import model_of
-from fastvoc.models.encodec import ENCODEC_24K, ENCODEC_48K, Encodec, EncodecConfig
+from fastvoc.models.encodec import Encodec
+from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K, EncodecConfig
 from fastvoc.nn.rvq import ResidualVectorQuantizer
 
 EncodedFrame = tuple[Tensor, Tensor | None]

@@ -12,7 +12,7 @@ from fastvoc.checkpoints.encodec import from_transformers
 from fastvoc.checkpoints.text import Fields
 from fastvoc.compat.pretrained import PretrainedConfig
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.models.encodec import EncodecConfig as CodecConfig
+from fastvoc.models.encodec_config import EncodecConfig as CodecConfig
 
 
 class Chunked:

@@ -3,175 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
-from math import ceil, floor, log2, prod
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.models.families import meta_tensors
-from fastvoc.models.segments import Segment, cut, frames_of, overlap_add
+from fastvoc.errors import ShapeError
+from fastvoc.models.encodec_config import EncodecConfig
+from fastvoc.models.segments import Segment, cut, overlap_add
 from fastvoc.nn.lstm import Lstm
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.rvq import ResidualVectorQuantizer
 from fastvoc.nn.seanet import SeanetBlock, SeanetConv, SeanetStyle, SeanetUpsample
+from fastvoc.ops._checks import check_lengths
 from fastvoc.ops.activation import elu
 
-_NORMS = ("weight_norm", "time_group_norm")
-# The published sizes are a hundredth of these; beyond them lies only a file made to exhaust memory.
-_MOST_LAYERS, _MOST_CHANNELS = 16, 1 << 14
 # Segments that go through the network together.
 _TOGETHER = 16
-
-
-@dataclass(frozen=True)
-class EncodecConfig:
-    """The codec's shape, in the names of the original constructors.
-
-    `ratios` are those of the decoder, first to last. `segment` is the length in seconds of the pieces that a signal is
-    cut into, None for whole signals; `overlap` is the part of a piece that the next one repeats. `normalize` divides
-    every piece by its volume. `bandwidths` are in kbit/s. `conv_shortcut`: a block's shortcut is a convolution.
-    """
-
-    family: ClassVar[str] = "encodec"
-
-    sample_rate: int = 24000
-    channels: int = 1
-    bandwidths: tuple[float, ...] = (1.5, 3.0, 6.0, 12.0, 24.0)
-    causal: bool = True
-    norm: str = "weight_norm"
-    normalize: bool = False
-    segment: float | None = None
-    overlap: float = 0.01
-    n_filters: int = 32
-    dimension: int = 128
-    ratios: tuple[int, ...] = (8, 5, 4, 2)
-    n_residual_layers: int = 1
-    kernel_size: int = 7
-    last_kernel_size: int = 7
-    residual_kernel_size: int = 3
-    dilation_base: int = 2
-    compress: int = 2
-    conv_shortcut: bool = True
-    lstm: int = 2
-    pad_mode: str = "reflect"
-    trim_right_ratio: float = 1.0
-    n_q: int = 32
-    bins: int = 1024
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ratios", tuple(self.ratios))
-        object.__setattr__(self, "bandwidths", tuple(float(b) for b in self.bandwidths))
-        _validate(self)
-
-    @property
-    def name(self) -> str:
-        """What .ecdc files call the model, `encodec_24khz` for example."""
-        return f"encodec_{self.sample_rate // 1000}khz"
-
-    @property
-    def hop(self) -> int:
-        """Samples per frame of codes."""
-        return prod(self.ratios)
-
-    @property
-    def frame_rate(self) -> int:
-        """Frames of codes per second."""
-        return ceil(self.sample_rate / self.hop)
-
-    @property
-    def segment_length(self) -> int | None:
-        """Samples of a whole segment; None when signals are not cut."""
-        return None if self.segment is None else int(self.segment * self.sample_rate)
-
-    @property
-    def segment_stride(self) -> int | None:
-        """Samples from the beginning of a segment to that of the next."""
-        return None if self.segment_length is None else max(1, int((1 - self.overlap) * self.segment_length))
-
-    def frames(self, samples: int) -> list[int]:
-        """Frames of codes in each segment of a signal."""
-        if self.segment_length is None or self.segment_stride is None:
-            return [-(-samples // self.hop)]
-        return frames_of(samples, self.segment_length, self.segment_stride, self.hop)
-
-    def codebooks(self, bandwidth: float) -> int:
-        """Codebooks that a bandwidth in kbit/s pays for, at least 1."""
-        return max(1, floor(bandwidth * 1000 / (log2(self.bins) * self.frame_rate)))
-
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor of the model's state, in its order."""
-        return meta_tensors(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EncodecConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ArgumentError(f"EncodecConfig: unknown field {unknown[0]!r}")
-        return cls(**values)
-
-
-def _validate(c: EncodecConfig) -> None:
-    def require(ok: bool, field: str, expected: str) -> None:
-        if not ok:
-            raise ArgumentError(f"EncodecConfig.{field}: got {getattr(c, field)!r}, expected {expected}")
-
-    def integer(field: str, most: int) -> None:
-        value = getattr(c, field)
-        ok = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-        require(ok, field, f"an integer from 1 to {most}")
-
-    integer("sample_rate", 1 << 20)
-    integer("channels", 2)
-    for field in ("n_filters", "dimension", "compress"):
-        integer(field, _MOST_CHANNELS)
-    for field in ("n_residual_layers", "lstm"):
-        integer(field, _MOST_LAYERS)
-    for field in ("kernel_size", "last_kernel_size", "residual_kernel_size"):
-        integer(field, 1 << 10)
-    integer("dilation_base", 16)
-    integer("n_q", 1 << 10)
-    integer("bins", 1 << 20)
-    require(c.bins > 1, "bins", "at least 2")
-    for field in ("causal", "normalize", "conv_shortcut"):
-        require(isinstance(getattr(c, field), bool), field, "true or false")
-    require(c.norm in _NORMS, "norm", f"one of {', '.join(_NORMS)}")
-    require(c.pad_mode in ("reflect", "replicate", "zeros"), "pad_mode", "reflect, replicate or zeros")
-    ratios = all(isinstance(r, int) and 1 <= r <= 1 << 10 for r in c.ratios)
-    require(ratios and 1 <= len(c.ratios) <= 8, "ratios", "1 to 8 integers from 1 to 1024")
-    require(c.n_filters << len(c.ratios) <= _MOST_CHANNELS, "n_filters", f"no layer of over {_MOST_CHANNELS} channels")
-    require(c.compress <= c.n_filters, "compress", f"at most the {c.n_filters} filters")
-    require(0.0 <= c.trim_right_ratio <= 1.0, "trim_right_ratio", "a number from 0 to 1")
-    require(c.causal or c.trim_right_ratio == 1.0, "trim_right_ratio", "1 for a network that is not causal")
-    dilated = c.dilation_base ** (c.n_residual_layers - 1) * (c.residual_kernel_size - 1)
-    require(dilated <= 1 << 16, "dilation_base", "a block that spans at most 65536 steps")
-    require(c.segment is None or 0 < c.segment <= 3600, "segment", "seconds up to 3600, or None")
-    require(c.segment_length is None or c.segment_length > 0, "segment", "at least one sample")
-    require(0.0 <= c.overlap < 1.0, "overlap", "a number from 0, below 1")
-    rates = all(0 < b < 1e6 for b in c.bandwidths) and list(c.bandwidths) == sorted(set(c.bandwidths))
-    require(rates and bool(c.bandwidths), "bandwidths", "positive numbers, the smallest first")
-    most = c.codebooks(c.bandwidths[-1])
-    require(most <= c.n_q, "n_q", f"at least the {most} that {c.bandwidths[-1]} kbit/s takes")
-
-
-ENCODEC_24K = EncodecConfig()
-ENCODEC_48K = EncodecConfig(
-    sample_rate=48000,
-    channels=2,
-    bandwidths=(3.0, 6.0, 12.0, 24.0),
-    causal=False,
-    norm="time_group_norm",
-    normalize=True,
-    segment=1.0,
-    n_q=16,
-)
 
 
 class SeanetStack(nn.Module):
@@ -289,6 +136,7 @@ class Encodec(nn.Module):
         """
         if wav.dim() != 3 or wav.shape[1] != self.config.channels or 0 in wav.shape:
             raise ShapeError(f"wav: expected [B > 0, {self.config.channels}, S > 0], got {list(wav.shape)}")
+        check_lengths("encodec", lengths, len(wav), wav.shape[2])
         n_q = self.config.n_q if n_q is None else n_q
         length, stride = self.config.segment_length, self.config.segment_stride
         if length is None or stride is None:
@@ -296,10 +144,11 @@ class Encodec(nn.Module):
             return [codes], None if volume is None else volume[:, None]
         samples = [wav.shape[2]] * len(wav) if lengths is None else lengths.tolist()
         pieces = cut(samples, length, stride)
-        count = max(piece.index for piece in pieces) + 1
-        longest = [max(-(-p.size // self.config.hop) for p in pieces if p.index == i) for i in range(count)]
-        out = [wav.new_zeros((len(wav), n_q, frames), dtype=torch.int64) for frames in longest]
-        scale = wav.new_ones((len(wav), count), dtype=torch.float32) if self.config.normalize else None
+        longest: dict[int, int] = {}
+        for piece in pieces:
+            longest[piece.index] = max(longest.get(piece.index, 0), -(-piece.size // self.config.hop))
+        out = [wav.new_zeros((len(wav), n_q, longest[i]), dtype=torch.int64) for i in range(len(longest))]
+        scale = wav.new_ones((len(wav), len(out)), dtype=torch.float32) if self.config.normalize else None
         for group in _groups(pieces, length):
             sizes = torch.tensor([piece.size for piece in group])
             batch = wav.new_zeros((len(group), wav.shape[1], int(sizes.max())))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.errors import LoadError
-from fastvoc.models.encodec import ENCODEC_24K, ENCODEC_48K, EncodecConfig
+from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K, EncodecConfig
 from helpers import golden
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.models.encodec import Encodec, EncodecConfig
+from fastvoc.models.encodec import Encodec
+from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.families import config_from_dict
 from fastvoc.models.segments import cut, frames_of, overlap_add
 from helpers import GoldenCase, assert_golden, golden, relative_l2
