@@ -52,8 +52,8 @@ void nearest_rows(TileInput in, const float* row_squares, const float* entry_squ
                   std::int64_t rows) {
   constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
   static constexpr auto table = nearest_table<NV>(std::make_integer_sequence<int, high>{});
-  while (rows > 0) {
-    const int n = static_cast<int>(std::min<std::int64_t>(rows, high));
+  for (std::int64_t tiles = ceil_div(rows, high); tiles > 0; --tiles) {
+    const std::int64_t n = ceil_div(rows, tiles);  // all tiles about equally high: low ones do not fill the pipeline
     table[static_cast<std::size_t>(n)](in, row_squares, entry_squares, first, nearest);
     in.x += n * in.row;
     row_squares += n;
@@ -63,16 +63,23 @@ void nearest_rows(TileInput in, const float* row_squares, const float* entry_squ
   }
 }
 
+// |x|^2, rounded once.
+inline float squared_norm(const float* x, int channels) {
+  double sums[4] = {};
+  int c = 0;
+  for (; c + 4 <= channels; c += 4) {
+    for (int i = 0; i < 4; ++i) sums[i] += static_cast<double>(x[c + i]) * x[c + i];
+  }
+  for (; c < channels; ++c) sums[0] += static_cast<double>(x[c]) * x[c];
+  return static_cast<float>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
 // Finds the nearest entry of book k for `count` rows.
 inline void search(const RvqArgs& args, int k, const float* rows, std::int64_t count, float* squares, const Nearest& nearest) {
   static constexpr float zeros[2 * kPanel] = {};
   const int width = padded(args.channels), panels = padded(args.entries) / kPanel;
   const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(args.channels) * kPanel;
-  for (std::int64_t t = 0; t < count; ++t) {
-    double sum = 0.0;
-    for (int c = 0; c < args.channels; ++c) sum += static_cast<double>(rows[t * width + c]) * rows[t * width + c];
-    squares[t] = static_cast<float>(sum);
-  }
+  for (std::int64_t t = 0; t < count; ++t) squares[t] = squared_norm(rows + t * width, args.channels);
   std::fill_n(nearest.distance, count * kPanel, __builtin_inff());
   std::fill_n(nearest.entry, count * kPanel, 0);
   TileInput in{rows, width, 0, args.panels + k * panels * panel, panel, zeros, 1, args.channels};
