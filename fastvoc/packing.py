@@ -82,6 +82,13 @@ def pack_conv(weight: Tensor) -> Tensor:
     return padded.reshape(panels, PANEL, cin, kernel).permute(0, 3, 2, 1).contiguous()
 
 
+def pack_conv_pairs(weight: Tensor) -> Tensor:
+    """`pack_conv` with pairs of input channels side by side: panels [ceil(C_out / 16), K, ceil(C_in / 2), 16, 2]."""
+    panels = pack_conv(torch.nn.functional.pad(weight, (0, 0, 0, weight.shape[1] % 2)))
+    count, kernel, cin, _ = panels.shape
+    return panels.reshape(count, kernel, cin // 2, 2, PANEL).transpose(3, 4).contiguous()
+
+
 def pack_upsample(weight: Tensor, stride: int) -> Tensor:
     """Transposed-convolution weight [C_in, C_out, K] -> one convolution per output phase, one after the other, flat.
 

@@ -39,8 +39,10 @@ struct Engine {
                    float* workspace);
   void (*conv2d)(const Conv2dArgs&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
                  std::int64_t end, float* workspace);
-  void (*seanet_block)(const SeanetBlockArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
+  void (*seanet_block)(const SeanetBlockArgs<float>&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                        float* workspace);
+  void (*seanet_block_bf16)(const SeanetBlockArgs<Bf16>&, const SourceOf<Bf16>&, const SinkOf<Bf16>&, std::int64_t begin,
+                            std::int64_t end, float* workspace);
   Moments (*moments)(const GroupNormArgs&, const Source&, std::int64_t begin, std::int64_t end, float* workspace);
   void (*group_norm_act)(const GroupNormArgs&, const Moments& item, double eps, const Source&, const Source* residual,
                          const Sink&, std::int64_t begin, std::int64_t end, float* workspace);

@@ -4,14 +4,61 @@
 namespace fastvoc {
 namespace {
 
+void run_block(const SeanetBlockArgs<float>& args, const Source& source, const Sink& sink, int64_t begin, int64_t end,
+               float* memory) {
+  engine().seanet_block(args, source, sink, begin, end, memory);
+}
+
+void run_block(const SeanetBlockArgs<Bf16>& args, const SourceOf<Bf16>& source, const SinkOf<Bf16>& sink, int64_t begin,
+               int64_t end, float* memory) {
+  engine().seanet_block_bf16(args, source, sink, begin, end, memory);
+}
+
+// The item with zeros appended up to `steps` steps, in `memory`.
+template <class Element>
+SourceOf<Element> lengthened(const SourceOf<Element>& source, int64_t steps, std::vector<Element>& memory) {
+  memory.resize(static_cast<std::size_t>(steps * source.channels));
+  for (int64_t t = 0; t < source.steps; ++t) {
+    for (int c = 0; c < source.channels; ++c) {
+      memory[static_cast<std::size_t>(t * source.channels + c)] = source.data[t * source.step + c * source.channel];
+    }
+  }
+  return {memory.data(), source.channels, 1, steps, source.channels};
+}
+
+template <class Element>
+Tensor run(const Tensor& x, const Tensor& weight1, const Tensor& weight2, const std::optional<Tensor>& lengths,
+           SeanetBlockArgs<Element> args) {
+  const Conv1dArgs& conv1 = args.conv1;
+  args.weight1 = packed<Element>(weight1, int64_t{1} * args.hidden() * conv1.kernel * args.channels(), "weight1");
+  args.weight2 = packed<Element>(weight2, int64_t{1} * padded(args.cout) * args.inputs(), "weight2");
+  const BatchOf<Element> batch(x, conv1.cin, lengths);
+  const int64_t lost = args.span() - 1 - conv1.left - conv1.right;
+  STD_TORCH_CHECK(args.shift >= 0 && args.shift <= lost, "seanet_block: shift beyond the input");
+  const auto steps = [&](int64_t item) { return batch.length(item) - lost; };
+  for (int64_t i = 0; i < batch.items(); ++i) {
+    STD_TORCH_CHECK(steps(i) > 0, "seanet_block: fewer steps than the kernel spans");
+  }
+  const OutputOf<Element> out(batch.items(), args.cout, batch.steps() - lost);
+  const int64_t need = conv1.pad == Pad::kReflect ? std::max(conv1.left, conv1.right) + 1 : 1;
+  over_items(batch.items(), 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
+    float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, end - begin)));
+    std::vector<Element> longer;
+    const SourceOf<Element> own = batch.source(item);
+    const SourceOf<Element> source = own.steps < need ? lengthened(own, need, longer) : own;
+    run_block(args, source, out.sink(item), begin, end, memory);
+  });
+  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
+  return out.tensor();
+}
+
 Tensor seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, std::optional<Tensor> lengths,
                     Ints shape, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
   STD_TORCH_CHECK(shape.size() == 10, "seanet_block: expected 10 shape values");
-  SeanetBlockArgs args{};
-  Conv1dArgs& conv1 = args.conv1;
+  Conv1dArgs conv1{};
   conv1.cin = as_int(shape[0]);
   conv1.cout = as_int(shape[1]);
-  args.cout = as_int(shape[2]);
+  const int cout = as_int(shape[2]);
   conv1.kernel = as_int(shape[3]);
   conv1.stride = 1;
   conv1.dilation = as_int(shape[4]);
@@ -19,44 +66,19 @@ Tensor seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tens
   conv1.right = as_int(shape[6]);
   STD_TORCH_CHECK(shape[7] >= 0 && shape[7] <= 2, "seanet_block: unknown padding ", shape[7]);
   conv1.pad = static_cast<Pad>(shape[7]);
-  args.shift = as_int(shape[8]);
-  args.identity = shape[9] != 0;
+  const int shift = as_int(shape[8]);
+  const bool identity = shape[9] != 0;
+  STD_TORCH_CHECK(!identity || cout == conv1.cin, "seanet_block: the input itself has other channels");
   const auto acts =
       activations(kinds, slopes, curves, 2, [&](std::size_t i) { return i == 0 ? conv1.cin : conv1.cout; });
   conv1.pre = acts[0];
   conv1.post = acts[1];
-  const int hidden = padded(conv1.cout), width = padded(args.cout);
-  conv1.weight = packed(weight1, int64_t{1} * hidden * conv1.kernel * conv1.cin, "weight1");
-  conv1.bias = packed(bias1, hidden, "bias1");
-  args.weight = packed(weight2, int64_t{1} * width * (hidden + (args.identity ? 0 : conv1.cin)), "weight2");
-  args.bias = packed(bias2, width, "bias2");
-  STD_TORCH_CHECK(!args.identity || args.cout == conv1.cin, "seanet_block: the input itself has other channels");
-
-  const Batch batch(x, conv1.cin, lengths);
-  const int64_t lost = args.span() - 1 - conv1.left - conv1.right;
-  STD_TORCH_CHECK(args.shift >= 0 && args.shift <= lost, "seanet_block: shift beyond the input");
-  const auto steps = [&](int64_t item) { return batch.length(item) - lost; };
-  STD_TORCH_CHECK(steps(0) > 0 && batch.steps() > lost, "seanet_block: fewer steps than the kernel spans");
-  const Output out(batch.items(), args.cout, batch.steps() - lost);
-  const int64_t need = conv1.pad == Pad::kReflect ? std::max(conv1.left, conv1.right) + 1 : 1;
-  const Engine& table = engine();
-  over_items(batch.items(), 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
-    float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, end - begin)));
-    Source source = batch.source(item);
-    std::vector<float> longer;
-    if (source.steps < need) {
-      longer.resize(static_cast<std::size_t>(need * conv1.cin));
-      for (int64_t t = 0; t < source.steps; ++t) {
-        for (int c = 0; c < conv1.cin; ++c) {
-          longer[static_cast<std::size_t>(t * conv1.cin + c)] = source.data[t * source.step + c * source.channel];
-        }
-      }
-      source = {longer.data(), conv1.cin, 1, need, conv1.cin};
-    }
-    table.seanet_block(args, source, out.sink(item), begin, end, memory);
-  });
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
-  return out.tensor();
+  conv1.bias = packed(bias1, padded(conv1.cout), "bias1");
+  const float* bias = packed(bias2, padded(cout), "bias2");
+  if (x.scalar_type() == scalar_type<Bf16>) {
+    return run<Bf16>(x, weight1, weight2, lengths, {conv1, nullptr, nullptr, bias, cout, identity, shift});
+  }
+  return run<float>(x, weight1, weight2, lengths, {conv1, nullptr, nullptr, bias, cout, identity, shift});
 }
 
 }  // namespace

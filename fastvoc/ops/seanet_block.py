@@ -121,16 +121,18 @@ def _pack(params: SeanetBlockParams) -> _Packed:
     conv1, conv2, shortcut = params.conv1, params.conv2, params.shortcut
     hidden, channels, kernel = conv1.weight.shape
     out = conv2.weight.shape[0]
+    pack = packing.pack_conv_pairs if conv1.weight.dtype is torch.bfloat16 else packing.pack_conv
     parts = [F.pad(conv2.weight.detach(), (0, 0, 0, -hidden % packing.PANEL))]
-    bias = packing.pad_bias(conv2.bias, out, conv2.weight)
+    bias = packing.pad_bias(conv2.bias, out, conv2.weight).float()
     if shortcut is not None:
         parts.append(shortcut.weight.detach())
-        bias = bias + packing.pad_bias(shortcut.bias, out, shortcut.weight)
+        bias = bias + packing.pad_bias(shortcut.bias, out, shortcut.weight).float()
     pad_mode = PAD_MODES.index(conv1.pad_mode)
     shape = [channels, hidden, out, kernel, conv1.dilation, *conv1.padding, pad_mode, 0, int(shortcut is None)]
     acts = packing.pack_activations((conv1.pre, conv2.pre))
-    bias1 = packing.pad_bias(conv1.bias, hidden, conv1.weight)
-    return _Packed(packing.pack_conv(conv1.weight), bias1, packing.pack_conv(torch.cat(parts, 1)), bias, shape, acts)
+    curves = None if acts.curves is None else acts.curves.float()
+    bias1 = packing.pad_bias(conv1.bias, hidden, conv1.weight).float()
+    return _Packed(pack(conv1.weight), bias1, pack(torch.cat(parts, 1)), bias, shape, acts._replace(curves=curves))
 
 
 def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
@@ -146,7 +148,7 @@ def _supports_cpp(spec: Spec) -> str | None:
     bare = [conv.post for conv in p.convs().values()] + ([] if p.shortcut is None else [p.shortcut.pre])
     if any(act.kind != "identity" for act in bare):
         return "has no activation but those before conv1 and conv2"
-    return _library.cpu_refusal(spec.dtype)
+    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
 _library.define(

@@ -45,6 +45,8 @@ for channels in (24, 64):
     for causal in (False, True):
         block = SeanetBlock(channels, channels // 2, causal=causal)
         compare(f"seanet_block {channels} {causal}", lambda b: block(x, lengths, b))
+        half = block.to(torch.bfloat16)
+        compare(f"bfloat16 seanet_block {channels} {causal}", lambda b: half(x.to(torch.bfloat16), lengths, b))
     norm = GroupNormAct(channels, act=elu())
     compare(f"group_norm_act {channels}", lambda b: norm(x, lengths, b, residual=x))
     rvq = ResidualVectorQuantizer(3, 100, channels)
@@ -62,7 +64,7 @@ def test_every_instruction_set_agrees(isa: str) -> None:
     assert done.returncode == 0, done.stderr
     used, errors = json.loads(done.stdout)
     assert _library.ISAS.index(used) <= _library.ISAS.index(isa)
-    assert len(errors) == 16
+    assert len(errors) == 20
     for name, error in errors.items():
-        allowed = {"rvq_encode": 0.0, "rvq_decode": 0.0, "bfloat16": 5e-3}.get(name.split()[0], 2e-6)
+        allowed = {"rvq_encode": 0.0, "rvq_decode": 0.0, "bfloat16": 8e-3}.get(name.split()[0], 2e-6)
         assert error <= allowed, name

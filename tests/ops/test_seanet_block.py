@@ -243,3 +243,50 @@ def test_the_kernel_says_what_it_cannot_do() -> None:
         seanet_block(x, replace(params, conv2=conv(13, 27, 3, (1, 1))), backend="cpp")
     with pytest.raises(BackendError, match="no activation but"):
         seanet_block(x, replace(params, conv2=replace(params.conv2, post=elu())), backend="cpp")
+
+
+BF16 = ["causal", "split", "odd", "narrow", "dilated-split", "identity-shortcut", "no-bias", "leaky"]
+
+
+def half(params: SeanetBlockParams) -> SeanetBlockParams:
+    def rounded(p: Conv1dParams | None) -> Conv1dParams | None:
+        if p is None:
+            return None
+        bias = None if p.bias is None else p.bias.to(torch.bfloat16)
+        return replace(p, weight=p.weight.to(torch.bfloat16), bias=bias)
+
+    convs = (params.conv1, params.conv2, params.shortcut)
+    return SeanetBlockParams(*(rounded(p) for p in convs))  # type: ignore[arg-type]
+
+
+@each_impl
+@pytest.mark.parametrize("name", BF16)
+def test_bfloat16_is_as_close_as_torchs_own(name: str, impl: str, nan_poison: None) -> None:
+    params = half(CASES[name]())
+    for steps in (1, 3, 31, 257):
+        x = torch.randn(2, channels(params), steps).to(torch.bfloat16)
+        y = seanet_block(x, params, backend=impl)
+        assert y.dtype is torch.bfloat16
+        meant = seanet_block_ref(x.double(), double(params))
+        usual = relative_l2(seanet_block_ref(x, params), meant)
+        assert relative_l2(y, meant) < max(1.5 * usual, 6e-3), steps
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("name", BF16)
+def test_bfloat16_threads_batch_layout_and_chunks_do_not_change_a_bit(name: str) -> None:
+    params = half(CASES[name]())
+    x = torch.randn(1, channels(params), 1777).to(torch.bfloat16)
+    before = torch.get_num_threads()
+    results = []
+    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 2, 1), (2, 4, 3)):
+        torch.set_num_threads(threads)
+        stacked = torch.randn(batch, channels(params), 1777).to(torch.bfloat16)
+        stacked[position] = x[0]
+        results += [seanet_block(view, params, backend="cpp")[position] for view in strided(stacked).values()]
+    torch.set_num_threads(before)
+    stream = OPS["seanet_block"].impls["cpp"].stream
+    assert stream is not None
+    state = stream(params, OPS["seanet_block"].impls["cpp"].pack(params))
+    results.append(torch.cat([state.step(x[:, :, :500], False), state.step(x[:, :, 500:], True)], 2)[0])
+    assert all(torch.equal(results[0], other) for other in results[1:])
