@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastvoc.codec_streams import Decoding, Encoding
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 
@@ -190,6 +191,20 @@ class Codec(LoadedModel):
             for row, size in zip(wav, sizes, strict=True):
                 row[:, size:] = 0.0
         return wav if rank == 3 else wav[0] if rank == 2 else wav[0, 0]
+
+    def decoding(self, codebooks: int) -> Decoding:
+        """Live decoding of so many codebooks: `.stream()` for one signal, `fastvoc.Streams` for many.
+
+        Raises ArgumentError for a number of codebooks that the model does not have.
+        """
+        if not 1 <= codebooks <= self.config.n_q:
+            raise ArgumentError(f"codebooks: expected 1..{self.config.n_q}, got {codebooks!r}")
+        return Decoding(self, codebooks)
+
+    def encoding(self, bandwidth: float = 6.0) -> Encoding:
+        """Live encoding at a bandwidth in kbit/s. Raises ArgumentError for one that the model does not have."""
+        self.check_bandwidth(bandwidth)
+        return Encoding(self, self.config.codebooks(bandwidth))
 
     def _batch(self, wav: Tensor) -> Tensor:
         """[B, C, S] of a waveform of any rank."""

@@ -78,6 +78,9 @@ class Streamable(Protocol):
     def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
         """What was pushed as [B, C, n], whether it was a batch, and the further inputs; None is a chunk of nothing."""
 
+    def nothing(self, batch: int) -> Tensor:
+        """An output [B, C, 0]."""
+
     def result(self, y: Tensor, batched: bool) -> Tensor:
         """The user's view of the output [B, C, m]."""
 
@@ -217,7 +220,7 @@ class Stream:
         frames = x.shape[-1]
         if final and not self._given + frames:
             self._ended = True
-            return torch.zeros((len(x), 0) if batched else (0,), device=x.device)
+            return self._owner.result(self._owner.nothing(len(x)), batched)
         before = self._model.tensors(), self._model.counters
         try:
             y = self._model.step(x, final, **given)
@@ -232,7 +235,7 @@ class Stream:
         out = out[..., self._early : self._early + self._due()] if ahead is not None else out[..., self._early :]
         self._early = max(self._early + out.shape[-1] - y.shape[-1], 0)
         self._sent += out.shape[-1]
-        return self._owner.result(out.float(), batched)
+        return self._owner.result(out, batched)
 
     def _due(self) -> int:
         """Samples that a short look-ahead still owes for the frames given so far."""

@@ -298,8 +298,11 @@ class _MelStreamable:
             x = (x if batched else x[None]).to(self.dtype)
         return x, batched, self._voc.model.stream_inputs(x, inputs) if inputs else {}
 
+    def nothing(self, batch: int) -> Tensor:
+        return torch.zeros((batch, 1, 0), device=self.device)
+
     def result(self, y: Tensor, batched: bool) -> Tensor:
-        return y[:, 0].clone() if batched else y[0, 0].clone()
+        return (y[:, 0] if batched else y[0, 0]).float().clone()
 
 
 def _check_finite(name: str, value: Any, frames: Tensor | None, steps: int) -> None:

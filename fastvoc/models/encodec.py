@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ShapeError
+from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.encodec_config import EncodecConfig
+from fastvoc.models.encodec_stream import EncodecStream
 from fastvoc.models.segments import Segment, cut, overlap_add
 from fastvoc.nn.lstm import Lstm
 from fastvoc.nn.prepared import Prepared
@@ -231,6 +232,60 @@ class Encodec(nn.Module):
         """Codes [B, K, T] and volumes [B] -> [B, channels, T * hop]; `lengths` are valid frames."""
         wav: Tensor = self.decoder(self.quantizer.decode(codes, lengths, backend), lengths, backend)
         return wav if volume is None else (wav * volume[:, None, None]).to(wav.dtype)
+
+    def decode_stream(self, backend: str | None = None) -> EncodecStream:
+        """The decoder's state for codes [B, K, n] that arrive in chunks. Raises ArgumentError unless it is causal."""
+        self._check_causal()
+
+        weight, c = self.quantizer.codebooks[0], self.config
+
+        def decode(codes: Tensor) -> Tensor:
+            if not codes.shape[2]:
+                return weight.new_zeros((len(codes), c.dimension, 0))
+            z: Tensor = self.quantizer.decode(codes, None, backend)
+            return z
+
+        return EncodecStream(
+            self.decoder,
+            "decoder",
+            c.kernel_size,
+            lambda codes: self.decode_segment(codes, None, None, backend),
+            lambda batch: weight.new_zeros((batch, c.channels, 0)),
+            backend=backend,
+            before=decode,
+        )
+
+    def encode_stream(self, n_q: int, backend: str | None = None) -> EncodecStream:
+        """The encoder's state for samples [B, channels, n] that arrive in chunks -> codes [B, n_q, m].
+
+        Raises ArgumentError unless it is causal.
+        """
+        self._check_causal()
+
+        def nothing(batch: int) -> Tensor:
+            return torch.zeros((batch, n_q, 0), dtype=torch.int64, device=self.quantizer.codebooks[0].device)
+
+        def encode(z: Tensor) -> Tensor:
+            codes: Tensor = self.quantizer.encode(z, n_q, None, backend) if z.shape[2] else nothing(len(z))
+            return codes
+
+        return EncodecStream(
+            self.encoder,
+            "encoder",
+            self.config.last_kernel_size * self.config.hop,
+            lambda wav: self.encode_segment(wav, n_q, None, backend)[0],
+            nothing,
+            backend=backend,
+            after=encode,
+        )
+
+    def _check_causal(self) -> None:
+        c = self.config
+        if not c.causal or c.norm != "weight_norm" or c.normalize or c.trim_right_ratio != 1.0:
+            raise ArgumentError(
+                "stream: this model looks ahead or at whole segments (as EnCodec at 48 kHz);"
+                " fastvoc.codec_pieces runs it segment by segment"
+            )
 
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""

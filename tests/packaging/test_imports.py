@@ -38,7 +38,7 @@ FLOORS = (
     ("nn",),
     ("models", "streaming", "stream_pool"),
     ("loaded",),
-    ("checkpoints", "vocoder", "codec", "codec_pieces", "training", "explanation"),
+    ("checkpoints", "vocoder", "codec", "codec_pieces", "codec_streams", "training", "explanation"),
     ("loading", "compression", "compat"),
     ("cli", "__init__", "__main__"),
 )

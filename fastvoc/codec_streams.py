@@ -1,0 +1,129 @@
+"""Codecs on live signals: codes to samples and samples to codes, chunk by chunk, as in one call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.explanation import explain
+from fastvoc.nn.streams import ModelStream
+from fastvoc.streaming import Latency, Stream
+
+
+class _Side:
+    """One direction of a codec, for `Stream` and `fastvoc.Streams`; `Decoding` and `Encoding` say which."""
+
+    hop: int
+
+    def __init__(self, codec: Any, codebooks: int) -> None:
+        self._codec, self._codebooks = codec, codebooks
+        self.device, self.dtype = codec.device, codec.dtype
+        self.latency = Latency(0, 0, 0.0)
+
+    def signature(self, options: dict[str, Any]) -> str:
+        codec = self._codec
+        config = json.dumps([type(self).__name__, codec.config.family, codec.config.to_dict()], sort_keys=True)
+        chosen = [row.chosen for row in explain(codec, codec.backend)]
+        digest = hashlib.sha256(config.encode()).hexdigest()
+        return json.dumps([digest, str(self.dtype), chosen, self._codebooks])
+
+    def _only_chunk(self, options: dict[str, Any]) -> None:
+        if options:
+            raise ArgumentError(f"stream: a codec's stream knows no {next(iter(options))!r}")
+
+
+class Decoding(_Side):
+    """Codes [K, n] or [B, K, n] -> samples [C, m] or [B, C, m], `hop` for each frame.
+
+    The first samples come with the seventh frame (the first convolution reflects that far), later ones at once.
+    """
+
+    def __init__(self, codec: Any, codebooks: int) -> None:
+        super().__init__(codec, codebooks)
+        self.hop = int(codec.hop)
+
+    def stream(self) -> Stream:
+        """A stream of its own. Raises ArgumentError for a model that works on whole segments (EnCodec at 48 kHz)."""
+        return Stream(self, {})
+
+    def streamable(self) -> Decoding:
+        """Itself: what `fastvoc.Streams` asks for."""
+        return self
+
+    def samples(self, frames: int) -> int:
+        return frames * self.hop
+
+    def new_stream(self, options: dict[str, Any]) -> ModelStream:
+        self._only_chunk(options)
+        stream: ModelStream = self._codec.model.decode_stream(self._codec.backend)
+        return stream
+
+    def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
+        self._only_chunk(inputs)
+        count, entries = self._codebooks, self._codec.config.bins
+        if value is None:
+            return torch.zeros((batch or 1, count, 0), dtype=torch.int64, device=self.device), False, {}
+        codes = torch.as_tensor(value)
+        if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+            raise DtypeError(f"chunk: expected codes, whole numbers, got {codes.dtype}")
+        if codes.dim() not in (2, 3) or codes.shape[-2] != count or (codes.dim() == 3 and not len(codes)):
+            raise ShapeError(f"chunk: expected [{count}, n] or [B, {count}, n], got {list(codes.shape)}")
+        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= entries):
+            found = f"{int(codes.min())}..{int(codes.max())}"
+            raise ArgumentError(f"chunk: expected codes in 0..{entries - 1}, got {found}")
+        batched = codes.dim() == 3
+        return (codes if batched else codes[None]).to(self.device, torch.int64), batched, {}
+
+    def nothing(self, batch: int) -> Tensor:
+        return torch.zeros((batch, self._codec.channels, 0), device=self.device)
+
+    def result(self, y: Tensor, batched: bool) -> Tensor:
+        return (y if batched else y[0]).float().clone()
+
+
+class Encoding(_Side):
+    """Samples [n] (mono), [C, n] or [B, C, n] -> codes int64 [K, m] or [B, K, m].
+
+    The first codes come with the seventh frame of samples, since the last convolution reflects that far.
+    """
+
+    hop = 1
+
+    def stream(self) -> Stream:
+        """A stream of its own. Raises ArgumentError for a model that works on whole segments (EnCodec at 48 kHz)."""
+        return Stream(self, {})
+
+    def streamable(self) -> Encoding:
+        """Itself: what `fastvoc.Streams` asks for."""
+        return self
+
+    def samples(self, frames: int) -> int:
+        return -(-frames // int(self._codec.hop))
+
+    def new_stream(self, options: dict[str, Any]) -> ModelStream:
+        self._only_chunk(options)
+        stream: ModelStream = self._codec.model.encode_stream(self._codebooks, self._codec.backend)
+        return stream
+
+    def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
+        self._only_chunk(inputs)
+        channels = self._codec.channels
+        if value is None:
+            return torch.zeros((batch or 1, channels, 0), dtype=self.dtype, device=self.device), False, {}
+        wav = self._codec._floats(value, "chunk")
+        wav = wav[None] if wav.dim() == 1 and channels == 1 else wav
+        if wav.dim() not in (2, 3) or wav.shape[-2] != channels or (wav.dim() == 3 and not len(wav)):
+            raise ShapeError(f"chunk: expected [{channels}, n] or [B, {channels}, n], got {list(wav.shape)}")
+        batched = wav.dim() == 3
+        return (wav if batched else wav[None]).to(self.dtype), batched, {}
+
+    def nothing(self, batch: int) -> Tensor:
+        return torch.zeros((batch, self._codebooks, 0), dtype=torch.int64, device=self.device)
+
+    def result(self, y: Tensor, batched: bool) -> Tensor:
+        return (y if batched else y[0]).clone()
