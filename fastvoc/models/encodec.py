@@ -236,8 +236,8 @@ class Encodec(nn.Module):
     def decode_stream(self, backend: str | None = None) -> EncodecStream:
         """The decoder's state for codes [B, K, n] that arrive in chunks. Raises ArgumentError unless it is causal."""
         self._check_causal()
-
-        weight, c = self.quantizer.codebooks[0], self.config
+        weight: Tensor = self.quantizer.codebooks[0]
+        c = self.config
 
         def decode(codes: Tensor) -> Tensor:
             if not codes.shape[2]:
