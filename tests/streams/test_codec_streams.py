@@ -14,7 +14,8 @@ from torch import Tensor
 import fastvoc
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError, StreamError
-from fastvoc.models.encodec import ENCODEC_48K, Encodec, EncodecConfig
+from fastvoc.models.encodec import Encodec
+from fastvoc.models.encodec_config import ENCODEC_48K, EncodecConfig
 from helpers import relative_l2
 
 BACKENDS = ["torch", pytest.param("cpp", marks=pytest.mark.native)]
