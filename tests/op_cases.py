@@ -50,6 +50,8 @@ CONV1D = {
     "source-k30-s15": lambda: conv1d_params(18, 40, 30, stride=15, pad=(7, 7)),
     "codec-k16-s8": lambda: replace(conv1d_params(24, 36, 16, stride=8, pad=(8, 3)), pad_mode="reflect", pre=elu()),
     "kernel-41": lambda: conv1d_params(17, 16, 41, stride=4, pad=(20, 20)),
+    "wide": lambda: conv1d_params(120, 272, 5, dilation=2, stride=2, pad=(3, 4)),
+    "wide-pointwise": lambda: conv1d_params(300, 520, 1, pad=(0, 0)),
 }
 
 

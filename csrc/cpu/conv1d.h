@@ -51,7 +51,7 @@ inline void padded_rows(const Conv1dArgs& args, const Source& source, std::int64
 inline void conv1d(const Conv1dArgs& args, const Source& source, const Source* residual, const Sink& sink,
                    std::int64_t begin, std::int64_t end, float* workspace) {
   const int cin = padded(args.cin), cout = padded(args.cout);
-  const std::int64_t strip = strip_steps(std::max(cin, cout), end - begin);
+  const std::int64_t strip = conv1d_strip(args, end - begin);
   const std::int64_t span = static_cast<std::int64_t>(args.dilation) * (args.kernel - 1) + 1;
   float* result = workspace;
   float* held = workspace + strip * cout;

@@ -20,10 +20,20 @@ struct Conv1dArgs {
   Act post;
 };
 
+// Steps of a strip. The weights of a wide layer pass through the caches once per strip, so its strips are longer, few and of
+// about equal size.
+inline std::int64_t conv1d_strip(const Conv1dArgs& args, std::int64_t steps) {
+  constexpr std::int64_t wide = 512 * 1024, activations = 768 * 1024;
+  const std::int64_t cin = padded(args.cin), cout = padded(args.cout), size = sizeof(float);
+  if (cout * args.cin * args.kernel * size <= wide) return strip_steps(std::max(cin, cout), steps);
+  const std::int64_t most = std::max<std::int64_t>(activations / ((cin * args.stride + cout) * size) / 12 * 12, 12);
+  return ceil_div(ceil_div(steps, ceil_div(steps, most)), 12) * 12;
+}
+
 // Floats of scratch memory that a task of up to `steps` output steps needs.
 inline std::int64_t workspace_floats(const Conv1dArgs& args, std::int64_t steps) {
   const int cin = padded(args.cin), cout = padded(args.cout);
-  const std::int64_t strip = strip_steps(std::max(cin, cout), steps);
+  const std::int64_t strip = conv1d_strip(args, steps);
   const std::int64_t span = static_cast<std::int64_t>(args.dilation) * (args.kernel - 1) + 1;
   return strip * cout + (strip * args.stride + span) * cin;
 }

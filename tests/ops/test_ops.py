@@ -99,6 +99,7 @@ def test_autograd_sees_the_reference(op: str, make: Callable[[], Any], impl: str
     ("op", "make"),
     [
         ("conv1d", CONV1D["dilated"]),
+        ("conv1d", CONV1D["wide"]),
         ("upsample", UPSAMPLE["k11-s5"]),
         ("mrf", MRF["v1"]),
         ("mrf", MRF["snake-causal"]),
