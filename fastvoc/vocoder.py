@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,6 +88,27 @@ class Vocoder(LoadedModel):
         with torch.inference_mode():
             mel = MelSpectrogram(self.mel_config)(wav)
         return mel.clone()  # an ordinary tensor, which may be changed in place
+
+    def each(
+        self, mels: Sequence[Tensor | np.ndarray[Any, Any]], *, check: bool | None = None, **inputs: Any
+    ) -> list[Tensor]:
+        """Makes the waveforms of log-mels [n_mels, T_i] of any lengths in one batch -> [S_i] each, as if alone.
+
+        `check` and `inputs` as in a call, `inputs` for the batch. Raises the errors of a call, naming the mel;
+        ShapeError for no mels at all.
+        """
+        items = [self._floats(mel, f"mels[{i}]") for i, mel in enumerate(mels)]
+        for i, item in enumerate(items):
+            if item.dim() != 2 or item.shape[0] != self.n_mels or not item.shape[1]:
+                raise ShapeError(f"mels[{i}]: expected [{self.n_mels}, T > 0], got {list(item.shape)}")
+        if not items:
+            raise ShapeError("mels: expected at least one")
+        frames = [item.shape[1] for item in items]
+        batch = items[0].new_zeros((len(items), self.n_mels, max(frames)))
+        for row, item in zip(batch, items, strict=True):
+            row[:, : item.shape[1]] = item
+        wavs = self(batch, frames, check=check, **inputs)
+        return [wav[: self.config.samples(count)].clone() for wav, count in zip(wavs, frames, strict=True)]
 
     def __call__(
         self,
