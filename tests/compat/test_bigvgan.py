@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastvoc import hub
 from fastvoc.compat import bigvgan
 from fastvoc.errors import ArgumentError, LoadError
 from helpers import assert_golden, golden, implementations
@@ -55,6 +56,19 @@ def test_front_end() -> None:
     case = golden("mel_bigvgan_24k_100band")
     h = bigvgan.AttrDict(json.loads((case.dir / "config.json").read_text()))
     assert_golden(bigvgan.get_mel_spectrogram(case.inputs["wav"], h), case, "mel")
+
+
+def test_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fetch(name: str) -> Path:
+        asked.append(name)
+        return golden("bigvgan_v2_small").dir
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    bigvgan.BigVGAN.from_pretrained("nvidia/bigvgan_v2_24khz_100band_256x")
+    bigvgan.BigVGAN.from_pretrained("nvidia/bigvgan_v2_24khz_100band_256x", revision="v2.4")
+    assert asked == ["nvidia/bigvgan_v2_24khz_100band_256x", "nvidia/bigvgan_v2_24khz_100band_256x@v2.4"]
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from fastvoc import hub
 from fastvoc.compat import hifigan_transformers as ours
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
 from helpers import assert_golden, golden, implementations, relative_l2
@@ -117,6 +118,20 @@ def test_options_of_from_pretrained() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(ArgumentError, match="'colour'"):
         ours.SpeechT5HifiGan.from_pretrained(folder, colour="red")
+
+
+@pytest.mark.golden
+def test_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fetch(name: str) -> Path:
+        asked.append(name)
+        return golden(CASES["SpeechT5HifiGan"]).dir
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    ours.SpeechT5HifiGan.from_pretrained("microsoft/speecht5_hifigan")
+    ours.SpeechT5HifiGanConfig.from_pretrained("microsoft/speecht5_hifigan", revision="main")
+    assert asked == ["microsoft/speecht5_hifigan", "microsoft/speecht5_hifigan@main"]
 
 
 @pytest.mark.golden
