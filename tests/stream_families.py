@@ -12,6 +12,7 @@ from fastvoc.models.bigvgan import BigVganConfig
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.models.hift_config import HiftConfig
+from fastvoc.models.univnet import UnivNetConfig
 from fastvoc.models.vocos import VocosConfig
 from fastvoc.vocoder import Vocoder
 
@@ -64,6 +65,20 @@ MAKERS: dict[str, Callable[[], Vocoder]] = {
 }
 
 
+def _univnet(**values: Any) -> Vocoder:
+    base: dict[str, Any] = {
+        "num_mels": 6,
+        "model_in_channels": 5,
+        "model_hidden_channels": 4,
+        "kernel_predictor_hidden_channels": 5,
+        "kernel_predictor_num_blocks": 2,
+        "resblock_kernel_sizes": (3, 3),
+        "resblock_stride_sizes": (4, 3),
+        "resblock_dilation_sizes": ((1, 3), (1, 9)),
+    }
+    return randomised(UnivNetConfig(**{**base, **values}))
+
+
 def _vocos(**values: Any) -> Vocoder:
     base: dict[str, Any] = {"input_channels": 6, "dim": 24, "intermediate_dim": 40, "num_layers": 3}
     return randomised(VocosConfig(**{**base, **values}))
@@ -95,6 +110,13 @@ MAKERS |= {
     "hift-linear": lambda: _hift(source="frame_linear"),
     "hift-causal": lambda: _hift(
         source="frame_nearest", source_noise="uniform", causal=True, f0_network="causal_conv", f0_dtype="float64"
+    ),
+    "univnet": _univnet,
+    "univnet-odd": lambda: _univnet(
+        resblock_kernel_sizes=(3, 5, 7),
+        resblock_stride_sizes=(1, 3, 2),
+        resblock_dilation_sizes=((2,), (1, 4), (3,)),
+        kernel_predictor_conv_size=5,
     ),
     "vocos-center": lambda: _vocos(n_fft=64, hop_length=16, padding="center"),
     "vocos-same": lambda: _vocos(n_fft=80, hop_length=20, padding="same"),

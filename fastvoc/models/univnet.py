@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fastvoc.errors import DeviceError, DtypeError, ShapeError
 from fastvoc.mel import BIGVGAN_24K_100, MelConfig
 from fastvoc.models.checks import Tensors, check_names, conv_tensors, item_seeds, positive, require, require_positive
+from fastvoc.models.univnet_stream import UnivNetStream
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.lvc import KernelPredictor, LvcLayer
 from fastvoc.nn.prepared import Prepared
@@ -21,7 +22,6 @@ from fastvoc.ops.noise import normal_noise
 
 _ENDS_KERNEL = 7
 _INPUT_KERNEL = 5
-_MIN_FRAMES = _ENDS_KERNEL // 2 + 1
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class UnivNetConfig:
     def hop(self) -> int:
         """Samples per mel frame."""
         return prod(self.resblock_stride_sizes)
+
+    @property
+    def min_frames(self) -> int:
+        """Fewest mel frames of a signal: its reflection reads so many."""
+        return _ENDS_KERNEL // 2 + 1
 
     def samples(self, frames: int) -> int:
         """Length of the waveform made from a number of mel frames."""
@@ -149,17 +154,17 @@ class LvcBlock(nn.Module):
             channels=channels,
             taps=taps,
         )
-        self._layers = [LvcLayer(channels, taps, d, slope, hop) for d in dilations]
-        self.resblocks = nn.ModuleList(self._layers)
-        self._hop = hop
+        self.lvc = [LvcLayer(channels, taps, d, slope, hop) for d in dilations]
+        self.resblocks = nn.ModuleList(self.lvc)
+        self.hop = hop
 
     def forward(self, x: Tensor, mel: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, C, L * hop / stride], [B, num_mels, L] -> [B, C, L * hop]; `lengths` count frames."""
-        steps = None if lengths is None else lengths * self._hop
+        steps = None if lengths is None else lengths * self.hop
         before = None if lengths is None else lengths * (x.shape[2] // mel.shape[2])
         x = self.convt_pre(x, before, backend)
         hidden, biases = self.kernel_predictor(mel, lengths, backend)
-        for m, (layer, bias) in enumerate(zip(self._layers, biases.chunk(len(self._layers), 1), strict=True)):
+        for m, (layer, bias) in enumerate(zip(self.lvc, biases.chunk(len(self.lvc), 1), strict=True)):
             kernels = self.kernel_predictor.kernel_conv(hidden, m, lengths, backend)
             x = layer(x, kernels, bias, steps, backend)
         return x
@@ -168,7 +173,7 @@ class LvcBlock(nn.Module):
         """The layers by name, in order of use."""
         named = {"convt_pre": self.convt_pre.prepared}
         named |= {f"kernel_predictor.{name}": layer for name, layer in self.kernel_predictor.layers().items()}
-        for m, layer in enumerate(self._layers):
+        for m, layer in enumerate(self.lvc):
             named |= {f"resblocks.{m}.conv": layer.conv.prepared, f"resblocks.{m}.lvc": layer.prepared}
         return named
 
@@ -177,6 +182,7 @@ class UnivNet(nn.Module):
     """The generator: log-mel and noise in, waveform out. Parameters carry the names of Transformers' `UnivNetModel`."""
 
     inputs: ClassVar[tuple[str, ...]] = ("noise", "seed")
+    STREAM_OPTIONS: ClassVar[tuple[str, ...]] = ("seed",)
 
     def __init__(self, config: UnivNetConfig) -> None:
         super().__init__()
@@ -184,8 +190,8 @@ class UnivNet(nn.Module):
         channels, slope = config.model_hidden_channels, config.leaky_relu_slope
         self.conv_pre = Conv1d(config.model_in_channels, channels, _ENDS_KERNEL, pad_mode="reflect")
         hops = [prod(config.resblock_stride_sizes[: i + 1]) for i in range(len(config.resblock_stride_sizes))]
-        self._blocks = [LvcBlock(config, i, hop) for i, hop in enumerate(hops)]
-        self.resblocks = nn.ModuleList(self._blocks)
+        self.blocks = [LvcBlock(config, i, hop) for i, hop in enumerate(hops)]
+        self.resblocks = nn.ModuleList(self.blocks)
         self.conv_post = Conv1d(channels, 1, _ENDS_KERNEL, pad_mode="reflect", pre=leaky_relu(slope), post=TANH)
 
     def forward(
@@ -213,18 +219,18 @@ class UnivNet(nn.Module):
             ShapeError, DtypeError, DeviceError: a wrong argument.
             BackendError: the forced backend refuses.
         """
-        bands = self.config.num_mels
+        bands, least = self.config.num_mels, self.config.min_frames
         shortest = mel.shape[-1] if lengths is None or not lengths.numel() else int(lengths.min())
-        if mel.dim() != 3 or mel.shape[1] != bands or shortest < _MIN_FRAMES:
+        if mel.dim() != 3 or mel.shape[1] != bands or shortest < least:
             got = list(mel.shape) if shortest == mel.shape[-1] else f"{list(mel.shape)} with lengths from {shortest}"
-            raise ShapeError(f"mel: expected [B, {bands}, T >= {_MIN_FRAMES}], which its reflection needs, got {got}")
+            raise ShapeError(f"mel: expected [B, {bands}, T >= {least}], which its reflection needs, got {got}")
         if noise is None:
             seeds = item_seeds(seed, len(mel), mel.device)
             x = normal_noise(seeds, self.config.model_in_channels, mel.shape[2]).to(mel.dtype)
         else:
             x = self._given(mel, noise)
         x = self.conv_pre(x, lengths, backend)
-        for block in self._blocks:
+        for block in self.blocks:
             x = block(x, mel, lengths, backend)
         steps = None if lengths is None else lengths * self.config.hop
         wav: Tensor = self.conv_post(x, steps, backend)
@@ -240,10 +246,14 @@ class UnivNet(nn.Module):
             raise DeviceError(f"noise: expected a tensor on {mel.device} like the mel, got {noise.device}")
         return noise.to(mel.dtype)
 
+    def stream(self, backend: str | None = None, *, seed: int | Sequence[int] | Tensor = 0) -> UnivNetStream:
+        """The generator's state for mel spectrograms that arrive in chunks; `seed` as in a call."""
+        return UnivNetStream(self, backend, seed)
+
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""
         named = {"conv_pre": self.conv_pre.prepared}
-        for i, block in enumerate(self._blocks):
+        for i, block in enumerate(self.blocks):
             named |= {f"resblocks.{i}.{name}": layer for name, layer in block.layers().items()}
         return {**named, "conv_post": self.conv_post.prepared}
 

@@ -23,8 +23,7 @@ class KernelConv(nn.Module):
         self._shape = (layers, cin, cout, taps)
         self.weight = nn.Parameter(torch.empty(layers * cin * cout * taps, hidden, kernel_size))
         self.bias = nn.Parameter(torch.empty(layers * cin * cout * taps))
-        self._slices = [_KernelSlice(self, index) for index in range(layers)]
-        self.prepared = [part.prepared for part in self._slices]
+        self.slices = [KernelSlice(self, index) for index in range(layers)]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -35,13 +34,16 @@ class KernelConv(nn.Module):
 
     def forward(self, x: Tensor, index: int, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, hidden, L] -> the kernels [B, K, C_in, C_out, L] of lvc layer `index`."""
+        return self.kernels(self.slices[index].prepared(x, None, lengths, backend=backend))
+
+    def kernels(self, rows: Tensor) -> Tensor:
+        """What the convolution of one layer's slice gives, [B, K * C_in * C_out, L], as [B, K, C_in, C_out, L]."""
         _, cin, cout, taps = self._shape
-        rows: Tensor = self.prepared[index](x, None, lengths, backend=backend)
         kernels: Tensor = rows.unflatten(1, (taps, cin, cout))
         return kernels
 
 
-class _KernelSlice:
+class KernelSlice:
     """One layer's part of a KernelConv, its output channels in the order that lvc reads fastest."""
 
     def __init__(self, owner: KernelConv, index: int) -> None:
@@ -90,25 +92,25 @@ class KernelPredictor(nn.Module):
     ) -> None:
         super().__init__()
         self.input_conv = Conv1d(num_mels, hidden, 5, post=leaky_relu(slope))
-        self._blocks = [PredictorBlock(hidden, kernel_size, slope) for _ in range(blocks)]
-        self.resblocks = nn.ModuleList(self._blocks)
+        self.blocks = [PredictorBlock(hidden, kernel_size, slope) for _ in range(blocks)]
+        self.resblocks = nn.ModuleList(self.blocks)
         self.kernel_conv = KernelConv(hidden, layers, channels, 2 * channels, taps, kernel_size)
         self.bias_conv = Conv1d(hidden, layers * 2 * channels, kernel_size)
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> tuple[Tensor, Tensor]:
         """[B, num_mels, L] -> what the kernels come from [B, hidden, L], and all biases [B, layers * C_out, L]."""
         h = self.input_conv(mel, lengths, backend)
-        for block in self._blocks:
+        for block in self.blocks:
             h = block(h, lengths, backend)
         return h, self.bias_conv(h, lengths, backend)
 
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""
         named = {"input_conv": self.input_conv.prepared}
-        for i, block in enumerate(self._blocks):
+        for i, block in enumerate(self.blocks):
             named |= {f"resblocks.{i}.conv1": block.conv1.prepared, f"resblocks.{i}.conv2": block.conv2.prepared}
         named["bias_conv"] = self.bias_conv.prepared
-        return {**named, **{f"kernel_conv.{m}": part for m, part in enumerate(self.kernel_conv.prepared)}}
+        return {**named, **{f"kernel_conv.{m}": part.prepared for m, part in enumerate(self.kernel_conv.slices)}}
 
 
 class LvcLayer(nn.Module):
@@ -118,7 +120,7 @@ class LvcLayer(nn.Module):
         super().__init__()
         act = leaky_relu(slope)
         self.conv = Conv1d(channels, channels, kernel_size, dilation=dilation, pre=act, post=act)
-        self._params = op.LvcParams(hop)
+        self._params = op.LvcParams(hop, kernel_size)
         self.prepared = Prepared(op.OP, self.params, self._tensors)
 
     def params(self) -> op.LvcParams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,19 +12,25 @@ from torch.nn import functional as F
 from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import FLOATS, by_item, check_lengths
+from fastvoc.ops.lvc_stream import LvcStream
 from fastvoc.registry import Impl, Spec, define
 
 
 @dataclass(frozen=True)
 class LvcParams:
-    """`hop`: steps that share a kernel. `gated`: sigmoid(first half) * tanh(second half) of the channels comes out."""
+    """`hop`: steps that share a kernel; `taps`: of a kernel, odd; `gated`: what comes out is sigmoid(first half) *
+    tanh(second half) of the channels.
+    """
 
     hop: int
+    taps: int = 3
     gated: bool = True
 
     def __post_init__(self) -> None:
         if self.hop < 1:
             raise ArgumentError(f"lvc: hop: expected 1 or more, got {self.hop}")
+        if self.taps < 1 or self.taps % 2 == 0:
+            raise ArgumentError(f"lvc: taps: expected an odd number, got {self.taps}")
 
     def tensors(self) -> list[Tensor]:
         """None: the kernels come with the call."""
@@ -44,7 +51,7 @@ def lvc(
     Args:
         x: [B, C_in, L * hop] floating point; time-major strides are the fast ones.
         params: steps per frame, and whether the output is gated.
-        kernels: [B, K, C_in, C_out, L] with odd K, in the dtype and on the device of x, as are the next two; kernels
+        kernels: [B, K, C_in, C_out, L], K as `taps`, in the dtype and on the device of x, as are the next two; kernels
             whose C_out has stride 1 are the fast ones.
         biases: [B, C_out, L].
         residual: [B, C, L * hop], where C is C_out, or C_out / 2 when gated.
@@ -85,8 +92,9 @@ def _check(
     batch, taps, cin, cout, frames = kernels.shape
     if x.shape != (batch, cin, frames * params.hop):
         raise ShapeError(f"lvc: x: expected {[batch, cin, frames * params.hop]} for the kernels, got {list(x.shape)}")
-    if taps % 2 == 0 or (params.gated and cout % 2):
-        raise ShapeError(f"lvc: kernels: expected odd K and an even C_out to gate, got {list(kernels.shape)}")
+    if taps != params.taps or (params.gated and cout % 2):
+        expected = f"{params.taps} taps and an even C_out" if params.gated else f"{params.taps} taps"
+        raise ShapeError(f"lvc: kernels: expected {expected}, got {list(kernels.shape)}")
     if biases.shape != (batch, cout, frames):
         raise ShapeError(f"lvc: biases: expected {[batch, cout, frames]}, got {list(biases.shape)}")
     made = [batch, cout // 2 if params.gated else cout, x.shape[2]]
@@ -114,9 +122,8 @@ def lvc_ref(
             return lvc_ref(item, params, kernels[i : i + 1, ..., :frames], biases[i : i + 1, :, :frames], rest)
 
         return by_item(x, lengths, x.shape[2], one)
-    taps = kernels.shape[1]
-    padded = F.pad(x, (taps // 2, taps // 2))
-    windows = padded.unfold(2, taps, 1).unflatten(2, (-1, params.hop))  # [B, C_in, L, hop, K]
+    padded = F.pad(x, (params.taps // 2, params.taps // 2))
+    windows = padded.unfold(2, params.taps, 1).unflatten(2, (-1, params.hop))  # [B, C_in, L, hop, K]
     y = torch.einsum("bilsk,bkiol->bols", windows, kernels) + biases[..., None]
     y = y.flatten(2)
     if params.gated:
@@ -160,5 +167,18 @@ def _fake(
     return x.new_empty((x.shape[0], x.shape[2], channels)).transpose(1, 2)
 
 
-OP = define("lvc", _check, lvc_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, supports=_supports_cpp))
+def _stream(params: LvcParams, run: Callable[..., Tensor]) -> LvcStream:
+    return LvcStream(params.hop, params.taps // 2, lambda x, kernels, biases: run(x, params, kernels, biases))
+
+
+OP = define("lvc", _check, lvc_ref, lambda params, _: _stream(params, lvc_ref))
+OP.register(
+    Impl(
+        "cpp",
+        _run_native,
+        frozenset({"cpu"}),
+        priority=10,
+        supports=_supports_cpp,
+        stream=lambda params, _: _stream(params, _run_native),
+    )
+)

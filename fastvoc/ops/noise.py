@@ -10,11 +10,13 @@ from fastvoc.ops import _philox
 _DOMAIN = 2
 
 
-def normal_noise(seed: Tensor, channels: int, steps: int, start: int = 0) -> Tensor:
-    """[B] int64 seeds -> [B, channels, steps] float64, standard normal: the steps from `start` on of each item's noise.
+def normal_noise(seed: Tensor, channels: int, steps: int, start: int | Tensor = 0) -> Tensor:
+    """[B] int64 seeds -> [B, channels, steps] float64, standard normal: the steps from `start` (one, or [B]) on of each
+    item's noise.
 
     Counter-based (Philox4x32-10 and Box-Muller): neither the batch nor the range asked for changes a value.
     """
-    position = torch.arange(start, start + steps, device=seed.device).expand(len(seed), -1)
+    begin = torch.as_tensor(start, device=seed.device).expand(len(seed))
+    position = begin[:, None] + torch.arange(steps, device=seed.device)
     drawn = _philox.words(seed, position, channels + channels % 2, _DOMAIN)
     return _philox.normal(drawn)[:, :channels]

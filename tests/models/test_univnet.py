@@ -172,6 +172,34 @@ def test_inputs_through_the_vocoder() -> None:
         voc(mel, f0=torch.ones(12))
 
 
+@pytest.mark.native
+def test_streams_take_a_seed() -> None:
+    voc = Vocoder(lively(SMALL), SMALL, backend="cpp")
+    mel = torch.randn(2, 100, 30)
+    for seed in (5, [5, 9]):
+        with voc.stream(seed=seed) as stream:
+            wav = torch.cat([stream.push(mel[..., :17]), stream.push(mel[..., 17:]), stream.flush()], -1)
+        assert torch.equal(wav, voc(mel, seed=seed, check=False))
+    with voc.stream(seed=[1, 2, 3]) as stream, pytest.raises(ShapeError, match="seed"):
+        stream.push(mel)
+
+
+def test_a_stream_of_too_few_frames_goes_on() -> None:
+    voc = Vocoder(lively(SMALL), SMALL)
+    mel = torch.randn(100, 8)
+    with voc.stream() as stream:
+        first = stream.push(mel[:, :2])
+        with pytest.raises(ShapeError, match="fewer than 4 frames"):
+            stream.flush(mel[:, 2:3])
+        wav = torch.cat([first, stream.push(mel[:, 2:]), stream.flush()])
+    assert relative_l2(wav, voc(mel, check=False)) < 1e-6
+
+
+def test_published_latency() -> None:
+    voc = Vocoder(UnivNet(UNIVNET_24K_100), UNIVNET_24K_100)
+    assert voc.context_frames == (16, 16)
+
+
 def test_noise_is_normal_and_depends_on_position_alone() -> None:
     seed = torch.tensor([3, 4])
     noise = normal_noise(seed, 7, 40_000)

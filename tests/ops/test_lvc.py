@@ -28,7 +28,7 @@ class Case(NamedTuple):
     gated: bool = True
 
     def params(self) -> LvcParams:
-        return LvcParams(self.hop, self.gated)
+        return LvcParams(self.hop, self.taps, self.gated)
 
     def tensors(self, batch: int, frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x, kernels, biases, residual."""
@@ -232,3 +232,5 @@ def test_wrong_arguments_are_named(impl: str) -> None:
             )
     with pytest.raises(ArgumentError, match="hop"):
         LvcParams(0)
+    with pytest.raises(ArgumentError, match="taps"):
+        LvcParams(4, 2)

@@ -48,7 +48,8 @@ def offline_tail(family: str, block: torch.Tensor, frames: int, samples: int) ->
     """The last samples of one call, on the frames that they depend on: all of them where a model looks back forever."""
     voc = vocoder(family, "cpp")
     left = voc.context_frames[0]
-    whole = hasattr(voc.model, "m_source")  # whose phase every frame before adds to
+    # A source's phase, to which every frame before adds, and noise, which goes by the position.
+    whole = hasattr(voc.model, "m_source") or voc.config.family == "univnet"
     wanted = frames if whole else min(-(-samples // voc.hop) + left + 1, frames)
     index = torch.arange(frames - wanted, frames) % block.shape[1]
     return voc(block[:, index], check=False)[-samples:]
