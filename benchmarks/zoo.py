@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import zoo_encodec as encodec
 from torch import Tensor, nn
 
 from fastvoc.models.bigvgan import BIGVGAN_BASE_24K_100, BIGVGAN_V2_24K_100
+from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3
 from fastvoc.models.univnet import UNIVNET_24K_100
 from fastvoc.models.vocos import VOCOS_ENCODEC_24K, VOCOS_MEL_24K
 
-BANDWIDTH = 6.0  # kbps, of every EnCodec row
-_VOCOS_BANDWIDTH_ID = 2  # the same for Vocos
+_VOCOS_BANDWIDTH_ID = 2  # 6 kbit/s, as in the EnCodec rows
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,16 @@ _VOCOS_CODES = Split(
     lambda model, x, _: model.head.istft(x, backend="torch"),
 )
 
+_ENCODE = Split(encodec.pieces, encodec.latents, encodec.quantised)
+_DECODE = Split(encodec.looked_up, encodec.sounds, encodec.joined)
+
 ZOO: dict[str, Entry] = {
     "bigvgan-base": vocoder(lambda: BIGVGAN_BASE_24K_100),
     "bigvgan-v2": vocoder(lambda: BIGVGAN_V2_24K_100),
+    "encodec-24k-encode": Entry(lambda: ENCODEC_24K, encodec.samples, encodec.encode, _ENCODE),
+    "encodec-24k-decode": Entry(lambda: ENCODEC_24K, encodec.codes, encodec.decode, _DECODE),
+    "encodec-48k-encode": Entry(lambda: ENCODEC_48K, encodec.samples, encodec.encode, _ENCODE),
+    "encodec-48k-decode": Entry(lambda: ENCODEC_48K, encodec.codes, encodec.decode, _DECODE),
     "univnet": vocoder(lambda: UNIVNET_24K_100),
     "v1": vocoder(lambda: HIFIGAN_V1),
     "v2": vocoder(lambda: HIFIGAN_V2),
