@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoint_files import DATA, SMALL, random_state, write_jik
+from codec_files import file_tensors, original_config
+from codec_files import random_state as codec_state
+from codec_models import UNUSUAL
 from safetensors.torch import load_file
 
 from fastvoc import loading
@@ -33,6 +37,17 @@ def test_convert(name: str, dtype: torch.dtype, tmp_path: Path, capfd: pytest.Ca
     assert converted.config == original.config
     assert {tensor.dtype for tensor in load_file(out).values()} == {dtype}
     assert all(torch.equal(converted.state[k], v.to(dtype).float()) for k, v in original.state.items())
+
+
+def test_convert_a_codec(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = UNUSUAL["stereo"]
+    torch.save(file_tensors(codec_state(config), config, "original", "folded"), tmp_path / "codec.th")
+    (tmp_path / "config.json").write_text(json.dumps(original_config(config)))
+    assert run("convert", tmp_path / "codec.th", tmp_path / "out.safetensors") == 0
+    shown = capfd.readouterr().err
+    assert "encodec, 16000 Hz, hop 320" in shown
+    assert "mel" not in shown
+    assert detect_and_load(tmp_path / "out.safetensors").config == config
 
 
 def test_convert_does_not_overwrite(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

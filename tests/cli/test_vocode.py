@@ -11,10 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from codec_models import MONO, lively
 from command_line import Run
 from safetensors.torch import save_file
 
 from fastvoc.audio import encode, mono, read_audio, resample, to_int16, write_audio
+from fastvoc.checkpoints import Checkpoint
+from fastvoc.checkpoints import save as save_checkpoint
 from fastvoc.cli import main
 from fastvoc.vocoder import Vocoder
 
@@ -136,6 +139,7 @@ def test_existing_files_stay(run: Run, model: Path, clip: Path, out: Path) -> No
         (["good.npy", "o.wav", "--plot", "p.jpg"], "--plot: expected a name that ends in .png"),
         (["good.npy", "o.flac", "--float"], "--float: a FLAC file holds integers"),
         (["good.npy", "o.wav", "--model", "no-such-model"], "no-such-model"),
+        (["good.npy", "o.wav", "--model", "codec.safetensors"], "codec.safetensors is a codec, not a vocoder"),
         (["good.npy", "o.wav", "--backend", "abacus"], "abacus"),
         (["good.npy", "o.wav", "--device", "toaster"], "toaster"),
         (["good.npy", "o.wav", "--jobs", "0"], "--jobs"),
@@ -157,6 +161,7 @@ def test_refusals_are_one_line_and_leave_nothing(
     np.save("nan.npy", np.full((80, 5), np.nan, np.float32))
     np.save("objects.npy", np.array([Canary()], dtype=object), allow_pickle=True)
     save_file({"a": torch.zeros(80, 5), "b": torch.zeros(80, 5)}, "two.safetensors")
+    save_checkpoint(Checkpoint(MONO, dict(lively(MONO).state_dict()), "test"), Path("codec.safetensors"))
     before = sorted(os.listdir())
     if "--model" not in arguments:
         arguments = [*arguments, "--model", str(model)]

@@ -57,7 +57,7 @@ def test_golden(name: str, impl: str) -> None:
 def test_same_as_transformers(name: str) -> None:
     mine, theirs = both(name)
     channels = mine.config.audio_channels
-    for samples in (1, 300, 321, 24000, 50000):
+    for samples in (1, 300, 321, 50000 if mine.config.chunk_length else 9000):
         wav = torch.randn(2, channels, samples) * 0.1
         mask = torch.ones(2, samples, dtype=torch.bool)
         mask[1, samples - samples // 3 :] = False
