@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from fastvoc.explanation import explain
     from fastvoc.loading import list_models, load, save
-    from fastvoc.registry import use_backend
+    from fastvoc.registry import use_backend, use_exact
     from fastvoc.stream_pool import Streams
     from fastvoc.streaming import Latency, Stream
     from fastvoc.threads import set_num_threads
@@ -59,6 +59,7 @@ _HOMES = {
     "save": "loading",
     "set_num_threads": "threads",
     "use_backend": "registry",
+    "use_exact": "registry",
 }
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "save",
     "set_num_threads",
     "use_backend",
+    "use_exact",
 ]
 
 

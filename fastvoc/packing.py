@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -87,6 +89,53 @@ def pack_conv_pairs(weight: Tensor) -> Tensor:
     panels = pack_conv(torch.nn.functional.pad(weight, (0, 0, 0, weight.shape[1] % 2)))
     count, kernel, cin, _ = panels.shape
     return panels.reshape(count, kernel, cin // 2, 2, PANEL).transpose(3, 4).contiguous()
+
+
+@dataclass(frozen=True)
+class ToomCook:
+    """A Toom-Cook scheme: `tile` outputs of `group` taps from one product at each of `points`, and one at infinity.
+
+    Groups as long as the tile, one after the other, make longer kernels: a shift by a group is a shift by a tile.
+    """
+
+    code: int  # of csrc/cpu/toom_cook_args.h
+    tile: int
+    group: int
+    points: tuple[float, ...]
+
+
+_TOOM_COOK = {
+    3: ToomCook(1, 6, 3, (0, 1, -1, 2, -2, 0.5, -0.5)),
+    5: ToomCook(2, 4, 5, (0, 1, -1, 2, -2, 0.5, -0.5)),
+    0: ToomCook(3, 4, 4, (0, 1, -1, 2, -2, 0.5)),
+}
+
+
+def toom_cook(kernel: int) -> ToomCook | None:
+    """The scheme for a kernel, None where direct convolution is better."""
+    return _TOOM_COOK.get(kernel, _TOOM_COOK[0] if kernel > 5 else None)
+
+
+def pack_toom_cook(weight: Tensor, scheme: ToomCook) -> Tensor:
+    """Convolution weight [C_out, C_in, K] -> one convolution over groups of taps per point, as `pack_conv`, flat.
+
+    The weight of group g at point a is sum_j w[group * g + j] a^j / prod(a - b) over the other points b; at infinity it
+    is the group's last tap, and a last group without one is left out there. Computed in float64 and rounded once
+    (Winograd 1980; Lavin & Gray 2015, arXiv 1509.09308).
+    """
+    cout, cin, kernel = weight.shape
+    groups = -(-kernel // scheme.group)
+    taps = weight.new_zeros((cout, cin, groups * scheme.group), dtype=torch.float64)
+    taps[:, :, :kernel] = weight.detach()
+    taps = taps.unflatten(2, (groups, scheme.group))
+    powers = torch.arange(scheme.group, dtype=torch.float64, device=weight.device)
+    parts = []
+    for a in scheme.points:
+        scale = math.prod(a - b for b in scheme.points if b != a)
+        row = torch.tensor(a, dtype=torch.float64, device=weight.device) ** powers / scale
+        parts.append(taps @ row)
+    parts.append(taps[:, :, : kernel // scheme.group, -1])
+    return torch.cat([pack_conv(part.to(weight.dtype)).flatten() for part in parts])
 
 
 def pack_upsample(weight: Tensor, stride: int) -> Tensor:

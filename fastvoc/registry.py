@@ -43,7 +43,7 @@ class Impl:
 
     `pack` turns the op's parameters into what `run` wants (packed weights); `supports` returns None or the reason for
     which it refuses a call. `stream` makes the op's state for a signal in chunks, from parameters and packed weights
-    (see `fastvoc.ops.stream`), where the op has such a form.
+    (see `fastvoc.ops.stream`), where the op has such a form. `pack_exact` takes the place of `pack` under `use_exact`.
     """
 
     name: str
@@ -53,6 +53,11 @@ class Impl:
     pack: Callable[[Any], Any] = _as_given
     supports: Callable[[Spec], str | None] = _accept
     stream: Callable[[Any, Any], Any] | None = None
+    pack_exact: Callable[[Any], Any] | None = None
+
+    def packed(self, params: Any, exact: bool) -> Any:
+        """The op's parameters as `run` wants them."""
+        return (self.pack_exact if exact and self.pack_exact is not None else self.pack)(params)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Op:
         if wants_grad(x, *params.tensors(), *(a for a in args if isinstance(a, torch.Tensor))):
             return self.reference(x, params, *args)
         impl = self.select(Spec(x.device.type, x.dtype, params), backend)
-        return impl.run(x, impl.pack(params), *args)
+        return impl.run(x, impl.packed(params, exact()), *args)
 
     def register(self, impl: Impl) -> None:
         """Adds an implementation; its name must be one of `BACKENDS` and new to this op."""
@@ -118,6 +123,7 @@ class Op:
 
 OPS: dict[str, Op] = {}
 _override: ContextVar[str | None] = ContextVar("fastvoc_backend", default=None)
+_exact: ContextVar[bool] = ContextVar("fastvoc_exact", default=False)
 
 
 def define(
@@ -174,6 +180,24 @@ def use_backend(backend: str, op: str | None = None) -> Iterator[None]:
         yield
     finally:
         _override.reset(token)
+
+
+@contextmanager
+def use_exact(on: bool = True) -> Iterator[None]:
+    """Inside a `with` block, computes every sum in one order, so that a whole signal equals its stream bit for bit.
+
+    Without it the C++ implementation of `mrf` may use Toom-Cook convolution, whose rounding differs by about 1e-6.
+    """
+    token = _exact.set(on)
+    try:
+        yield
+    finally:
+        _exact.reset(token)
+
+
+def exact() -> bool:
+    """Whether `use_exact` is in force."""
+    return _exact.get()
 
 
 def wants_grad(*tensors: torch.Tensor | None) -> bool:

@@ -18,6 +18,8 @@ from fastvoc.explanation import explain
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.mel import MelConfig, MelSpectrogram
 from fastvoc.nn.streams import ModelStream
+from fastvoc.registry import exact as exact_in_force
+from fastvoc.registry import use_exact
 from fastvoc.streaming import Latency, Stream, Streamable, context_frames, latency
 
 
@@ -116,6 +118,7 @@ class Vocoder(LoadedModel):
         lengths: Lengths = None,
         *,
         check: bool | None = None,
+        exact: bool = False,
         **inputs: Any,
     ) -> Tensor:
         """Makes the waveform of a log-mel.
@@ -125,6 +128,8 @@ class Vocoder(LoadedModel):
             lengths: [B] whole numbers, the valid frames of each item of a batch; the waveform is 0 beyond them.
             check: also look at the values, inside the lengths: NaN and infinity raise, and a mel of at least 50
                 frames that looks like another front end's gives one MelWarning. None: True on the CPU.
+            exact: compute as a stream does (`fastvoc.use_exact`): slower, and equal to it bit for bit on the C++ CPU
+                implementation; the default agrees with a stream to about 1e-6.
             inputs: what this model's own `forward` takes besides, as HiFTNet's f0, source, seed, phase and noise, or
                 the bandwidth_id of Vocos on codes; tensors or numpy arrays, without the batch axis for a single mel
                 [n_mels, T].
@@ -143,7 +148,7 @@ class Vocoder(LoadedModel):
                 _check_finite(name, value, frames, batch.shape[2])
             if (problem := self._examine(batch, frames)) is not None:
                 warnings.warn(f"mel: looks {problem}; check=False silences this", MelWarning, stacklevel=2)
-        with torch.inference_mode():
+        with torch.inference_mode(), use_exact(exact or exact_in_force()):
             wav: Tensor = self.model(batch.to(self.dtype), frames, backend=self.backend, **further)[:, 0].float()
         return (wav[0] if single else wav).clone()  # an ordinary tensor, which may be changed in place
 

@@ -152,10 +152,10 @@ class OutputOf {
 
 using Output = OutputOf<float>;
 
-// Calls work(item, begin, end) for ranges of output steps of every item on torch's threads. Where a range begins never
-// changes a result, so neither does their number.
+// Calls work(item, begin, end) for ranges of output steps of every item on torch's threads. Ranges begin at multiples of
+// `granule`; where never changes a result, so neither does their number.
 template <class Steps, class Work>
-void over_items(int64_t items, int64_t shortest, const Steps& steps, const Work& work) {
+void over_items(int64_t items, int64_t shortest, const Steps& steps, const Work& work, int64_t granule = 1) {
   const int64_t threads = torch::stable::get_num_threads();
   int64_t longest = 0;
   for (int64_t i = 0; i < items; ++i) longest = std::max(longest, steps(i));
@@ -165,7 +165,8 @@ void over_items(int64_t items, int64_t shortest, const Steps& steps, const Work&
     const FlushDenormals flush;
     for (int64_t task = first; task < last; ++task) {
       const int64_t item = task / parts, part = task % parts, total = steps(item);
-      const int64_t begin = total * part / parts, end = total * (part + 1) / parts;
+      const auto cut = [&](int64_t p) { return p == parts ? total : total * p / parts / granule * granule; };
+      const int64_t begin = cut(part), end = cut(part + 1);
       if (begin < end) work(item, begin, end);
     }
   });

@@ -4,60 +4,65 @@
 
 #include "mrf_stream_args.h"
 #include "strip.h"
-#include "tile.h"
+#include "toom_cook.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
 // A residual block on its way along the time axis.
 class BlockRun {
  public:
-  // Output steps from `begin` on; `memory` is what block_floats() counts.
-  void start(const MrfArgs& args, int block, const Source& source, std::int64_t begin, std::int64_t strip, float* memory) {
+  // Output steps from `begin` on; `memory` is what block_floats() counts, `scratch` what mrf_scratch() counts.
+  void start(const MrfArgs& args, int block, const Source& source, std::int64_t begin, std::int64_t strip, float* memory,
+             float* scratch) {
     args_ = &args;
     source_ = &source;
     block_ = block;
+    scratch_ = scratch;
     convs_ = args.convs + args.block_begin[block];
     count_ = args.block_begin[block + 1] - args.block_begin[block];
-    const int width = padded(args.channels);
+    std::int64_t wanted = begin;
+    for (int l = count_ - 1; l >= 0; --l) {
+      done_[l] = std::max<std::int64_t>(0, wanted) / convs_[l].block() * convs_[l].block();
+      wanted = done_[l] - convs_[l].left;
+    }
+    const int width = padded(args.channels), slack = args.slack(block);
+    std::int64_t made = std::max<std::int64_t>(0, wanted);  // first step that the layer before makes
     for (int l = 0; l < count_; ++l) {
       const MrfConv& conv = convs_[l];
-      done_[l] = std::max<std::int64_t>(0, begin - conv.back);
-      const std::int64_t first = done_[l] - conv.left;
-      const std::int64_t valid = std::max<std::int64_t>(0, first);
-      input_[l] = Strip{memory, width, first, valid};
-      memory += mrf_input_steps(conv, strip) * width;
+      input_[l] = Strip{memory, width, std::min(done_[l] - conv.left, made), made};
+      memory += mrf_input_steps(conv, strip, slack) * width;
       if (l % args.depth == 0) {
-        const MrfConv& out = convs_[l + args.depth - 1];
-        const std::int64_t kept = std::max<std::int64_t>(0, begin - out.back);
-        residual_[l / args.depth] = Strip{memory, width, std::min(kept, valid), valid};
-        memory += mrf_residual_steps(convs_ + l, args.depth, strip) * width;
+        residual_[l / args.depth] = Strip{memory, width, made, made};
+        memory += mrf_residual_steps(convs_ + l, args.depth, strip, slack) * width;
       }
       if (!args.reflect) input_[l].pad_left(false);
+      made = done_[l];
     }
   }
 
-  // Goes on where a stream of `have` input steps rested; `memory` is what mrf_stream_floats() counts.
+  // Goes on where a stream of `have` input steps rested, of direct convolutions; `memory` is what mrf_stream_floats() counts.
   void resume(const MrfArgs& args, int block, const Source& source, std::int64_t have, std::int64_t strip, float* memory,
               const float* state) {
     args_ = &args;
     source_ = &source;
     block_ = block;
+    scratch_ = nullptr;
     convs_ = args.convs + args.block_begin[block];
     count_ = args.block_begin[block + 1] - args.block_begin[block];
-    const int width = padded(args.channels);
+    const int width = padded(args.channels), slack = args.slack(block);
     const std::int64_t wait = args.ahead() - args.ahead(block);
     std::int64_t end = have;
     for (int l = 0; l < count_; ++l) {
       const MrfConv& conv = convs_[l];
       done_[l] = mrf_done(args, conv, have);
       input_[l] = Strip{memory, width, done_[l] - conv.left, end};
-      memory += (mrf_input_steps(conv, strip) + (l ? 0 : wait)) * width;
+      memory += (mrf_input_steps(conv, strip, slack) + (l ? 0 : wait)) * width;
       state += wake(input_[l], state, mrf_kept_input(args, block, l));
       if (!args.reflect) input_[l].pad_left(false);
       if (l % args.depth == 0) {
         Strip& residual = residual_[l / args.depth];
         residual = Strip{memory, width, mrf_done(args, convs_[l + args.depth - 1], have), end};
-        memory += (mrf_residual_steps(convs_ + l, args.depth, strip) + (l ? 0 : wait)) * width;
+        memory += (mrf_residual_steps(convs_ + l, args.depth, strip, slack) + (l ? 0 : wait)) * width;
         state += wake(residual, state, mrf_kept_residual(args, block, l));
       }
       end = done_[l];
@@ -86,15 +91,24 @@ class BlockRun {
   // its first new step on to `result`, times `scale`; a limit at or before the beginning only warms up.
   void advance(std::int64_t limit, const float* sum, float* result, float scale) {
     const std::int64_t steps = source_->steps;
-    const MrfConv& head = convs_[0];
-    feed(std::min(steps, limit + head.right + head.ahead));
+    std::int64_t to[kMaxConvs];
+    for (int l = count_ - 1; l >= 0; --l) {
+      to[l] = std::min(steps, limit);
+      limit += convs_[l].beyond();
+      if (l > 0) limit = whole_blocks(limit, convs_[l - 1].block());
+    }
+    feed(std::min(steps, limit));
     for (int l = 0; l < count_; ++l) {
-      const std::int64_t to = std::min(steps, limit + convs_[l].ahead);
-      if (to > done_[l]) run(l, to, sum, result, scale);
+      if (to[l] > done_[l]) run(l, to[l], sum, result, scale);
     }
   }
 
  private:
+  // The first multiple of `block` from a step on, which may be negative.
+  static std::int64_t whole_blocks(std::int64_t step, int block) {
+    return (step > 0 ? ceil_div(step, block) : -(-step / block)) * block;
+  }
+
   static std::int64_t wake(const Strip& strip, const float* state, std::int64_t steps) {
     std::memcpy(strip.data, state, static_cast<std::size_t>((strip.end - strip.first) * strip.width) * sizeof(float));
     return steps * strip.width;
@@ -105,22 +119,20 @@ class BlockRun {
     return steps * strip.width;
   }
 
+  // Pads an input that has reached the end of the signal; tiles read zeros beyond the padding.
+  void pad_right(Strip& in, const MrfConv& conv) const {
+    const std::int64_t steps = source_->steps;
+    in.pad_right(steps + conv.right, steps, args_->reflect);
+    in.pad_right(whole_blocks(steps, conv.block()) + conv.beyond(), steps, false);
+  }
+
   void run(int l, std::int64_t to, const float* sum, float* result, float scale) {
     const MrfConv& conv = convs_[l];
-    const std::int64_t steps = source_->steps;
     const int width = padded(args_->channels);
     Strip& in = input_[l];
     if (args_->reflect && in.first < 0) in.pad_left(true);
-    if (in.end == steps) in.pad_right(steps + conv.right, steps, args_->reflect);
+    if (in.end == source_->steps) pad_right(in, conv);
     const std::int64_t from = done_[l];
-    const TileInput tile{in.at(from - conv.left),
-                         width,
-                         static_cast<std::ptrdiff_t>(conv.dilation) * width,
-                         conv.weight,
-                         static_cast<std::ptrdiff_t>(conv.kernel) * args_->channels * kPanel,
-                         conv.bias,
-                         conv.kernel,
-                         args_->channels};
     TileOutput out{nullptr, nullptr, nullptr, nullptr, width, width, width, width, nullptr, 0, 1.0f};
     const int layer = l / args_->depth;
     const bool adds = l % args_->depth == args_->depth - 1;
@@ -138,7 +150,20 @@ class BlockRun {
         residual_[layer + 1].end = to;
       }
     }
-    conv_rows(tile, out, to - from, width / kPanel);
+    const float* rows = in.at(from - conv.left);
+    if (conv.direct()) {
+      const TileInput tile{rows,
+                           width,
+                           static_cast<std::ptrdiff_t>(conv.shape.dilation) * width,
+                           conv.weight,
+                           static_cast<std::ptrdiff_t>(conv.shape.kernel) * args_->channels * kPanel,
+                           conv.bias,
+                           conv.shape.kernel,
+                           args_->channels};
+      conv_rows(tile, out, to - from, width / kPanel);
+    } else {
+      toom_cook_rows(conv.shape, conv.weight, conv.bias, args_->channels, rows, width, out, to - from, scratch_);
+    }
     done_[l] = to;
     in.drop_before(to - conv.left);
     if (adds) residual_[layer].drop_before(to);
@@ -147,6 +172,7 @@ class BlockRun {
   const MrfArgs* args_;
   const Source* source_;
   const MrfConv* convs_;
+  float* scratch_;
   int count_;
   int block_;
   Strip input_[kMaxConvs];
@@ -157,21 +183,22 @@ class BlockRun {
 inline void mrf(const MrfArgs& args, const Source& source, const Sink& sink, std::int64_t begin, std::int64_t end,
                 float* workspace) {
   const int width = padded(args.channels);
-  const std::int64_t strip = strip_steps(width, end - begin);
+  const std::int64_t strip = mrf_strip(args, end - begin);
   float* mean = workspace;
-  float* memory = workspace + strip * width;
+  float* scratch = mean + strip * width;
+  float* memory = scratch + mrf_scratch(args, strip);
   BlockRun runs[kMaxBlocks];
   std::int64_t warmup = 0;
   for (int b = 0; b < args.blocks; ++b) {
-    runs[b].start(args, b, source, begin, strip, memory);
+    runs[b].start(args, b, source, begin, strip, memory, scratch);
     memory += block_floats(args, b, strip);
-    warmup = std::max(warmup, args.around(b) / strip);
+    warmup = std::max(warmup, args.lead(b) / strip);
   }
   const float scale = 1.0f / static_cast<float>(args.blocks);
   for (std::int64_t m = -warmup; begin + (m - 1) * strip < end; ++m) {
     const std::int64_t limit = std::min(end, begin + m * strip);
     for (int b = 0; b < args.blocks; ++b) {
-      if (m < -(args.around(b) / strip)) continue;
+      if (m < -(args.lead(b) / strip)) continue;
       const bool last = b + 1 == args.blocks;
       runs[b].advance(limit, b ? mean : nullptr, mean, last ? scale : 1.0f);
     }

@@ -1,12 +1,13 @@
 // What the glue hands to mrf.
 #pragma once
 
-#include "args.h"
+#include "toom_cook_args.h"
 
 namespace fastvoc {
 
 constexpr int kMaxBlocks = 16;
 constexpr int kMaxConvs = 32;  // of one block
+constexpr int kMaxGranule = 240;
 
 // How the convolutions pad: half on either side, or zeros before the first step only.
 enum class MrfPad : int { kZeros = 0, kReflect = 1, kCausal = 2 };  // the numbers of fastvoc/ops/mrf.py
@@ -16,13 +17,17 @@ enum class MrfPad : int { kZeros = 0, kReflect = 1, kCausal = 2 };  // the numbe
 struct MrfConv {
   const float* weight;
   const float* bias;
-  int kernel;
-  int dilation;
+  ToomCook shape;
   int left;
   int right;
   int back;
   int ahead;
   Act act;  // before it
+
+  bool direct() const { return shape.scheme == Scheme::kDirect; }
+  // Outputs are made in whole blocks from a multiple of it on, and read so far beyond the last one.
+  int block() const { return direct() ? 1 : shape.block(); }
+  int beyond() const { return right + (direct() ? 0 : shape.extra()); }
 };
 
 struct MrfArgs {
@@ -32,6 +37,7 @@ struct MrfArgs {
   int depth;
   int channels;
   bool reflect;
+  int granule;  // where ranges and strips of outputs may begin: at multiples of it
 
   // Steps that a block sees after an output step.
   int ahead(int block) const {
@@ -58,31 +64,66 @@ struct MrfArgs {
     for (int b = 0; b < blocks; ++b) most = std::max(most, around(b));
     return most;
   }
+
+  // At most the steps by which whole blocks make a layer run ahead of what is needed.
+  int slack(int block) const {
+    int steps = 0;
+    for (int l = block_begin[block]; l < block_begin[block + 1]; ++l) steps += convs[l].block();
+    return steps;
+  }
+
+  // At least the steps that the layers of a block begin early and run ahead, together.
+  int lead(int block) const {
+    int steps = 2 * slack(block);
+    for (int l = block_begin[block]; l < block_begin[block + 1]; ++l) steps += convs[l].left + convs[l].beyond();
+    return steps;
+  }
 };
 
-// Steps that the strips of a residual block hold: what is kept, what is new, and the padding at the end.
-inline std::int64_t mrf_input_steps(const MrfConv& conv, std::int64_t strip) {
-  return strip + conv.left + 2 * conv.right;
+// Output steps per strip: whole granules, unless one strip is enough.
+inline std::int64_t mrf_strip(const MrfArgs& args, std::int64_t longest) {
+  const std::int64_t fit = strip_steps(padded(args.channels), longest);
+  return fit == longest ? longest : ceil_div(fit, args.granule) * args.granule;
 }
-inline std::int64_t mrf_residual_steps(const MrfConv* layer, int depth, std::int64_t strip) {
-  std::int64_t steps = strip;
-  for (int i = 0; i < depth; ++i) steps += layer[i].left + layer[i].right;
+
+// Steps that the strips of a residual block hold: what is kept, what is new, what was made early because blocks are whole,
+// and the padding at the end.
+inline std::int64_t mrf_input_steps(const MrfConv& conv, std::int64_t strip, int slack) {
+  return strip + conv.left + 2 * (conv.beyond() + slack);
+}
+inline std::int64_t mrf_residual_steps(const MrfConv* layer, int depth, std::int64_t strip, int slack) {
+  std::int64_t steps = strip + 3 * slack;
+  for (int i = 0; i < depth; ++i) steps += layer[i].left + layer[i].beyond();
   return steps;
 }
 
 inline std::int64_t block_floats(const MrfArgs& args, int block, std::int64_t strip) {
+  const int first = args.block_begin[block], slack = args.slack(block);
   std::int64_t steps = 0;
-  for (int l = args.block_begin[block]; l < args.block_begin[block + 1]; ++l) {
-    steps += mrf_input_steps(args.convs[l], strip);
-    if ((l - args.block_begin[block]) % args.depth == 0) steps += mrf_residual_steps(args.convs + l, args.depth, strip);
+  for (int l = first; l < args.block_begin[block + 1]; ++l) {
+    steps += mrf_input_steps(args.convs[l], strip, slack);
+    if ((l - first) % args.depth == 0) steps += mrf_residual_steps(args.convs + l, args.depth, strip, slack);
   }
   return steps * padded(args.channels);
 }
 
+// Floats of scratch memory that any one convolution of the stage needs.
+inline std::int64_t mrf_scratch(const MrfArgs& args, std::int64_t strip) {
+  std::int64_t floats = 0;
+  for (int b = 0; b < args.blocks; ++b) {
+    for (int l = args.block_begin[b]; l < args.block_begin[b + 1]; ++l) {
+      const MrfConv& conv = args.convs[l];
+      if (conv.direct()) continue;
+      floats = std::max(floats, toom_cook_floats(conv.shape, padded(args.channels), strip + args.slack(b)));
+    }
+  }
+  return floats;
+}
+
 // Floats of scratch memory that a task of up to `steps` output steps needs.
 inline std::int64_t workspace_floats(const MrfArgs& args, std::int64_t steps) {
-  const std::int64_t strip = strip_steps(padded(args.channels), steps);
-  std::int64_t floats = strip * padded(args.channels);
+  const std::int64_t strip = mrf_strip(args, steps);
+  std::int64_t floats = strip * padded(args.channels) + mrf_scratch(args, strip);
   for (int b = 0; b < args.blocks; ++b) floats += block_floats(args, b, strip);
   return floats;
 }

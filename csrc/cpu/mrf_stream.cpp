@@ -11,7 +11,8 @@ std::tuple<Tensor, Tensor> mrf_stream(Tensor x, Tensor state, int64_t have, bool
                                       std::vector<double> slopes, std::optional<Tensor> curves) {
   const int channels = as_int(x.size(1));
   const int width = padded(channels);
-  const MrfPlan plan(channels, weight, bias, kernels, dilations, layers, depth, pad_mode, kinds, slopes, curves);
+  const MrfPlan plan(channels, weight, bias, kernels, dilations, Ints(kernels.size(), 0), layers, depth, pad_mode,
+                     kinds, slopes, curves);
   const MrfArgs& args = plan.args();
   const Batch batch(x, channels, std::nullopt);
   int64_t floats = 0;

@@ -105,8 +105,9 @@ template <int NV>
 void tile_rows(TileInput in, TileOutput out, std::int64_t rows) {
   constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
   static constexpr auto table = tile_table<NV>(std::make_integer_sequence<int, high>{});
-  while (rows > 0) {
-    const int n = static_cast<int>(rows < high ? rows : high);
+  // Tiles of even height: a low one at the end would wait for its weights.
+  for (std::int64_t tiles = ceil_div(rows, high); tiles > 0; --tiles) {
+    const int n = static_cast<int>(ceil_div(rows, tiles));
     table[static_cast<std::size_t>(n)](in, out);
     in.x += n * in.row;
     if (out.raw) out.raw += n * out.raw_row;

@@ -129,8 +129,8 @@ Tensor upsample(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints 
   return torch::stable::transpose(out, 1, 2);
 }
 
-Tensor mrf(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints kernels, Ints dilations, Ints layers,
-           std::int64_t depth, std::int64_t pad_mode, Ints kinds, std::vector<double> slopes, MaybeTensor) {
+Tensor mrf(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints kernels, Ints dilations, Ints schemes,
+           Ints layers, std::int64_t depth, std::int64_t pad_mode, Ints kinds, std::vector<double> slopes, MaybeTensor) {
   check_input(x);
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   const std::int64_t items = x.size(0), channels = x.size(1), steps = x.size(2), width = cuda::padded(channels);
@@ -144,6 +144,7 @@ Tensor mrf(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints kerne
   STD_TORCH_CHECK(count == convs && kernels.size() == dilations.size() && count > 0 && (depth == 1 || depth == 2),
                   "mrf: kernels, dilations and layers do not fit together");
   STD_TORCH_CHECK(pad_mode == 0 || pad_mode == 1, "CUDA: mrf pads with zeros or by reflection, on either side");
+  STD_TORCH_CHECK(schemes == Ints(kernels.size(), 0), "CUDA: mrf convolves directly");
   STD_TORCH_CHECK(kinds == Ints(kernels.size(), kLeaky) && slopes == std::vector<double>(kernels.size(), slopes.at(0)),
                   "CUDA: mrf wants one leaky ReLU for all convolutions");
   const Tensor out = new_rows(x, channels, steps);

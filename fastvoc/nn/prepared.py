@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastvoc.errors import BackendError
 from fastvoc.forks import survive_forks
-from fastvoc.registry import Impl, Op, Spec, Verdict, requested, wants_grad
+from fastvoc.registry import Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Prepared:
 
     `params` and `tensors` are methods of the layer: a copied layer then asks its own, which a lambda would not.
 
-    Remembers, per device, dtype and forced backend, which implementation runs and what it packed, and packs again when
-    a weight changes; only a change through `.data` needs a call of `prepare`. One tuple is replaced as a whole, so that
-    threads may share a layer without a lock.
+    Remembers, per device, dtype, forced backend and `use_exact`, which implementation runs and what it packed, and
+    packs again when a weight changes; only a change through `.data` needs a call of `prepare`. One tuple is replaced
+    as a whole, so that threads may share a layer without a lock.
     """
 
     def __init__(self, op: Op, params: Callable[[], Any], tensors: Callable[[], Sequence[Tensor]]) -> None:
@@ -59,7 +59,8 @@ class Prepared:
         Raises BackendError when the implementation that would run has no such form.
         """
         tensors = self.tensors()
-        entry = self._entry(tensors, tensors[0].device, tensors[0].dtype, backend)
+        with use_exact():
+            entry = self._entry(tensors, tensors[0].device, tensors[0].dtype, backend)
         if entry.impl.stream is None:
             raise BackendError(f"{self._op.name}: implementation {entry.impl.name} has no streaming form")
         return entry.impl.stream(entry.params, entry.packed)
@@ -81,14 +82,17 @@ class Prepared:
         self, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype, backend: str | None
     ) -> _Entry:
         stamp = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-        key = (device, dtype, backend or requested(self._op.name))
+        key = (device, dtype, backend or requested(self._op.name), exact())
         kept, entries = self._kept
         if kept == stamp and key in entries:
             return entries[key]
         survive_forks()
         params = self._params()
         impl = self._op.select(Spec(device.type, dtype, params), key[2])
-        with torch.no_grad():
-            entry = _Entry(impl, params, impl.pack(params))
-        self._kept = (stamp, {**(entries if kept == stamp else {}), key: entry})
+        before = entries if kept == stamp else {}
+        entry = before.get((*key[:3], not key[3])) if impl.pack_exact is None else None
+        if entry is None:
+            with torch.no_grad():
+                entry = _Entry(impl, params, impl.packed(params, key[3]))
+        self._kept = (stamp, {**before, key: entry})
         return entry

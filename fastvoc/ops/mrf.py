@@ -19,7 +19,7 @@ from fastvoc.ops.mrf_stream import MrfStream, NativeMrfStream
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
 
-_MAX_BLOCKS, _MAX_CONVS = 16, 32  # of csrc/cpu/mrf_args.h
+_MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 240  # of csrc/cpu/mrf_args.h
 _PAD_MODES = ("zeros", "reflect", "causal")  # in the order of their numbers there
 
 
@@ -138,21 +138,42 @@ class _Packed:
     channels: int
     kernels: list[int]
     dilations: list[int]
+    schemes: list[int]
     layers: list[int]
     depth: int
     acts: packing.Activations
     pad_mode: int
 
 
-def _pack(params: MrfParams) -> _Packed:
+def _schemes(params: MrfParams) -> list[packing.ToomCook | None]:
+    """The Toom-Cook scheme of every convolution, None for a direct one."""
+    schemes = []
+    for block in params.blocks:
+        for i, layer in enumerate(block):
+            for j, conv in enumerate(layer):
+                scheme = packing.toom_cook(conv.weight.shape[2])
+                # A last convolution's tiles must fit the strips and ranges of the output.
+                last = i + 1 == len(block) and j + 1 == len(layer)
+                if scheme is not None and last and _GRANULE % (scheme.tile * conv.dilation):
+                    scheme = None
+                schemes.append(scheme)
+    return schemes
+
+
+def _pack(params: MrfParams, schemes: list[packing.ToomCook | None]) -> _Packed:
     convs = params.convs()
     channels = convs[0].weight.shape[0]
+    weights = [
+        packing.pack_conv(c.weight).flatten() if s is None else packing.pack_toom_cook(c.weight, s)
+        for c, s in zip(convs, schemes, strict=True)
+    ]
     return _Packed(
-        torch.cat([packing.pack_conv(c.weight).flatten() for c in convs]),
+        torch.cat(weights),
         torch.cat([packing.pad_bias(c.bias, channels, c.weight) for c in convs]),
         channels,
         [c.weight.shape[2] for c in convs],
         [c.dilation for c in convs],
+        [0 if s is None else s.code for s in schemes],
         [len(block) for block in params.blocks],
         len(params.blocks[0][0]),
         packing.pack_activations([params.act_before(c) for c in convs]),
@@ -160,11 +181,19 @@ def _pack(params: MrfParams) -> _Packed:
     )
 
 
+def _pack_cpp(params: MrfParams) -> _Packed:
+    return _pack(params, _schemes(params))
+
+
+def _pack_direct(params: MrfParams) -> _Packed:
+    return _pack(params, [None] * len(params.convs()))
+
+
 def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
     if lengths is not None:
         lengths = lengths.to(x.device)
     y: Tensor = torch.ops._fastvoc.mrf(
-        x, p.weight, p.bias, lengths, p.kernels, p.dilations, p.layers, p.depth, p.pad_mode, *p.acts
+        x, p.weight, p.bias, lengths, p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
     )
     return y
 
@@ -187,8 +216,8 @@ def _supports_cuda(spec: Spec) -> str | None:
 
 
 _library.define(
-    "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] layers,"
-    " int depth, int pad_mode, int[] acts, float[] slopes, Tensor? curves) -> Tensor"
+    "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] schemes,"
+    " int[] layers, int depth, int pad_mode, int[] acts, float[] slopes, Tensor? curves) -> Tensor"
 )
 _library.define(
     "mrf_stream(Tensor x, Tensor state, int have, bool last, Tensor weight, Tensor bias, int[] kernels,"
@@ -205,6 +234,7 @@ def _fake(
     lengths: Tensor | None,
     kernels: list[int],
     dilations: list[int],
+    schemes: list[int],
     layers: list[int],
     depth: int,
     pad_mode: int,
@@ -244,6 +274,15 @@ def _stream_native(params: MrfParams, p: _Packed) -> NativeMrfStream:
 
 OP = define("mrf", _check, mrf_ref, _stream_ref)
 OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+    Impl(
+        "cpp",
+        _run_native,
+        frozenset({"cpu"}),
+        priority=10,
+        pack=_pack_cpp,
+        supports=_supports_cpp,
+        stream=_stream_native,
+        pack_exact=_pack_direct,
+    )
 )
-register_cuda(OP, _run_native, _pack, _supports_cuda)
+register_cuda(OP, _run_native, _pack_direct, _supports_cuda)

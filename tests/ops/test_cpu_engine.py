@@ -14,7 +14,7 @@ import torch
 from op_cases import MRF, channels
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastvoc import _library
+from fastvoc import _library, use_exact
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.ops.mrf import mrf
 
@@ -105,9 +105,10 @@ def test_unknown_instruction_set_is_an_error() -> None:
 def test_nan_stays_in_its_receptive_field() -> None:
     params = MRF["v1"]()
     x = torch.randn(2, channels(params), 900)
-    clean = mrf(x, params, backend="cpp")
-    x[0, 3, 450] = torch.nan
-    y = mrf(x, params, backend="cpp")
+    with use_exact():  # a tile of Toom-Cook would spread it
+        clean = mrf(x, params, backend="cpp")
+        x[0, 3, 450] = torch.nan
+        y = mrf(x, params, backend="cpp")
     reach = sum(conv.padding // 2 for layer in params.blocks[-1] for conv in layer)
     touched = y[0].isnan().any(0).nonzero().flatten()
     assert touched.min() == 450 - reach

@@ -35,7 +35,7 @@ BLOCKS = {**MRF, "v3-deep": lambda: mrf_params(9, (3, 5), ((1, 2, 3),) * 2, 1)}
 
 def _fused(op: str, params: Any) -> bool:
     """Whether the CUDA kernels fuse the case's activations and know its padding."""
-    packed = OPS[op][0].impls["cpp"].pack(params)
+    packed = OPS[op][0].impls["cuda"].pack(params)
     kinds, slopes, _ = packed.acts
     if op == "conv1d":
         return kinds[0] == 0 and kinds[1] < 2 and packed.shape[7] < 2
@@ -79,7 +79,7 @@ def emulate(
     lengths: Tensor | None = None,
 ) -> Tensor:
     """The op by the emulated kernels, which write into memory full of NaN."""
-    packed = OPS[op][0].impls["cpp"].pack(params)
+    packed = OPS[op][0].impls["cuda"].pack(params)
     steps = x.shape[2] if op == "mrf" else params.output_length(x.shape[2])
     width = packed.channels if op == "mrf" else packed.shape[0]
     y = torch.full((x.shape[0], steps, width), torch.nan, dtype=x.dtype)

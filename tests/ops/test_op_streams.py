@@ -25,7 +25,7 @@ CASES = [
 def chunked(op: str, impl: str, params: Any, x: torch.Tensor, cuts: list[int], *, saved: bool = False) -> torch.Tensor:
     """The joined output of a stream cut at these steps; `saved` moves its state to a new one at every cut."""
     chosen = OPS[op].impls[impl]
-    packed = chosen.pack(params)
+    packed = chosen.packed(params, exact=True)
     stream = chosen.stream(params, packed)
     parts = []
     for a, b in pairwise([0, *cuts, x.shape[2]]):
@@ -44,7 +44,7 @@ def test_chunks_equal_the_whole(op: str, make: Callable[[], Any], impl: str, nan
     rng = random.Random(0)
     for steps in (60, 61, 137, 400):
         x = torch.randn(2, channels(params), steps)
-        whole = OPS[op].impls[impl].run(x, OPS[op].impls[impl].pack(params))
+        whole = OPS[op].impls[impl].run(x, OPS[op].impls[impl].packed(params, exact=True))
         for cuts in (
             [],
             [1, 1, 2],
@@ -61,7 +61,7 @@ def test_chunks_equal_the_whole(op: str, make: Callable[[], Any], impl: str, nan
 def test_reads_is_what_a_nan_reaches(op: str, make: Callable[[], Any], impl: str) -> None:
     params = make()
     chosen = OPS[op].impls[impl]
-    packed = chosen.pack(params)
+    packed = chosen.packed(params, exact=True)
     stream = chosen.stream(params, packed)
     x = torch.randn(1, channels(params), 700)
     at = 351

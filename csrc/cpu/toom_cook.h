@@ -1,0 +1,208 @@
+// Convolution by Toom-Cook: tiles of inputs are transformed once, each point is a small convolution over tiles with the
+// register tiles of tile.h, and the sums are transformed back (Winograd 1980; Lavin & Gray 2015, arXiv 1509.09308).
+//
+// With points a and values d at the steps of a tile, the input transform is d times the coefficients of prod(x - b) over
+// the other points b, and the output transform is y_j = sum_a a^j m_a, with m at infinity added to the last.
+#pragma once
+
+#include "tile.h"
+#include "toom_cook_args.h"
+
+namespace fastvoc::FASTVOC_ISA {
+
+// x[q] from d[0..]; the point at infinity only with kInfinity, which alone reads the last d.
+template <Scheme kScheme, bool kInfinity>
+inline __attribute__((always_inline)) void transform_input(const Vec* d, Vec* x) {
+  if constexpr (kScheme == Scheme::kF44) {  // 0, 1, -1, 2, -2, 1/2, infinity; x - 1/2 is taken out of the others
+    const Vec e0 = d[1] - 0.5f * d[0], e1 = d[2] - 0.5f * d[1], e2 = d[3] - 0.5f * d[2], e3 = d[4] - 0.5f * d[3],
+              e4 = d[5] - 0.5f * d[4];
+    x[0] = e4 - 5.0f * e2 + 4.0f * e0;
+    const Vec even1 = e4 - 4.0f * e2, odd1 = e3 - 4.0f * e1;
+    x[1] = even1 + odd1;
+    x[2] = even1 - odd1;
+    const Vec even2 = e4 - e2, odd2 = e3 - e1;
+    x[3] = even2 + 2.0f * odd2;
+    x[4] = even2 - 2.0f * odd2;
+    x[5] = d[5] - 5.0f * d[3] + 4.0f * d[1];
+    if constexpr (kInfinity) x[6] = d[6] - 0.5f * d[5] - 5.0f * e3 + 4.0f * e1;
+  } else {  // 0, 1, -1, 2, -2, 1/2, -1/2, infinity
+    x[0] = d[6] - d[0] + 5.25f * (d[2] - d[4]);
+    const Vec even1 = d[6] + d[2] - 4.25f * d[4], odd1 = d[5] + d[1] - 4.25f * d[3];
+    x[1] = even1 + odd1;
+    x[2] = even1 - odd1;
+    const Vec even2 = d[6] - 1.25f * d[4] + 0.25f * d[2], odd2 = d[5] - 1.25f * d[3] + 0.25f * d[1];
+    x[3] = even2 + 2.0f * odd2;
+    x[4] = even2 - 2.0f * odd2;
+    const Vec even3 = d[6] - 5.0f * d[4] + 4.0f * d[2], odd3 = d[5] - 5.0f * d[3] + 4.0f * d[1];
+    x[5] = even3 + 0.5f * odd3;
+    x[6] = even3 - 0.5f * odd3;
+    if constexpr (kInfinity) x[7] = d[7] - d[1] + 5.25f * (d[3] - d[5]);
+  }
+}
+
+template <Scheme kScheme>
+inline __attribute__((always_inline)) void transform_output(const Vec* m, Vec* y) {
+  const Vec sum1 = m[1] + m[2], difference1 = m[1] - m[2], sum2 = m[3] + m[4], difference2 = m[3] - m[4];
+  if constexpr (kScheme == Scheme::kF44) {
+    y[0] = m[0] + sum1 + sum2 + m[5];
+    y[1] = difference1 + 2.0f * difference2 + 0.5f * m[5];
+    y[2] = sum1 + 4.0f * sum2 + 0.25f * m[5];
+    y[3] = difference1 + 8.0f * difference2 + 0.125f * m[5] + m[6];
+  } else {
+    const Vec sum3 = m[5] + m[6], difference3 = m[5] - m[6];
+    y[0] = m[0] + sum1 + sum2 + sum3;
+    y[1] = difference1 + 2.0f * difference2 + 0.5f * difference3;
+    y[2] = sum1 + 4.0f * sum2 + 0.25f * sum3;
+    y[3] = difference1 + 8.0f * difference2 + 0.125f * difference3;
+    if constexpr (kScheme == Scheme::kF45) {
+      y[3] += m[7];
+    } else {
+      y[4] = sum1 + 16.0f * sum2 + 0.0625f * sum3;
+      y[5] = difference1 + 32.0f * difference2 + 0.03125f * difference3 + m[7];
+    }
+  }
+}
+
+// Transforms `rows` rows of `width` channels; a tile's steps lie `step` apart, its points `point` apart.
+template <Scheme kScheme, bool kInfinity>
+void transform_rows(const float* in, std::ptrdiff_t step, float* out, std::ptrdiff_t point, std::int64_t rows, int width) {
+  constexpr int points = scheme_points(kScheme), used = kInfinity ? points : points - 1;
+  for (std::int64_t i = 0; i < rows * width; i += FASTVOC_WIDTH) {
+    Vec d[points], x[points];
+#pragma GCC unroll 8
+    for (int j = 0; j < used; ++j) d[j] = load(in + i + j * step);
+    transform_input<kScheme, kInfinity>(d, x);
+#pragma GCC unroll 8
+    for (int q = 0; q < used; ++q) store(out + i + q * point, x[q]);
+  }
+}
+
+// The outputs of one tile, of which the first `count` are written: `step` steps lie between them.
+template <Scheme kScheme, int NV>
+inline __attribute__((always_inline)) void finish_tile(const float* m, std::ptrdiff_t point, const float* bias,
+                                                       const TileOutput& out, std::int64_t t, int step, int count,
+                                                       float slope) {
+  constexpr int tile = scheme_tile(kScheme), points = scheme_points(kScheme);
+  for (int v = 0; v < NV * kVecs; ++v) {
+    const std::ptrdiff_t c = v * FASTVOC_WIDTH;
+    Vec sums[points], y[tile];
+#pragma GCC unroll 8
+    for (int q = 0; q < points; ++q) sums[q] = load(m + q * point + c);
+    transform_output<kScheme>(sums, y);
+    const Vec b = load(bias + c);
+#pragma GCC unroll 8
+    for (int j = 0; j < tile; ++j) {
+      if (j >= count) break;
+      const std::ptrdiff_t at = t + static_cast<std::ptrdiff_t>(j) * step;
+      Vec value = y[j] + b;
+      if (out.residual) value += load(out.residual + at * out.residual_row + c);
+      if (out.sum) value += load(out.sum + at * out.sum_row + c);
+      if (out.scale != 1.0f) value *= out.scale;
+      if (out.raw) store(out.raw + at * out.raw_row + c, value);
+      if (out.act) store(out.act + at * out.act_row + c, leaky(value, slope));
+    }
+  }
+}
+
+// A convolution on its way: `x` is its transformed input [point][row][width]. Weights are [point][panel][group][cin][16].
+struct ToomCookRun {
+  const ToomCook& conv;
+  const float* weight;
+  const float* bias;
+  int cin;
+  int width;
+  const float* x;
+  std::ptrdiff_t point;
+  float* sums;
+};
+
+// NV panels of `count` output steps, from panel `panel` on.
+template <Scheme kScheme, int NV>
+void toom_cook_panels(const ToomCookRun& run, int panel, const TileOutput& out, std::int64_t count) {
+  static constexpr float zeros[2 * kPanel] = {};
+  constexpr int tile = scheme_tile(kScheme), points = scheme_points(kScheme), columns = NV * kPanel;
+  constexpr std::ptrdiff_t sums_point = kToomCookChunk * columns;
+  const float slope = out.act ? out.activation->leak() : 1.0f;
+  const int d = run.conv.dilation;
+  const std::int64_t rows = ceil_div(count, run.conv.block()) * d;
+  for (std::int64_t first = 0; first < rows; first += kToomCookChunk) {
+    const std::int64_t n = std::min(kToomCookChunk, rows - first);
+    const float* w = run.weight;
+    for (int q = 0; q < points; ++q) {
+      const int taps = q + 1 < points ? run.conv.groups() : run.conv.groups_at_infinity();
+      const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(taps) * run.cin * kPanel;
+      const TileInput in{run.x + q * run.point + first * run.width,
+                         run.width,
+                         static_cast<std::ptrdiff_t>(d) * run.width,
+                         w + panel * size,
+                         size,
+                         zeros,
+                         taps,
+                         run.cin};
+      tile_rows<NV>(in, {run.sums + q * sums_point, nullptr, nullptr, nullptr, columns, 0, 0, 0, nullptr, 0, 1.0f}, n);
+      w += run.width / kPanel * size;
+    }
+    std::int64_t block = first / d;
+    int phase = static_cast<int>(first % d);
+    for (std::int64_t row = 0; row < n; ++row) {
+      const std::int64_t t = block * tile * d + phase;
+      const float* m = run.sums + row * columns;
+      const float* bias = run.bias + panel * kPanel;
+      if (t + static_cast<std::int64_t>(tile - 1) * d < count) {
+        finish_tile<kScheme, NV>(m, sums_point, bias, out, t, d, tile, slope);
+      } else if (t < count) {
+        finish_tile<kScheme, NV>(m, sums_point, bias, out, t, d, static_cast<int>(ceil_div(count - t, d)), slope);
+      }
+      if (++phase == d) {
+        phase = 0;
+        ++block;
+      }
+    }
+  }
+  if (out.act && out.activation->kind != ActKind::kLeaky) {
+    activate_rows(*out.activation, out.act, out.act_row, count, out.channel, columns);
+  }
+}
+
+template <Scheme kScheme>
+void toom_cook(const ToomCook& conv, const float* weight, const float* bias, int cin, const float* in, int width,
+               const TileOutput& out, std::int64_t count, float* scratch) {
+  constexpr int tile = scheme_tile(kScheme), points = scheme_points(kScheme);
+  const std::ptrdiff_t d = conv.dilation;
+  const std::int64_t blocks = ceil_div(count, conv.block()), all = blocks + conv.groups() - 1;
+  const std::ptrdiff_t point = all * d * width;
+  for (std::int64_t b = 0; b < all; ++b) {
+    const float* from = in + b * tile * d * width;
+    float* to = scratch + b * d * width;
+    if (b < blocks + conv.groups_at_infinity() - 1) {
+      transform_rows<kScheme, true>(from, d * width, to, point, d, width);
+    } else {
+      transform_rows<kScheme, false>(from, d * width, to, point, d, width);
+    }
+  }
+  const ToomCookRun run{conv, weight, bias, cin, width, scratch, point, scratch + points * point};
+  const int panels = width / kPanel;
+  int p = 0;
+  for (; FASTVOC_ROWS2 > 0 && p + 2 <= panels; p += 2) {
+    toom_cook_panels<kScheme, FASTVOC_ROWS2 ? 2 : 1>(run, p, shifted(out, p * kPanel), count);
+  }
+  for (; p < panels; ++p) toom_cook_panels<kScheme, 1>(run, p, shifted(out, p * kPanel), count);
+}
+
+// `count` output steps from an anchored one on, all channels; `in` is the row of the first tap of the first, `scratch` what
+// toom_cook_floats() counts.
+inline void toom_cook_rows(const ToomCook& conv, const float* weight, const float* bias, int cin, const float* in,
+                           int width, const TileOutput& out, std::int64_t count, float* scratch) {
+  switch (conv.scheme) {
+    case Scheme::kDirect:
+      return;
+    case Scheme::kF63:
+      return toom_cook<Scheme::kF63>(conv, weight, bias, cin, in, width, out, count, scratch);
+    case Scheme::kF45:
+      return toom_cook<Scheme::kF45>(conv, weight, bias, cin, in, width, out, count, scratch);
+    case Scheme::kF44:
+      return toom_cook<Scheme::kF44>(conv, weight, bias, cin, in, width, out, count, scratch);
+  }
+}
+
+}  // namespace fastvoc::FASTVOC_ISA

@@ -1,0 +1,46 @@
+// The Toom-Cook schemes and what they need.
+#pragma once
+
+#include "args.h"
+
+namespace fastvoc {
+
+// The numbers of fastvoc/packing.py; F(m, r) makes m outputs of r taps.
+enum class Scheme : int { kDirect = 0, kF63 = 1, kF45 = 2, kF44 = 3 };
+
+constexpr int scheme_tile(Scheme s) { return s == Scheme::kDirect ? 1 : s == Scheme::kF63 ? 6 : 4; }
+constexpr int scheme_group(Scheme s) { return s == Scheme::kF63 ? 3 : s == Scheme::kF45 ? 5 : 4; }
+// Products of a tile, that at infinity included.
+constexpr int scheme_points(Scheme s) { return scheme_tile(s) + scheme_group(s) - 1; }
+
+// Tiles are anchored to the item: tile (b, r) holds the steps dilation * (tile * b + j) + r for j in [0, tile).
+struct ToomCook {
+  Scheme scheme;
+  int kernel;
+  int dilation;
+
+  int tile() const { return scheme_tile(scheme); }
+  int points() const { return scheme_points(scheme); }
+  int groups() const { return static_cast<int>(ceil_div(kernel, scheme_group(scheme))); }
+  int groups_at_infinity() const { return kernel / scheme_group(scheme); }
+  // Steps from a tile's beginning to the next tile's of the same phase.
+  int block() const { return tile() * dilation; }
+  // Steps beyond the kernel's own span that the tiles of the last group read.
+  int extra() const {
+    const int last = (groups() - 1) * scheme_group(scheme) + points() - (groups_at_infinity() < groups() ? 1 : 0);
+    return (last - (tile() - 1) - kernel) * dilation;
+  }
+  // Weights of every point, in taps.
+  int taps() const { return (points() - 1) * groups() + groups_at_infinity(); }
+};
+
+// Rows of transformed input that are multiplied before their results are transformed back.
+constexpr std::int64_t kToomCookChunk = 48;
+
+// Floats of scratch memory for up to `steps` output steps.
+inline std::int64_t toom_cook_floats(const ToomCook& conv, int width, std::int64_t steps) {
+  const std::int64_t rows = (ceil_div(steps, conv.block()) + conv.groups() - 1) * conv.dilation;
+  return conv.points() * (rows * width + kToomCookChunk * 2 * kPanelWidth);
+}
+
+}  // namespace fastvoc
