@@ -30,7 +30,7 @@ def read_audio(source: str | os.PathLike[str] | BinaryIO) -> tuple[torch.Tensor,
     know its length, as written to a pipe, is read up to the end of the data.
     Raises DecodeError that names the source when it is missing, no audio, or shorter than its header says.
     """
-    soundfile = _import("soundfile")
+    soundfile = import_audio_package("soundfile")
     name = _name(source)
     try:
         data = _read_all(source)
@@ -81,7 +81,7 @@ def encode(wav: torch.Tensor, sample_rate: int, *, suffix: str = ".wav", float32
     if samples.dim() not in (1, 2):
         raise ShapeError(f"wav: expected shape [L] or [channels, L], got {list(wav.shape)}")
     buffer = io.BytesIO()
-    _import("soundfile").write(
+    import_audio_package("soundfile").write(
         buffer, samples.t().numpy(), sample_rate, format=kind, subtype="FLOAT" if float32 else "PCM_16"
     )
     return buffer.getvalue()
@@ -114,7 +114,7 @@ def resample(wav: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tensor:
     if from_rate == to_rate:
         return wav
     samples = wav.detach().float().cpu().t().contiguous().numpy()
-    result = torch.from_numpy(_import("soxr").resample(samples, from_rate, to_rate, quality="HQ"))
+    result = torch.from_numpy(import_audio_package("soxr").resample(samples, from_rate, to_rate, quality="HQ"))
     return result.t().contiguous().to(wav.device)
 
 
@@ -161,7 +161,7 @@ def _name(source: str | os.PathLike[str] | BinaryIO) -> str:
     return str(getattr(source, "name", "audio stream"))
 
 
-def _import(package: str) -> ModuleType:
+def import_audio_package(package: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except (ImportError, OSError) as error:  # OSError: the C library that soundfile binds is absent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -41,15 +41,22 @@ class PcmFormat:
 
     def decode(self, data: bytes) -> Tensor:
         """Whole frames of bytes -> the mean over the channels, float32 [n] in -1..1."""
+        return torch.from_numpy(self._values(data).mean(1, dtype=np.float32))
+
+    def frames(self, data: bytes) -> Tensor:
+        """Whole frames of bytes -> every channel, float32 [channels, n] in -1..1."""
+        return torch.from_numpy(self._values(data).T.astype(np.float32, order="C"))
+
+    def _values(self, data: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
         width, kind = _FORMATS[self.kind]
         if kind == "f":
-            values = np.frombuffer(data, "<f4")
+            values = np.frombuffer(data, "<f4").astype(np.float32)
         else:
             raw = np.frombuffer(data, np.uint8).reshape(-1, width)
             wide = np.zeros((len(raw), 4), np.uint8)
             wide[:, 4 - width :] = raw  # in the high bytes, so that the sign is right
             values = (wide.view("<i4")[:, 0] / np.float64(1 << 31)).astype(np.float32)
-        return torch.from_numpy(values.reshape(-1, self.channels).mean(1, dtype=np.float32))
+        return values.reshape(-1, self.channels)
 
 
 def encode_s16(wav: Tensor) -> bytes:
@@ -61,21 +68,33 @@ class PcmReader:
     """Reads a binary file as its bytes come, whatever the size of each read.
 
     A stream that begins as a WAV file is read as one, its header's format then stands; anything else is raw samples of
-    `raw`, or refused when that is None.
+    `raw`, or refused when that is None. Chunks are mixed to one channel unless `mix` is False. Raises DecodeError,
+    which names the file as `name`, for a WAV file of another kind or one that is cut.
     """
 
-    def __init__(self, file: BinaryIO, raw: PcmFormat | None = None) -> None:
-        self._file, self._held, self._left = file, b"", -1
+    def __init__(
+        self, file: BinaryIO, raw: PcmFormat | None = None, *, mix: bool = True, name: str = "standard input"
+    ) -> None:
+        self._file, self._mix, self._name = file, mix, name
+        self._held, self._left = b"", -1
         if self._fill(12) and self._held[:4] == b"RIFF" and self._held[8:12] == b"WAVE":
             self._held = self._held[12:]
             self.format = self._wav_header()
         elif raw is None:
-            raise DecodeError("standard input: no WAV file; give --rate for raw samples")
+            raise self._error("no WAV file; give --rate for raw samples")
         else:
             self.format = raw
 
+    def _error(self, text: str) -> DecodeError:
+        return DecodeError(f"{self._name}: {text}")
+
+    @property
+    def left(self) -> int | None:
+        """Samples of each channel that are still to come; None when the header does not say."""
+        return None if self._left < 0 else self._left // self.format.frame_bytes
+
     def __iter__(self) -> Iterator[Tensor]:
-        """Chunks of samples [n], mixed to one channel, as they come. Raises DecodeError when the last one is cut."""
+        """Chunks of samples [n], unmixed [channels, n], as they come. Raises DecodeError when the last one is cut."""
         size = self.format.frame_bytes
         while True:
             whole = len(self._held) // size * size
@@ -84,7 +103,7 @@ class PcmReader:
             if whole:
                 data, self._held = self._held[:whole], self._held[whole:]
                 self._left -= whole if self._left >= 0 else 0
-                yield self.format.decode(data)
+                yield self.format.decode(data) if self._mix else self.format.frames(data)
             if self._left == 0:
                 return
             more = self._read()
@@ -92,9 +111,9 @@ class PcmReader:
                 break
             self._held += more
         if self._left > 0:
-            raise DecodeError(f"standard input: the WAV file ends {self._left} bytes early")
+            raise self._error(f"the WAV file ends {self._left} bytes early")
         if self._held:
-            raise DecodeError(f"standard input: {len(self._held)} bytes are left over, a sample has {size}")
+            raise self._error(f"{len(self._held)} bytes are left over, a sample has {size}")
 
     def _read(self) -> bytes:
         # What is there now; `read` would wait for a full block.
@@ -108,9 +127,9 @@ class PcmReader:
 
     def _take(self, count: int, what: str) -> bytes:
         if count > _MAX_HEADER:
-            raise DecodeError(f"standard input: the WAV file's {what} claims {count} bytes")
+            raise self._error(f"the WAV file's {what} claims {count} bytes")
         if not self._fill(count):
-            raise DecodeError(f"standard input: the WAV file ends in its {what}")
+            raise self._error(f"the WAV file ends in its {what}")
         data, self._held = self._held[:count], self._held[count:]
         return data
 
@@ -121,47 +140,50 @@ class PcmReader:
             name, size = head[:4], int.from_bytes(head[4:], "little")
             if name == b"data":
                 if found is None:
-                    raise DecodeError("standard input: the WAV file has samples before their format")
+                    raise self._error("the WAV file has samples before their format")
                 self._left = -1 if size in _UNKNOWN_SIZES else size // found.frame_bytes * found.frame_bytes
                 return found
             body = self._take(size + size % 2, f"chunk {name!r}")
             if name == b"fmt ":
-                found = _wav_format(body)
+                found = self._wav_format(body)
 
-
-def _wav_format(body: bytes) -> PcmFormat:
-    if len(body) < 16:
-        raise DecodeError(f"standard input: the WAV file's format has {len(body)} bytes, expected 16 or more")
-    tag, channels = int.from_bytes(body[:2], "little"), int.from_bytes(body[2:4], "little")
-    rate, bits = int.from_bytes(body[4:8], "little"), int.from_bytes(body[14:16], "little")
-    if tag == _WAV_EXTENSIBLE and len(body) >= 26:
-        tag = int.from_bytes(body[24:26], "little")
-    kind = {(_WAV_PCM, 16): "s16", (_WAV_PCM, 24): "s24", (_WAV_PCM, 32): "s32", (_WAV_FLOAT, 32): "f32"}
-    if (tag, bits) not in kind:
-        raise DecodeError(
-            f"standard input: WAV format {tag} with {bits} bits; expected PCM of 16, 24, 32 or float of 32"
-        )
-    try:
-        return PcmFormat(kind[tag, bits], rate, channels)
-    except ArgumentError as error:
-        raise DecodeError(f"standard input: WAV {error}") from None
+    def _wav_format(self, body: bytes) -> PcmFormat:
+        if len(body) < 16:
+            raise self._error(f"the WAV file's format has {len(body)} bytes, expected 16 or more")
+        tag, channels = int.from_bytes(body[:2], "little"), int.from_bytes(body[2:4], "little")
+        rate, bits = int.from_bytes(body[4:8], "little"), int.from_bytes(body[14:16], "little")
+        if tag == _WAV_EXTENSIBLE and len(body) >= 26:
+            tag = int.from_bytes(body[24:26], "little")
+        kind = {(_WAV_PCM, 16): "s16", (_WAV_PCM, 24): "s24", (_WAV_PCM, 32): "s32", (_WAV_FLOAT, 32): "f32"}
+        if (tag, bits) not in kind:
+            raise self._error(f"WAV format {tag} with {bits} bits; expected PCM of 16, 24, 32 or float of 32")
+        try:
+            return PcmFormat(kind[tag, bits], rate, channels)
+        except ArgumentError as error:
+            raise self._error(f"WAV {error}") from None
 
 
 class StreamResampler:
-    """Band-limited resampling of a signal in chunks, by soxr; equal rates pass through."""
+    """Band-limited resampling of a signal in chunks, by soxr; equal rates pass through.
 
-    def __init__(self, from_rate: int, to_rate: int) -> None:
+    Chunks are [n], or [channels, n] when there are `channels`.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int, channels: int | None = None) -> None:
+        self._many = channels is not None
         self._stream = None
         if from_rate != to_rate:
             import soxr
 
-            self._stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+            self._stream = soxr.ResampleStream(from_rate, to_rate, channels or 1, dtype="float32", quality="HQ")
 
     def push(self, samples: Tensor, *, last: bool = False) -> Tensor:
-        """[n] -> the samples [m] that are ready."""
+        """[n] -> the samples [m] that are ready; [channels, n] -> [channels, m]."""
         if self._stream is None:
             return samples
-        return torch.from_numpy(self._stream.resample_chunk(samples.numpy(), last=last))
+        rows = samples.T.contiguous() if self._many else samples
+        made = torch.from_numpy(self._stream.resample_chunk(rows.numpy(), last=last))
+        return made.T.contiguous() if self._many else made
 
 
 def read_frames(file: BinaryIO, bands: int) -> Iterator[Tensor]:

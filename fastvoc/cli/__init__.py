@@ -12,6 +12,8 @@ import typer
 
 from fastvoc import __version__, env
 from fastvoc.cli.convert import convert
+from fastvoc.cli.decode import decode
+from fastvoc.cli.encode import encode
 from fastvoc.cli.info import info
 from fastvoc.cli.models import models
 from fastvoc.cli.stream import stream
@@ -28,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _command in (vocode, stream, info, models, convert, train):
+for _command in (vocode, encode, decode, stream, info, models, convert, train):
     app.command()(_command)
 
 

@@ -12,7 +12,7 @@ import fastvoc
 from fastvoc import env, loading
 from fastvoc.errors import LoadError
 
-COMMANDS = ("vocode", "info", "models", "convert", "train")
+COMMANDS = ("vocode", "encode", "decode", "info", "models", "convert", "train")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

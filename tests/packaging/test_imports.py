@@ -21,6 +21,7 @@ FLOORS = (
         "mel",
         "mel_check",
         "audio",
+        "audio_blocks",
         "coder",
         "coder_python",
         "ecdc",

@@ -1,0 +1,99 @@
+"""`fastvoc encode`: sound in, an .ecdc stream out."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import typer
+
+from fastvoc.errors import ArgumentError
+
+
+def encode(
+    source: Annotated[str, typer.Argument(metavar="IN", help="Audio file, or - for standard input.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help=".ecdc file, folder, or - for standard output.")],
+    bandwidth: Annotated[float, typer.Option(help="In kbit/s: 1.5 (at 24 kHz), 3, 6, 12 or 24.")] = 6.0,
+    model: Annotated[str, typer.Option(help="EnCodec: name, file, folder or hub id.")] = "encodec",
+    lm: Annotated[bool, typer.Option("--lm", help="Make it smaller with the language model.")] = False,
+    lm_model: Annotated[
+        Path | None, typer.Option(help="File of the language model; the published one by default.")
+    ] = None,
+    original: Annotated[
+        bool, typer.Option("--original", help="With --lm: the original's format, which only like machines decode.")
+    ] = False,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="fastvoc's variant of the format, with checksums; --lm implies it.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:1.")] = "cpu",
+    backend: Annotated[str | None, typer.Option(help="Force torch, cpp, triton or cuda; best by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Compress sound, of any rate and number of channels, into an .ecdc stream.
+
+    Without --lm and --portable the stream is that of the encodec package, byte for byte. Memory does not grow with the
+    length of the sound.
+
+    Example: fastvoc encode in.wav out.ecdc --bandwidth 6
+
+    Example: fastvoc encode music.flac music.ecdc --model facebook/encodec_48khz --bandwidth 12 --lm
+
+    Example: sox in.mp3 -t wav - | fastvoc encode - - --portable | ssh host fastvoc decode - out.wav
+    """
+    from fastvoc.audio_blocks import fit, open_blocks
+    from fastvoc.cli.pieces import (
+        Counted,
+        check_input,
+        language_model_folder,
+        output_path,
+        progress,
+        standard_input,
+        standard_output,
+    )
+    from fastvoc.cli.synthesis import speed
+    from fastvoc.codec import Codec
+    from fastvoc.compression import encode_stream, load_language_model, stream_name
+    from fastvoc.io import atomic_path
+    from fastvoc.loading import load
+    from fastvoc.threads import set_num_threads
+
+    if original and (portable or not lm):
+        raise ArgumentError("--original: goes with --lm, and not with --portable")
+    if lm_model is not None and not lm:
+        raise ArgumentError("--lm-model: goes with --lm")
+    check_input(source)
+    output = output_path(source, target, (".ecdc",), force=force)
+    if threads is not None:
+        set_num_threads(threads)
+    codec = load(model, device=device, backend=backend)
+    if not isinstance(codec, Codec):
+        raise ArgumentError(f"--model: {model} is no codec")
+    codec.check_bandwidth(bandwidth)
+    name = stream_name(codec)
+    coder: Any = None
+    if lm:
+        coder = load_language_model(lm_model or name, integer=not original, folder=language_model_folder(model))
+    start = perf_counter()
+    with ExitStack() as stack:
+        sound = stack.enter_context(open_blocks(standard_input() if source == "-" else Path(source)))
+        pieces, notes = fit(sound, codec.sample_rate, codec.channels)
+        if notes:
+            typer.echo(f"{'standard input' if source == '-' else source}: {', '.join(notes)}", err=True)
+        length = None if sound.samples is None else sound.samples / sound.rate
+        pieces = stack.enter_context(progress(pieces, "encode", codec.sample_rate, length))
+        if output is None:
+            file = Counted(standard_output())
+        else:
+            temporary = stack.enter_context(atomic_path(output))
+            file = Counted(stack.enter_context(temporary.open("wb")))
+        samples = encode_stream(codec, pieces, file, bandwidth, lm=coder, portable=portable)  # type: ignore[arg-type]
+        file.flush()
+    seconds = samples / codec.sample_rate
+    size = f"{file.count} bytes, {file.count / 125 / seconds:.2f} kbit/s"
+    where = "standard output" if output is None else output
+    typer.echo(f"{where}: {name}, {size}; {speed(seconds, perf_counter() - start)}", err=True)
+    if original:
+        typer.echo("warning: only where the language model's numbers round as they do here can it be decoded", err=True)
