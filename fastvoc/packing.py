@@ -111,9 +111,13 @@ _TOOM_COOK = {
 }
 
 
-def toom_cook(kernel: int) -> ToomCook | None:
-    """The scheme for a kernel, None where direct convolution is better."""
-    return _TOOM_COOK.get(kernel, _TOOM_COOK[0] if kernel > 5 else None)
+def toom_cook(kernel: int, channels: int) -> ToomCook | None:
+    """The scheme for a kernel, None where direct convolution measured faster: short kernels, half-empty panels."""
+    return (
+        None
+        if channels <= PANEL // 2 and kernel < 11
+        else _TOOM_COOK.get(kernel, _TOOM_COOK[0] if kernel > 5 else None)
+    )
 
 
 def pack_toom_cook(weight: Tensor, scheme: ToomCook) -> Tensor:

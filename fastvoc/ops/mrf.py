@@ -151,7 +151,7 @@ def _schemes(params: MrfParams) -> list[packing.ToomCook | None]:
     for block in params.blocks:
         for i, layer in enumerate(block):
             for j, conv in enumerate(layer):
-                scheme = packing.toom_cook(conv.weight.shape[2])
+                scheme = packing.toom_cook(conv.weight.shape[2], conv.weight.shape[0])
                 # A last convolution's tiles must fit the strips and ranges of the output.
                 last = i + 1 == len(block) and j + 1 == len(layer)
                 if scheme is not None and last and _GRANULE % (scheme.tile * conv.dilation):

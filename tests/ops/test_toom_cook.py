@@ -48,7 +48,7 @@ def correlate(x: Tensor, weight: Tensor, scheme: packing.ToomCook, width: int) -
 
 @pytest.mark.parametrize("kernel", [3, 5, 6, 7, 8, 9, 11, 13])
 def test_packed_weights_mean_the_convolution(kernel: int) -> None:
-    scheme = packing.toom_cook(kernel)
+    scheme = packing.toom_cook(kernel, 21)
     assert scheme is not None
     weight = torch.randn(21, 5, kernel, dtype=torch.float64)
     x = torch.randn(5, 64, dtype=torch.float64)
@@ -58,7 +58,7 @@ def test_packed_weights_mean_the_convolution(kernel: int) -> None:
 
 
 def test_short_kernels_stay_direct() -> None:
-    assert all(packing.toom_cook(k) is None for k in (1, 2, 4))
+    assert all(packing.toom_cook(k, 64) is None for k in (1, 2, 4))
 
 
 @QUICK
@@ -157,5 +157,6 @@ def _schemes(params: MrfParams) -> list[int]:
 
 
 def test_tiles_that_do_not_fit_the_output_stay_direct() -> None:
-    assert _schemes(mrf_params(4, (7,), ((7, 7),), 1)) == [3, 0]
-    assert _schemes(mrf_params(4, (7,), ((7, 5),), 1)) == [3, 3]
+    assert _schemes(mrf_params(16, (7,), ((7, 7),), 1)) == [3, 0]
+    assert _schemes(mrf_params(16, (7,), ((7, 5),), 1)) == [3, 3]
+    assert _schemes(mrf_params(8, (7, 11), ((1,), (1,)), 1)) == [0, 3]

@@ -73,6 +73,8 @@ def test_closing_returns_all_memory(family: str) -> None:
     voc = vocoder(family)
     streams = fastvoc.Streams(voc)
     mel = mel_of(voc, 20)
+    streams.step({"first": mel})  # packs the weights
+    streams.drop("first")
     before = _tensor_bytes()
     streams.step(dict.fromkeys(range(30), mel))
     held = _tensor_bytes()
