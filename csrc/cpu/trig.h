@@ -64,7 +64,7 @@ inline void sincos_near(Vec x, Vec& sine, Vec& cosine) {
 // Sine and cosine of any x: far out, where float no longer holds the multiple of pi/2, lane by lane in double.
 inline void sincos(Vec x, Vec& sine, Vec& cosine) {
   sincos_near(x, sine, cosine);
-  const IntVec far = !(absolute(x) <= 12800.0f);
+  const IntVec far = (absolute(x) <= 12800.0f) == 0;  // NaN too
   if (__builtin_expect(any(far), 0)) {
     for (int i = 0; i < FASTVOC_WIDTH; ++i) {
       if (!far[i]) continue;

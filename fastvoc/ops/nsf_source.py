@@ -183,9 +183,9 @@ def _check_frames(frames: Tensor, steps: int, lengths: Tensor | None, batch: int
         raise DtypeError(f"nsf_source: frames: expected torch.int64, got {frames.dtype}")
     if frames.device.type != "cpu":
         raise DeviceError(f"nsf_source: frames: expected a tensor on the CPU, got {frames.device}")
-    valid = torch.full_like(frames, steps) if lengths is None else lengths
-    if bool((frames < 0).any()) or bool((frames > valid).any()):
-        raise ArgumentError(f"nsf_source: frames: expected 0 up to the lengths {valid.tolist()}, got {frames.tolist()}")
+    made, valid = frames.tolist(), [steps] * batch if lengths is None else lengths.tolist()
+    if any(not 0 <= n <= most for n, most in zip(made, valid, strict=True)):
+        raise ArgumentError(f"nsf_source: frames: expected 0 up to the lengths {valid}, got {made}")
 
 
 def nsf_source_ref(
