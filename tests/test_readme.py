@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from fastvoc import env
-from helpers import ROOT
+from helpers import ROOT, golden, golden_folder
 
 README = (ROOT / "README.md").read_text()
 
@@ -40,4 +40,28 @@ def test_the_python_example_runs() -> None:
     block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
     script = f"import torch; wav = torch.randn(22050) * 0.1\n{block}\nassert wav.shape == (86 * 256,), wav.shape\n"
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_second_python_example_runs() -> None:
+    block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    for shown, case in (
+        ("path/to/hift.pt", "cosyvoice2_hift/hift.pt"),
+        ("path/to/encodec_24khz", "hf_encodec_24k_small"),
+    ):
+        assert f'"{shown}"' in block
+        golden(case.partition("/")[0])
+        block = block.replace(shown, str(golden_folder() / case))
+    script = (
+        "import fastvoc, torch\n"
+        'voc = fastvoc.load("hifigan")\n'
+        "mel = mel_a = voc.mel(torch.randn(22050) * 0.1)\n"
+        "mel_b, chunks, played = mel[:, :30], [mel[:, :9], mel[:, 9:]], []\n"
+        "play, chunk_a, chunk_b = played.append, mel[:, :20], mel[:, 20:50]\n"
+        "whole, f0 = voc(mel), torch.full((86,), 200.0)\n"
+        f"{block}\n"
+        "assert len(torch.cat(played)) == len(whole) and [len(w) for w in wavs] == [86 * 256, 30 * 256]\n"
+        'assert set(sounds) == {"alice", "bob"} and live.push(codes.codes[0, :8]).shape[0] == 1\n'
+    )
+    done = subprocess.run([sys.executable, "-P", "-W", "ignore", "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
