@@ -63,12 +63,15 @@ def multiply_adds(op: str, layer: Prepared, x: Tensor, args: tuple[Any, ...], y:
         return sum(sorted(t.numel() for t in layer.tensors())[-2:]) * x.shape[0] * x.shape[2]
     if op == "lstm":
         return sum(t.numel() for t in layer.tensors() if t.dim() == 2) * x.shape[0] * x.shape[2]
+    if op == "conv2d":
+        return layer.weight().numel() * x.shape[0] * x.shape[2] * x.shape[3]
     if op == "rvq_encode":
         return layer.tensors()[0].numel() * y.numel()
     if op not in ("conv1d", "mrf", "seanet_block", "upsample"):
         return 0
-    weights = sum(t.numel() for t in layer.tensors() if t.dim() > 1)
-    return weights * x.shape[0] * (x.shape[2] if op == "upsample" else y.shape[2])
+    if op == "upsample":
+        return layer.weight().numel() * x.shape[0] * x.shape[2]
+    return sum(t.numel() for t in layer.tensors() if t.dim() > 1) * x.shape[0] * y.shape[2]
 
 
 def entries(models: list[str], audio: float, device: str) -> Iterator[Entry]:

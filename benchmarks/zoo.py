@@ -14,6 +14,7 @@ from fastvoc.models.bigvgan import BIGVGAN_BASE_24K_100, BIGVGAN_V2_24K_100
 from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3
+from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, COSYVOICE2, COSYVOICE3, HIFTNET
 from fastvoc.models.univnet import UNIVNET_24K_100
 from fastvoc.models.vocos import VOCOS_ENCODEC_24K, VOCOS_MEL_24K
 
@@ -109,6 +110,11 @@ ZOO: dict[str, Entry] = {
     "encodec-24k-decode": Entry(lambda: ENCODEC_24K, encodec.codes, encodec.decode, _DECODE),
     "encodec-48k-encode": Entry(lambda: ENCODEC_48K, encodec.samples, encodec.encode, _ENCODE),
     "encodec-48k-decode": Entry(lambda: ENCODEC_48K, encodec.codes, encodec.decode, _DECODE),
+    "chatterbox": vocoder(lambda: CHATTERBOX),
+    "cosyvoice1": vocoder(lambda: COSYVOICE1),
+    "cosyvoice2": vocoder(lambda: COSYVOICE2),
+    "cosyvoice3": vocoder(lambda: COSYVOICE3),
+    "hiftnet": vocoder(lambda: HIFTNET),
     "univnet": vocoder(lambda: UNIVNET_24K_100),
     "v1": vocoder(lambda: HIFIGAN_V1),
     "v2": vocoder(lambda: HIFIGAN_V2),
