@@ -32,6 +32,12 @@ class Arena {
     return arena;
   }
 
+  // What a thread lends to the tasks that it starts, which use their own at the same time.
+  static Arena& lent() {
+    static thread_local Arena arena;
+    return arena;
+  }
+
  private:
   void* data_ = nullptr;
   std::size_t bytes_ = 0;

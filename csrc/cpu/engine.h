@@ -15,6 +15,7 @@
 #include "nsf_source_args.h"
 #include "rvq_args.h"
 #include "seanet_block_args.h"
+#include "seanet_normed_args.h"
 #include "snake_aa_args.h"
 #include "stft_args.h"
 #include "upsample_args.h"
@@ -43,6 +44,12 @@ struct Engine {
                        float* workspace);
   void (*seanet_block_bf16)(const SeanetBlockArgs<Bf16>&, const SourceOf<Bf16>&, const SinkOf<Bf16>&, std::int64_t begin,
                             std::int64_t end, float* workspace);
+  void (*seanet_begin)(const SeanetNormedArgs&, const Source&, std::int64_t begin, std::int64_t end, const SeanetRows&,
+                       SeanetMoments&, float* workspace);
+  void (*seanet_middle)(const SeanetNormedArgs&, const Moments& hidden, std::int64_t begin, std::int64_t end,
+                        const SeanetRows&, SeanetMoments&, float* workspace);
+  void (*seanet_end)(const SeanetNormedArgs&, const SeanetNorms&, const Source&, const SeanetRows&, const Sink&,
+                     std::int64_t begin, std::int64_t end, float* workspace);
   Moments (*moments)(const GroupNormArgs&, const Source&, std::int64_t begin, std::int64_t end, float* workspace);
   void (*group_norm_act)(const GroupNormArgs&, const Moments& item, double eps, const Source&, const Source* residual,
                          const Sink&, std::int64_t begin, std::int64_t end, float* workspace);

@@ -26,29 +26,27 @@ inline double sum_lanes(const Vec (&sums)[4]) {
   return total;
 }
 
-// The moments of the steps [begin, end): the mean of plain sums, then the distances from it, whose own mean corrects it.
-inline Moments moments(const GroupNormArgs& args, const Source& source, std::int64_t begin, std::int64_t end, float* workspace) {
-  const Rows rows = rows_of(source, begin, end, workspace);
-  const std::int64_t steps = end - begin;
-  const double count = static_cast<double>(steps) * args.channels;
-  const int columns = static_cast<int>(ceil_div(args.channels, FASTVOC_WIDTH)) * FASTVOC_WIDTH;
+// The moments of rows of whole vectors: the mean of plain sums, then the distances from it, whose own mean corrects it.
+inline Moments moments_of(const float* rows, std::ptrdiff_t row, std::int64_t steps, int channels) {
+  const double count = static_cast<double>(steps) * channels;
+  const int columns = static_cast<int>(ceil_div(channels, FASTVOC_WIDTH)) * FASTVOC_WIDTH;
   Vec sums[4] = {};
   for (std::int64_t t = 0; t < steps; t += 4) {
     const int last = static_cast<int>(std::min<std::int64_t>(4, steps - t));
     for (int c = 0; c < columns; c += FASTVOC_WIDTH) {
-      for (int r = 0; r < last; ++r) sums[r] += load(rows.data + (t + r) * rows.row + c);
+      for (int r = 0; r < last; ++r) sums[r] += load(rows + (t + r) * row + c);
     }
   }
   const float mean = static_cast<float>(sum_lanes(sums) / count);
   float valid[FASTVOC_WIDTH];
-  for (int lane = 0; lane < FASTVOC_WIDTH; ++lane) valid[lane] = columns - FASTVOC_WIDTH + lane < args.channels;
+  for (int lane = 0; lane < FASTVOC_WIDTH; ++lane) valid[lane] = columns - FASTVOC_WIDTH + lane < channels;
   const Vec mask = load(valid);
   Vec first[4] = {}, second[4] = {};
   for (std::int64_t t = 0; t < steps; t += 4) {
     const int last = static_cast<int>(std::min<std::int64_t>(4, steps - t));
     for (int c = 0; c < columns; c += FASTVOC_WIDTH) {
       for (int r = 0; r < last; ++r) {
-        Vec d = load(rows.data + (t + r) * rows.row + c) - mean;
+        Vec d = load(rows + (t + r) * row + c) - mean;
         if (c + FASTVOC_WIDTH == columns) d *= mask;
         first[r] += d;
         second[r] += d * d;
@@ -57,6 +55,20 @@ inline Moments moments(const GroupNormArgs& args, const Source& source, std::int
   }
   const double off = sum_lanes(first) / count;
   return {count, mean + off, sum_lanes(second) - count * off * off};
+}
+
+// The moments of the steps [begin, end).
+inline Moments moments(const GroupNormArgs& args, const Source& source, std::int64_t begin, std::int64_t end, float* workspace) {
+  const Rows rows = rows_of(source, begin, end, workspace);
+  return moments_of(rows.data, rows.row, end - begin, args.channels);
+}
+
+// weight / deviation of each channel, padded to whole panels.
+inline void norm_scale(const GroupNormArgs& args, const Moments& item, double eps, float* scale) {
+  const double deviation = norm_deviation(item, eps);
+  for (int c = 0; c < padded(args.channels); ++c) {
+    scale[c] = static_cast<float>(static_cast<double>(args.weight[c]) / deviation);
+  }
 }
 
 template <ActKind kind>
@@ -74,7 +86,25 @@ void normalise_rows(const Act& act, const float* scale, const float* shift, doub
   }
 }
 
-// y = act((x - mean) * scale + bias + residual) for the steps [begin, end).
+// y = act((x - mean) * scale + bias + added) for rows of `columns` channels, whole vectors.
+inline void normalise(const GroupNormArgs& args, const float* scale, double mean, const Rows& x, const Rows& added, float* y,
+                      std::ptrdiff_t y_row, std::int64_t steps, int columns) {
+  const auto run = [&](auto function) { function(args.act, scale, args.bias, mean, x, added, y, y_row, steps, columns); };
+  switch (args.act.kind) {
+    case ActKind::kLeaky:
+      return run(&normalise_rows<ActKind::kLeaky>);
+    case ActKind::kTanh:
+      return run(&normalise_rows<ActKind::kTanh>);
+    case ActKind::kElu:
+      return run(&normalise_rows<ActKind::kElu>);
+    case ActKind::kGelu:
+      return run(&normalise_rows<ActKind::kGelu>);
+    case ActKind::kSnake:
+      return run(&normalise_rows<ActKind::kSnake>);
+  }
+}
+
+// The op's steps [begin, end) from the moments of the whole item.
 inline void group_norm_act(const GroupNormArgs& args, const Moments& item, double eps, const Source& source,
                            const Source* residual, const Sink& sink, std::int64_t begin, std::int64_t end,
                            float* workspace) {
@@ -83,8 +113,7 @@ inline void group_norm_act(const GroupNormArgs& args, const Moments& item, doubl
   const bool direct = args.channels % FASTVOC_WIDTH == 0;
   float* scale = workspace;
   float* space = workspace + width;
-  const double deviation = __builtin_sqrt(item.squares / item.count + eps);
-  for (int c = 0; c < width; ++c) scale[c] = static_cast<float>(static_cast<double>(args.weight[c]) / deviation);
+  norm_scale(args, item, eps, scale);
   for (std::int64_t t = begin; t < end; t += strip) {
     const std::int64_t count = std::min(strip, end - t);
     const Rows x = rows_of(source, t, t + count, space);
@@ -92,26 +121,7 @@ inline void group_norm_act(const GroupNormArgs& args, const Moments& item, doubl
     float* y = direct ? sink.data + t * sink.channels : space + 2 * strip * width;
     const std::ptrdiff_t row = direct ? sink.channels : width;
     const int columns = static_cast<int>(ceil_div(args.channels, FASTVOC_WIDTH)) * FASTVOC_WIDTH;
-    const auto run = [&](auto function) {
-      function(args.act, scale, args.bias, item.mean, x, added, y, row, count, columns);
-    };
-    switch (args.act.kind) {
-      case ActKind::kLeaky:
-        run(&normalise_rows<ActKind::kLeaky>);
-        break;
-      case ActKind::kTanh:
-        run(&normalise_rows<ActKind::kTanh>);
-        break;
-      case ActKind::kElu:
-        run(&normalise_rows<ActKind::kElu>);
-        break;
-      case ActKind::kGelu:
-        run(&normalise_rows<ActKind::kGelu>);
-        break;
-      case ActKind::kSnake:
-        run(&normalise_rows<ActKind::kSnake>);
-        break;
-    }
+    normalise(args, scale, item.mean, x, added, y, row, count, columns);
     if (!direct) store_rows(sink, t, y, count);
   }
 }

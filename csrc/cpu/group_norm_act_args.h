@@ -1,6 +1,8 @@
 // What the glue hands to group_norm_act.
 #pragma once
 
+#include <cmath>
+
 #include "args.h"
 
 namespace fastvoc {
@@ -26,6 +28,8 @@ inline Moments together(const Moments& a, const Moments& b) {
   const double count = a.count + b.count, distance = b.mean - a.mean, share = b.count / count;
   return {count, a.mean + distance * share, a.squares + b.squares + distance * distance * a.count * share};
 }
+
+inline double norm_deviation(const Moments& item, double eps) { return std::sqrt(item.squares / item.count + eps); }
 
 // Steps whose moments are taken at once: they depend on the channels alone, so that the sums run in one order always.
 inline std::int64_t moment_steps(const GroupNormArgs& args) { return strip_steps(padded(args.channels), kStripBytes); }

@@ -1,5 +1,5 @@
 // Torch's view of seanet_block.
-#include "glue.h"
+#include "seanet_glue.h"
 
 namespace fastvoc {
 namespace {
@@ -12,18 +12,6 @@ void run_block(const SeanetBlockArgs<float>& args, const Source& source, const S
 void run_block(const SeanetBlockArgs<Bf16>& args, const SourceOf<Bf16>& source, const SinkOf<Bf16>& sink, int64_t begin,
                int64_t end, float* memory) {
   engine().seanet_block_bf16(args, source, sink, begin, end, memory);
-}
-
-// The item with zeros appended up to `steps` steps, in `memory`.
-template <class Element>
-SourceOf<Element> lengthened(const SourceOf<Element>& source, int64_t steps, std::vector<Element>& memory) {
-  memory.resize(static_cast<std::size_t>(steps * source.channels));
-  for (int64_t t = 0; t < source.steps; ++t) {
-    for (int c = 0; c < source.channels; ++c) {
-      memory[static_cast<std::size_t>(t * source.channels + c)] = source.data[t * source.step + c * source.channel];
-    }
-  }
-  return {memory.data(), source.channels, 1, steps, source.channels};
 }
 
 template <class Element>
@@ -40,20 +28,20 @@ Tensor run(const Tensor& x, const Tensor& weight1, const Tensor& weight2, const 
     STD_TORCH_CHECK(steps(i) > 0, "seanet_block: fewer steps than the kernel spans");
   }
   const OutputOf<Element> out(batch.items(), args.cout, batch.steps() - lost);
-  const int64_t need = conv1.pad == Pad::kReflect ? std::max(conv1.left, conv1.right) + 1 : 1;
   over_items(batch.items(), 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
     float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, end - begin)));
     std::vector<Element> longer;
-    const SourceOf<Element> own = batch.source(item);
-    const SourceOf<Element> source = own.steps < need ? lengthened(own, need, longer) : own;
+    const SourceOf<Element> source = lengthened(batch.source(item), reflected_steps(conv1), longer);
     run_block(args, source, out.sink(item), begin, end, memory);
   });
   for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
   return out.tensor();
 }
 
-Tensor seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, std::optional<Tensor> lengths,
-                    Ints shape, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
+Tensor seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, std::optional<Tensor> shortcut,
+                    std::optional<Tensor> bias_shortcut, std::optional<Tensor> norms, std::vector<double> eps,
+                    std::optional<Tensor> lengths, Ints shape, Ints kinds, std::vector<double> slopes,
+                    std::optional<Tensor> curves) {
   STD_TORCH_CHECK(shape.size() == 10, "seanet_block: expected 10 shape values");
   Conv1dArgs conv1{};
   conv1.cin = as_int(shape[0]);
@@ -74,6 +62,10 @@ Tensor seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tens
   conv1.pre = acts[0];
   conv1.post = acts[1];
   conv1.bias = packed(bias1, padded(conv1.cout), "bias1");
+  if (norms) {
+    const SeanetTensors tensors{weight1, weight2, bias2, shortcut, bias_shortcut, norms, eps};
+    return seanet_block_normed(x, tensors, lengths, {conv1, nullptr, nullptr, nullptr, cout, identity, shift});
+  }
   const float* bias = packed(bias2, padded(cout), "bias2");
   if (x.scalar_type() == scalar_type<Bf16>) {
     return run<Bf16>(x, weight1, weight2, lengths, {conv1, nullptr, nullptr, bias, cout, identity, shift});

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.group_norm import GroupNormAct
 from fastvoc.nn.prepared import Prepared
-from fastvoc.nn.short_reflect import conv_short
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops import conv1d as conv_op
 from fastvoc.ops import seanet_block as block_op
@@ -179,37 +178,26 @@ class SeanetBlock(nn.Module):
         self.conv1 = Conv1d(
             channels, hidden, kernel_size, dilation=dilation, padding=padding, pad_mode=pad_mode, pre=elu()
         )
-        self.conv2 = Conv1d(hidden, channels, 1, pre=IDENTITY if norm else elu())
+        self.conv2 = Conv1d(hidden, channels, 1, pre=elu())
         self.shortcut = Conv1d(channels, channels, 1) if conv_shortcut else None
-        self.norm1 = GroupNormAct(hidden, act=elu()) if norm else None
+        self.norm1 = GroupNormAct(hidden) if norm else None
         self.norm2 = GroupNormAct(channels) if norm else None
         self.norm_shortcut = GroupNormAct(channels) if norm and conv_shortcut else None
         self.prepared = Prepared(block_op.OP, self.params, self._tensors)
 
     def params(self) -> block_op.SeanetBlockParams:
-        """The op's view of this block, without its norms."""
+        """The op's view of this block."""
         shortcut = None if self.shortcut is None else self.shortcut.params()
-        return block_op.SeanetBlockParams(self.conv1.params(), self.conv2.params(), shortcut)
+        norms = (None if n is None else n.params() for n in (self.norm1, self.norm2, self.norm_shortcut))
+        return block_op.SeanetBlockParams(self.conv1.params(), self.conv2.params(), shortcut, *norms)
 
     def _tensors(self) -> list[Tensor]:
         return list(self.parameters())
 
     def layers(self) -> dict[str, Prepared]:
-        """What runs, by name, in order of use."""
-        if self.norm1 is None or self.norm2 is None:
-            return {"block": self.prepared}
-        named = {"conv1": self.conv1.prepared, "norm1": self.norm1.prepared, "conv2": self.conv2.prepared}
-        if self.shortcut is not None and self.norm_shortcut is not None:
-            named |= {"shortcut": self.shortcut.prepared, "norm_shortcut": self.norm_shortcut.prepared}
-        return {**named, "norm2": self.norm2.prepared}
+        """What runs, by name."""
+        return {"block": self.prepared}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, C, T] -> [B, C, T]."""
-        if self.norm1 is None or self.norm2 is None:
-            return self.prepared(x, lengths, backend=backend)
-        h: Tensor = self.norm1(conv_short(self.conv1, x, lengths, backend), lengths, backend)
-        h = self.conv2(h, lengths, backend)
-        if self.shortcut is not None and self.norm_shortcut is not None:
-            x = self.norm_shortcut(self.shortcut(x, lengths, backend), lengths, backend)
-        y: Tensor = self.norm2(h, lengths, backend, residual=x)
-        return y
+        return self.prepared(x, lengths, backend=backend)

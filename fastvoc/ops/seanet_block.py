@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc import _library, packing
-from fastvoc.errors import ShapeError
+from fastvoc.errors import ArgumentError, BackendError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.activation import IDENTITY
 from fastvoc.ops.conv1d import PAD_MODES, Conv1dParams, conv1d_ref, geometry
+from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act_ref
 from fastvoc.ops.stream import TailStream
 from fastvoc.registry import Impl, Spec, define
 
@@ -23,12 +24,16 @@ from fastvoc.registry import Impl, Spec, define
 class SeanetBlockParams:
     """The convolutions of the block, each with its own activation before it (`pre`); all keep the length.
 
-    `shortcut` None adds the input itself.
+    `shortcut` None adds the input itself. `norm1`, `norm2` and `norm_shortcut` are the group norms behind the
+    convolutions of these names: all of them or none.
     """
 
     conv1: Conv1dParams
     conv2: Conv1dParams
     shortcut: Conv1dParams | None
+    norm1: GroupNormParams | None = None
+    norm2: GroupNormParams | None = None
+    norm_shortcut: GroupNormParams | None = None
 
     def __post_init__(self) -> None:
         for name, conv in self.convs().items():
@@ -50,6 +55,22 @@ class SeanetBlockParams:
                 f" {list(self.shortcut.weight.shape)}"
             )
 
+        wanted = 0 if self.norm1 is None else len(self.convs())
+        if len(self.norms()) != wanted or (self.shortcut is None and self.norm_shortcut is not None):
+            raise ArgumentError(
+                f"seanet_block: norms: expected one for each of {', '.join(self.convs())} or none,"
+                f" got {', '.join(self.norms()) or 'none'}"
+            )
+        for name, norm in self.norms().items():
+            count = hidden if name == "norm1" else out
+            if norm.weight.shape != (count,):
+                raise ShapeError(f"seanet_block: {name}: weight: expected [{count}], got {list(norm.weight.shape)}")
+
+    def norms(self) -> dict[str, GroupNormParams]:
+        """The norms by name, in the order of their convolutions."""
+        named = {"norm1": self.norm1, "norm2": self.norm2, "norm_shortcut": self.norm_shortcut}
+        return {name: norm for name, norm in named.items() if norm is not None}
+
     def convs(self) -> dict[str, Conv1dParams]:
         """The convolutions by name."""
         named = {"conv1": self.conv1, "conv2": self.conv2}
@@ -57,13 +78,14 @@ class SeanetBlockParams:
 
     def tensors(self) -> list[Tensor]:
         """The weights."""
-        return [t for conv in self.convs().values() for t in conv.tensors()]
+        parts = [conv.tensors() for conv in self.convs().values()] + [norm.tensors() for norm in self.norms().values()]
+        return [t for tensors in parts for t in tensors]
 
 
 def seanet_block(
     x: Tensor, params: SeanetBlockParams, lengths: Tensor | None = None, backend: str | None = None
 ) -> Tensor:
-    """y = shortcut(x) + conv2(conv1(x)), with the activations before the convolutions that `params` name.
+    """y = shortcut(x) + conv2(conv1(x)), with the activations before and the norms behind them that `params` name.
 
     Where reflect padding asks for more steps than an item has, zeros are appended to it first and cut off afterwards,
     as EnCodec does (github.com/facebookresearch/encodec, modules/conv.py).
@@ -93,8 +115,13 @@ def seanet_block_ref(x: Tensor, params: SeanetBlockParams, lengths: Tensor | Non
     """The op's meaning in torch."""
     if lengths is not None:
         return by_item(x, lengths, x.shape[2], lambda item, _: seanet_block_ref(item, params))
-    y = _conv(_conv(x, params.conv1), params.conv2)
-    return y + (x if params.shortcut is None else _conv(x, params.shortcut))
+    y = _norm(_conv(x, params.conv1), params.norm1)
+    y = _norm(_conv(y, params.conv2), params.norm2)
+    return y + (x if params.shortcut is None else _norm(_conv(x, params.shortcut), params.norm_shortcut))
+
+
+def _norm(x: Tensor, norm: GroupNormParams | None) -> Tensor:
+    return x if norm is None else group_norm_act_ref(x, norm)
 
 
 def _conv(x: Tensor, conv: Conv1dParams) -> Tensor:
@@ -113,6 +140,10 @@ class _Packed:
     bias1: Tensor
     weight2: Tensor
     bias2: Tensor
+    shortcut: Tensor | None
+    bias_shortcut: Tensor | None
+    norms: Tensor | None
+    eps: list[float]
     shape: list[int]
     acts: packing.Activations
 
@@ -122,21 +153,39 @@ def _pack(params: SeanetBlockParams) -> _Packed:
     hidden, channels, kernel = conv1.weight.shape
     out = conv2.weight.shape[0]
     pack = packing.pack_conv_pairs if conv1.weight.dtype is torch.bfloat16 else packing.pack_conv
-    parts = [F.pad(conv2.weight.detach(), (0, 0, 0, -hidden % packing.PANEL))]
-    bias = packing.pad_bias(conv2.bias, out, conv2.weight).float()
+    weight2 = F.pad(conv2.weight.detach(), (0, 0, 0, -hidden % packing.PANEL))
+    bias2 = packing.pad_bias(conv2.bias, out, conv2.weight).float()
+    beside = bias_beside = None
     if shortcut is not None:
-        parts.append(shortcut.weight.detach())
-        bias = bias + packing.pad_bias(shortcut.bias, out, shortcut.weight).float()
+        beside, bias_beside = shortcut.weight.detach(), packing.pad_bias(shortcut.bias, out, shortcut.weight).float()
+    norms = list(params.norms().values())
+    if not norms and beside is not None and bias_beside is not None:
+        weight2, bias2 = torch.cat([weight2, beside], 1), bias2 + bias_beside
+        beside = bias_beside = None
     pad_mode = PAD_MODES.index(conv1.pad_mode)
     shape = [channels, hidden, out, kernel, conv1.dilation, *conv1.padding, pad_mode, 0, int(shortcut is None)]
     acts = packing.pack_activations((conv1.pre, conv2.pre))
     curves = None if acts.curves is None else acts.curves.float()
     bias1 = packing.pad_bias(conv1.bias, hidden, conv1.weight).float()
-    return _Packed(pack(conv1.weight), bias1, pack(torch.cat(parts, 1)), bias, shape, acts._replace(curves=curves))
+    return _Packed(
+        pack(conv1.weight),
+        bias1,
+        pack(weight2),
+        bias2,
+        None if beside is None else pack(beside),
+        bias_beside,
+        torch.cat([packing.pad_bias(t, t.shape[0], t) for n in norms for t in (n.weight, n.bias)]) if norms else None,
+        [norm.eps for norm in norms],
+        shape,
+        acts._replace(curves=curves),
+    )
 
 
 def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.seanet_block(x, p.weight1, p.bias1, p.weight2, p.bias2, lengths, p.shape, *p.acts)
+    norms = p.shortcut, p.bias_shortcut, p.norms, p.eps
+    y: Tensor = torch.ops._fastvoc.seanet_block(
+        x, p.weight1, p.bias1, p.weight2, p.bias2, *norms, lengths, p.shape, *p.acts
+    )
     return y
 
 
@@ -148,12 +197,17 @@ def _supports_cpp(spec: Spec) -> str | None:
     bare = [conv.post for conv in p.convs().values()] + ([] if p.shortcut is None else [p.shortcut.pre])
     if any(act.kind != "identity" for act in bare):
         return "has no activation but those before conv1 and conv2"
-    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
+    if not p.norms():
+        return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
+    if any(norm.act.kind != "identity" for norm in p.norms().values()):
+        return "has no activation in its norms"
+    return _library.cpu_refusal(spec.dtype)
 
 
 _library.define(
-    "seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, Tensor? lengths, int[] shape,"
-    " int[] acts, float[] slopes, Tensor? curves) -> Tensor"
+    "seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, Tensor? shortcut,"
+    " Tensor? bias_shortcut, Tensor? norms, float[] eps, Tensor? lengths, int[] shape, int[] acts, float[] slopes,"
+    " Tensor? curves) -> Tensor"
 )
 
 
@@ -164,6 +218,10 @@ def _fake(
     bias1: Tensor,
     weight2: Tensor,
     bias2: Tensor,
+    shortcut: Tensor | None,
+    bias_shortcut: Tensor | None,
+    norms: Tensor | None,
+    eps: list[float],
     lengths: Tensor | None,
     shape: list[int],
     acts: list[int],
@@ -176,6 +234,8 @@ def _fake(
 
 
 def _stream(params: SeanetBlockParams, run: Callable[[Tensor], Tensor]) -> TailStream:
+    if params.norms():
+        raise BackendError("seanet_block: with group norms it has no streaming form: they need the whole signal")
     return TailStream(geometry(params.conv1), params.conv2.weight.shape[0], run)
 
 

@@ -11,10 +11,11 @@ from op_cases import strided
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc.errors import BackendError, ShapeError
+from fastvoc.errors import ArgumentError, BackendError, ShapeError
 from fastvoc.nn.seanet import SeanetBlock
 from fastvoc.ops.activation import elu, leaky_relu
 from fastvoc.ops.conv1d import Conv1dParams
+from fastvoc.ops.group_norm_act import GroupNormParams
 from fastvoc.ops.seanet_block import SeanetBlockParams, seanet_block, seanet_block_ref
 from fastvoc.registry import OPS
 from helpers import implementations, relative_l2
@@ -54,6 +55,24 @@ CASES: dict[str, Callable[[], SeanetBlockParams]] = {
         block_params(24, 12)
     ),
 }
+
+
+def normed(params: SeanetBlockParams) -> SeanetBlockParams:
+    def norm(channels: int) -> GroupNormParams:
+        return GroupNormParams(torch.randn(channels) + 1, torch.randn(channels), 1e-5 * channels)
+
+    hidden, out = params.conv1.weight.shape[0], params.conv2.weight.shape[0]
+    shortcut = None if params.shortcut is None else norm(out)
+    return replace(params, norm1=norm(hidden), norm2=norm(out), norm_shortcut=shortcut)
+
+
+CASES |= {
+    "normed": lambda: normed(block_params(32, 16, pad=(1, 1))),
+    "normed-odd": lambda: normed(block_params(27, 13, 4, (5, 4), 3)),
+    "normed-identity": lambda: normed(replace(block_params(21, 9), shortcut=None)),
+    "normed-wide": lambda: normed(block_params(128, 64, pad=(1, 1))),
+}
+STREAMED = ["causal", "split", "dilated-split", "identity-shortcut", "kernel-1"]
 each_case = pytest.mark.parametrize("make", CASES.values(), ids=CASES)
 each_impl = pytest.mark.parametrize("impl", implementations("seanet_block"))
 
@@ -64,7 +83,9 @@ def double(params: SeanetBlockParams) -> SeanetBlockParams:
             return None
         return replace(p, weight=p.weight.double(), bias=None if p.bias is None else p.bias.double())
 
-    return SeanetBlockParams(*(wide(p) for p in (params.conv1, params.conv2, params.shortcut)))  # type: ignore[arg-type]
+    norms = {name: replace(n, weight=n.weight.double(), bias=n.bias.double()) for name, n in params.norms().items()}
+    convs = (wide(p) for p in (params.conv1, params.conv2, params.shortcut))
+    return SeanetBlockParams(*convs, **norms)  # type: ignore[arg-type]
 
 
 def channels(params: SeanetBlockParams) -> int:
@@ -101,7 +122,7 @@ def test_short_signals_reflect_with_zeros_appended(impl: str, nan_poison: None) 
 @each_impl
 def test_equals_the_meaning(make: Callable[[], SeanetBlockParams], impl: str, nan_poison: None) -> None:
     params = make()
-    for steps in (1, 2, 3, 7, 13, 31, 64, 257, 1000):
+    for steps in (1, 2, 3, 7, 13, 31, 64, 257, 1000, 3001):
         x = torch.randn(2, channels(params), steps)
         y = seanet_block(x, params, backend=impl)
         assert relative_l2(y, seanet_block_ref(x.double(), double(params))) < 2e-6, steps
@@ -188,10 +209,17 @@ def test_wrong_arguments_are_named(impl: str) -> None:
         replace(params, conv2=conv(5, 27, 1, (0, 0)))
     with pytest.raises(ShapeError, match="shortcut: weight"):
         replace(params, shortcut=Conv1dParams(torch.randn(27, 4, 1), None))
+    params = CASES["normed-odd"]()
+    with pytest.raises(ArgumentError, match="norms: expected one for each of conv1, conv2, shortcut or none"):
+        replace(params, norm2=None)
+    with pytest.raises(ArgumentError, match="norms"):
+        replace(params, shortcut=None)
+    with pytest.raises(ShapeError, match="norm1: weight"):
+        replace(params, norm1=params.norm2)
 
 
 @each_impl
-@pytest.mark.parametrize("name", ["causal", "split", "dilated-split", "identity-shortcut", "kernel-1"])
+@pytest.mark.parametrize("name", STREAMED)
 def test_chunks_equal_one_call(name: str, impl: str) -> None:
     params = CASES[name]()
     chosen = OPS["seanet_block"].impls[impl]
@@ -207,7 +235,7 @@ def test_chunks_equal_one_call(name: str, impl: str) -> None:
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("name", ["causal", "dilated-split", "odd", "identity-shortcut"])
+@pytest.mark.parametrize("name", ["causal", "dilated-split", "odd", "identity-shortcut", "normed", "normed-odd"])
 def test_threads_batch_and_position_do_not_change_a_bit(name: str) -> None:
     params = CASES[name]()
     x = torch.randn(1, channels(params), 2777)
@@ -243,6 +271,24 @@ def test_the_kernel_says_what_it_cannot_do() -> None:
         seanet_block(x, replace(params, conv2=conv(13, 27, 3, (1, 1))), backend="cpp")
     with pytest.raises(BackendError, match="no activation but"):
         seanet_block(x, replace(params, conv2=replace(params.conv2, post=elu())), backend="cpp")
+    params = CASES["normed-odd"]()
+    assert params.norm1 is not None
+    with pytest.raises(BackendError, match="no activation in its norms"):
+        seanet_block(x, replace(params, norm1=replace(params.norm1, act=elu())), backend="cpp")
+    stream = OPS["seanet_block"].impls["cpp"].stream
+    assert stream is not None
+    with pytest.raises(BackendError, match="whole signal"):
+        stream(params, OPS["seanet_block"].impls["cpp"].pack(params))
+
+
+@each_impl
+def test_a_large_mean_does_not_spoil_the_norms(impl: str) -> None:
+    params = CASES["normed"]()
+    assert params.conv1.bias is not None
+    params.conv1.bias[:] = 300.0
+    x = torch.randn(1, 32, 4000)
+    y = seanet_block(x, params, backend=impl)
+    assert relative_l2(y, seanet_block_ref(x.double(), double(params))) < 1e-4
 
 
 BF16 = ["causal", "split", "odd", "narrow", "dilated-split", "identity-shortcut", "no-bias", "leaky"]

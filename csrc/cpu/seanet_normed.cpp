@@ -1,0 +1,113 @@
+// Torch's view of seanet_block with group norms: three passes over each item, its blocks of steps on torch's threads.
+#include "seanet_glue.h"
+
+namespace fastvoc {
+namespace {
+
+// Appends what a norm, weight and bias of `width` channels each, multiplies by, and adds to `shift` what it adds.
+void fold(const float* norm, int width, const Moments& moments, double eps, std::vector<float>& scale,
+          std::vector<double>& shift) {
+  const double deviation = norm_deviation(moments, eps);
+  for (int c = 0; c < width; ++c) {
+    const double factor = static_cast<double>(norm[c]) / deviation;
+    scale.push_back(static_cast<float>(factor));
+    shift[static_cast<std::size_t>(c)] += static_cast<double>(norm[width + c]) - moments.mean * factor;
+  }
+}
+
+class NormedBlock {
+ public:
+  NormedBlock(const SeanetTensors& tensors, const SeanetBlockArgs<float>& block) : width_(padded(block.cout)) {
+    const Conv1dArgs& conv1 = block.conv1;
+    const int hidden = block.hidden(), sides = block.identity ? 1 : 2;
+    args_.block = block;
+    args_.block.weight1 = packed(tensors.weight1, int64_t{1} * hidden * conv1.kernel * conv1.cin, "weight1");
+    args_.weight2 = packed(tensors.weight2, int64_t{1} * width_ * hidden, "weight2");
+    args_.bias2 = packed(tensors.bias2, width_, "bias2");
+    const float* norms = packed(*tensors.norms, 2 * (hidden + sides * width_), "norms");
+    args_.norm1 = {norms, norms + hidden, conv1.cout, conv1.post};
+    args_.block.conv1.post = Act{};
+    norm2_ = norms + 2 * hidden;
+    STD_TORCH_CHECK(static_cast<int>(tensors.eps.size()) == 1 + sides, "eps: expected ", 1 + sides, " values");
+    eps_ = tensors.eps;
+    args_.eps = eps_[0];
+    STD_TORCH_CHECK(tensors.shortcut.has_value() != block.identity && tensors.bias_shortcut.has_value() != block.identity,
+                    "seanet_block: expected a shortcut and its bias, or neither and the input itself");
+    if (block.identity) return;
+    args_.shortcut = packed(*tensors.shortcut, int64_t{1} * width_ * conv1.cin, "shortcut");
+    args_.bias_shortcut = packed(*tensors.bias_shortcut, width_, "bias_shortcut");
+  }
+
+  // Floats that an item of so many steps keeps between the passes.
+  int64_t floats(int64_t steps) const { return steps * (args_.block.hidden() + 2 * width_); }
+
+  void run(const Source& own, const Sink& sink, float* memory) const {
+    std::vector<float> longer;
+    const Source source = lengthened(own, reflected_steps(args_.block.conv1), longer);
+    const SeanetRows rows{memory, memory + own.steps * args_.block.hidden(),
+                          sink.channels == width_ ? sink.data : memory + own.steps * (args_.block.hidden() + width_)};
+    const Engine& table = engine();
+    const int64_t step = seanet_steps(args_);
+    const int64_t blocks = ceil_div(own.steps, step);
+    std::vector<SeanetMoments> parts(static_cast<std::size_t>(blocks));
+    const auto each = [&](const auto& work) {
+      torch::stable::parallel_for(0, blocks, 1, [&](int64_t first, int64_t last) {
+        const FlushDenormals flush;
+        float* space = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args_)));
+        for (int64_t b = first; b < last; ++b) {
+          work(b * step, std::min((b + 1) * step, own.steps), parts[static_cast<std::size_t>(b)], space);
+        }
+      });
+    };
+    each([&](int64_t begin, int64_t end, SeanetMoments& moments, float* space) {
+      table.seanet_begin(args_, source, begin, end, rows, moments, space);
+    });
+    Moments hidden{}, inner{}, shortcut{};
+    for (const SeanetMoments& part : parts) hidden = together(hidden, part.hidden);
+    each([&](int64_t begin, int64_t end, SeanetMoments& moments, float* space) {
+      table.seanet_middle(args_, hidden, begin, end, rows, moments, space);
+    });
+    for (const SeanetMoments& part : parts) {
+      inner = together(inner, part.inner);
+      shortcut = together(shortcut, part.shortcut);
+    }
+    std::vector<float> scale_inner, scale_shortcut;
+    std::vector<double> sums(static_cast<std::size_t>(width_));
+    fold(norm2_, width_, inner, eps_[1], scale_inner, sums);
+    if (args_.shortcut) {
+      fold(norm2_ + 2 * width_, width_, shortcut, eps_[2], scale_shortcut, sums);
+    } else {
+      scale_shortcut.assign(sums.size(), 1.0f);
+    }
+    std::vector<float> shift;
+    for (double sum : sums) shift.push_back(static_cast<float>(sum));
+    each([&](int64_t begin, int64_t end, SeanetMoments&, float* space) {
+      table.seanet_end(args_, {scale_inner.data(), scale_shortcut.data(), shift.data()}, source, rows, sink, begin, end, space);
+    });
+  }
+
+ private:
+  SeanetNormedArgs args_{};
+  int width_;
+  const float* norm2_;
+  std::vector<double> eps_;
+};
+
+}  // namespace
+
+Tensor seanet_block_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
+                           const SeanetBlockArgs<float>& args) {
+  STD_TORCH_CHECK(args.shift == 0 && args.span() - 1 == args.conv1.left + args.conv1.right,
+                  "seanet_block: with norms it wants padding that keeps the length");
+  const NormedBlock block(tensors, args);
+  const Batch batch(x, args.conv1.cin, lengths);
+  const Output out(batch.items(), args.cout, batch.steps());
+  float* memory = Arena::lent().floats(static_cast<std::size_t>(block.floats(batch.steps())));
+  for (int64_t i = 0; i < batch.items(); ++i) {
+    block.run(batch.source(i), out.sink(i), memory);
+    out.clear_tail(i, batch.length(i));
+  }
+  return out.tensor();
+}
+
+}  // namespace fastvoc
