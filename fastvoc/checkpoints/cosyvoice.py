@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry, make_mel
+from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry
 from fastvoc.checkpoints.hift_names import SIGNATURE, canonical_names, hift_config, weight_shape
+from fastvoc.checkpoints.jik876 import named_front_end
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state
 from fastvoc.checkpoints.text import Fields
-from fastvoc.mel import MelConfig
 from fastvoc.models.hift_config import COSYVOICE1, COSYVOICE2, COSYVOICE3, HiftConfig
 
 _PREFIX = "generator."
@@ -56,7 +56,8 @@ def load(source: Source) -> Checkpoint:
     }
     if base.causal:
         values["lookahead"] = fields.integer("conv_pre_look_right", 4)
-    config = hift_config(top.path, base, mel=_mel(top, base), **values)
+    mel = named_front_end(top.sub("feat_extractor")) if "feat_extractor" in top else base.mel
+    config = hift_config(top.path, base, mel=mel, **values)
     return Checkpoint(
         config, canonical_state(source, config, canonical_names(tensors)), "cosyvoice", {"container": source.container}
     )
@@ -73,19 +74,3 @@ def _published(source: Source, tensors: Mapping[str, TensorEntry], rate: int) ->
     if weight_shape(source.path, tensors, "ups.0", 3)[0] != channels:
         return replace(COSYVOICE3, source="sample") if rate == _SUM_BY_SAMPLE else COSYVOICE3
     return COSYVOICE1 if rate == _SUM_BY_SAMPLE else COSYVOICE2
-
-
-def _mel(top: Fields, base: HiftConfig) -> MelConfig | None:
-    if "feat_extractor" not in top:
-        return base.mel
-    fields = top.sub("feat_extractor")
-    return make_mel(
-        fields.path,
-        sample_rate=fields.integer("sampling_rate"),
-        n_fft=fields.integer("n_fft"),
-        win_length=fields.integer("win_size"),
-        hop_length=fields.integer("hop_size"),
-        n_mels=fields.integer("num_mels"),
-        f_min=fields.number("fmin"),
-        f_max=fields.optional_number("fmax"),
-    )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, make_mel, refuse
+from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
 from fastvoc.checkpoints.hift_names import SIGNATURE, canonical_names, hift_config
+from fastvoc.checkpoints.jik876 import mel_front_end
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
-from fastvoc.checkpoints.text import Fields
-from fastvoc.mel import MelConfig
 from fastvoc.models.hift_config import HIFTNET
 
 _PREFIX = "generator."
-_MEL_FIELDS = ("n_fft", "win_size", "hop_size", "fmin")
 _RENAMED = (
     ("noise_convs.", "source_downs."),
     ("noise_res.", "source_resblocks."),
@@ -37,7 +35,7 @@ def load(source: Source) -> Checkpoint:
     config = hift_config(
         fields.path,
         HIFTNET,
-        mel=_mel(fields),
+        mel=mel_front_end(fields),
         sample_rate=fields.integer("sampling_rate"),
         base_channels=fields.integer("upsample_initial_channel"),
         upsample_rates=rates,
@@ -74,18 +72,3 @@ def _canonical(name: str) -> str:
         if found:
             return f"{head}.activations{i}.{number}.alpha"
     return name
-
-
-def _mel(fields: Fields) -> MelConfig | None:
-    if not all(name in fields for name in _MEL_FIELDS):
-        return None
-    return make_mel(
-        fields.path,
-        sample_rate=fields.integer("sampling_rate"),
-        n_fft=fields.integer("n_fft"),
-        win_length=fields.integer("win_size"),
-        hop_length=fields.integer("hop_size"),
-        n_mels=fields.integer("num_mels"),
-        f_min=fields.number("fmin"),
-        f_max=fields.optional_number("fmax"),
-    )

@@ -48,6 +48,11 @@ def mel_front_end(fields: Fields) -> MelConfig | None:
     """The front end that a configuration of this layout describes; None where it leaves a part out."""
     if not all(name in fields for name in _MEL_FIELDS):
         return None
+    return named_front_end(fields)
+
+
+def named_front_end(fields: Fields) -> MelConfig:
+    """The front end by the names of this layout, all of which must be there."""
     return make_mel(
         fields.path,
         sample_rate=fields.integer("sampling_rate"),

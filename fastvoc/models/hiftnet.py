@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.models.checks import item_seeds
 from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
 from fastvoc.models.hift_config import HiftConfig
 from fastvoc.models.hiftnet_stream import HiftStream
@@ -187,9 +188,9 @@ class HiftNet(nn.Module):
                 self._check_input(name, value, shape)
         dtype = self.m_source.weight.dtype
         phase, noise = (None if t is None else t.to(dtype) for t in (phase, noise))
-        source: Tensor = self.m_source(
-            f0[:, None].to(dtype), _seeds(seed, f0), phase, noise, lengths=lengths, backend=backend
-        )
+        seeds = None if seed is None else item_seeds(seed, len(f0), f0.device)
+        x = f0[:, None].to(dtype)
+        source: Tensor = self.m_source(x, seeds, phase, noise, lengths=lengths, backend=backend)
         return source
 
     def decode(
@@ -243,7 +244,7 @@ class HiftNet(nn.Module):
         """
         if not f0 and isinstance(self.f0_predictor, Jdc):
             raise ArgumentError("f0: expected True, since this model's pitch network reads all frames at once")
-        seeds = None if seed is None else _seeds(seed, torch.zeros(1, 1, device=self.conv_pre.weight.device))
+        seeds = None if seed is None else item_seeds(seed, 1, self.conv_pre.weight.device)
         return HiftStream(self, backend, seeds, f0)
 
     def stream_inputs(self, x: Tensor, inputs: dict[str, Any]) -> dict[str, Tensor]:
@@ -328,22 +329,6 @@ def _source_conv(config: HiftConfig, stage: int) -> Conv1d:
 def _block(config: HiftConfig, stage: int, kernel: int, dilations: tuple[int, ...]) -> ResidualBlock:
     channels = config.channels(stage)
     return ResidualBlock(channels, kernel, dilations, pairs=True, snake=lambda: Snake(channels, eps=config.snake_eps))
-
-
-def _seeds(seed: int | Sequence[int] | Tensor | None, f0: Tensor) -> Tensor | None:
-    """One int64 per item, on the device of F0."""
-    if seed is None:
-        return None
-    try:
-        seeds = torch.as_tensor(seed)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise DtypeError(f"seed: expected integers of 64 bits ({error})") from None
-    if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:
-        raise DtypeError(f"seed: expected integers, got {seeds.dtype}")
-    batch = f0.shape[0]
-    if seeds.dim() and seeds.shape != (batch,):
-        raise ShapeError(f"seed: expected an integer or [{batch}], one per item, got {list(seeds.shape)}")
-    return seeds.to(f0.device, torch.int64).expand(batch).contiguous()
 
 
 def _less(lengths: Tensor | None, count: int) -> Tensor | None:

@@ -28,7 +28,7 @@ class WeightNormConv(nn.Module):
         self.bias = nn.Parameter(bias)
         self.weight_g = nn.Parameter(torch.norm_except_dim(weight, 2, 0))
         self.weight_v = nn.Parameter(weight)
-        self._call = _convolution(stride, padding, groups)
+        self._call = _Convolution(stride, padding, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, *space] -> [B, out, *space']."""
@@ -60,7 +60,7 @@ class SpectralNormConv(nn.Module):
         self.weight_orig = nn.Parameter(weight)
         self.register_buffer("weight_u", F.normalize(torch.randn(out_channels), dim=0))
         self.register_buffer("weight_v", F.normalize(torch.randn(weight[0].numel()), dim=0))
-        self._call = _convolution(stride, padding, groups)
+        self._call = _Convolution(stride, padding, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, *space] -> [B, out, *space']."""
@@ -81,10 +81,6 @@ class _Convolution:
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return self._function(x, weight, bias, self._stride, self._padding, 1, self._groups)
-
-
-def _convolution(stride: tuple[int, ...], padding: tuple[int, ...], groups: int) -> _Convolution:
-    return _Convolution(stride, padding, groups)
 
 
 def _initial(cin: int, cout: int, kernel: tuple[int, ...], groups: int) -> tuple[Tensor, Tensor]:
