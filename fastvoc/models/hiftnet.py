@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.models.checks import item_seeds
 from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
 from fastvoc.models.hift_config import HiftConfig
@@ -342,7 +343,7 @@ def _shortened(x: Tensor, lengths: Tensor | None, count: int) -> Tensor:
     x = x[..., : x.shape[-1] - count]
     if lengths is None:
         return x
-    beyond = torch.arange(x.shape[-1], device=x.device) >= (lengths - count).to(x.device)[:, None]
+    beyond = torch.arange(x.shape[-1], device=x.device) >= on_device(lengths - count, x)[:, None]
     return x.masked_fill(beyond if x.dim() == 2 else beyond[:, None], 0)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
 from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
 from fastvoc.ops.activation import IDENTITY, Activation
@@ -135,9 +136,8 @@ def _pack(params: Conv1dParams) -> _Packed:
 
 
 def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    if lengths is not None:
-        lengths = lengths.to(x.device)
-    y: Tensor = torch.ops._fastvoc.conv1d(x, packed.weight, packed.bias, residual, lengths, packed.shape, *packed.acts)
+    valid = on_device(lengths, x)
+    y: Tensor = torch.ops._fastvoc.conv1d(x, packed.weight, packed.bias, residual, valid, packed.shape, *packed.acts)
     return y
 
 

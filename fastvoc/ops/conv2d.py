@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import FLOATS, check_lengths
 from fastvoc.registry import Impl, define
 
@@ -132,7 +133,7 @@ def _run_cpp(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths
         packed.weight,
         packed.bias,
         None if residual is None else _rows(residual),
-        lengths,
+        on_device(lengths, x),
         [*packed.shape, bands, packed.pool],
         packed.slope,
     )

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library, packing
 from fastvoc.errors import ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.layer_norm import LayerNormParams, check_row, layer_norm_ref, pack_rows
 from fastvoc.ops.stream import Geometry, TailStream
@@ -174,7 +175,7 @@ def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tenso
         p.expand_bias,
         p.project_bias,
         row,
-        lengths,
+        on_device(lengths, x),
         p.shape,
         p.eps,
     )

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.registry import Impl, Spec, define
@@ -104,7 +105,7 @@ def _pack(params: GroupNormParams) -> _Packed:
 
 
 def _run_native(x: Tensor, p: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.group_norm_act(x, p.weight, p.bias, p.eps, residual, lengths, *p.acts)
+    y: Tensor = torch.ops._fastvoc.group_norm_act(x, p.weight, p.bias, p.eps, residual, on_device(lengths, x), *p.acts)
     return y
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.stft import check_transform, supports_cpp
 from fastvoc.ops.stream import PolyphaseStream
@@ -162,7 +163,7 @@ def _pack(params: IstftHeadParams) -> _Packed:
 
 
 def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.istft_head(x, p.tables, lengths, p.radices, p.shape, p.bounds)
+    y: Tensor = torch.ops._fastvoc.istft_head(x, p.tables, on_device(lengths, x), p.radices, p.shape, p.bounds)
     return y
 
 

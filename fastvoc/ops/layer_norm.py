@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.stream import PointStream
 from fastvoc.registry import Impl, Spec, define
@@ -104,7 +105,7 @@ def layer_norm_ref(
             return layer_norm_ref(item, params, None if row is None else row[i : i + 1])
 
         return by_item(x, lengths, x.shape[2], one)
-    weight, bias = (t if row is None else t[row.to(t.device)] for t in (params.weight, params.bias))
+    weight, bias = (t if row is None else t[on_device(row, t)] for t in (params.weight, params.bias))
     normal = F.layer_norm(x.transpose(1, 2), (x.shape[1],), eps=params.eps).transpose(1, 2)
     return normal * weight[..., None] + bias[..., None]
 
@@ -130,7 +131,7 @@ def _pack(params: LayerNormParams) -> _Packed:
 
 
 def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.layer_norm(x, p.weight, p.bias, row, lengths, p.eps)
+    y: Tensor = torch.ops._fastvoc.layer_norm(x, p.weight, p.bias, row, on_device(lengths, x), p.eps)
     return y
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.registry import Impl, Spec, define
 
@@ -176,7 +177,7 @@ def _pack(params: LstmParams) -> _Packed:
 def _run_native(
     x: Tensor, packed: _Packed, lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None
 ) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.lstm(x, packed.weight, packed.bias, lengths, h, c, packed.shape)
+    y: Tensor = torch.ops._fastvoc.lstm(x, packed.weight, packed.bias, on_device(lengths, x), h, c, packed.shape)
     return y
 
 

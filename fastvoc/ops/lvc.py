@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import FLOATS, by_item, check_lengths
 from fastvoc.ops.lvc_stream import LvcStream
 from fastvoc.registry import Impl, Spec, define
@@ -140,7 +141,7 @@ def _run_native(
     residual: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.lvc(x, kernels, biases, residual, lengths, params.hop, params.gated)
+    y: Tensor = torch.ops._fastvoc.lvc(x, kernels, biases, residual, on_device(lengths, x), params.hop, params.gated)
     return y
 
 

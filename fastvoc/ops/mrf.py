@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
 from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
 from fastvoc.ops.activation import Activation
@@ -190,10 +191,9 @@ def _pack_direct(params: MrfParams) -> _Packed:
 
 
 def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
-    if lengths is not None:
-        lengths = lengths.to(x.device)
+    valid = on_device(lengths, x)
     y: Tensor = torch.ops._fastvoc.mrf(
-        x, p.weight, p.bias, lengths, p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
+        x, p.weight, p.bias, valid, p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
     )
     return y
 

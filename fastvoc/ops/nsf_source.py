@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops import _philox
 from fastvoc.ops._checks import check_activations, check_lengths
 from fastvoc.ops.nsf_stream import NsfStream
@@ -321,7 +322,7 @@ def _run_native(
     frames: Tensor | None = None,
 ) -> Tensor:
     y: Tensor = torch.ops._fastvoc.nsf_source(
-        f0, p.weight, p.bias, state, phase, seed, noise, lengths, frames, p.shape, p.levels
+        f0, p.weight, p.bias, state, phase, seed, noise, on_device(lengths, f0), frames, p.shape, p.levels
     )
     return y
 

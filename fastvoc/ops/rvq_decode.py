@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_lengths
 from fastvoc.registry import Impl, Spec, define
 
@@ -42,7 +43,8 @@ def rvq_decode(codes: Tensor, params: RvqParams, lengths: Tensor | None = None, 
         [B, D, T] in the dtype of the codebooks.
 
     Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument; a code out of range is an ArgumentError.
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument; on the CPU, a code out of range is an
+            ArgumentError (elsewhere it is clamped, since the host would have to wait for it).
         BackendError: the forced backend refuses.
     """
     return OP(codes, params, lengths, backend=backend)
@@ -61,9 +63,11 @@ def _check(codes: Tensor, params: RvqParams, lengths: Tensor | None = None) -> N
             f"rvq_decode: codes: expected a tensor on {params.codebooks.device} like the codebooks, got {codes.device}"
         )
     check_lengths("rvq_decode", lengths, codes.shape[0], codes.shape[2])
+    if codes.device.type != "cpu":  # the host would have to wait: kernels clamp
+        return
     if lengths is not None:
         beyond = torch.arange(codes.shape[2]) >= lengths[:, None]
-        codes = codes.masked_fill(beyond[:, None].to(codes.device), 0)
+        codes = codes.masked_fill(beyond[:, None], 0)
     low, high = (int(v) for v in codes.aminmax())
     if low < 0 or high >= entries:
         raise ArgumentError(f"rvq_decode: codes: expected values in 0..{entries - 1}, got {low}..{high}")
@@ -73,6 +77,7 @@ def rvq_decode_ref(codes: Tensor, params: RvqParams, lengths: Tensor | None = No
     """The op's meaning in torch."""
     if lengths is not None:
         return by_item(codes, lengths, codes.shape[2], lambda item, _: rvq_decode_ref(item, params))
+    codes = codes.clamp(0, params.codebooks.shape[1] - 1)
     total = F.embedding(codes[:, 0], params.codebooks[0])
     for k in range(1, codes.shape[1]):
         total = total + F.embedding(codes[:, k], params.codebooks[k])
@@ -84,7 +89,7 @@ def _pack(params: RvqParams) -> Tensor:
 
 
 def _run_native(codes: Tensor, books: Tensor, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.rvq_decode(codes, books, lengths)
+    y: Tensor = torch.ops._fastvoc.rvq_decode(codes, books, on_device(lengths, codes))
     return y
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.rvq_decode import RvqParams
 from fastvoc.registry import Impl, Spec, define
@@ -84,7 +85,9 @@ def _pack(params: RvqParams) -> _Packed:
 
 
 def _run_native(x: Tensor, packed: _Packed, n_q: int, lengths: Tensor | None = None) -> Tensor:
-    codes: Tensor = torch.ops._fastvoc.rvq_encode(x, packed.books, packed.panels, packed.squares, n_q, lengths)
+    codes: Tensor = torch.ops._fastvoc.rvq_encode(
+        x, packed.books, packed.panels, packed.squares, n_q, on_device(lengths, x)
+    )
     return codes
 
 

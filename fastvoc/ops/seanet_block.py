@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, BackendError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.activation import IDENTITY
 from fastvoc.ops.conv1d import PAD_MODES, Conv1dParams, conv1d_ref, geometry
@@ -184,7 +185,7 @@ def _pack(params: SeanetBlockParams) -> _Packed:
 def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
     norms = p.shortcut, p.bias_shortcut, p.norms, p.eps
     y: Tensor = torch.ops._fastvoc.seanet_block(
-        x, p.weight1, p.bias1, p.weight2, p.bias2, *norms, lengths, p.shape, *p.acts
+        x, p.weight1, p.bias1, p.weight2, p.bias2, *norms, on_device(lengths, x), p.shape, *p.acts
     )
     return y
 

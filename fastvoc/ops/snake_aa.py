@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library
 from fastvoc.errors import ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.stream import MarginStream
 from fastvoc.registry import Impl, Spec, define
@@ -111,7 +112,7 @@ def _pack(params: SnakeAaParams) -> _Packed:
 
 
 def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.snake_aa(x, packed.alpha, packed.inverse, packed.taps, lengths)
+    y: Tensor = torch.ops._fastvoc.snake_aa(x, packed.alpha, packed.inverse, packed.taps, on_device(lengths, x))
     return y
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_reflect
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
@@ -137,7 +138,7 @@ def _pack(params: StftParams) -> _Packed:
 
 
 def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.stft(x, p.tables, lengths, p.radices, p.shape)
+    y: Tensor = torch.ops._fastvoc.stft(x, p.tables, on_device(lengths, x), p.radices, p.shape)
     return y
 
 

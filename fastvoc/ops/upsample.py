@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
 from fastvoc.ops.activation import IDENTITY, Activation
@@ -106,9 +107,8 @@ def _pack(params: UpsampleParams) -> _Packed:
 
 
 def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
-    if lengths is not None:
-        lengths = lengths.to(x.device)
-    y: Tensor = torch.ops._fastvoc.upsample(x, packed.weight, packed.bias, lengths, packed.shape, *packed.acts)
+    valid = on_device(lengths, x)
+    y: Tensor = torch.ops._fastvoc.upsample(x, packed.weight, packed.bias, valid, packed.shape, *packed.acts)
     return y
 
 

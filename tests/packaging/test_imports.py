@@ -27,6 +27,7 @@ FLOORS = (
         "ecdc",
         "hub",
         "hub_record",
+        "lengths",
         "model_files",
         "packing",
         "pcm",
