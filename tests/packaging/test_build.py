@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import sysconfig
 import zipfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -51,9 +53,9 @@ def build(tree: Path, mode: str, **variables: str) -> tuple[subprocess.Completed
     return done, json.loads(record.read_text())["libraries"] if record.exists() else {}
 
 
-def wheel(tree: Path, mode: str) -> tuple[str, set[str]]:
+def wheel(tree: Path, mode: str, **variables: str) -> tuple[str, set[str]]:
     """Name and file list of the wheel that pip makes."""
-    env = {**os.environ, "FASTVOC_BUILD": mode, "NVCC": "absent-nvcc"}
+    env = {**os.environ, "FASTVOC_BUILD": mode, "NVCC": "absent-nvcc", **variables}
     options = ["--no-build-isolation", "--no-deps", "--no-index", "-q", "-w", "dist"]
     subprocess.run([sys.executable, "-m", "pip", "wheel", ".", *options], cwd=tree, env=env, check=True)
     (path,) = (tree / "dist").iterdir()
@@ -70,17 +72,103 @@ def test_pure_wheel_holds_every_module_and_nothing_else(tree: Path) -> None:
     assert any(file.endswith(".dist-info/licenses/LICENSE") for file in files)
 
 
-def test_native_wheel_serves_every_python(tree: Path) -> None:
+def fake_nvcc(folder: Path, version: str) -> str:
+    """A program that tells nvcc's version and does nothing else."""
+    path = folder / "nvcc"
+    path.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.88'\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def setup_py() -> ModuleType:
+    """setup.py as a module, which builds nothing."""
+    spec = importlib.util.spec_from_file_location("fastvoc_setup", ROOT / "setup.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_native_wheel_is_for_the_python_of_the_coder(tree: Path) -> None:
     compiler()
-    name, files = wheel(tree, "cpu")
-    assert "-py3-none-" in name
-    assert not name.endswith("-any.whl")
+    name, files = wheel(tree, "cpu", FASTVOC_LABEL="1")
+    tag = sys.implementation.cache_tag.replace("cpython-", "cp")
+    assert name.startswith(f"fastvoc-0.1.0+cpu-{tag}-{tag}-linux_")
     assert {"fastvoc/_C_cpu.so", CODER} <= files
     library = tree / "build" / "probe.so"
     with zipfile.ZipFile(tree / "dist" / name) as archive:
         library.write_bytes(archive.read("fastvoc/_C_cpu.so"))
     code = f"import ctypes, torch; print(ctypes.CDLL({str(library)!r}).answer())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "42\n"
+
+
+def test_without_the_coder_a_native_wheel_serves_every_python(tree: Path) -> None:
+    compiler()
+    shutil.rmtree(tree / "csrc/coder")
+    name, files = wheel(tree, "auto")
+    assert name.startswith("fastvoc-0.1.0-py3-none-linux_")
+    assert CODER not in files
+
+
+@pytest.mark.parametrize(("version", "archs"), [("12.6", "90"), ("12.8", "120"), ("13.0", "120")])
+def test_targets_follow_from_the_toolkit(
+    setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, archs: str
+) -> None:
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    nvcc = fake_nvcc(tmp_path, version)
+    flags = setup_py.gencode(setup_py.archs_of(setup_py.toolkit(nvcc)))
+    assert flags[:2] == ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90a,code=sm_90a"]
+    assert f"compute_{archs}" in flags[-1].partition("code=")[2], "no PTX for later devices"
+    assert not any(f"compute_{number}," in flag for flag in flags for number in ("50", "60", "70", "75"))
+    monkeypatch.setenv("NVCC", nvcc)
+    monkeypatch.setattr(setup_py, "MODE", "cuda")
+    assert setup_py.label() == f"cu{version.replace('.', '')}"
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    assert setup_py.archs_of(setup_py.toolkit(nvcc)) == "9.0"
+
+
+def test_a_toolkit_that_wheels_do_not_know_has_no_label(
+    setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    monkeypatch.setenv("NVCC", fake_nvcc(tmp_path, "13.4"))
+    monkeypatch.setattr(setup_py, "MODE", "cuda")
+    with pytest.raises(SystemExit, match=r"not 13\.4"):
+        setup_py.label()
+    assert setup_py.archs_of((13, 4)) == setup_py.ARCHS[13, 0]
+    with pytest.raises(setup_py.Unavailable, match=r"older than 12\.6"):
+        setup_py.archs_of((12, 4))
+    monkeypatch.setattr(setup_py, "MODE", "auto")
+    with pytest.raises(SystemExit, match="FASTVOC_BUILD=cpu, or FASTVOC_BUILD=cuda"):
+        setup_py.label()
+
+
+def test_a_build_compiles_each_source_that_changed_alone(
+    setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    (tmp_path / "shared.h").write_text("inline int one() { return 1; }\n")
+    for name in ("a", "b"):
+        include = '#include "shared.h"\n' if name == "a" else ""
+        (tmp_path / f"{name}.cpp").write_text(f"{include}int {name}() {{ return 2; }}\n")
+    real = setup_py.run
+    monkeypatch.setattr(setup_py, "run", lambda command: (ran.append(command[-3]), real(command)))
+
+    def build_all(*flags: str) -> list[str]:
+        ran.clear()
+        for name in ("a", "b"):
+            setup_py.compile_object([compiler(), *flags], tmp_path / f"{name}.cpp", tmp_path / f"{name}.o")
+        return [Path(source).name for source in ran]
+
+    assert build_all() == ["a.cpp", "b.cpp"]
+    assert build_all() == []
+    later = (tmp_path / "a.o").stat().st_mtime + 5
+    os.utime(tmp_path / "shared.h", (later, later))
+    assert build_all() == ["a.cpp"]
+    os.utime(tmp_path / "shared.h", (0, 0))
+    assert build_all("-O1") == ["a.cpp", "b.cpp"]
 
 
 def test_no_compiler_means_the_pure_package_and_a_word_about_it(tree: Path) -> None:
