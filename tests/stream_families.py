@@ -124,10 +124,36 @@ MAKERS |= {
 FAMILIES = sorted(MAKERS)
 
 
+PUBLISHED_STEPS: dict[str, Callable[[], Vocoder]] = {  # the published strides and kernels, few channels
+    "bigvgan": lambda: randomised(BigVganConfig(num_mels=6, upsample_initial_channel=128)),
+    "hifigan": lambda: _hifigan(upsample_initial_channel=64),
+    "hift": lambda: _hift(**_HIFT_STEPS),
+    "hift-causal": lambda: _hift(
+        **_HIFT_STEPS,
+        source="frame_nearest",
+        source_noise="uniform",
+        causal=True,
+        f0_network="causal_conv",
+        f0_dtype="float64",
+    ),
+    "univnet": lambda: randomised(UnivNetConfig(num_mels=6, model_hidden_channels=8)),
+    "vocos": _vocos,
+}
+_HIFT_STEPS: dict[str, Any] = {
+    "sample_rate": 24000,
+    "upsample_rates": (8, 5, 3),
+    "upsample_kernel_sizes": (16, 11, 7),
+    "resblock_kernel_sizes": (3, 7, 11),
+    "resblock_dilation_sizes": ((1, 3, 5),) * 3,
+    "source_resblock_kernel_sizes": (7, 7, 11),
+    "source_resblock_dilation_sizes": ((1, 3, 5),) * 3,
+}
+
+
 @cache
 def vocoder(family: str, backend: str | None = None) -> Vocoder:
     """One vocoder of a family for all tests, which change nothing in it."""
-    voc = MAKERS[family]()
+    voc = (MAKERS | PUBLISHED_STEPS)[family]()
     voc.backend = backend
     voc.model.prepare(backend=backend)
     return voc

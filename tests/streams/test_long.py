@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
-from stream_families import FAMILIES, mel_of, vocoder
+from stream_families import PUBLISHED_STEPS, mel_of, vocoder
+from torch import Tensor
 
+from fastvoc.codec import Codec
+from fastvoc.models.checks import item_seeds
+from fastvoc.models.encodec import Encodec
+from fastvoc.models.encodec_config import EncodecConfig
+from fastvoc.ops.noise import normal_noise
+from fastvoc.vocoder import Vocoder
 from helpers import need_native
 
 CHUNK = 25
+GROWTH_MB = 8
+each_family = pytest.mark.parametrize("family", sorted(PUBLISHED_STEPS))
+each_length = pytest.mark.parametrize(
+    "seconds", [60, pytest.param(3600, marks=pytest.mark.slow)], ids=["a minute", "an hour"]
+)
 
 
 def memory_mb() -> float:
@@ -19,50 +34,85 @@ def memory_mb() -> float:
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
-def run_for(family: str, seconds: float) -> None:
+def last_of(stream: Any, chunk: Callable[[int], Tensor], chunks: int, kept: int) -> Tensor:
+    """The last `kept` steps of a stream of so many chunks, whose second half may take no more memory than its first."""
+    parts: list[Tensor] = []
+    held, early = 0, 0.0
+    for i in range(chunks):
+        parts.append(stream.push(chunk(i)))
+        held += parts[-1].shape[-1]
+        while held - parts[0].shape[-1] > kept:
+            held -= parts.pop(0).shape[-1]
+        if i == chunks // 2:
+            early = memory_mb()
+    assert memory_mb() - early < GROWTH_MB
+    parts.append(stream.flush())
+    return torch.cat(parts, -1)[..., -kept:]
+
+
+@pytest.mark.native
+@each_length
+@each_family
+def test_the_end_of_a_long_stream(family: str, seconds: int) -> None:
     need_native()
     voc = vocoder(family, "cpp")
-    frames = int(seconds * voc.sample_rate / voc.hop)
-    frames -= frames % CHUNK
-    block = mel_of(voc, 50 * CHUNK)  # the same minute again and again, from another place each time
-    tail_samples = min(10 * voc.sample_rate, frames * voc.hop // 2)
-    stream = voc.stream()
-    kept: list[torch.Tensor] = []
-    held, early = 0, 0.0
-    for i in range(frames // CHUNK):
-        kept.append(stream.push(block[:, i % 50 * CHUNK :][:, :CHUNK]))
-        held += len(kept[-1])
-        while held - len(kept[0]) > tail_samples:
-            held -= len(kept.pop(0))
-        if i == frames // CHUNK // 2:
-            early = memory_mb()
-    late = memory_mb()
-    kept.append(stream.flush())
-    streamed = torch.cat(kept)[-tail_samples:]
-    whole = offline_tail(family, block, frames, tail_samples)
-    assert torch.equal(streamed, whole)
-    assert late - early < 8
+    chunks = seconds * voc.sample_rate // voc.hop // CHUNK
+    block = mel_of(voc, 50 * CHUNK)
+    kept = 10 * voc.sample_rate
+    end = last_of(voc.stream(), lambda i: block[:, i % 50 * CHUNK :][:, :CHUNK], chunks, kept)
+    assert torch.equal(end, offline_end(voc, block, chunks * CHUNK, kept))
 
 
-def offline_tail(family: str, block: torch.Tensor, frames: int, samples: int) -> torch.Tensor:
-    """The last samples of one call, on the frames that they depend on: all of them where a model looks back forever."""
-    voc = vocoder(family, "cpp")
-    left = voc.context_frames[0]
-    # A source's phase, to which every frame before adds, and noise, which goes by the position.
-    whole = hasattr(voc.model, "m_source") or voc.config.family == "univnet"
-    wanted = frames if whole else min(-(-samples // voc.hop) + left + 1, frames)
-    index = torch.arange(frames - wanted, frames) % block.shape[1]
-    return voc(block[:, index], check=False, exact=True)[-samples:]
+def offline_end(voc: Vocoder, block: Tensor, frames: int, kept: int) -> Tensor:
+    """The last samples of one call on a mel that repeats `block`, from the frames on which they depend.
+
+    What goes by the absolute position, the phase of a source and noise, is made for the whole length.
+    """
+    wanted = min(-(-kept // voc.hop) + voc.context_frames[0] + 1, frames)
+    first = frames - wanted
+    mel = block[:, torch.arange(first, frames) % block.shape[1]]
+    inputs = {}
+    if voc.config.family == "univnet":
+        start = torch.tensor([first])
+        inputs["noise"] = normal_noise(item_seeds(0, 1, mel.device), voc.config.model_in_channels, wanted, start)[0]
+    if voc.config.family == "hiftnet":
+        whole = block[:, torch.arange(frames) % block.shape[1]]
+        with torch.inference_mode():
+            f0 = voc.model.predict_f0(whole[None], backend="cpp")
+            inputs["source"] = voc.model.make_source(f0, backend="cpp")[0, :, first * voc.hop :]
+    return voc(mel, check=False, exact=True, **inputs)[-kept:]
+
+
+@cache
+def codec() -> Codec:
+    """EnCodec's strides with few channels."""
+    torch.manual_seed(5)
+    config = EncodecConfig(n_filters=2, dimension=12, bandwidths=(1.5, 3.0), n_q=4)
+    model = Encodec(config).eval().requires_grad_(False)
+    model.prepare(backend="cpp")
+    return Codec(model, config, backend="cpp")
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_minute(family: str) -> None:
-    run_for(family, 60)
+@each_length
+def test_the_end_of_a_long_decoding(seconds: int) -> None:
+    need_native()
+    voc = codec()
+    block = torch.randint(1024, (4, 50 * CHUNK), generator=torch.Generator().manual_seed(1))
+    frames, kept = seconds * 75, 10 * 24000
+    stream = voc.decoding(4).stream()
+    end = last_of(stream, lambda i: block[:, i % 50 * CHUNK :][:, :CHUNK], frames // CHUNK, kept)
+    assert torch.equal(end, voc.decode(block[:, torch.arange(frames) % block.shape[1]])[..., -kept:])
 
 
-@pytest.mark.slow
 @pytest.mark.native
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_hour(family: str) -> None:
-    run_for(family, 3600)
+@each_length
+def test_the_end_of_a_long_encoding(seconds: int) -> None:
+    need_native()
+    voc, step = codec(), CHUNK * 320
+    block = torch.randn(50 * step, generator=torch.Generator().manual_seed(1)) * 0.3
+    stream = voc.encoding(3.0).stream()
+    chunks = seconds * 24000 // step
+    end = last_of(stream, lambda i: block[i % 50 * step :][:step], chunks, 750)
+    whole = voc.encode(block[torch.arange(chunks * step) % len(block)], 3.0)
+    assert torch.equal(end, whole.segments[0][0][:, -750:])
