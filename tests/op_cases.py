@@ -136,15 +136,20 @@ SNAKE_AA = {
 }
 
 
+def cast(params: Any, dtype: torch.dtype) -> Any:
+    """The same parameters, nested ones included, in another dtype."""
+    if isinstance(params, Tensor):
+        return params.to(dtype)
+    if isinstance(params, tuple):
+        return tuple(cast(part, dtype) for part in params)
+    if is_dataclass(params) and not isinstance(params, type):
+        return replace(params, **{f.name: cast(getattr(params, f.name), dtype) for f in fields(params)})
+    return params
+
+
 def double(params: Any) -> Any:
     """The same parameters, nested ones included, in float64."""
-    if isinstance(params, Tensor):
-        return params.double()
-    if isinstance(params, tuple):
-        return tuple(map(double, params))
-    if is_dataclass(params) and not isinstance(params, type):
-        return replace(params, **{f.name: double(getattr(params, f.name)) for f in fields(params)})
-    return params
+    return cast(params, torch.float64)
 
 
 def channels(params: Any) -> int:

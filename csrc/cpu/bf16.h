@@ -43,10 +43,15 @@ inline __attribute__((always_inline)) Vec load(const Bf16* p) {
 }
 
 inline __attribute__((always_inline)) void store(Bf16* p, Vec v) {
+#ifdef FASTVOC_BF16
+  const __m256bh halves = _mm512_cvtneps_pbh((__m512)v);
+  std::memcpy(p, &halves, sizeof halves);
+#else
   const PairVec bits = (PairVec)v;
   const PairVec rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   const HalfVec halves = __builtin_convertvector(v == v ? rounded : (bits >> 16 | 0x40), HalfVec);
   std::memcpy(p, &halves, sizeof halves);
+#endif
 }
 
 // `count` floats rounded, and back.

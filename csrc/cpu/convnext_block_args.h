@@ -7,33 +7,46 @@ namespace fastvoc {
 
 // The hidden channels are computed `chunk` at a time; their shares of the result are added up in this order. `weight` holds,
 // for each chunk, panels [chunk / 16][channels][16] of the expanding layer, then [channels / 16][chunk][16] of the projecting
-// one, the last chunk as short as it is.
+// one, the last chunk as short as it is. Of bfloat16 elements the inputs lie in pairs, as in tile_bf16.h; the convolution, the
+// norm and the residual are float32 always.
+template <class Element>
 struct ConvNextBlockArgs {
   const float* depthwise;  // kernel rows of padded width, then the bias
   LayerNormArgs norm;
-  const float* weight;
+  const Element* weight;
   const float* expand_bias;
   const float* project_bias;
   int channels;
   int hidden;
   int kernel;
   int chunk;
+
+  // Inputs of one multiplication.
+  static constexpr int kTaken = sizeof(float) / sizeof(Element);
+  // Elements of `weight`.
+  std::int64_t weights() const {
+    const std::int64_t in = ceil_div(channels, kTaken) * kTaken, between = ceil_div(hidden, kTaken) * kTaken;
+    return padded(hidden) * in + padded(channels) * between;
+  }
 };
 
 // Bytes of activations that should stay in a 1 MB L2 beside the panels of weights in use.
 constexpr std::int64_t kBlockBytes = 768 * 1024;
 
 // Steps of a strip. The weights pass through the caches once per strip, so strips are few and of about equal size.
-inline std::int64_t convnext_strip(const ConvNextBlockArgs& args, std::int64_t steps) {
-  const std::int64_t row = (3 * padded(args.channels) + args.chunk) * static_cast<std::int64_t>(sizeof(float));
+template <class Element>
+std::int64_t convnext_strip(const ConvNextBlockArgs<Element>& args, std::int64_t steps) {
+  const std::int64_t wide = sizeof(float), size = sizeof(Element);
+  const std::int64_t row = padded(args.channels) * (2 * wide + size) + args.chunk * size;
   const std::int64_t most = std::max<std::int64_t>(kBlockBytes / row / 12 * 12, 12);
   return ceil_div(ceil_div(steps, ceil_div(steps, most)), 12) * 12;
 }
 
 // Floats of scratch memory that a task of up to `steps` output steps needs.
-inline std::int64_t workspace_floats(const ConvNextBlockArgs& args, std::int64_t steps) {
+template <class Element>
+std::int64_t workspace_floats(const ConvNextBlockArgs<Element>& args, std::int64_t steps) {
   const std::int64_t strip = convnext_strip(args, steps);
-  return (3 * strip + args.kernel) * padded(args.channels) + strip * args.chunk;
+  return (3 * strip + args.kernel + 1) * padded(args.channels) + strip * args.chunk;
 }
 
 }  // namespace fastvoc

@@ -61,12 +61,18 @@ struct Engine {
   void (*lstm_bf16)(const LstmLayer<Bf16>&, const LstmGroup<Bf16>&, float* workspace);
   void (*layer_norm)(const LayerNormArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                      float* workspace);
-  void (*convnext_block)(const ConvNextBlockArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
-                         float* workspace);
+  void (*layer_norm_bf16)(const LayerNormArgs&, const SourceOf<Bf16>&, const SinkOf<Bf16>&, std::int64_t begin,
+                          std::int64_t end, float* workspace);
+  void (*convnext_block)(const ConvNextBlockArgs<float>&, const Source&, const Sink&, std::int64_t begin,
+                         std::int64_t end, float* workspace);
+  void (*convnext_block_bf16)(const ConvNextBlockArgs<Bf16>&, const SourceOf<Bf16>&, const SinkOf<Bf16>&,
+                              std::int64_t begin, std::int64_t end, float* workspace);
   void (*nsf_source)(const NsfSourceArgs&, const NsfItem&, const Sink&, std::int64_t begin, std::int64_t end);
   void (*stft)(const StftArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
   void (*istft_head)(const IstftHeadArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                      float* workspace);
+  void (*istft_head_bf16)(const IstftHeadArgs&, const SourceOf<Bf16>&, const Sink&, std::int64_t begin, std::int64_t end,
+                          float* workspace);
 };
 
 }  // namespace fastvoc

@@ -4,6 +4,23 @@
 namespace fastvoc {
 namespace {
 
+template <class Element, class Kernel>
+Tensor run(const Tensor& x, const std::optional<Tensor>& lengths, const IstftHeadArgs& args, int64_t cut,
+           const Kernel& kernel) {
+  const int size = args.fft.size, hop = args.hop;
+  const BatchOf<Element> batch(x, size + 2, lengths);
+  const auto made = [&](int64_t frames) { return (frames - 1) * hop + size - args.trim - cut; };
+  for (int64_t i = 0; i < batch.items(); ++i) STD_TORCH_CHECK(made(batch.length(i)) > 0, "istft_head: too few frames");
+  const Output out(batch.items(), 1, made(batch.steps()));
+  const auto steps = [&](int64_t item) { return made(batch.length(item)); };
+  over_items(batch.items(), 4 * kPanelWidth * hop, steps, [&](int64_t item, int64_t begin, int64_t end) {
+    float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args)));
+    kernel(args, batch.source(item), out.sink(item), begin, end, memory);
+  });
+  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
+  return out.tensor();
+}
+
 Tensor istft_head(Tensor x, Tensor tables, std::optional<Tensor> lengths, Ints radices, Ints shape,
                   std::vector<double> bounds) {
   STD_TORCH_CHECK(shape.size() == 5 && bounds.size() == 2, "istft_head: expected 5 shape values and 2 bounds");
@@ -21,18 +38,8 @@ Tensor istft_head(Tensor x, Tensor tables, std::optional<Tensor> lengths, Ints r
   args.squares = at + size;
   args.inverse = at + 2 * size;
 
-  const Batch batch(x, size + 2, lengths);
-  const auto made = [&](int64_t frames) { return (frames - 1) * hop + size - args.trim - cut; };
-  for (int64_t i = 0; i < batch.items(); ++i) STD_TORCH_CHECK(made(batch.length(i)) > 0, "istft_head: too few frames");
-  const Output out(batch.items(), 1, made(batch.steps()));
-  const Engine& table = engine();
-  const auto steps = [&](int64_t item) { return made(batch.length(item)); };
-  over_items(batch.items(), 4 * kPanelWidth * hop, steps, [&](int64_t item, int64_t begin, int64_t end) {
-    float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args)));
-    table.istft_head(args, batch.source(item), out.sink(item), begin, end, memory);
-  });
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
-  return out.tensor();
+  if (x.scalar_type() == scalar_type<Bf16>) return run<Bf16>(x, lengths, args, cut, engine().istft_head_bf16);
+  return run<float>(x, lengths, args, cut, engine().istft_head);
 }
 
 }  // namespace

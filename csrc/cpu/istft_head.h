@@ -1,6 +1,7 @@
 // istft_head: a vector of frames at a time through exp, sine, cosine and the inverse transform, then summed in order.
 #pragma once
 
+#include "bf16.h"
 #include "fft.h"
 #include "istft_head_args.h"
 #include "lanes.h"
@@ -9,9 +10,10 @@
 namespace fastvoc::FASTVOC_ISA {
 
 // Frames [first, first + count) into lanes: rows[c] holds channel c. Lanes from `count` on are 0.
-inline void load_lanes(const Source& source, std::int64_t first, std::int64_t count, Vec* rows) {
+template <class Element>
+void load_lanes(const SourceOf<Element>& source, std::int64_t first, std::int64_t count, Vec* rows) {
   constexpr int width = FASTVOC_WIDTH;
-  const float* x = source.data + first * source.step;
+  const Element* x = source.data + first * source.step;
   if (source.step == 1 && count == width) {
     for (int c = 0; c < source.channels; ++c) rows[c] = load(x + c * source.channel);
     return;
@@ -23,7 +25,7 @@ inline void load_lanes(const Source& source, std::int64_t first, std::int64_t co
   }
   for (int c = whole; c < source.channels; ++c) {
     Vec v{};
-    for (int i = 0; i < count; ++i) v[i] = x[i * source.step + c * source.channel];
+    for (int i = 0; i < count; ++i) v[i] = widen(x[i * source.step + c * source.channel]);
     rows[c] = v;
   }
 }
@@ -108,8 +110,9 @@ inline void finish(const IstftHeadArgs& args, std::int64_t frames, std::int64_t 
   }
 }
 
-inline void istft_head(const IstftHeadArgs& args, const Source& source, const Sink& sink, std::int64_t begin,
-                       std::int64_t end, float* workspace) {
+template <class Element>
+void istft_head(const IstftHeadArgs& args, const SourceOf<Element>& source, const Sink& sink, std::int64_t begin,
+                std::int64_t end, float* workspace) {
   constexpr int width = FASTVOC_WIDTH;
   const int size = args.fft.size, hop = args.hop;
   Vec* rows = reinterpret_cast<Vec*>(workspace);

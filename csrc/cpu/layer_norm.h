@@ -2,7 +2,7 @@
 #pragma once
 
 #include "layer_norm_args.h"
-#include "strip.h"
+#include "strip_bf16.h"
 #include "vec.h"
 
 namespace fastvoc::FASTVOC_ISA {
@@ -37,8 +37,9 @@ inline void normalize_row(const LayerNormArgs& args, float* row) {
   }
 }
 
-inline void layer_norm(const LayerNormArgs& args, const Source& source, const Sink& sink, std::int64_t begin,
-                       std::int64_t end, float* workspace) {
+template <class Element>
+void layer_norm(const LayerNormArgs& args, const SourceOf<Element>& source, const SinkOf<Element>& sink,
+                std::int64_t begin, std::int64_t end, float* workspace) {
   const int width = padded(args.channels);
   const std::int64_t strip = strip_steps(width, end - begin);
   for (std::int64_t t = begin; t < end; t += strip) {

@@ -2,22 +2,39 @@
 // use. Such a layer has so many weights that each is wanted a few times only, so the next panels are fetched meanwhile.
 #pragma once
 
+#include "bf16.h"
 #include "tile.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
-// Rows of `depth` floats, `row` apart; weights are panels [depth][16], one after the other.
+// What one multiplication takes: a float, or a pair of bfloat16 numbers.
+template <class Element>
+struct WordOf {
+  using type = float;
+};
+template <>
+struct WordOf<Bf16> {
+  using type = Pair;
+};
+
+inline __attribute__((always_inline)) Vec load_words(const float* p) { return load(p); }
+inline __attribute__((always_inline)) PairVec load_words(const Pair* p) { return load_pairs(p); }
+inline __attribute__((always_inline)) Vec add_product(Vec sum, Vec w, float x) { return sum + w * x; }
+inline __attribute__((always_inline)) Vec add_product(Vec sum, PairVec w, Pair x) { return dot_pairs(sum, w, x); }
+
+// Rows of `depth` words, `row` apart; weights are panels [depth][16], one after the other.
+template <class Word>
 struct PointwiseInput {
-  const float* x;
+  const Word* x;
   std::ptrdiff_t row;
-  const float* w;
+  const Word* w;
   const float* bias;
   int depth;
 };
 
 // `lines` cache lines from `ahead` on are fetched with every fourth input.
-template <int R, int NV>
-inline __attribute__((always_inline)) void accumulate(const PointwiseInput& in, const float* ahead, int lines,
+template <int R, int NV, class Word>
+inline __attribute__((always_inline)) void accumulate(const PointwiseInput<Word>& in, const Word* ahead, int lines,
                                                       Vec (&acc)[R][NV * kVecs]) {
   constexpr int groups = (R + 2) / 3;
   for (int v = 0; v < NV * kVecs; ++v) {
@@ -26,16 +43,16 @@ inline __attribute__((always_inline)) void accumulate(const PointwiseInput& in, 
     for (int r = 0; r < R; ++r) acc[r][v] = b;
   }
   const std::ptrdiff_t row = in.row, panel = static_cast<std::ptrdiff_t>(in.depth) * kPanel;
-  const float* w = in.w;
-  const float* x[groups];
+  const Word* w = in.w;
+  const Word* x[groups];
   for (int g = 0; g < groups; ++g) x[g] = in.x + 3 * g * row;
   const auto add = [&](int c) __attribute__((always_inline)) {
-    Vec wv[NV * kVecs];
-    for (int v = 0; v < NV * kVecs; ++v) wv[v] = load(w + (v / kVecs) * panel + (v % kVecs) * FASTVOC_WIDTH);
+    decltype(load_words(w)) wv[NV * kVecs];
+    for (int v = 0; v < NV * kVecs; ++v) wv[v] = load_words(w + (v / kVecs) * panel + (v % kVecs) * FASTVOC_WIDTH);
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
-      const float xv = x[r / 3][(r % 3) * row + c];
-      for (int v = 0; v < NV * kVecs; ++v) acc[r][v] += wv[v] * xv;
+      const Word xv = x[r / 3][(r % 3) * row + c];
+      for (int v = 0; v < NV * kVecs; ++v) acc[r][v] = add_product(acc[r][v], wv[v], xv);
     }
     w += kPanel;
   };
@@ -51,52 +68,91 @@ inline __attribute__((always_inline)) void accumulate(const PointwiseInput& in, 
 }
 
 template <int R, int NV>
-__attribute__((noinline)) void pointwise_tile(const PointwiseInput& in, const float* ahead, int lines,
-                                              const TileOutput& out) {
-  Vec acc[R][NV * kVecs];
-  accumulate<R, NV>(in, ahead, lines, acc);
+inline __attribute__((always_inline)) void finish_pointwise(const TileOutput& out, Vec (&acc)[R][NV * kVecs]) {
   finish<R, NV>(out, acc);
   if (out.act) activate_rows(*out.activation, out.act, out.act_row, R, out.channel, NV * kPanel);
 }
 
-using PointwiseFn = void (*)(const PointwiseInput&, const float* ahead, int lines, const TileOutput&);
+// y = act(acc + bias), rounded.
+struct RoundedOutput {
+  Bf16* y;
+  std::ptrdiff_t row;
+  const Act* act;
+  std::ptrdiff_t channel;
+};
 
-template <int NV, int... R>
-constexpr std::array<PointwiseFn, sizeof...(R) + 1> pointwise_table(std::integer_sequence<int, R...>) {
-  return {nullptr, &pointwise_tile<R + 1, NV>...};
+template <int R, int NV>
+inline __attribute__((always_inline)) void finish_pointwise(const RoundedOutput& out, Vec (&acc)[R][NV * kVecs]) {
+  constexpr int columns = NV * kPanel;
+  alignas(64) float rows[R * columns];
+#pragma GCC unroll 32
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < NV * kVecs; ++v) store(rows + r * columns + v * FASTVOC_WIDTH, acc[r][v]);
+  }
+  activate_rows(*out.act, rows, columns, R, out.channel, columns);
+  for (int r = 0; r < R; ++r) {
+    for (int c = 0; c < columns; c += FASTVOC_WIDTH) store(out.y + r * out.row + c, load(rows + r * columns + c));
+  }
+}
+
+inline TileOutput moved(TileOutput out, std::ptrdiff_t rows, std::ptrdiff_t columns) {
+  if (out.raw) out.raw += rows * out.raw_row + columns;
+  if (out.act) out.act += rows * out.act_row + columns;
+  if (out.residual) out.residual += rows * out.residual_row + columns;
+  out.channel += columns;
+  return out;
+}
+
+inline RoundedOutput moved(RoundedOutput out, std::ptrdiff_t rows, std::ptrdiff_t columns) {
+  return {out.y + rows * out.row + columns, out.row, out.act, out.channel + columns};
+}
+
+template <int R, int NV, class Word, class Out>
+__attribute__((noinline)) void pointwise_tile(const PointwiseInput<Word>& in, const Word* ahead, int lines,
+                                              const Out& out) {
+  Vec acc[R][NV * kVecs];
+  accumulate<R, NV>(in, ahead, lines, acc);
+  finish_pointwise<R, NV>(out, acc);
+}
+
+template <class Word, class Out>
+using PointwiseFn = void (*)(const PointwiseInput<Word>&, const Word* ahead, int lines, const Out&);
+
+template <int NV, class Word, class Out, int... R>
+constexpr std::array<PointwiseFn<Word, Out>, sizeof...(R) + 1> pointwise_table(std::integer_sequence<int, R...>) {
+  return {nullptr, &pointwise_tile<R + 1, NV, Word, Out>...};
 }
 
 // Runs `rows` steps of the first one or two panels in tiles of about equal height; each fetches its share of the next ones.
-template <int NV>
-void pointwise_panels(PointwiseInput in, TileOutput out, std::int64_t rows) {
+template <int NV, class Word, class Out>
+void pointwise_panels(PointwiseInput<Word> in, Out out, std::int64_t rows) {
   constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
-  static constexpr auto table = pointwise_table<NV>(std::make_integer_sequence<int, high>{});
+  static constexpr auto table = pointwise_table<NV, Word, Out>(std::make_integer_sequence<int, high>{});
   const std::int64_t tiles = ceil_div(rows, high);
   const int lines = static_cast<int>(ceil_div(4 * NV, tiles));
-  const float* ahead = in.w + static_cast<std::ptrdiff_t>(NV) * in.depth * kPanel;
+  const Word* ahead = in.w + static_cast<std::ptrdiff_t>(NV) * in.depth * kPanel;
   for (std::int64_t left = tiles; left > 0; --left) {
     const std::int64_t n = ceil_div(rows, left);
     table[static_cast<std::size_t>(n)](in, ahead, lines, out);
     in.x += n * in.row;
-    if (out.raw) out.raw += n * out.raw_row;
-    if (out.act) out.act += n * out.act_row;
-    if (out.residual) out.residual += n * out.residual_row;
+    out = moved(out, n, 0);
     ahead += static_cast<std::ptrdiff_t>(in.depth / 4) * lines * kPanel;
     rows -= n;
   }
 }
 
-// All panels of `rows` steps; `out` may have a residual and an activation other than the leaky ReLU, but no sum.
-inline void pointwise_rows(PointwiseInput in, const TileOutput& out, std::int64_t rows, int panels) {
+// All panels of `rows` steps; a TileOutput may have a residual and an activation other than the leaky ReLU, but no sum.
+template <class Word, class Out>
+void pointwise_rows(PointwiseInput<Word> in, const Out& out, std::int64_t rows, int panels) {
   const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(in.depth) * kPanel;
   int p = 0;
   for (; FASTVOC_ROWS2 > 0 && p + 2 <= panels; p += 2) {
-    pointwise_panels<FASTVOC_ROWS2 ? 2 : 1>(in, shifted(out, p * kPanel), rows);
+    pointwise_panels<FASTVOC_ROWS2 ? 2 : 1>(in, moved(out, 0, p * kPanel), rows);
     in.w += 2 * panel;
     in.bias += 2 * kPanel;
   }
   for (; p < panels; ++p) {
-    pointwise_panels<1>(in, shifted(out, p * kPanel), rows);
+    pointwise_panels<1>(in, moved(out, 0, p * kPanel), rows);
     in.w += panel;
     in.bias += kPanel;
   }

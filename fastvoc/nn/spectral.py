@@ -75,4 +75,6 @@ class IstftHead(Wide):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, n_fft + 2, T] -> [B, 1, S], in float32 or float64."""
-        return self.prepared(x.to(self.window.dtype), lengths, backend=backend)
+        if x.dtype is not torch.bfloat16 or x.device.type != "cpu":
+            x = x.to(self.window.dtype)
+        return self.prepared(x, lengths, backend=backend)

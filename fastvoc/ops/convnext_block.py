@@ -147,19 +147,21 @@ def _pack(params: ConvNextBlockParams) -> _Packed:
     if params.gamma is not None:
         gamma = params.gamma.double()
         project = (gamma[:, None] * project.double()).to(project.dtype)
-        shift = (gamma * shift.double()).to(shift.dtype)
+        shift = gamma * shift.double()
+    shift = shift.float()
+    pack = packing.pack_conv_pairs if project.dtype is torch.bfloat16 else packing.pack_conv
     chunk = min(-(-hidden // packing.PANEL) * packing.PANEL, _CHUNK)
     weights = []
     for h in range(0, hidden, chunk):
         weights += [params.expand_weight[h : h + chunk], project[:, h : h + chunk]]
     taps = params.depthwise_weight[:, 0].t()
     return _Packed(
-        pack_rows(torch.cat([taps, params.depthwise_bias[None]])),
-        pack_rows(params.norm.weight),
-        pack_rows(params.norm.bias),
-        torch.cat([packing.pack_conv(weight[:, :, None]).flatten() for weight in weights]),
-        packing.pad_bias(params.expand_bias, hidden, params.expand_weight),
-        packing.pad_bias(shift, channels, project),
+        pack_rows(torch.cat([taps, params.depthwise_bias[None]])).float(),
+        pack_rows(params.norm.weight).float(),
+        pack_rows(params.norm.bias).float(),
+        torch.cat([pack(weight[:, :, None]).flatten() for weight in weights]),
+        packing.pad_bias(params.expand_bias, hidden, params.expand_weight).float(),
+        packing.pad_bias(shift, channels, shift),
         [channels, hidden, kernel, chunk, 0],
         params.norm.eps,
     )
@@ -183,7 +185,7 @@ def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tenso
 
 
 def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype)
+    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
 _library.define(

@@ -16,7 +16,7 @@ from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops.stft import check_transform, supports_cpp
 from fastvoc.ops.stream import PolyphaseStream
-from fastvoc.registry import Impl, define
+from fastvoc.registry import Impl, Spec, define
 
 _SMALLEST_ENVELOPE = 1e-11  # torch.istft and Vocos refuse what is below
 
@@ -85,7 +85,8 @@ def istft_head(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None
     """exp and clip of the magnitudes, inverse real transform, window, overlap-add, division by the windows' envelope.
 
     Args:
-        x: [B, n_fft + 2, T], dtype and device of the window: n_fft / 2 + 1 rows of log-magnitude, then the phase rows.
+        x: [B, n_fft + 2, T], dtype and device of the window, or bfloat16 beside a float32 one: n_fft / 2 + 1 rows of
+            log-magnitude, then the phase rows.
         params: shape of the transform.
         lengths: [B] int64 on the CPU, valid frames of each item; what lies beyond is never read, the output there is 0.
         backend: implementation to force.
@@ -103,7 +104,8 @@ def istft_head(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None
 
 
 def _check(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None) -> None:
-    check_activations("istft_head", x, params.n_fft + 2, params.window)
+    narrow = isinstance(x, Tensor) and x.dtype is torch.bfloat16 and params.window.dtype is torch.float32
+    check_activations("istft_head", x, params.n_fft + 2, params.window.to(x.dtype) if narrow else params.window)
     check_lengths("istft_head", lengths, x.shape[0], x.shape[2])
     fewest = x.shape[2] if lengths is None else int(lengths.min())
     if fewest < params.shortest:
@@ -131,7 +133,7 @@ def _synthesize(x: Tensor, params: IstftHeadParams, crop: tuple[int, int]) -> Te
     y = _overlap_add(frames, params.hop, crop) / params.envelope(x.shape[2], crop)
     if params.clamp is not None:
         y = y.clamp(-params.clamp, params.clamp)
-    return y[:, None].to(x.dtype)
+    return y[:, None].to(params.window.dtype)
 
 
 def _overlap_add(frames: Tensor, hop: int, crop: tuple[int, int]) -> Tensor:
@@ -167,6 +169,11 @@ def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
     return y
 
 
+def _supports_cpp(spec: Spec) -> str | None:
+    narrow = spec.dtype is torch.bfloat16 and spec.params.window.dtype is torch.float32
+    return supports_cpp(replace(spec, dtype=torch.float32) if narrow else spec)
+
+
 _library.define(
     "istft_head(Tensor x, Tensor tables, Tensor? lengths, int[] radices, int[] shape, float[] bounds) -> Tensor"
 )
@@ -178,7 +185,7 @@ def _fake(
 ) -> Tensor:
     size, hop, left, right = shape[:4]
     samples = (x.shape[2] - 1) * hop + size - left - right
-    return x.new_empty((x.shape[0], samples, 1)).transpose(1, 2)
+    return x.new_empty((x.shape[0], samples, 1), dtype=torch.float32).transpose(1, 2)
 
 
 def _stream(params: IstftHeadParams, run: Callable[[Tensor, int, int], Tensor]) -> PolyphaseStream:
@@ -201,5 +208,5 @@ def _stream_native(params: IstftHeadParams, packed: _Packed) -> PolyphaseStream:
 
 OP = define("istft_head", _check, istft_head_ref, _stream_ref)
 OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp, stream=_stream_native)
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )

@@ -127,7 +127,7 @@ class _Packed:
 
 
 def _pack(params: LayerNormParams) -> _Packed:
-    return _Packed(pack_rows(params.weight), pack_rows(params.bias), params.eps)
+    return _Packed(pack_rows(params.weight).float(), pack_rows(params.bias).float(), params.eps)
 
 
 def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
@@ -136,7 +136,7 @@ def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tenso
 
 
 def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype)
+    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
 _library.define("layer_norm(Tensor x, Tensor weight, Tensor bias, Tensor? row, Tensor? lengths, float eps) -> Tensor")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from op_cases import double, strided
+from op_cases import cast, double, strided
 from torch import Tensor
 
+from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops.convnext_block import ConvNextBlockParams, convnext_block, convnext_block_ref
 from fastvoc.ops.layer_norm import LayerNormParams, layer_norm, layer_norm_ref
@@ -247,3 +252,101 @@ def test_wrong_parameters_are_named() -> None:
             replace(good, **{name: torch.ones(7, 7)})
     with pytest.raises(ShapeError, match="odd kernel"):
         block_params(6, 12, 4)
+
+
+BF16 = ["norm-odd", "norm-adaptive", "block-64", "block-odd", "block-narrow", "block-adaptive", "block-chunks"]
+each_half = pytest.mark.parametrize("name", BF16)
+
+
+def half(params: Any) -> Any:
+    return cast(params, torch.bfloat16)
+
+
+@each_impl
+@each_half
+def test_bfloat16_is_as_close_as_torchs_own(name: str, impl: str, nan_poison: None) -> None:
+    op, make = CASES[name]
+    run, ref = FUNCTIONS[op]
+    params = half(make())
+    row = some_rows(params, 3)
+    for steps in LENGTHS:
+        x = torch.randn(3, channels(params), steps).to(torch.bfloat16)
+        y = run(x, params, row, backend=impl)
+        assert y.dtype is torch.bfloat16
+        meant = ref(x.double(), double(params), row)
+        usual = relative_l2(ref(x, params, row), meant)
+        assert relative_l2(y, meant) < max(1.2 * usual, 4e-3), steps
+
+
+@pytest.mark.native
+@each_half
+def test_bfloat16_threads_batch_layout_and_chunks_do_not_change_a_bit(name: str) -> None:
+    op, make = CASES[name]
+    run, _ = FUNCTIONS[op]
+    params = half(make())
+    row = some_rows(params, 1)
+    x = torch.randn(1, channels(params), 777).to(torch.bfloat16)
+    before = torch.get_num_threads()
+    results = []
+    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 2, 1), (2, 4, 3)):
+        torch.set_num_threads(threads)
+        stacked = torch.full((batch, channels(params), 800), torch.nan, dtype=torch.bfloat16)
+        stacked[:, :, :777] = x[0]
+        lengths = torch.full((batch,), 777)
+        rows = None if row is None else row.expand(batch).contiguous()
+        for view in strided(stacked).values():
+            y = run(view, params, rows, lengths, backend="cpp")[position]
+            assert not y[:, 777:].any()
+            results.append(y[:, :777])
+    torch.set_num_threads(before)
+    impl = OPS[op].impls["cpp"]
+    assert impl.stream is not None
+    state = impl.stream(params, impl.pack(params))
+    results.append(torch.cat([state.step(x[:, :, :500], False, row), state.step(x[:, :, 500:], True, row)], 2)[0])
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.native
+def test_bfloat16_keeps_nan_in_its_receptive_field() -> None:
+    params = half(block_params(24, 600))
+    x = torch.randn(1, 24, 300).to(torch.bfloat16)
+    x[0, 3, 150] = torch.nan
+    touched = torch.zeros(300, dtype=torch.bool)
+    touched[147:154] = True
+    assert torch.equal(convnext_block(x, params, backend="cpp")[0].isnan().all(0), touched)
+
+
+SCRIPT = """
+import json
+import torch
+from fastvoc import _library
+from fastvoc.nn.convnext import ConvNextBlock
+from fastvoc.nn.norm import LayerNorm
+
+torch.manual_seed(3)
+torch.set_grad_enabled(False)
+errors = {}
+lengths = torch.tensor([41, 7, 60, 1, 33])
+for dtype in (torch.float32, torch.bfloat16):
+    for channels, hidden in ((24, 72), (37, 601)):
+        x = torch.randn(5, channels, 60).to(dtype)
+        block = ConvNextBlock(channels, hidden).to(dtype)
+        norm = LayerNorm(channels).to(dtype)
+        for name, layer in (("block", block), ("norm", norm)):
+            ours, meant = (layer(x, None, lengths, backend).double() for backend in ("cpp", "torch"))
+            errors[f"{dtype} {name} {channels}"] = ((ours - meant).norm() / meant.norm()).item()
+print(json.dumps([_library.cpu_isa(), errors]))
+"""
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("isa", _library.ISAS)
+def test_every_instruction_set_agrees(isa: str) -> None:
+    environment = {**os.environ, "FASTVOC_ISA": isa}
+    done = subprocess.run([sys.executable, "-P", "-c", SCRIPT], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    used, errors = json.loads(done.stdout)
+    assert _library.ISAS.index(used) <= _library.ISAS.index(isa)
+    assert len(errors) == 8
+    for name, error in errors.items():
+        assert error <= (8e-3 if "bfloat16" in name else 2e-6), name

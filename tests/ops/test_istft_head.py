@@ -187,3 +187,19 @@ def test_wrong_arguments_are_named() -> None:
         make(16, 5, padding="same")
     with pytest.raises(ArgumentError, match="without weight"):
         make(16, 16)
+
+
+@each_impl
+@each_case
+def test_takes_bfloat16_and_computes_in_float32(params: IstftHeadParams, impl: str, nan_poison: None) -> None:
+    lengths = torch.tensor([40, params.shortest + 2])
+    x = draw(params, 2, 40).to(torch.bfloat16)
+    expected = istft_head(x.float(), params, lengths, backend=impl)
+    for view in strided(x).values():
+        y = istft_head(view, params, lengths, backend=impl)
+        assert y.dtype is torch.float32
+        if impl == "cpp":
+            assert torch.equal(y, expected)
+        assert relative_l2(y, expected) < 1e-6
+    with pytest.raises(DtypeError, match=r"x: expected torch\.float32"):
+        istft_head(x.half(), params, backend=impl)
