@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         StreamError,
     )
     from fastvoc.explanation import explain
+    from fastvoc.graphs import Graphed
     from fastvoc.loading import list_models, load, save
     from fastvoc.registry import use_backend, use_exact
     from fastvoc.stream_pool import Streams
@@ -42,6 +43,7 @@ _HOMES = {
     "DeviceError": "errors",
     "DtypeError": "errors",
     "FastvocError": "errors",
+    "Graphed": "graphs",
     "Latency": "streaming",
     "LoadError": "errors",
     "MelWarning": "errors",
@@ -71,6 +73,7 @@ __all__ = [
     "DeviceError",
     "DtypeError",
     "FastvocError",
+    "Graphed",
     "Latency",
     "LoadError",
     "MelWarning",

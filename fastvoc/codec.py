@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from fastvoc.codec_streams import Decoding, Encoding
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.graphable import DecodingGraphable
+from fastvoc.graphs import Graphed
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 
 _Array = Tensor | np.ndarray[Any, Any]
@@ -164,6 +166,24 @@ class Codec(LoadedModel):
             ArgumentError: a code outside the codebooks, a volume that is not finite and positive, codes of another
                 model.
         """
+        segments, volumes, frames, finish = self.checked(codes, scale, lengths)
+        with torch.inference_mode():
+            wav: Tensor = self.model.decode(segments, volumes, frames, self.backend).float()
+        return finish(wav)
+
+    def checked(
+        self,
+        codes: Codes | _Array | Sequence[_Array],
+        scale: _Array | None,
+        lengths: Lengths,
+        *,
+        values: bool = True,
+    ) -> tuple[list[Tensor], Tensor | None, list[list[int]], Callable[[Tensor], Tensor]]:
+        """The arguments of `decode` as the model takes them: segments, volumes, valid frames of each item's segments.
+
+        And what makes the user's view of the samples [B, C, S]. Raises as `decode`; `values` also
+        looks at the codes and volumes, for which the host waits.
+        """
         rank = 3
         if isinstance(codes, Codes):
             if scale is not None or lengths is not None:
@@ -180,17 +200,31 @@ class Codec(LoadedModel):
             segments = [self._codes(part, rank) for part in parts]
         frames = self._frames(segments, lengths)
         volumes = self._volumes(scale, segments)
-        self._check_values(segments, volumes, frames)
-        with torch.inference_mode():
-            wav: Tensor = self.model.decode(segments, volumes, frames, self.backend).float()
-        if lengths is None:
-            wav = wav.clone()
-        else:
-            sizes = torch.as_tensor(lengths).tolist()
-            wav = wav[:, :, : max(sizes)].clone()
-            for row, size in zip(wav, sizes, strict=True):
-                row[:, size:] = 0.0
-        return wav if rank == 3 else wav[0] if rank == 2 else wav[0, 0]
+        if values:
+            self._check_values(segments, volumes, frames)
+        sizes = None if lengths is None else torch.as_tensor(lengths).tolist()
+
+        def finish(wav: Tensor) -> Tensor:
+            wav = wav if sizes is None else wav[:, :, : max(sizes)]
+            wav = wav.clone() if wav.is_inference() else wav.contiguous()  # an ordinary tensor
+            if sizes is not None:
+                for row, size in zip(wav, sizes, strict=True):
+                    row[:, size:] = 0.0
+            return wav if rank == 3 else wav[0] if rank == 2 else wav[0, 0]
+
+        return segments, volumes, frames, finish
+
+    def graphs(self, max_mb: float = 1024.0, **options: Any) -> Graphed:
+        """`decode` run from CUDA graphs, whose memory keeps within `max_mb`; see `fastvoc.graphs.Graphed`.
+
+        Codes out of range raise when its `check` is called. Raises ArgumentError for a model that cuts signals into
+        segments (EnCodec at 48 kHz).
+        """
+        return Graphed(self, max_mb, **options)
+
+    def graphable(self) -> DecodingGraphable:
+        """`decode` as `fastvoc.graphs` sees it."""
+        return DecodingGraphable(self)
 
     def decoding(self, codebooks: int) -> Decoding:
         """Live decoding of so many codebooks: `.stream()` for one signal, `fastvoc.Streams` for many.

@@ -18,22 +18,25 @@ from fastvoc.errors import BackendError
 
 
 @overload
-def on_device(values: Tensor, x: Tensor) -> Tensor: ...
+def on_device(values: Tensor, x: Tensor | torch.device) -> Tensor: ...
 @overload
-def on_device(values: None, x: Tensor) -> None: ...
-def on_device(values: Any, x: Tensor) -> Any:
+def on_device(values: None, x: Tensor | torch.device) -> None: ...
+@overload
+def on_device(values: Tensor | None, x: Tensor | torch.device) -> Tensor | None: ...
+def on_device(values: Any, x: Tensor | torch.device) -> Any:
     """Lengths [B], or other whole numbers that came on the CPU, as a kernel on x's device reads them.
 
     The host does not wait for the copy.
     """
     if isinstance(values, PlannedLengths):
         return values.row()
-    if values is None or values.device == x.device:
+    device = x.device if isinstance(x, Tensor) else x
+    if values is None or values.device == device:
         return values
     plan = _plan.get()
     if plan is not None:
         return plan.constant(values)
-    return (values.pin_memory() if x.is_cuda else values).to(x.device, non_blocking=True)
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 _plan: ContextVar[LengthPlan | None] = ContextVar("fastvoc_length_plan", default=None)

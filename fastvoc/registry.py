@@ -6,7 +6,7 @@ priority of the implementations. A forced backend never falls back: when it refu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -198,6 +198,11 @@ def use_exact(on: bool = True) -> Iterator[None]:
 def exact() -> bool:
     """Whether `use_exact` is in force."""
     return _exact.get()
+
+
+def settings() -> Hashable:
+    """What decides, besides a call's own arguments, which implementation runs and how it packs."""
+    return _override.get(), env.BACKEND.get(), exact()
 
 
 def wants_grad(*tensors: torch.Tensor | None) -> bool:

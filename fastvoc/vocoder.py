@@ -15,6 +15,8 @@ from torch import Tensor
 from fastvoc import mel_check
 from fastvoc.errors import ArgumentError, MelWarning, ShapeError
 from fastvoc.explanation import explain
+from fastvoc.graphable import MelGraphable
+from fastvoc.graphs import Graphed
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.mel import MelConfig, MelSpectrogram
 from fastvoc.nn.streams import ModelStream
@@ -141,16 +143,34 @@ class Vocoder(LoadedModel):
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
             ArgumentError: lengths outside 1..T, NaN or infinity, an input that this model does not take.
         """
+        batch, frames, single, further = self.checked(mel, lengths, check, inputs)
+        with torch.inference_mode(), use_exact(exact or exact_in_force()):
+            wav: Tensor = self.model(batch.to(self.dtype), frames, backend=self.backend, **further)[:, 0].float()
+        return (wav[0] if single else wav).clone()  # an ordinary tensor, which may be changed in place
+
+    def checked(
+        self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths, check: bool | None, inputs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None, bool, dict[str, Any]]:
+        """A call's arguments as the model takes them: [B, n_mels, T], lengths, whether a batch axis was added, inputs.
+
+        Warns and raises as a call.
+        """
         batch, frames, single = self._batch(mel, lengths)
         further = {name: self._input(name, value, single) for name, value in inputs.items()}
         if self._checks(check):
             for name, value in further.items():
                 _check_finite(name, value, frames, batch.shape[2])
             if (problem := self._examine(batch, frames)) is not None:
-                warnings.warn(f"mel: looks {problem}; check=False silences this", MelWarning, stacklevel=2)
-        with torch.inference_mode(), use_exact(exact or exact_in_force()):
-            wav: Tensor = self.model(batch.to(self.dtype), frames, backend=self.backend, **further)[:, 0].float()
-        return (wav[0] if single else wav).clone()  # an ordinary tensor, which may be changed in place
+                warnings.warn(f"mel: looks {problem}; check=False silences this", MelWarning, stacklevel=3)
+        return batch, frames, single, further
+
+    def graphs(self, max_mb: float = 1024.0, **options: Any) -> Graphed:
+        """This vocoder run from CUDA graphs, whose memory keeps within `max_mb`; see `fastvoc.graphs.Graphed`."""
+        return Graphed(self, max_mb, **options)
+
+    def graphable(self) -> MelGraphable:
+        """This vocoder as `fastvoc.graphs` sees it."""
+        return MelGraphable(self)
 
     def decode_codes(self, codes: Tensor | np.ndarray[Any, Any], lengths: Lengths = None, **inputs: Any) -> Tensor:
         """Makes the waveform of a codec's codes, with a model that takes them, as Vocos on EnCodec's.

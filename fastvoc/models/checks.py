@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.lengths import on_device
 
 Tensors = Iterator[tuple[str, tuple[int, ...]]]
 
@@ -100,4 +101,4 @@ def item_seeds(seed: int | Sequence[int] | Tensor, batch: int, device: torch.dev
         raise DtypeError(f"seed: expected integers, got {seeds.dtype}")
     if seeds.dim() and seeds.shape != (batch,):
         raise ShapeError(f"seed: expected an integer or [{batch}], one per item, got {list(seeds.shape)}")
-    return seeds.to(device, torch.int64).expand(batch).contiguous()
+    return on_device(seeds.to(torch.int64).expand(batch).contiguous(), device)

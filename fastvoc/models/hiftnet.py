@@ -137,6 +137,11 @@ class HiftNet(nn.Module):
             source = self.make_source(f0, lengths, seed=seed, phase=phase, noise=noise, backend=backend)
         return self.decode(mel, source, lengths, final=final, backend=backend)
 
+    def input_shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
+        """The tensors that `forward` takes besides a mel of so many frames, without the batch axis."""
+        rows, samples = self.config.harmonics + 1, frames * self.config.hop
+        return {"f0": (frames,), "source": (1, samples), "phase": (rows,), "noise": (rows, samples)}
+
     @property
     def f0_held_frames(self) -> int:
         """Frames of F0 that `final=False` holds back: the predictor's look-ahead."""

@@ -236,6 +236,10 @@ class UnivNet(nn.Module):
         wav: Tensor = self.conv_post(x, steps, backend)
         return wav
 
+    def input_shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
+        """The tensors that `forward` takes besides a mel of so many frames, without the batch axis."""
+        return {"noise": (self.config.model_in_channels, frames)}
+
     def _given(self, mel: Tensor, noise: Tensor) -> Tensor:
         expected = [mel.shape[0], self.config.model_in_channels, mel.shape[2]]
         if list(noise.shape) != expected:

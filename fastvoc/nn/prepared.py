@@ -65,6 +65,10 @@ class Prepared:
             raise BackendError(f"{self._op.name}: implementation {entry.impl.name} has no streaming form")
         return entry.impl.stream(entry.params, entry.packed)
 
+    def held(self) -> Any:
+        """The weights, packed and not, as they are now: what a recorded call goes on reading."""
+        return self.tensors(), self._kept
+
     def explain(self, backend: str | None = None) -> tuple[str, list[Verdict]]:
         """The op's name and what each implementation says of this layer, best first."""
         weight = self.weight()

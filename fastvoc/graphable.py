@@ -1,0 +1,140 @@
+"""What `fastvoc.graphs` needs to know of vocoders and codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError
+from fastvoc.graphs import Request
+from fastvoc.lengths import on_device
+from fastvoc.loaded import Lengths
+from fastvoc.models.checks import item_seeds
+from fastvoc.registry import settings
+
+
+class _Loaded:
+    """The part that a loaded model of any kind has."""
+
+    def __init__(self, loaded: Any) -> None:
+        self._loaded = loaded
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self._loaded.device
+        return device
+
+    def settings(self) -> Hashable:
+        weight: Tensor = next(self._loaded.model.parameters())
+        return weight.data_ptr(), weight.dtype, self._loaded.backend, settings()
+
+    def weights(self) -> Any:
+        return [layer.held() for layer in self._loaded.layers().values()]
+
+    def check(self) -> None:
+        pass
+
+
+class MelGraphable(_Loaded):
+    """A Vocoder's call."""
+
+    def samples(self, frames: int) -> int:
+        return int(self._loaded.config.samples(frames))
+
+    def request(self, mel: Any, lengths: Lengths = None, *, check: bool | None = None, **inputs: Any) -> Request:
+        voc = self._loaded
+        batch, frames, single, further = voc.checked(mel, lengths, check, inputs)
+        if "seed" in getattr(voc.model, "inputs", ()):
+            seed = further.get("seed")
+            further["seed"] = item_seeds(0 if seed is None else seed, len(batch), batch.device)
+        steps = self._steps()
+        tensors = {n: (v, steps.get(n, 0)) for n, v in further.items() if _on(v, batch.device)}
+        choices = {n: _hashable(n, v) for n, v in further.items() if n not in tensors}
+        counts = (batch.shape[2],) * len(batch) if frames is None else tuple(frames.tolist())
+        return Request(batch, voc.dtype, counts, tensors, choices, lambda y: y[0, 0] if single else y[:, 0])
+
+    def blank(self, frames: int, count: int, example: Mapping[str, Any]) -> Request:
+        device = self.device
+        mel = torch.zeros((count, self._loaded.n_mels, frames), device=device)
+        shapes = self._shapes(frames)
+        if missing := [name for name, value in example.items() if value is True and name not in shapes]:
+            raise ArgumentError(f"{missing[0]}: no tensor that this model takes; expected one of {sorted(shapes)}")
+        inputs = {
+            name: torch.zeros((count, *shapes[name]), device=device) if value is True else value
+            for name, value in example.items()
+        }
+        return self.request(mel, check=False, **inputs)
+
+    def run(self, x: Tensor, lengths: Tensor | None, inputs: Mapping[str, Any]) -> Tensor:
+        voc = self._loaded
+        y: Tensor = voc.model(x.to(voc.dtype), lengths, backend=voc.backend, **inputs)
+        return y.float()
+
+    def _shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
+        """The tensors that the model takes besides the mel, without the batch axis."""
+        shapes = getattr(self._loaded.model, "input_shapes", None)
+        return {} if shapes is None else shapes(frames)
+
+    def _steps(self) -> dict[str, int]:
+        """Steps per frame of each of them."""
+        one, two = self._shapes(1), self._shapes(2)
+        return {name: two[name][-1] - one[name][-1] for name in one}
+
+
+class DecodingGraphable(_Loaded):
+    """A Codec's `decode`, for a model that takes a signal as a whole.
+
+    Codes out of range are taken as the nearest there is; `check` tells of them.
+    """
+
+    def __init__(self, codec: Any) -> None:
+        super().__init__(codec)
+        if codec.config.segment_stride is not None or codec.config.normalize:
+            raise ArgumentError("graphs: expected a codec that takes a signal as a whole, as EnCodec at 24 kHz")
+        self._wrong = torch.zeros((), dtype=torch.bool, device=codec.device)
+
+    def samples(self, frames: int) -> int:
+        return frames * int(self._loaded.hop)
+
+    def request(self, codes: Any, scale: Any = None, lengths: Lengths = None) -> Request:
+        codec = self._loaded
+        segments, _, frames, finish = codec.checked(codes, scale, lengths, values=self.device.type == "cpu")
+        return Request(segments[0], torch.int64, tuple(row[0] for row in frames), {}, {}, finish)
+
+    def blank(self, frames: int, count: int, example: Mapping[str, Any]) -> Request:
+        books = example.get("codebooks", self._loaded.config.n_q)
+        if unknown := sorted(set(example) - {"codebooks"}):
+            raise ArgumentError(f"{unknown[0]}: no such input; a codec's graph takes codebooks")
+        return self.request(torch.zeros((count, books, frames), dtype=torch.int64, device=self.device))
+
+    def run(self, x: Tensor, lengths: Tensor | None, inputs: Mapping[str, Any]) -> Tensor:
+        codec = self._loaded
+        codes = x.clamp(0, int(codec.config.bins) - 1)
+        wrong = codes != x
+        if lengths is not None:
+            at = torch.arange(x.shape[2], device=x.device)
+            wrong = wrong & (at < on_device(lengths, x)[:, None])[:, None]
+        self._wrong.logical_or_(wrong.any())
+        y: Tensor = codec.model.decode_segment(codes, None, lengths, codec.backend)
+        return y.float()
+
+    def check(self) -> None:
+        wrong = bool(self._wrong)
+        self._wrong.zero_()
+        if wrong:
+            last = int(self._loaded.config.bins) - 1
+            raise ArgumentError(f"codes: expected values in 0..{last}, got others in a call since the last check")
+
+
+def _on(value: Any, device: torch.device) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.device == device)
+
+
+def _hashable(name: str, value: Any) -> Hashable:
+    """Numbers that a graph is made for."""
+    if isinstance(value, Tensor):
+        return tuple(value.flatten().tolist())
+    return tuple(value) if isinstance(value, list) else value
