@@ -14,6 +14,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
 from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
+from fastvoc.ops._reference import full_float32
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
@@ -113,7 +114,7 @@ def conv1d_ref(
         return by_item(x, lengths, params.output_length(x.shape[2]), one)
     mode = "constant" if params.pad_mode == "zeros" else params.pad_mode
     padded = F.pad(params.pre(x), params.padding, mode=mode)
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_float32(x):
         y = F.conv1d(padded, params.weight, params.bias, params.stride, 0, params.dilation)
     return params.post(y if residual is None else y + residual)
 

@@ -12,6 +12,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import FLOATS, check_lengths
+from fastvoc.ops._reference import full_float32
 from fastvoc.registry import Impl, define
 
 
@@ -104,7 +105,7 @@ def conv2d_ref(
 
         return torch.cat([one(x[i : i + 1, :, :n], n, i) for i, n in enumerate(lengths.tolist())])
     padding = tuple(k // 2 for k in params.weight.shape[2:])
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_float32(x):
         y = F.conv2d(x, params.weight, params.bias, padding=padding)
     y = F.leaky_relu(y if residual is None else y + residual, params.slope)
     return F.max_pool2d(y, (1, params.pool))

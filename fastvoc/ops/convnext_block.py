@@ -17,6 +17,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._reference import full_float32
 from fastvoc.ops.layer_norm import LayerNormParams, check_row, layer_norm_ref, pack_rows
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
@@ -118,7 +119,7 @@ def convnext_block_ref(
 
         return by_item(x, lengths, x.shape[2], one)
     channels, _, kernel = params.depthwise_weight.shape
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_float32(x):
         y = F.conv1d(x, params.depthwise_weight, params.depthwise_bias, padding=kernel // 2, groups=channels)
     y = layer_norm_ref(y, params.norm, row).transpose(1, 2)
     y = F.gelu(F.linear(y, params.expand_weight, params.expand_bias))

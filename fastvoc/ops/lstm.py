@@ -13,6 +13,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._reference import full_float32
 from fastvoc.registry import Impl, Spec, define
 
 Layer = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -148,7 +149,7 @@ def lstm_ref(
     start = params.zero_state(x.shape[0]) if h is None or c is None else (h, c)
     count = len(params.layers) // params.directions
     wide, weights = x.to(params.state_dtype), [t.to(params.state_dtype) for t in params.tensors()]
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_float32(x):
         y, h_end, c_end = torch.lstm(
             wide.permute(2, 0, 1), start, weights, True, count, 0.0, False, params.bidirectional, False
         )

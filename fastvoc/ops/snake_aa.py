@@ -15,6 +15,7 @@ from fastvoc import _library
 from fastvoc.errors import ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._reference import full_float32
 from fastvoc.ops.stream import MarginStream
 from fastvoc.registry import Impl, Spec, define
 
@@ -92,7 +93,7 @@ def snake_aa_ref(x: Tensor, params: SnakeAaParams, lengths: Tensor | None = None
     """The op's meaning in torch."""
     if lengths is not None:
         return by_item(x, lengths, x.shape[2], lambda item, _: snake_aa_ref(item, params))
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_float32(x):
         up = upsampled_ref(x, params.taps)
         up = up + params.inverse[:, None] * torch.sin(params.alpha[:, None] * up).square()
         weight = params.taps.to(x).expand(x.shape[1], 1, -1)

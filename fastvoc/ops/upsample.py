@@ -14,6 +14,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
+from fastvoc.ops._reference import full_float32
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import PolyphaseStream
 from fastvoc.registry import Impl, Spec, define
@@ -82,7 +83,7 @@ def upsample_ref(x: Tensor, params: UpsampleParams, lengths: Tensor | None = Non
     if lengths is not None:
         steps = params.output_length(x.shape[2])
         return by_item(x, lengths, steps, lambda item, _: upsample_ref(item, params))
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_float32(x):
         full = F.conv_transpose1d(params.pre(x), params.weight, None, params.stride)
     left, right = params.crop
     full = F.pad(full, (-left, -right))
