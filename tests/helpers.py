@@ -45,6 +45,14 @@ def need_native() -> None:
     need("native", _library.cpu_problem())
 
 
+def need_triton() -> None:
+    """Wants Triton's interpreter."""
+    from fastvoc.ops._triton import triton_problem
+
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    need("triton", triton_problem() or (None if interpreted else "Triton runs on a GPU, not in its interpreter"))
+
+
 def compiler() -> str:
     """The C++ compiler, or a skip."""
     cxx = shutil.which(os.environ.get("CXX", "g++"))
@@ -124,7 +132,9 @@ def implementations(op: str, device: str = "cpu") -> list[Any]:
         importlib.import_module(module.name)
     from fastvoc.registry import OPS
 
-    names = [impl.name for impl in OPS[op].impls.values() if device in impl.devices]
+    # Triton's interpreter is slow: its tests choose their own cases.
+    skipped = ("triton",) if device == "cpu" else ()
+    names = [impl.name for impl in OPS[op].impls.values() if device in impl.devices and impl.name not in skipped]
     return [pytest.param(name, marks=pytest.mark.native if name == "cpp" else ()) for name in names]
 
 

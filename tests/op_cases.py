@@ -136,20 +136,22 @@ SNAKE_AA = {
 }
 
 
-def cast(params: Any, dtype: torch.dtype) -> Any:
-    """The same parameters, nested ones included, in another dtype."""
-    if isinstance(params, Tensor):
-        return params.to(dtype)
-    if isinstance(params, tuple):
-        return tuple(cast(part, dtype) for part in params)
-    if is_dataclass(params) and not isinstance(params, type):
-        return replace(params, **{f.name: cast(getattr(params, f.name), dtype) for f in fields(params)})
-    return params
-
-
 def double(params: Any) -> Any:
     """The same parameters, nested ones included, in float64."""
     return cast(params, torch.float64)
+
+
+def cast(params: Any, to: torch.dtype | str) -> Any:
+    """The same parameters, nested ones included, in a dtype or on a device; integers keep their dtype."""
+    if isinstance(params, Tensor):
+        return params.to(to) if params.is_floating_point() or isinstance(to, str) else params
+    if isinstance(params, dict):
+        return {name: cast(value, to) for name, value in params.items()}
+    if isinstance(params, tuple):
+        return tuple(cast(value, to) for value in params)
+    if is_dataclass(params) and not isinstance(params, type):
+        return replace(params, **{f.name: cast(getattr(params, f.name), to) for f in fields(params) if f.init})
+    return params
 
 
 def channels(params: Any) -> int:

@@ -100,8 +100,6 @@ def test_the_cuda_kernels_run_only_by_force(name: str) -> None:
     """They have not been run on a device yet: torch goes before them, and here they say why they cannot run."""
     explain()
     spec = Spec("cuda", torch.float32, object())
-    verdicts = {verdict.impl: verdict for verdict in OPS[name].verdicts(spec)}
-    assert verdicts["torch"].chosen
     assert OPS[name].impls["cuda"].priority < OPS[name].impls["torch"].priority
     if torch.version.cuda is None:
         with pytest.raises(BackendError, match=r"cuda: (this torch is a CPU build|the CUDA library is not built)"):

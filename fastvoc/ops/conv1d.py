@@ -15,6 +15,7 @@ from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
 from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
 from fastvoc.ops._reference import full_float32
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
@@ -201,3 +202,4 @@ OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
 register_cuda(OP, _run_native, _pack, _supports_cuda)
+register_triton(OP)

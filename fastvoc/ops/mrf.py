@@ -14,6 +14,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
 from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
 from fastvoc.ops.mrf_stream import MrfStream, NativeMrfStream
@@ -215,6 +216,14 @@ def _supports_cuda(spec: Spec) -> str | None:
     return cuda_activation_refusal(acts[0])
 
 
+def _supports_triton(spec: Spec) -> str | None:
+    if len({len(layer) for block in spec.params.blocks for layer in block}) != 1:
+        return "wants the same number of convolutions in every layer"
+    if len({(act.kind, act.slope) for act in map(spec.params.act_before, spec.params.convs())}) != 1:
+        return "wants one kind of activation before all convolutions"
+    return None
+
+
 _library.define(
     "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] schemes,"
     " int[] layers, int depth, int pad_mode, int[] acts, float[] slopes, Tensor? curves) -> Tensor"
@@ -286,3 +295,4 @@ OP.register(
     )
 )
 register_cuda(OP, _run_native, _pack_direct, _supports_cuda)
+register_triton(OP, _supports_triton)

@@ -15,6 +15,7 @@ from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
 from fastvoc.ops._reference import full_float32
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import PolyphaseStream
 from fastvoc.registry import Impl, Spec, define
@@ -119,6 +120,10 @@ def _supports_cpp(spec: Spec) -> str | None:
     return _library.cpu_refusal(spec.dtype)
 
 
+def _supports_triton(spec: Spec) -> str | None:
+    return "crops on the left, never appends" if spec.params.crop[0] < 0 else None
+
+
 _library.define(
     "upsample(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] shape, int[] acts, float[] slopes,"
     " Tensor? curves) -> Tensor"
@@ -164,3 +169,4 @@ OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
 register_cuda(OP, _run_native, _pack, lambda spec: cuda_activation_refusal(spec.params.pre))
+register_triton(OP, _supports_triton)

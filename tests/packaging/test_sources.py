@@ -41,7 +41,7 @@ def test_every_variable_is_declared() -> None:
     declared = {variable.name for variable in env.VARIABLES}
     named = re.compile(r"\bFASTVOC_[A-Z]+\b(?!_)")
     used = {name for path in source_files(".py", ".md", "run", "Makefile") for name in named.findall(path.read_text())}
-    assert used == declared
+    assert used == {name for name in declared if name.startswith("FASTVOC_")}
 
 
 def test_one_version() -> None:

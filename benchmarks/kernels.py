@@ -1,0 +1,125 @@
+"""The Triton kernels as the models of the zoo launch them, compiled ahead of time: no GPU is needed.
+
+For every kernel and every set of compile-time values: registers a thread, shared memory of a block, stack and spills,
+the share of matrix instructions in the hot loop, and the bytes that the kernel's inputs hold for each output.
+
+python benchmarks/kernels.py --target 90                 # a table
+python benchmarks/kernels.py --target 90 --write         # and into results/sm_90/kernels.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "1"  # lets fastvoc launch on the CPU, where launches are recorded
+import torch
+from torch import Tensor
+from zoo import ZOO
+
+import fastvoc
+
+del os.environ["TRITON_INTERPRET"]  # before Triton comes in: what is recorded is compiled
+from fastvoc.kernels import ahead, tuned
+from fastvoc.kernels.launch import Launch, Recording, record
+
+RESULTS = Path(__file__).parent / "results"
+MODELS = ("v1", "v2", "v3")
+OUTPUTS = ("out", "carry")
+SHOWN = ("CIN", "COUT", "PHASES", "GROUPS", "SUM", "PRE", "POST", "BT", "BN", "BK")
+
+
+def launches(model: str, dtype: torch.dtype, target: int) -> Recording:
+    """What a second of audio launches."""
+    entry = ZOO[model]
+    network = entry.model(dtype=dtype)
+    inputs = [x.to(dtype) if x.is_floating_point() else x for x in entry.inputs(network, 1.0, 1)]
+    table, backend = tuned.compile_for(f"sm_{target}"), fastvoc.use_backend("triton")
+    with torch.inference_mode(), table, backend, record(dry=True) as recording:
+        entry.run(network, *inputs)
+    return recording
+
+
+def read_per_output(launch: Launch) -> float:
+    """Bytes of the tensors that a launch reads, each once, for each value that it writes."""
+    tensors = {name: value for name, value in launch.arguments.items() if isinstance(value, Tensor)}
+    made = sum(t.numel() for name, t in tensors.items() if name in OUTPUTS)
+    read = {name: t.numel() * t.element_size() for name, t in tensors.items() if name not in OUTPUTS}
+    if "table" in tensors:  # a launch reads the taps that its table names, not the whole stage's
+        taps = int(tensors["table"][:, 2].sum()) if tensors["table"].dim() == 2 else int(tensors["table"][2])
+        width = launch.arguments["CIN_PAD"] * launch.arguments["COUT_PAD"]
+        read["weight"] = taps * width * tensors["weight"].element_size()
+    return sum(read.values()) / max(made, 1)
+
+
+def rows(models: list[str], dtypes: list[torch.dtype], target: int, sample: bool) -> list[dict[str, Any]]:
+    """A row for every kernel that the models launch; with `sample` the two largest of each name."""
+    found: dict[ahead.Specialization, tuple[str, torch.dtype, Launch]] = {}
+    for model in models:
+        for dtype in dtypes:
+            for launch in launches(model, dtype, target).launches:
+                found.setdefault(ahead.specialize(launch), (model, dtype, launch))
+    chosen = list(found)
+    if sample:
+        names = dict.fromkeys(spec.name for spec in chosen)
+        chosen.sort(key=lambda spec: -len(spec.signature) + len(spec.constants))
+        chosen = [spec for name in names for spec in [s for s in chosen if s.name == name][:2]]
+    table = []
+    for spec in chosen:
+        model, dtype, launch = found[spec]
+        needs = ahead.compile_ahead(spec, target)
+        constants = {k: v for k, v in spec.constants if k in SHOWN}
+        table.append(
+            {
+                "kernel": spec.name,
+                "model": model,
+                "dtype": str(dtype).removeprefix("torch."),
+                "constants": constants,
+                "warps": dict(spec.options)["num_warps"],
+                "registers": needs.registers,
+                "shared": needs.shared,
+                "stack": needs.stack,
+                "spills": needs.spills,
+                "matrix_share": round(needs.matrix_share, 4),
+                "loop": sum(needs.loop.values()),
+                "read_per_output": round(read_per_output(launch), 2),
+            }
+        )
+        print(spec.name, model, constants, table[-1]["registers"], table[-1]["spills"], file=sys.stderr, flush=True)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", type=int, default=90, choices=ahead.TARGETS)
+    parser.add_argument("--models", default="all", help="names from the zoo, `all`, or `sample`: two of each kernel")
+    parser.add_argument("--dtype", default="bfloat16,float32")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", action="store_true", help="write results/sm_<target>/kernels.json")
+    options = parser.parse_args()
+    sample = options.models == "sample"
+    models = list(MODELS) if sample or options.models == "all" else options.models.split(",")
+    dtypes = [getattr(torch, name) for name in options.dtype.split(",")]
+    report = {
+        "target": f"sm_{options.target}",
+        "triton": ahead.triton.__version__,
+        "kernels": rows(models, dtypes[:1] if sample else dtypes, options.target, sample),
+    }
+    text = json.dumps(report, indent=1)
+    if options.json:
+        print(text)
+    else:
+        for row in report["kernels"]:
+            print(*(f"{key}={value}" for key, value in row.items()))
+    if options.write:
+        path = RESULTS / f"sm_{options.target}" / "kernels.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

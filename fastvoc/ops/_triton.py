@@ -1,0 +1,73 @@
+"""How every op registers its Triton kernels, which `fastvoc.kernels` holds under the op's own name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc import env
+from fastvoc.lengths import on_device
+from fastvoc.registry import Impl, Op, Spec
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def _accept(_: Spec) -> str | None:
+    return None
+
+
+def register_triton(
+    op: Op,
+    supports: Callable[[Spec], str | None] = _accept,
+    stream: Callable[[Any, Any], Any] | None = None,
+) -> None:
+    """Adds implementation `triton`; its kernels are imported when first asked for.
+
+    On the CPU it takes part only under Triton's interpreter, behind all others, so that only force chooses it.
+    `stream` makes the form for chunks; that of the reference serves where it is None.
+    """
+    name = f"fastvoc.kernels.{op.name}"
+    interpreted = _interpreted()
+
+    def run(x: Tensor, packed: Any, *args: Any) -> Tensor:
+        there = (a if isinstance(a, int) else on_device(a, x) for a in args)
+        y: Tensor = importlib.import_module(name).run(x, packed, *there)
+        return y
+
+    def verdict(spec: Spec) -> str | None:
+        if spec.device != "cuda" and not interpreted:
+            return "runs on cuda; elsewhere only in Triton's interpreter (TRITON_INTERPRET=1 before the import)"
+        if (problem := triton_problem()) is not None:
+            return problem
+        if spec.dtype not in _DTYPES:
+            return f"computes in float32, float16 and bfloat16, not in {spec.dtype}"
+        return supports(spec)
+
+    op.register(
+        Impl(
+            "triton",
+            run,
+            frozenset({"cuda", "cpu"}),
+            priority=-20 if interpreted else 5,
+            pack=lambda params: importlib.import_module(name).pack(params),
+            supports=verdict,
+            stream=op.impls["torch"].stream if stream is None else stream,
+        )
+    )
+
+
+@cache
+def triton_problem() -> str | None:
+    """None when Triton and the kernels are installed, otherwise what is not."""
+    missing = [name for name in ("triton", "fastvoc.kernels") if find_spec(name) is None]
+    return f"{missing[0]} is not installed" if missing else None
+
+
+def _interpreted() -> bool:
+    return env.INTERPRET.get() == "1"

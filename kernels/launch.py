@@ -1,0 +1,83 @@
+"""Launches Triton kernels, and records what was launched for tests and for compilation ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import triton
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch: the kernel, its grid, its arguments by name, and the compiler's options."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    options: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return str(self.kernel.__name__)
+
+
+@dataclass
+class Recording:
+    """The launches inside a `record` block, in order; `dry` when they were recorded instead of run."""
+
+    dry: bool
+    launches: list[Launch] = field(default_factory=list)
+
+
+_recording: ContextVar[Recording | None] = ContextVar("fastvoc_launches", default=None)
+
+
+@contextmanager
+def record(dry: bool = False) -> Iterator[Recording]:
+    """Records every launch; with `dry` nothing runs, and what the kernels would write holds no values."""
+    token = _recording.set(Recording(dry))
+    try:
+        recording = _recording.get()
+        assert recording is not None
+        yield recording
+    finally:
+        _recording.reset(token)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], config: dict[str, int], device: torch.device, **arguments: Any) -> None:
+    """Runs a kernel on the current stream of `device`.
+
+    `config` holds the tuned values: num_warps and num_stages for the compiler, the others are arguments.
+    """
+    options = {name: value for name, value in config.items() if name.startswith("num_")}
+    arguments |= {name: value for name, value in config.items() if name not in options}
+    recording = _recording.get()
+    if recording is not None:
+        recording.launches.append(Launch(kernel, grid, arguments, options))
+        if recording.dry:
+            return
+    there = device.type == "cuda" and device.index not in (None, torch.cuda.current_device())
+    with torch.cuda.device(device) if there else nullcontext():
+        # The default of contracting multiplications and additions differs between versions of Triton.
+        kernel[grid](**arguments, **options, enable_fp_fusion=True)
+
+
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+def strides(x: torch.Tensor, prefix: str) -> dict[str, int]:
+    """The strides of [B, C, T] as the arguments <prefix>_batch, _channel and _step."""
+    return dict(zip((f"{prefix}_batch", f"{prefix}_channel", f"{prefix}_step"), x.stride(), strict=True))
+
+
+def interpreting() -> bool:
+    """Whether kernels run in Triton's interpreter."""
+    return bool(triton.knobs.runtime.interpret)

@@ -1,0 +1,170 @@
+"""mrf: the residual blocks of a stage side by side, one launch for each of their convolutions.
+
+Between launches the blocks' signals lie in `h` (float32, the residual stream) and two buffers of activated values. The
+last launch adds the blocks up in a fixed order and scales the sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc import _library
+from fastvoc.kernels import conv1d
+
+_FIELDS = 8
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A stage as `run` takes it. Blocks with equally many layers form a class; `classes` lists blocks and convolutions
+    of each, `table` a row for every convolution of every block, in order of launch."""
+
+    weight: Tensor
+    bias: Tensor
+    curves: Tensor
+    table: Tensor
+    channels: int
+    depth: int
+    classes: list[int]
+    pad_mode: int
+    act: int
+    slope: float
+
+
+def pack(params: Any) -> Packed:
+    """Weights and table of an MrfParams."""
+    convs = params.convs()
+    like, channels = convs[0].weight, convs[0].weight.shape[0]
+    curves, places = conv1d.pack_curves([params.act_before(c) for c in convs], like)
+    curve_of = {id(c): place for c, place in zip(convs, places, strict=True)}
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
+    table: list[list[int]] = []
+    classes: list[int] = []
+    at = 0
+    for count in sorted({len(block) for block in params.blocks}):
+        # The heaviest block comes first, so that the light ones fill the gaps that it leaves.
+        blocks = [[c for layer in block for c in layer] for block in params.blocks if len(block) == count]
+        blocks.sort(key=lambda block: -sum(c.weight.shape[2] for c in block))
+        classes += [len(blocks), len(blocks[0])]
+        for launch in range(len(blocks[0])):
+            for block in blocks:
+                conv = block[launch]
+                after = curve_of[id(block[launch + 1])] if launch + 1 < len(block) else 0
+                row = [at, len(biases) * conv1d.pad_channels(channels), conv.weight.shape[2], conv.dilation]
+                table.append([*row, params.padding(conv)[0], curve_of[id(conv)], after, 0])
+                weights.append(conv1d.pack_taps(conv.weight))
+                biases.append(conv1d.pack_row(conv.bias, channels, like))
+                at += len(weights[-1])
+    kind, slope = conv1d.kind_and_slope(params.act_before(convs[0]))
+    return Packed(
+        torch.cat(weights),
+        torch.cat(biases),
+        curves,
+        torch.tensor(table, dtype=torch.int32, device=like.device),
+        channels,
+        len(params.blocks[0][0]),
+        classes,
+        1 if params.pad_mode == "reflect" else 0,
+        kind,
+        slope,
+    )
+
+
+def run(x: Tensor, p: Packed, lengths: Tensor | None = None) -> Tensor:
+    """mrf of `fastvoc.ops.mrf`; lengths on the device of x."""
+    y: Tensor = torch.ops._fastvoc.triton_mrf(
+        x, p.weight, p.bias, p.curves, p.table, lengths, p.depth, p.classes, p.pad_mode, p.act, p.slope
+    )
+    return y
+
+
+_library.define(
+    "triton_mrf(Tensor x, Tensor weight, Tensor bias, Tensor curves, Tensor table, Tensor? lengths, int depth,"
+    " int[] classes, int pad_mode, int act, float slope) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::triton_mrf")
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    curves: Tensor,
+    table: Tensor,
+    lengths: Tensor | None,
+    depth: int,
+    classes: list[int],
+    pad_mode: int,
+    act: int,
+    slope: float,
+) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
+
+
+@torch.library.impl("_fastvoc::triton_mrf", ("CPU", "CUDA"))
+def _mrf(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    curves: Tensor,
+    table: Tensor,
+    lengths: Tensor | None,
+    depth: int,
+    classes: list[int],
+    pad_mode: int,
+    act: int,
+    slope: float,
+) -> Tensor:
+    batch, channels, steps = x.shape
+    blocks = sum(classes[0::2])
+    out = x.new_empty((batch, steps, channels))
+    total: Tensor | None = None
+    row = 0
+    for place in range(0, len(classes), 2):
+        groups, count = classes[place : place + 2]
+        shape = (groups * batch, steps, channels)
+        h = x.new_empty(shape, dtype=torch.float32) if count > depth else None
+        buffers = [x.new_empty(shape), x.new_empty(shape)] if count > 1 else []
+        closing = place + 2 == len(classes)
+        source = x
+        for i in range(count):
+            first, last, residual = i == 0, i + 1 == count, (i + 1) % depth == 0
+            stream = None
+            if residual:
+                stream = x if i < depth else h.transpose(1, 2) if h is not None else None
+            if last:
+                target = out if closing else x.new_empty((batch, steps, channels), dtype=torch.float32)
+            else:
+                target = buffers[i % 2]
+            conv1d.convolve(
+                source,
+                weight,
+                bias,
+                curves,
+                table[row : row + groups],
+                lengths,
+                target,
+                cin=channels,
+                cout=channels,
+                made=steps,
+                offset=-1,
+                groups=groups,
+                total=last,
+                shared=first,
+                pad_mode=pad_mode,
+                pre=(act, slope) if first else (0, 0.0),
+                post=(0, 0.0) if last else (act, slope),
+                scale=1.0 / blocks if last and closing else 1.0,
+                residual=stream,
+                prior=total if last else None,
+                carry=h if residual and not last else None,
+            )
+            row += groups
+            source = target.transpose(1, 2)
+        total = target
+    return out.transpose(1, 2)

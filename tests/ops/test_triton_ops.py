@@ -1,0 +1,95 @@
+"""Every Triton kernel in Triton's interpreter against its meaning: odd sizes, dtypes, lengths, layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from op_cases import cast, strided
+from torch import Tensor
+from triton_cases import CASES, Case, small_tiles
+
+from helpers import need_triton, relative_l2
+
+each_case = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in CASES.items()])
+
+
+@pytest.fixture(autouse=True)
+def _interpreter() -> Iterator[None]:
+    need_triton()
+    with torch.inference_mode(), small_tiles():
+        yield
+
+
+def _run(case: Case, x: Tensor, params: Any, **arguments: Any) -> Tensor:
+    return case.op(x, params, **arguments, backend="triton")
+
+
+@each_case
+def test_equals_the_meaning(make: Callable[[], Case], nan_poison: None) -> None:
+    case = make()
+    for steps in case.lengths:
+        x, extra = case.draw(2, steps), case.extra(2, steps)
+        y = _run(case, x, case.params, **extra)
+        wide = torch.float64
+        expected = case.ref(cast(x, wide), cast(case.params, wide), **cast(extra, wide))
+        assert y.shape == expected.shape
+        if y.is_floating_point():
+            assert y.dtype == torch.float32
+            assert relative_l2(y, expected) < 2e-6, steps
+        else:
+            assert torch.equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "dtype"),
+    [
+        pytest.param(make, (torch.bfloat16, torch.float16)[i % 2], id=name)
+        for i, (name, make) in enumerate(CASES.items())
+    ],
+)
+def test_half_precision_is_as_exact_as_torch(make: Callable[[], Case], dtype: torch.dtype, nan_poison: None) -> None:
+    case = make()
+    if not case.half:
+        pytest.skip("always computes in float32")
+    steps = case.lengths[-1]
+    params, x, extra = cast(case.params, dtype), cast(case.draw(2, steps), dtype), cast(case.extra(2, steps), dtype)
+    y = _run(case, x, params, **extra)
+    wide = torch.float64
+    expected = case.ref(cast(x, wide), cast(params, wide), **cast(extra, wide))
+    assert y.dtype == dtype
+    # The interpreter cuts float32 off to bfloat16 where a GPU rounds, which doubles the error.
+    factor = 3.0 if dtype is torch.bfloat16 else 1.5
+    assert relative_l2(y, expected) <= factor * relative_l2(case.ref(x, params, **extra), expected)
+
+
+@each_case
+def test_an_item_depends_on_itself_alone(make: Callable[[], Case], nan_poison: None) -> None:
+    """Bit for bit, whatever lies beside it and beyond its length, and wherever it lies in memory."""
+    case = make()
+    steps = case.lengths[-1]
+    lengths = [steps - 9, steps, case.lengths[0]]
+    x, extra = case.draw(3, steps), case.extra(3, steps)
+    poisoned = x.clone()
+    for i, n in enumerate(lengths):
+        poisoned[i, ..., n:] = torch.nan if x.is_floating_point() else -1
+    batched = _run(case, poisoned, case.params, **extra, lengths=torch.tensor(lengths))
+    for i, n in enumerate(lengths):
+        view = list(strided(x[i : i + 1, :, :n]).values())[i] if x.is_floating_point() else x[i : i + 1, :, :n]
+        made = _made(case, n)
+        alone = _run(case, view, case.params, **{k: _of_item(v, i, made) for k, v in extra.items()})
+        assert torch.equal(batched[i, ..., :made], alone[0]), i
+        assert not batched[i, ..., made:].any(), i
+
+
+def _made(case: Case, steps: int) -> int:
+    x, params, extra = (cast(given, "meta") for given in (case.draw(1, steps), case.params, case.extra(1, steps)))
+    return int(case.ref(x, params, **extra).shape[-1])
+
+
+def _of_item(argument: Any, i: int, made: int) -> Any:
+    if not isinstance(argument, Tensor):
+        return argument
+    return argument[i : i + 1, ..., :made] if argument.dim() > 1 else argument[i : i + 1]
