@@ -1,4 +1,7 @@
-"""What the benchmark drivers share: interleaved timing, a description of the machine, result files."""
+"""What the benchmark drivers share: interleaved timing, tables, a description of the machine, result files.
+
+Needs nothing but torch and numpy.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,22 +25,101 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(runs: dict[str, Callable[[], Any]], seconds: float, least: int = 5) -> dict[str, list[float]]:
-    """Times the runs in turn, A B A B ..., after one unmeasured round; wall seconds per call.
+def interleaved(
+    runs: dict[str, Callable[[], Any]], seconds: float, least: int = 5, device: str = "cpu"
+) -> dict[str, list[float]]:
+    """Times the runs in turn, A B A B ..., after one unmeasured round; seconds per call.
 
-    Machines drift, so only ratios within one call of this function mean anything. Ends after about `seconds`, but not
-    before `least` rounds.
+    On the CPU wall time; on CUDA the time between two events around a call on an idle device, so that what the host
+    takes to launch counts. Machines drift, so only ratios within one call of this function mean anything. Ends after
+    about `seconds`, but not before `least` rounds.
     """
+    timed = _by_events if device == "cuda" else _by_clock
     for run in runs.values():
-        run()
+        timed(run)
     times: dict[str, list[float]] = {name: [] for name in runs}
     start = time.perf_counter()
     while len(times[next(iter(runs))]) < least or time.perf_counter() - start < seconds:
         for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - began)
+            times[name].append(timed(run))
     return times
+
+
+def _by_clock(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def _by_events(run: Callable[[], Any]) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    begin.record()
+    run()
+    end.record()
+    end.synchronize()
+    return 1e-3 * begin.elapsed_time(end)
+
+
+def repeated(run: Callable[[], Any], calls: int) -> Callable[[], Any]:
+    """A CUDA graph of so many calls: its replay is the device's work alone. Raises what capturing raises."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        for _ in range(calls):
+            run()
+    return graph.replay
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the device was measured to do: operations and bytes, read plus written, per second."""
+
+    flops: float
+    bytes: float
+
+    def seconds(self, flops: float, moved: float) -> float:
+        """No kernel that does so much is faster."""
+        return max(flops / self.flops, moved / self.bytes)
+
+
+def ceilings(dtype: torch.dtype) -> Ceilings:
+    """A large matrix product in this dtype (float32 without TF32) and a large copy."""
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
+    source = torch.randn(2**28, device="cuda")
+    target = torch.empty_like(source)
+    times = interleaved({"product": lambda: a @ b, "copy": lambda: target.copy_(source)}, 1.0, device="cuda")
+    product, copy = (statistics.median(times[name]) for name in ("product", "copy"))
+    return Ceilings(2 * 8192**3 / product, 2 * source.numel() * source.element_size() / copy)
+
+
+class Table:
+    """Rows of text under headings, in columns as wide as they need to be."""
+
+    def __init__(self, *headings: str, title: str = "") -> None:
+        self._title, self._rows = title, [headings]
+
+    def add_row(self, *cells: str) -> None:
+        self._rows.append(cells)
+
+    def print(self) -> None:
+        """Text to the left, numbers to the right."""
+        count = len(self._rows[0])
+        rows = [(*row, *[""] * (count - len(row))) for row in self._rows]
+        widths = [max(len(row[i]) for row in rows) for i in range(count)]
+        numbers = [all(not row[i] or row[i][0] in "-.0123456789" for row in rows[1:]) for i in range(count)]
+        if self._title:
+            print(self._title)
+        for at, row in enumerate(rows):
+            cells = (c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numbers, strict=True))
+            print("  ".join(cells).rstrip())
+            if at == 0:
+                print("  ".join("-" * w for w in widths))
+        sys.stdout.flush()
 
 
 def add_arguments(parser: argparse.ArgumentParser, budget: float) -> None:
@@ -44,7 +128,14 @@ def add_arguments(parser: argparse.ArgumentParser, budget: float) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--budget", type=float, default=budget, help="seconds for one measurement")
-    parser.add_argument("--write", action="store_true", help="write the result file")
+    parser.add_argument("--write", nargs="?", const="", metavar="NAME", help="write the result file, under this name")
+
+
+def check_device(device: str) -> None:
+    """Ends the program with a word about it when the device is not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+        raise SystemExit(f"no GPU is visible: torch {torch.__version__}, {built}, sees no CUDA device")
 
 
 def summary(times: dict[str, list[float]], baseline: str) -> dict[str, dict[str, float]]:
@@ -75,14 +166,28 @@ def machine(device: str) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
         "isa": _library.cpu_isa(),
+        "cuda": _cuda() if device == "cuda" else None,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "rivals": {name: _installed(name) for name in ("onnxruntime", "openvino")},
+        "rivals": {name: _installed(name) for name in ("onnxruntime", "openvino", "triton")},
         "fastvoc": __version__,
         "revision": _revision(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def _cuda() -> dict[str, Any]:
+    from fastvoc import _library
+
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "arch": f"sm_{properties.major}{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_gib": round(properties.total_memory / 2**30),
+        "toolkit": torch.version.cuda,
+        "library": _library.cuda_problem() or "loaded",
     }
 
 
@@ -113,7 +218,8 @@ def write(name: str, device: str, rows: list[dict[str, Any]]) -> Path:
     """Writes the rows with the machine's description: into $OUT if set, else benchmarks/results/<device>/."""
     facts = machine(device)
     slug = "-".join("".join(c if c.isalnum() else " " for c in facts["device"].lower()).split())
-    folder = Path(os.environ.get("OUT") or RESULTS / f"{slug}-{facts['cores']}core")
+    slug = slug if device == "cuda" else f"{slug}-{facts['cores']}core"
+    folder = Path(os.environ.get("OUT") or RESULTS / slug)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     partial = path.with_suffix(".partial")

@@ -4,11 +4,17 @@ Layers of equal shapes are measured once.
 
 python benchmarks/ops.py                  # all ops of all models
 python benchmarks/ops.py mrf --models v1 --threads 1 --write
+python benchmarks/ops.py --device cuda --impl torch triton cuda --dtype bf16 --batch 8
+
+On CUDA a call is one of ten in a graph, so that launching costs nothing, inputs come from the L2 cache as they do
+inside a model, and the time is compared with the device's measured ceilings: the multiply-adds at the rate of a large
+matrix product, or every input, weight and output moved once at the rate of a large copy.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,17 +24,18 @@ from unittest import mock
 
 import harness
 import torch
-from rich.console import Console
-from rich.table import Table
+from harness import Table, repeated
 from torch import Tensor
-from zoo import ZOO
+from zoo import DTYPES, ZOO, placed, refusal
 
 from fastvoc.nn.prepared import Prepared
+
+CALLS = 10  # in one graph
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One layer of a model: its op, what it was called with, and its multiply-adds, 0 where they are not counted."""
+    """One layer of a model: its op, what it was called with, its multiply-adds (0 where not counted), its bytes."""
 
     op: str
     layer: str
@@ -36,6 +43,7 @@ class Entry:
     x: Tensor
     args: tuple[Any, ...]
     macs: int
+    bytes: int
 
 
 @contextmanager
@@ -74,14 +82,14 @@ def multiply_adds(op: str, layer: Prepared, x: Tensor, args: tuple[Any, ...], y:
     return sum(t.numel() for t in layer.tensors() if t.dim() > 1) * x.shape[0] * y.shape[2]
 
 
-def entries(models: list[str], audio: float, device: str) -> Iterator[Entry]:
+def entries(models: list[str], audio: float, batch: int, device: str, dtype: torch.dtype) -> Iterator[Entry]:
     """Every layer of the models, with the input that `audio` seconds give it."""
     seen = set()
     for name in models:
-        model = ZOO[name].model(device)
-        inputs = [x.to(device) if isinstance(x, Tensor) else x for x in ZOO[name].inputs(model, audio, 1)]
+        model = ZOO[name].model(device, dtype)
+        inputs = placed(ZOO[name].inputs(model, audio, batch), device, dtype)
         with torch.inference_mode(), recorded() as calls:
-            ZOO[name].run(model, *inputs)
+            ZOO[name].run(model, *inputs, backend="torch" if device == "cuda" else None)
         for layer, prepared in model.layers().items():  # type: ignore[operator]
             if id(prepared) not in calls:
                 continue
@@ -92,8 +100,11 @@ def entries(models: list[str], audio: float, device: str) -> Iterator[Entry]:
                 continue
             seen.add(key)
             with torch.inference_mode():
-                y = prepared(x, *args)
-            yield Entry(op, f"{name}.{layer}", prepared, x, args, multiply_adds(op, prepared, x, args, y))
+                y = prepared(x, *args, backend="torch" if device == "cuda" else None)
+            macs = multiply_adds(op, prepared, x, args, y)
+            tensors = [x, y, *prepared.tensors(), *(a for a in args if isinstance(a, Tensor))]
+            moved = sum(t.numel() * t.element_size() for t in tensors)
+            yield Entry(op, f"{name}.{layer}", prepared, x, args, macs, moved)
 
 
 def call(entry: Entry, impl: str) -> Any:
@@ -101,34 +112,68 @@ def call(entry: Entry, impl: str) -> Any:
         return entry.run(entry.x, *entry.args, backend=impl)
 
 
+def candidates(entry: Entry, impls: list[str], device: str) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
+    """What is timed by implementation, and why the others are not."""
+    runs: dict[str, Callable[[], Any]] = {}
+    failed: dict[str, str] = {}
+    for impl in impls:
+        run: Callable[[], Any] = partial(call, entry, impl)
+        if (problem := refusal(run)) is not None:
+            failed[impl] = problem
+        else:
+            runs[impl] = repeated(run, CALLS) if device == "cuda" else run
+    return runs, failed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ops", nargs="*", help="names of ops, such as conv1d; all when left out")
     parser.add_argument("--models", nargs="+", choices=ZOO, default=list(ZOO))
     parser.add_argument("--seconds", type=float, default=1.0, help="audio per item")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32")
+    parser.add_argument("--most", type=float, default=float("inf"), help="seconds in all, then the rest is left out")
     harness.add_arguments(parser, budget=1.0)
     args = parser.parse_args()
+    harness.check_device(args.device)
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    table = Table("op", "layer", "impl", "median ms", "GFLOP/s", f"x {args.impl[0]}")
+    dtype = DTYPES[args.dtype]
+    cuda = args.device == "cuda"
+    most = harness.ceilings(dtype) if cuda else None
+    calls = CALLS if cuda else 1
+    table = Table("op", "layer", "impl", "median ms", "GFLOP/s", "% of ceiling", "x the first")
     rows: list[dict[str, Any]] = []
-    for entry in entries(args.models, args.seconds, args.device):
+    start, left_out = time.perf_counter(), 0
+    for entry in entries(args.models, args.seconds, args.batch, args.device, dtype):
         if args.ops and entry.op not in args.ops:
             continue
-        runs: dict[str, Callable[[], Any]] = {impl: partial(call, entry, impl) for impl in args.impl}
-        result = harness.summary(harness.interleaved(runs, args.budget), args.impl[0])
+        if time.perf_counter() - start > args.most:
+            left_out += 1
+            continue
+        runs, failed = candidates(entry, args.impl, args.device)
+        if not runs:
+            continue
+        result = harness.summary(harness.interleaved(runs, args.budget, device=args.device), next(iter(runs)))
         for impl, r in result.items():
+            r["median_s"], r["best_s"] = r["median_s"] / calls, r["best_s"] / calls
             r["gflops"] = 2e-9 * entry.macs / r["median_s"]
+            r["ceiling"] = most.seconds(2 * entry.macs, entry.bytes) / r["median_s"] if most else 0.0
             rate = f"{r['gflops']:.0f}" if entry.macs else "-"
-            figures = f"{1e3 * r['median_s']:.3f}", rate, f"{r['speedup']:.2f}"
+            share = f"{100 * r['ceiling']:.0f}" if most else "-"
+            figures = f"{1e3 * r['median_s']:.4f}", rate, share, f"{r['speedup']:.2f}"
             table.add_row(entry.op, entry.layer, impl, *figures)
-        rows.append(
-            {"op": entry.op, "layer": entry.layer, "seconds": args.seconds, "macs": entry.macs, "impls": result}
-        )
-    console = Console()
-    console.print(table)
-    if args.write:
-        console.print(f"written: {harness.write('ops', args.device, rows)}")
+        for impl, reason in failed.items():
+            table.add_row(entry.op, entry.layer, impl, "-", "-", "-", reason[:60])
+        facts = {"op": entry.op, "layer": entry.layer, "seconds": args.seconds, "batch": args.batch}
+        rows.append({**facts, "dtype": args.dtype, "macs": entry.macs, "impls": result, "failed": failed})
+    table.print()
+    if left_out:
+        print(f"left out after {args.most:.0f} s: {left_out} layers")
+    if most is not None:
+        print(f"ceilings: {most.flops / 1e12:.0f} TFLOP/s in {args.dtype}, {most.bytes / 1e12:.2f} TB/s")
+    if args.write is not None:
+        print(f"written: {harness.write(args.write or 'ops', args.device, rows)}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from typing import Any
 
 import harness
 import torch
-from rich.console import Console
-from rich.table import Table
+from harness import Table
 from torch import Tensor, nn
 from zoo import ZOO
 
@@ -102,10 +101,9 @@ def main() -> None:
             costs = f"{row['streamed_over_whole']:.2f}", f"{row['overlapped_over_whole']:.2f}"
             errors = f"{row['streamed_error']:.1e}", f"{row['overlapped_error']:.1e}"
             table.add_row(name, str(chunk), f"{row['first_chunk_ms']:.2f}", f"{row['chunk_ms']:.2f}", *costs, *errors)
-    console = Console()
-    console.print(table)
+    table.print()
     if args.write:
-        console.print(f"written: {harness.write('streaming', args.device, rows)}")
+        print(f"written: {harness.write('streaming', args.device, rows)}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from harness import Table
 
 import fastvoc
 from fastvoc.io import atomic_path
@@ -52,8 +51,8 @@ def main() -> None:
     table = Table("clip", "seconds", *MEASURES, title=f"{args.model}, {len(rows)} clips")
     for row in rows:
         table.add_row(row["clip"], str(row["seconds"]), *(f"{row[name]:.3f}" for name in MEASURES))
-    table.add_row("mean", "", *(f"{means[name]:.3f}" for name in MEASURES), style="bold")
-    Console().print(table)
+    table.add_row("mean", "", *(f"{means[name]:.3f}" for name in MEASURES))
+    table.print()
     if args.out:
         result = {"model": str(args.model), "torch": torch.__version__, "mean": means, "clips": rows}
         with atomic_path(args.out) as temporary:

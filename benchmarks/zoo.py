@@ -10,6 +10,7 @@ import torch
 import zoo_encodec as encodec
 from torch import Tensor, nn
 
+from fastvoc.errors import FastvocError
 from fastvoc.models.bigvgan import BIGVGAN_BASE_24K_100, BIGVGAN_V2_24K_100
 from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
 from fastvoc.models.families import build
@@ -18,7 +19,24 @@ from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, COSYVOICE2, COSYV
 from fastvoc.models.univnet import UNIVNET_24K_100
 from fastvoc.models.vocos import VOCOS_ENCODEC_24K, VOCOS_MEL_24K
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _VOCOS_BANDWIDTH_ID = 2  # 6 kbit/s, as in the EnCodec rows
+
+
+def placed(inputs: tuple[Any, ...], device: str, dtype: torch.dtype) -> tuple[Any, ...]:
+    """Tensors on a device, floats in a dtype."""
+    return tuple(
+        x.to(device, dtype if x.is_floating_point() else x.dtype) if isinstance(x, Tensor) else x for x in inputs
+    )
+
+
+def refusal(run: Callable[[], Any]) -> str | None:
+    """Why one of our own implementations does not take a call."""
+    try:
+        run()
+    except FastvocError as error:
+        return str(error).splitlines()[0][:200]
+    return None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,183 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU: benchmarks/gpu.sh build|test|ops|models [name...]|rivals [name...]|sanitize|all
+#
+# Needs python3 with torch and pytest, nvcc and, for sanitize, compute-sanitizer; nothing is fetched. Every part ends
+# within eight minutes: pieces that did not get their turn are named, and the next run goes on with them. Pieces done
+# for the same sources are not done again, unless AGAIN=1. Results are JSON files in $OUT if set, else in
+# benchmarks/results/<device>/; a short table comes last. PYTHON is the interpreter, python3 when unset.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+WORK=$PWD/build/gpu
+LIMIT=${LIMIT:-420}
+NAMES=(v1 v2 v3 cosyvoice2 vocos encodec-24k-decode)
+SHAPES=(1x1 1x10 32x10)
+START=$SECONDS
+export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+unset PYTHONSAFEPATH # the drivers import their neighbours
+mkdir -p "$WORK/results" "$WORK/done" "$WORK/logs"
+
+capability=$("$PYTHON" - <<'PY'
+import sys
+try:
+    import torch
+except ImportError as error:
+    sys.exit(f"{sys.executable} has no torch ({error}); set PYTHON")
+if not torch.cuda.is_available():
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+    sys.exit(f"no GPU is visible: torch {torch.__version__}, {built}, sees no CUDA device")
+print("%d.%d" % torch.cuda.get_device_capability())
+PY
+) || exit 3
+[ "$capability" = 9.0 ] && capability=9.0a # Hopper's own instructions
+
+left() { echo $((LIMIT - (SECONDS - START))); }
+
+# A fingerprint of the sources in these folders.
+sources() {
+  find "$@" -type f \( -name '*.py' -o -name '*.c*' -o -name '*.h' -o -name '*.sh' \) \
+    -not -path '*/__pycache__/*' -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-16
+}
+REVISION=$(sources csrc fastvoc kernels benchmarks setup.py)
+
+# piece NAME SECONDS COMMAND...: runs a piece that is not done yet, if so much time is left.
+piece() {
+  local name=$1 wanted=$2 log="$WORK/logs/$1.log" status
+  shift 2
+  if [ -z "${AGAIN:-}" ] && [ "$(cat "$WORK/done/$name" 2>/dev/null)" = "$REVISION" ]; then
+    echo "== $name: done before"
+    return 0
+  fi
+  if [ "$(left)" -lt "$wanted" ]; then
+    LEFT+=("$name")
+    return 0
+  fi
+  echo "== $name"
+  OUT="$WORK/results" timeout "$(left)" "$@" 2>&1 | tee "$log"
+  status=${PIPESTATUS[0]}
+  if [ "$status" = 0 ]; then
+    echo "$REVISION" >"$WORK/done/$name"
+  elif [ "$status" = 124 ]; then
+    LEFT+=("$name")
+  else
+    FAILED+=("$name")
+  fi
+}
+
+package() { [ -f "$WORK/lib/fastvoc/_C_cuda.so" ] || build_part; export PYTHONPATH="$WORK/lib"; }
+
+build_part() {
+  FASTVOC_BUILD=cuda TORCH_CUDA_ARCH_LIST=$capability MAX_JOBS=${MAX_JOBS:-$(nproc)} \
+    "$PYTHON" -W ignore setup.py -q build --build-lib "$WORK/lib" --build-temp "$WORK/temp" >"$WORK/logs/build.log" 2>&1
+  local status=$?
+  grep "^fastvoc:" "$WORK/logs/build.log"
+  [ $status = 0 ] || { tail -60 "$WORK/logs/build.log"; return $status; }
+  PYTHONPATH="$WORK/lib" "$PYTHON" - "$WORK/results/build.json" <<'PY'
+import json, sys
+from pathlib import Path
+import torch
+import fastvoc
+from fastvoc import _library
+from importlib.metadata import PackageNotFoundError, version
+def of(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+facts = json.loads((Path(fastvoc.__file__).parent / "_build_info.json").read_text())
+row = {
+    "device": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": of("triton"),
+    "cuda": _library.cuda_problem() or "loaded", "cpu": _library.cpu_problem() or "loaded",
+    "nvcc": facts["libraries"]["cuda"].get("nvcc"), "archs": facts["libraries"]["cuda"].get("archs"),
+}
+Path(sys.argv[1]).write_text(json.dumps(row, indent=1) + "\n")
+sys.exit(row["cuda"] != "loaded")
+PY
+}
+
+test_part() {
+  package
+  local REVISION=$REVISION-$(sources tests)
+  local file name
+  for file in $(grep -lR --include='test_*.py' 'mark\.gpu' tests | sort); do
+    name=test-$(basename "$file" .py | sed s/^test_//)
+    piece "$name" 20 env FASTVOC_REQUIRE=cuda "$PYTHON" -P -m pytest -q -p no:cacheprovider -W default -m gpu \
+      --junitxml="$WORK/results/$name.xml" "$file"
+  done
+}
+
+ops_part() {
+  package
+  local dtype
+  for dtype in bf16 fp32; do
+    piece "ops-$dtype" 60 "$PYTHON" benchmarks/ops.py --device cuda --impl torch triton cuda --dtype $dtype \
+      --models "${NAMES[@]}" --budget 0.1 --most 170 --write "ops-$dtype"
+  done
+}
+
+models_part() {
+  package
+  local name
+  for name in "${@:-${NAMES[@]}}"; do
+    piece "models-$name" 60 "$PYTHON" benchmarks/models.py --device cuda --models "$name" --dtype bf16 \
+      --shapes "${SHAPES[@]}" --impl torch triton cuda graph triton+graph cuda+graph --budget 2 --write "models-$name"
+  done
+}
+
+rivals_part() {
+  package
+  local name
+  for name in "${@:-${NAMES[@]}}"; do
+    piece "rivals-$name" 100 "$PYTHON" benchmarks/models.py --device cuda --models "$name" --dtype bf16 --rivals \
+      --shapes "${SHAPES[@]}" --impl graph --budget 2 --write "rivals-$name"
+  done
+}
+
+sanitize_part() {
+  package
+  command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not on the PATH" >&2; FAILED+=(sanitize); return; }
+  local tool
+  for tool in memcheck racecheck; do
+    piece "sanitize-$tool" 60 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $tool --error-exitcode 9 \
+      --kernel-name kns=fastvoc "$PYTHON" -P -m pytest -q -p no:cacheprovider -W default -m gpu tests/gpu/test_odd_sizes.py
+  done
+}
+
+# The parts' own results, where they are wanted, and a table of them.
+finish() {
+  local folder=${OUT:-}
+  if [ -z "$folder" ]; then
+    folder=benchmarks/results/$("$PYTHON" -c 'import torch; n = torch.cuda.get_device_name().lower()
+print("-".join("".join(c if c.isalnum() else " " for c in n).split()))')
+  fi
+  mkdir -p "$folder"
+  echo
+  "$PYTHON" benchmarks/report.py "$WORK/results" "$1" "$folder"
+  [ ${#LEFT[@]} = 0 ] || echo "left for the next run: ${LEFT[*]}"
+  [ ${#FAILED[@]} = 0 ] || { echo "failed: ${FAILED[*]}"; exit 1; }
+}
+
+part=${1:-}
+shift
+LEFT=() FAILED=()
+case "$part" in
+  build) build_part || FAILED+=(build) ;;
+  test) test_part ;;
+  ops) ops_part ;;
+  models) models_part "$@" ;;
+  rivals) rivals_part "$@" ;;
+  sanitize) sanitize_part ;;
+  all)
+    build_part || { FAILED+=(build); finish build; }
+    test_part
+    models_part
+    ops_part
+    rivals_part
+    sanitize_part
+    ;;
+  *)
+    sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
+finish "$part"

@@ -1,0 +1,107 @@
+"""The short table that benchmarks/gpu.sh ends with, from the results of its parts, and one file of each part's.
+
+python benchmarks/report.py build/gpu/results models benchmarks/results/nvidia-h200
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+from harness import Table
+
+PARTS = ("build", "test", "ops", "models", "rivals", "sanitize")
+
+
+def read(folder: Path, part: str) -> list[tuple[str, dict[str, Any]]]:
+    """Name and content of a part's results."""
+    return [(path.stem, json.loads(path.read_text())) for path in sorted(folder.glob(f"{part}-*.json"))]
+
+
+def tests(folder: Path) -> list[dict[str, Any]]:
+    """What pytest counted, file by file."""
+    rows = []
+    for path in sorted(folder.glob("test-*.xml")):
+        suite = next(ElementTree.parse(path).iter("testsuite"))
+        counts = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")}
+        rows.append({"file": path.stem.removeprefix("test-"), **counts, "seconds": float(suite.get("time", 0))})
+    return rows
+
+
+def show_tests(rows: list[dict[str, Any]]) -> None:
+    table = Table("gpu tests", "tests", "failures", "errors", "skipped", "seconds")
+    for row in rows:
+        table.add_row(*(f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values()))
+    table.print()
+
+
+def show_ops(results: list[tuple[str, dict[str, Any]]]) -> None:
+    """The layers that take most time, and how near each implementation comes to the ceiling over all of them."""
+    for name, result in results:
+        totals: dict[str, list[float]] = {}
+        table = Table("layer", "op", "impl", "ms", "% of ceiling", title=name)
+        best = [(min(row["impls"].values(), key=lambda r: r["median_s"])["median_s"], row) for row in result["rows"]]
+        slowest = sorted(best, key=lambda pair: -pair[0])[:10]
+        for _, row in slowest:
+            for impl, r in row["impls"].items():
+                table.add_row(row["layer"], row["op"], impl, f"{1e3 * r['median_s']:.4f}", f"{100 * r['ceiling']:.0f}")
+        for row in result["rows"]:
+            for impl, r in row["impls"].items():
+                total = totals.setdefault(impl, [0.0, 0.0])
+                total[0] += r["median_s"]
+                total[1] += r["ceiling"] * r["median_s"]
+        table.print()
+        for impl, (seconds, floor) in totals.items():
+            print(f"{name} {impl}: {1e3 * seconds:.2f} ms in all, {100 * floor / seconds:.0f} % of the ceiling")
+
+
+def show_models(results: list[tuple[str, dict[str, Any]]]) -> None:
+    table = Table("model", "shape", "impl", "ms", "x real time", "x the first", "over the best rival")
+    for _, result in results:
+        for row in result["rows"]:
+            for impl, r in row["impls"].items():
+                over = f"{row['over_best']:.2f}" if row.get("best") == impl and row.get("over_best") else ""
+                figures = f"{1e3 * r['median_s']:.3f}", f"{r['real_time']:.0f}", f"{r['speedup']:.2f}"
+                table.add_row(row["model"], f"{row['batch']} x {row['seconds']:g} s", impl, *figures, over)
+    table.print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("part", choices=[*PARTS, "all"])
+    parser.add_argument("folder", type=Path, help="where one file for each part goes")
+    args = parser.parse_args()
+    for part in PARTS if args.part == "all" else [args.part]:
+        whole: Any = None
+        if part == "build" and (args.results / "build.json").exists():
+            whole = json.loads((args.results / "build.json").read_text())
+            table = Table("build", "")
+            for key, value in whole.items():
+                table.add_row(key, str(value))
+            table.print()
+        elif part == "test" and (rows := tests(args.results)):
+            whole = rows
+            show_tests(rows)
+        elif part in ("ops", "models", "rivals") and (results := read(args.results, part)):
+            whole = {
+                "machine": results[-1][1]["machine"],
+                "rows": [row for _, result in results for row in result["rows"]],
+            }
+            (show_ops if part == "ops" else show_models)(results)
+        elif part == "sanitize":
+            whole = {}
+            for log in sorted(args.results.parent.glob("logs/sanitize-*.log")):
+                said = [line for line in log.read_text().splitlines() if "ERROR SUMMARY" in line or "passed" in line]
+                whole[log.stem] = said
+                print(f"{log.stem}: {'; '.join(said) or 'no summary'}")
+        if whole:
+            args.folder.mkdir(parents=True, exist_ok=True)
+            (args.folder / f"{part}.json").write_text(json.dumps(whole, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

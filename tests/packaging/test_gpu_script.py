@@ -1,0 +1,136 @@
+"""benchmarks/gpu.sh without a GPU: what it says, which commands it runs, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import ROOT
+
+# Answers for python3: the capability of a device that is not there, and a result file for every driver.
+STUB = """#!/bin/sh
+echo "$@" >> "$CALLS"
+case "$*" in
+  "-") cat > /dev/null; echo 9.0 ;;
+  "- "*) cat > /dev/null ;;
+  -c*) echo nvidia-h200 ;;
+  *models-v3*) exit 1 ;;
+  *report.py*) exec "$REAL" "$@" ;;
+  *--write*) for last; do :; done; cp "$RESULT" "$OUT/$last.json" ;;
+esac
+"""
+RESULT = {
+    "machine": {"device": "NVIDIA H200"},
+    "rows": [
+        {
+            "model": "v1",
+            "seconds": 1.0,
+            "batch": 1,
+            "best": "graph",
+            "over_best": 2.5,
+            "layer": "v1.conv_pre",
+            "op": "conv1d",
+            "impls": {"graph": {"median_s": 3e-4, "real_time": 3333.0, "speedup": 2.5, "ceiling": 0.5}},
+        }
+    ],
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    copy = tmp_path / "tree"
+    shutil.copytree(ROOT / "benchmarks", copy / "benchmarks", ignore=shutil.ignore_patterns("results", "__pycache__"))
+    for name in ("csrc", "fastvoc", "kernels", "tests/gpu"):
+        (copy / name).mkdir(parents=True)
+    (copy / "setup.py").write_text("")
+    (copy / "tests/gpu/test_one.py").write_text("@pytest.mark.gpu\n")
+    library = copy / "build/gpu/lib/fastvoc/_C_cuda.so"
+    library.parent.mkdir(parents=True)
+    library.write_text("")
+    return copy
+
+
+def run(tree: Path, *part: str, **variables: str) -> tuple[int, str, list[str]]:
+    """Exit status, output, and the commands given to Python."""
+    stub, calls, result = tree / "stub", tree / "calls", tree / "result"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    calls.write_text("")
+    result.write_text(json.dumps(RESULT))
+    env = {**os.environ, "PYTHON": str(stub), "CALLS": str(calls), "RESULT": str(result), "REAL": sys.executable}
+    env.pop("PYTHONPATH", None)
+    env |= {"OUT": str(tree / "out"), **variables}
+    done = subprocess.run(
+        [str(tree / "benchmarks/gpu.sh"), *part], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return done.returncode, done.stdout, [line for line in calls.read_text().splitlines() if line]
+
+
+@pytest.mark.parametrize("part", ["build", "test", "ops", "models", "rivals", "sanitize", "all"])
+def test_without_a_device_every_part_says_so(part: str) -> None:
+    env = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([str(ROOT / "benchmarks/gpu.sh"), part], env=env, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "no GPU is visible: torch" in done.stderr
+
+
+@pytest.mark.parametrize("driver", ["ops.py", "models.py"])
+def test_without_a_device_the_drivers_say_so(driver: str) -> None:
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, str(ROOT / "benchmarks" / driver), "--device", "cuda"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("no GPU is visible: torch")
+
+
+def test_a_part_writes_its_results_and_ends_with_a_table(tree: Path) -> None:
+    status, said, calls = run(tree, "rivals", "v1")
+    assert status == 0, said
+    assert any("models.py --device cuda --models v1 --dtype bf16 --rivals" in call for call in calls)
+    assert "0.300" in said.splitlines()[-1]
+    assert "2.50" in said.splitlines()[-1]
+    assert json.loads((tree / "out/rivals.json").read_text())["machine"]["device"] == "NVIDIA H200"
+    assert run(tree, "ops")[0] == 0
+    assert (tree / "out/ops.json").exists()
+
+
+def test_what_is_done_is_not_done_again_until_the_sources_change(tree: Path) -> None:
+    run(tree, "models", "v1")
+    status, said, calls = run(tree, "models", "v1", "v2")
+    assert status == 0
+    assert "models-v1: done before" in said
+    assert [call.partition("--models ")[2].split()[0] for call in calls if "--models" in call] == ["v2"]
+    assert sum("models.py" in call for call in run(tree, "models", "v1", AGAIN="1")[2]) == 1
+    (tree / "fastvoc/new.py").write_text("1\n")
+    assert sum("models.py" in call for call in run(tree, "models", "v1")[2]) == 1
+
+
+def test_what_has_no_time_left_is_named(tree: Path) -> None:
+    status, said, calls = run(tree, "models", LIMIT="30")
+    assert status == 0
+    assert not any("--models" in call for call in calls)
+    assert "left for the next run: models-v1 models-v2" in said
+
+
+def test_a_piece_that_fails_fails_the_part_after_the_others(tree: Path) -> None:
+    status, said, calls = run(tree, "models", "v3", "v1")
+    assert status == 1
+    assert said.splitlines()[-1] == "failed: models-v3"
+    assert sum("--models" in call for call in calls) == 2
+
+
+def test_results_lie_with_the_device_where_no_place_is_named(tree: Path) -> None:
+    assert run(tree, "models", "v1", OUT="")[0] == 0
+    assert (tree / "benchmarks/results/nvidia-h200/models.json").exists()
+
+
+def test_an_unknown_part_shows_the_usage(tree: Path) -> None:
+    status, said, _ = run(tree, "everything")
+    assert status == 2
+    assert "benchmarks/gpu.sh build|test|ops|models" in said
