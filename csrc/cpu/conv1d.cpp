@@ -82,7 +82,9 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> residu
   if (residual) check_floats(*residual, "residual");
   const Engine& table = engine();
   const auto steps = [&](int64_t item) { return made(batch.length(item)); };
-  over_items(batch.items(), 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
+  const auto work = [&](int64_t item, int64_t begin, int64_t end, const Team* team) {
+    Conv1dArgs mine = args;
+    mine.team = team;
     const int64_t count = workspace_floats(args, end - begin);
     float* memory = Arena::mine().floats(static_cast<std::size_t>(count));
     Source added{};
@@ -90,8 +92,9 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> residu
       added = {residual->const_data_ptr<float>() + item * residual->stride(0), residual->stride(2), residual->stride(1),
                made(batch.length(item)), args.cout};
     }
-    table.conv1d(args, batch.source(item), residual ? &added : nullptr, out.sink(item), begin, end, memory);
-  });
+    table.conv1d(mine, batch.source(item), residual ? &added : nullptr, out.sink(item), begin, end, memory);
+  };
+  over_items_or_panels(batch.items(), 24, steps, width / kPanelWidth, work);
   for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
   return out.tensor();
 }

@@ -3,6 +3,7 @@
 
 #include "conv1d_args.h"
 #include "strip.h"
+#include "team.h"
 #include "tile.h"
 
 namespace fastvoc::FASTVOC_ISA {
@@ -69,7 +70,9 @@ inline void conv1d(const Conv1dArgs& args, const Source& source, const Source* r
                          args.kernel,
                          args.cin};
     const TileOutput out{result, nullptr, nullptr, nullptr, cout, 0, 0, 0, nullptr, 0, 1.0f};
-    conv_rows(tile, out, count, cout / kPanel);
+    share_panels(args.team, cout / kPanel, [&](int first, int last, int) {
+      conv_rows(panels_from(tile, first), shifted(out, first * kPanel), count, last - first);
+    });
     finish_rows(args, residual, sink, t, result, count);
   }
 }

@@ -18,6 +18,7 @@ struct Conv1dArgs {
   Pad pad;
   Act pre;
   Act post;
+  const Team* team = nullptr;
 };
 
 // Steps of a strip. The weights of a wide layer pass through the caches once per strip, so its strips are longer, few and of

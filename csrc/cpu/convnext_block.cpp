@@ -25,14 +25,16 @@ Tensor run(const Tensor& x, const Tensor& norm_weight, const Tensor& norm_bias, 
                   "convnext_block: a margin of ", margin, " steps leaves nothing");
   const OutputOf<Element> out(batch.items(), args.channels, batch.steps() - 2 * margin);
   const auto steps = [&](int64_t item) { return batch.length(item) - 2 * margin; };
-  over_items(batch.items(), 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
+  const auto work = [&](int64_t item, int64_t begin, int64_t end, const Team* team) {
     ConvNextBlockArgs<Element> mine = args;
     mine.norm = norm.item(item);
+    mine.team = team;
     float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(mine, end - begin)));
     SinkOf<Element> sink = out.sink(item);
     sink.data -= margin * args.channels;
     run_block(mine, batch.source(item), sink, begin + margin, end + margin, memory);
-  });
+  };
+  over_items_or_panels(batch.items(), 24, steps, padded(args.channels) / kPanelWidth, work);
   for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
   return out.tensor();
 }

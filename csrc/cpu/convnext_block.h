@@ -1,10 +1,12 @@
-// convnext_block: y = x + project(gelu(expand(norm(depthwise(x))))), strip by strip, the hidden layer chunk by chunk.
+// convnext_block: y = x + project(gelu(expand(norm(depthwise(x))))), strip by strip, the hidden layer chunk by chunk, or
+// by a team all of it before the projection.
 #pragma once
 
 #include "convnext_block_args.h"
 #include "layer_norm.h"
 #include "pointwise.h"
 #include "strip_bf16.h"
+#include "team.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
@@ -31,15 +33,70 @@ inline TileOutput hidden_output(float* y, std::ptrdiff_t row, const Act& act) {
 
 inline RoundedOutput hidden_output(Bf16* y, std::ptrdiff_t row, const Act& act) { return {y, row, &act, 0}; }
 
+// A strip on its way through the two layers: `normal` is the input of the first, `expanded` [row] its output for the hidden
+// channels from `begin` on, `result` that of the second, which begins with `residual`.
+template <class Element>
+struct ConvNextStrip {
+  using Word = typename WordOf<Element>::type;
+  static constexpr int kTaken = ConvNextBlockArgs<Element>::kTaken;
+
+  const ConvNextBlockArgs<Element>& args;
+  const Element* normal;
+  Element* expanded;
+  int begin;
+  int row;
+  float* result;
+  const float* residual;
+  const float* zeros;
+  std::int64_t count;
+
+  static const Word* words(const Element* p) { return reinterpret_cast<const Word*>(p); }
+  static int inputs(int count) { return static_cast<int>(ceil_div(count, kTaken)); }
+
+  int columns(int h) const { return std::min(args.chunk, padded(args.hidden) - h); }
+  // The weights of the chunk that begins with hidden channel h.
+  const Word* weight(int h) const {
+    return words(args.weight) + static_cast<std::ptrdiff_t>(h) * inputs(args.channels) +
+           static_cast<std::ptrdiff_t>(h / kTaken) * padded(args.channels);
+  }
+
+  // The hidden channels of the panels [first, last) from `begin` on.
+  void expand(int first, int last) const {
+    const Act gelu{ActKind::kGelu};
+    for (int h = begin; h < begin + row; h += args.chunk) {
+      const int from = std::max(begin + first * kPanel, h), to = std::min(begin + last * kPanel, h + columns(h));
+      if (from >= to) continue;
+      const Word* w = weight(h) + static_cast<std::ptrdiff_t>(from - h) * inputs(args.channels);
+      const PointwiseInput<Word> in{words(normal), padded(args.channels) / kTaken, w, args.expand_bias + from,
+                                    inputs(args.channels)};
+      pointwise_rows(in, hidden_output(expanded + (from - begin), row, gelu), count, (to - from) / kPanel);
+    }
+  }
+
+  // Adds what these hidden channels give to the output channels of the panels [first, last).
+  void project(int first, int last) const {
+    const int width = padded(args.channels), from = first * kPanel;
+    for (int h = begin; h < begin + row; h += args.chunk) {
+      const int depth = inputs(std::min(columns(h), args.hidden - h));
+      TileOutput out{};
+      out.raw = result + from;
+      out.residual = (h ? result : residual) + from;
+      out.raw_row = out.residual_row = width;
+      out.scale = 1.0f;
+      const Word* w = weight(h) + static_cast<std::ptrdiff_t>(columns(h)) * inputs(args.channels);
+      const PointwiseInput<Word> in{words(expanded + (h - begin)), row / kTaken,
+                                    w + static_cast<std::ptrdiff_t>(from) * depth,
+                                    (h ? zeros : args.project_bias) + from, depth};
+      pointwise_rows(in, out, count, last - first);
+    }
+  }
+};
+
 template <class Element>
 void convnext_block(const ConvNextBlockArgs<Element>& args, const SourceOf<Element>& source, const SinkOf<Element>& sink,
                     std::int64_t begin, std::int64_t end, float* workspace) {
-  using Word = typename WordOf<Element>::type;
-  const auto words = [](const Element* p) { return reinterpret_cast<const Word*>(p); };
-  const auto inputs = [](int count) { return static_cast<int>(ceil_div(count, ConvNextBlockArgs<Element>::kTaken)); };
   const int width = padded(args.channels), hidden = padded(args.hidden);
   const std::int64_t strip = convnext_strip(args, end - begin), side = args.kernel / 2;
-  const Act plain, gelu{ActKind::kGelu};
   float* held = workspace;
   float* result = held + (strip + 2 * side) * width;
   float* zeros = result + strip * width;
@@ -51,7 +108,7 @@ void convnext_block(const ConvNextBlockArgs<Element>& args, const SourceOf<Eleme
     const std::int64_t count = std::min(strip, end - t);
     Strip in{held, width, t - side, std::min(t + count + side, source.steps)};
     const std::int64_t valid = std::max<std::int64_t>(in.first, 0);
-    load_rows(source, valid, in.end, nullptr, in.at(valid), plain);
+    load_rows(source, valid, in.end, nullptr, in.at(valid), Act{});
     in.pad_left(false);
     in.pad_right(t + count + side, source.steps, false);
     for (std::int64_t i = 0; i < count; ++i) {
@@ -59,22 +116,12 @@ void convnext_block(const ConvNextBlockArgs<Element>& args, const SourceOf<Eleme
       normalize_row(args.norm, one);
       narrow_row(one, normal + i * width, width);
     }
-    const Word* w = words(args.weight);
-    for (int h = 0; h < hidden; h += args.chunk) {
-      const int columns = std::min(args.chunk, hidden - h);
-      const int in_words = inputs(args.channels), hidden_words = inputs(std::min(columns, args.hidden - h));
-      const std::ptrdiff_t normal_row = width / args.kTaken, expanded_row = columns / args.kTaken;
-      const PointwiseInput<Word> expand{words(normal), normal_row, w, args.expand_bias + h, in_words};
-      pointwise_rows(expand, hidden_output(expanded, columns, gelu), count, columns / kPanel);
-      w += static_cast<std::ptrdiff_t>(columns) * in_words;
-      TileOutput out{};
-      out.raw = result;
-      out.residual = h ? result : in.at(t);
-      out.raw_row = out.residual_row = width;
-      out.scale = 1.0f;
-      const PointwiseInput<Word> project{words(expanded), expanded_row, w, h ? zeros : args.project_bias, hidden_words};
-      pointwise_rows(project, out, count, width / kPanel);
-      w += static_cast<std::ptrdiff_t>(width) * hidden_words;
+    const int span = args.team ? hidden : args.chunk;
+    for (int h = 0; h < hidden; h += span) {
+      const int row = std::min(span, hidden - h);
+      const ConvNextStrip<Element> both{args, normal, expanded, h, row, result, in.at(t), zeros, count};
+      share_panels(args.team, row / kPanel, [&](int first, int last, int) { both.expand(first, last); });
+      share_panels(args.team, width / kPanel, [&](int first, int last, int) { both.project(first, last); });
     }
     store_rows(sink, t, result, count);
   }

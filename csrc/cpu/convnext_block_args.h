@@ -20,6 +20,7 @@ struct ConvNextBlockArgs {
   int hidden;
   int kernel;
   int chunk;
+  const Team* team = nullptr;
 
   // Inputs of one multiplication.
   static constexpr int kTaken = sizeof(float) / sizeof(Element);
@@ -42,11 +43,12 @@ std::int64_t convnext_strip(const ConvNextBlockArgs<Element>& args, std::int64_t
   return ceil_div(ceil_div(steps, ceil_div(steps, most)), 12) * 12;
 }
 
-// Floats of scratch memory that a task of up to `steps` output steps needs.
+// Floats of scratch memory that a task of up to `steps` output steps needs. A team computes all hidden channels of its few
+// steps before it projects them.
 template <class Element>
 std::int64_t workspace_floats(const ConvNextBlockArgs<Element>& args, std::int64_t steps) {
-  const std::int64_t strip = convnext_strip(args, steps);
-  return (3 * strip + args.kernel + 1) * padded(args.channels) + strip * args.chunk;
+  const std::int64_t strip = convnext_strip(args, steps), hidden = args.team ? padded(args.hidden) : args.chunk;
+  return (3 * strip + args.kernel + 1) * padded(args.channels) + strip * hidden;
 }
 
 }  // namespace fastvoc

@@ -172,6 +172,35 @@ void over_items(int64_t items, int64_t shortest, const Steps& steps, const Work&
   });
 }
 
+// A team on torch's threads.
+inline Team torch_team(int64_t parts) {
+  return {static_cast<int>(parts), [](int count, void (*part)(const void*, int), const void* work) {
+            torch::stable::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
+              const FlushDenormals flush;
+              for (int64_t i = first; i < last; ++i) part(work, static_cast<int>(i));
+            });
+          }};
+}
+
+// The same as over_items for work(item, begin, end, team), but where there are too few steps for the threads they share
+// each item's output channels, `panels` of them, as a team; elsewhere the team is null.
+template <class Steps, class Work>
+void over_items_or_panels(int64_t items, int64_t shortest, const Steps& steps, int64_t panels, const Work& work) {
+  const int64_t threads = torch::stable::get_num_threads(), parts = std::min(threads, (panels + 1) / 2);
+  int64_t longest = 0;
+  for (int64_t i = 0; i < items; ++i) longest = std::max(longest, steps(i));
+  if (parts < 2 || items * std::clamp<int64_t>(longest / shortest, 1, threads) >= threads) {
+    over_items(items, shortest, steps,
+               [&](int64_t item, int64_t begin, int64_t end) { work(item, begin, end, nullptr); });
+    return;
+  }
+  const FlushDenormals flush;
+  const Team team = torch_team(parts);
+  for (int64_t item = 0; item < items; ++item) {
+    if (steps(item) > 0) work(item, 0, steps(item), &team);
+  }
+}
+
 inline int as_int(int64_t v) { return static_cast<int>(v); }
 
 }  // namespace fastvoc

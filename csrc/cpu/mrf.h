@@ -4,6 +4,7 @@
 
 #include "mrf_stream_args.h"
 #include "strip.h"
+#include "team.h"
 #include "toom_cook.h"
 
 namespace fastvoc::FASTVOC_ISA {
@@ -160,7 +161,9 @@ class BlockRun {
                            conv.bias,
                            conv.shape.kernel,
                            args_->channels};
-      conv_rows(tile, out, to - from, width / kPanel);
+      share_panels(args_->team, width / kPanel, [&](int first, int last, int) {
+        conv_rows(panels_from(tile, first), shifted(out, first * kPanel), to - from, last - first);
+      });
     } else {
       toom_cook_rows(conv.shape, conv.weight, conv.bias, args_->channels, rows, width, out, to - from, scratch_);
     }

@@ -38,6 +38,7 @@ struct MrfArgs {
   int channels;
   bool reflect;
   int granule;  // where ranges and strips of outputs may begin: at multiples of it
+  const Team* team = nullptr;
 
   // Steps that a block sees after an output step.
   int ahead(int block) const {

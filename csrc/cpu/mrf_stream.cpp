@@ -27,21 +27,32 @@ std::tuple<Tensor, Tensor> mrf_stream(Tensor x, Tensor state, int64_t have, bool
   float* kept = after.mutable_data_ptr<float>();
   float* rows = results.mutable_data_ptr<float>();
   const Engine& table = engine();
-  torch::stable::parallel_for(0, batch.items() * args.blocks, 1, [&](int64_t first, int64_t end_task) {
+  const int64_t tasks = batch.items() * args.blocks, threads = torch::stable::get_num_threads();
+  const auto run = [&](int64_t task, const Team* team) {
+    const int64_t item = task / args.blocks;
+    const int block = as_int(task % args.blocks);
+    int64_t offset = item * floats;
+    for (int b = 0; b < block; ++b) offset += mrf_state_floats(args, b);
+    MrfArgs mine = args;
+    mine.team = team;
+    Source source = batch.source(item);
+    source.data -= have * source.step;
+    const MrfChunk chunk{source,          have, batch.steps(), last, before + offset, kept + offset,
+                         rows + task * count * width};
+    const int64_t needed = mrf_stream_floats(args, block, batch.steps(), last);
+    table.mrf_stream(mine, block, chunk, Arena::mine().floats(static_cast<std::size_t>(needed)));
+  };
+  const int64_t parts = std::min<int64_t>(threads, (width / kPanelWidth + 1) / 2);
+  if (tasks < parts) {
     const FlushDenormals flush;
-    for (int64_t task = first; task < end_task; ++task) {
-      const int64_t item = task / args.blocks;
-      const int block = as_int(task % args.blocks);
-      int64_t offset = item * floats;
-      for (int b = 0; b < block; ++b) offset += mrf_state_floats(args, b);
-      Source source = batch.source(item);
-      source.data -= have * source.step;
-      const MrfChunk chunk{source,          have, batch.steps(), last, before + offset, kept + offset,
-                           rows + task * count * width};
-      const int64_t needed = mrf_stream_floats(args, block, batch.steps(), last);
-      table.mrf_stream(args, block, chunk, Arena::mine().floats(static_cast<std::size_t>(needed)));
-    }
-  });
+    const Team team = torch_team(parts);
+    for (int64_t task = 0; task < tasks; ++task) run(task, &team);
+  } else {
+    torch::stable::parallel_for(0, tasks, 1, [&](int64_t first, int64_t end_task) {
+      const FlushDenormals flush;
+      for (int64_t task = first; task < end_task; ++task) run(task, nullptr);
+    });
+  }
   const Output out(batch.items(), channels, count);
   if (count > 0) {
     over_items(batch.items(), 256, [&](int64_t) { return count; }, [&](int64_t item, int64_t begin, int64_t stop) {

@@ -127,21 +127,19 @@ inline TileOutput shifted(TileOutput out, std::ptrdiff_t columns) {
   return out;
 }
 
+inline TileInput panels_from(TileInput in, int panel) {
+  in.w += panel * in.panel;
+  in.bias += panel * kPanel;
+  return in;
+}
+
 // All output channels of `rows` steps: panels outermost, so that a panel's weights stay near while the steps go by.
 inline void conv_rows(TileInput in, const TileOutput& out, std::int64_t rows, int panels) {
   int p = 0;
   for (; FASTVOC_ROWS2 > 0 && p + 2 <= panels; p += 2) {
-    TileInput at = in;
-    at.w += p * in.panel;
-    at.bias += p * kPanel;
-    tile_rows<FASTVOC_ROWS2 ? 2 : 1>(at, shifted(out, p * kPanel), rows);
+    tile_rows<FASTVOC_ROWS2 ? 2 : 1>(panels_from(in, p), shifted(out, p * kPanel), rows);
   }
-  for (; p < panels; ++p) {
-    TileInput at = in;
-    at.w += p * in.panel;
-    at.bias += p * kPanel;
-    tile_rows<1>(at, shifted(out, p * kPanel), rows);
-  }
+  for (; p < panels; ++p) tile_rows<1>(panels_from(in, p), shifted(out, p * kPanel), rows);
 }
 
 }  // namespace fastvoc::FASTVOC_ISA

@@ -25,11 +25,14 @@ Tensor upsample(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> leng
   const Output out(batch.items(), args.cout, made(batch.steps()));
   const Engine& table = engine();
   const auto steps = [&](int64_t item) { return made(batch.length(item)); };
-  over_items(batch.items(), 12 * args.stride, steps, [&](int64_t item, int64_t begin, int64_t end) {
+  const auto work = [&](int64_t item, int64_t begin, int64_t end, const Team* team) {
+    UpsampleArgs mine = args;
+    mine.team = team;
     const int64_t count = workspace_floats(args, end - begin);
     float* memory = Arena::mine().floats(static_cast<std::size_t>(count));
-    table.upsample(args, batch.source(item), out.sink(item), begin, end, memory);
-  });
+    table.upsample(mine, batch.source(item), out.sink(item), begin, end, memory);
+  };
+  over_items_or_panels(batch.items(), 12 * args.stride, steps, width / kPanelWidth, work);
   for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
   return out.tensor();
 }

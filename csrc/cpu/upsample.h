@@ -2,6 +2,7 @@
 #pragma once
 
 #include "strip.h"
+#include "team.h"
 #include "tile.h"
 #include "upsample_args.h"
 
@@ -29,15 +30,17 @@ inline void upsample(const UpsampleArgs& args, const Source& source, const Sink&
     }
     in.pad_left(false);
     in.pad_right(q + count, source.steps, false);
-    const float* w = args.weight;
-    for (int phase = 0; phase < stride; ++phase) {
-      const int taps = args.taps(phase);
-      const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(taps) * args.cin * kPanel;
-      const TileInput tile{in.at(q), cin, -cin, w, panel, args.bias, taps, args.cin};
-      const TileOutput out{result + phase * cout, nullptr, nullptr, nullptr, stride * cout, 0, 0, 0, nullptr, 0, 1.0f};
-      conv_rows(tile, out, count, cout / kPanel);
-      w += panel * (cout / kPanel);
-    }
+    share_panels(args.team, cout / kPanel, [&](int first, int last, int) {
+      const float* w = args.weight;
+      for (int phase = 0; phase < stride; ++phase) {
+        const int taps = args.taps(phase);
+        const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(taps) * args.cin * kPanel;
+        const TileInput tile{in.at(q), cin, -cin, w, panel, args.bias, taps, args.cin};
+        const TileOutput out{result + phase * cout, nullptr, nullptr, nullptr, stride * cout, 0, 0, 0, nullptr, 0, 1.0f};
+        conv_rows(panels_from(tile, first), shifted(out, first * kPanel), count, last - first);
+        w += panel * (cout / kPanel);
+      }
+    });
     const std::int64_t from = std::max(begin, q * stride - args.left);
     const std::int64_t to = std::min(end, (q + count) * stride - args.left);
     store_rows(sink, from, result + (from + args.left - q * stride) * cout, to - from);

@@ -15,6 +15,7 @@ struct UpsampleArgs {
   int left;
   int right;
   Act pre;
+  const Team* team = nullptr;
 
   int taps(int phase) const { return phase < kernel ? (kernel - phase - 1) / stride + 1 : 0; }
   int reach() const { return taps(0); }

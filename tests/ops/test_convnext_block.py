@@ -139,18 +139,19 @@ def test_autograd_sees_the_reference(op: str, make: Callable[[], Any], impl: str
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("name", ["norm-adaptive", "block-chunks", "block-odd"])
-def test_threads_batch_and_position_do_not_change_a_bit(name: str) -> None:
+@pytest.mark.parametrize("steps", [777, 33, 5, 1])
+@pytest.mark.parametrize("name", ["norm-adaptive", "block-64", "block-adaptive", "block-chunks", "block-odd"])
+def test_threads_batch_and_position_do_not_change_a_bit(name: str, steps: int) -> None:
     op, make = CASES[name]
     run, _ = FUNCTIONS[op]
     params = make()
-    x = torch.randn(1, channels(params), 777)
+    x = torch.randn(1, channels(params), steps)
     row = some_rows(params, 1)
     before = torch.get_num_threads()
     results = []
     for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 8, 7)):
         torch.set_num_threads(threads)
-        stacked = torch.randn(batch, channels(params), 777)
+        stacked = torch.randn(batch, channels(params), steps)
         stacked[position] = x[0]
         rows = some_rows(params, batch)
         if rows is not None and row is not None:

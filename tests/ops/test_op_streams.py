@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from op_cases import CONV1D, MRF, UPSAMPLE, channels
+from op_cases import (
+    CONV1D,
+    MRF,
+    UPSAMPLE,
+    channels,
+    conv1d_params,
+    mrf_params,
+    upsample_params,
+    with_snakes,
+)
 
 from fastvoc.registry import OPS
 from helpers import implementations, relative_l2
@@ -55,6 +64,48 @@ def test_chunks_equal_the_whole(op: str, make: Callable[[], Any], impl: str, nan
             y = chunked(op, impl, params, x, cuts, saved=len(cuts) > 3)
             assert y.shape == whole.shape
             assert torch.equal(y, whole) if impl == "cpp" else relative_l2(y, whole) < 1e-6, (steps, cuts)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("op", "make", "impl"), [case for case in CASES if case.values[2] == "cpp"])
+def test_few_steps_are_the_same_for_any_number_of_threads(
+    op: str, make: Callable[[], Any], impl: str, threads: Callable[[int], None], nan_poison: None
+) -> None:
+    params = make()
+    x = torch.randn(2, channels(params), 131)
+    for batch in (x, x[:1]):
+        threads(1)
+        whole = OPS[op].impls[impl].run(batch, OPS[op].impls[impl].packed(params, exact=True))
+        for count in (2, 3, 4, 7):
+            threads(count)
+            assert torch.equal(chunked(op, impl, params, batch, [50, 58, 80, 99]), whole), count
+
+
+@pytest.mark.native
+def test_few_steps_of_wide_layers_are_the_same_for_any_number_of_threads(threads: Callable[[int], None]) -> None:
+    wide = (
+        ("conv1d", conv1d_params(130, 275, 3, pad=(1, 1))),
+        ("upsample", upsample_params(66, 147, 8, 4, (2, 2))),
+        ("mrf", with_snakes(mrf_params(104, (7,), ((1, 3, 5),), 2))),
+        ("mrf", mrf_params(72, (3, 5), ((1, 3),) * 2, 1)),
+    )
+    for op, params in wide:
+        impl = OPS[op].impls["cpp"]
+        packed = impl.packed(params, True)
+        for steps in (11, 17, 30):
+            x = torch.randn(1, channels(params), steps)
+            threads(1)
+            whole = impl.run(x, packed)
+            for count in (2, 3, 5):
+                threads(count)
+                assert torch.equal(impl.run(x, packed), whole), (op, steps, count)
+                assert torch.equal(chunked(op, "cpp", params, x, [4, 7]), whole), (op, steps, count)
 
 
 @pytest.mark.parametrize(("op", "make", "impl"), CASES)
