@@ -57,9 +57,12 @@ def fold_weight_norm(g: Tensor, v: Tensor) -> Tensor:
     return folded.to(v.dtype)
 
 
-def pack_activations(acts: Sequence[_Activation]) -> Activations:
-    """The activations of an op in the order of its convolutions; identity is a leaky ReLU of slope 1."""
-    curves = [pad_bias(t, t.shape[0], t) for act in acts for t in (act.alpha, act.inverse) if t is not None]
+def pack_activations(acts: Sequence[_Activation], multiple: int = PANEL) -> Activations:
+    """The activations of an op in the order of its convolutions; identity is a leaky ReLU of slope 1.
+
+    Curves are padded to a multiple of so many channels.
+    """
+    curves = [pad_bias(t, t.shape[0], t, multiple) for act in acts for t in (act.alpha, act.inverse) if t is not None]
     return Activations(
         [_KINDS[act.kind] for act in acts],
         [act.slope if act.kind == "leaky_relu" else 1.0 for act in acts],
@@ -67,9 +70,9 @@ def pack_activations(acts: Sequence[_Activation]) -> Activations:
     )
 
 
-def pad_bias(bias: Tensor | None, channels: int, like: Tensor) -> Tensor:
+def pad_bias(bias: Tensor | None, channels: int, like: Tensor, multiple: int = PANEL) -> Tensor:
     """Bias [C] or None -> [C rounded up to the panel], zeros beyond C, on the device and in the dtype of `like`."""
-    padded = like.new_zeros(-(-channels // PANEL) * PANEL)
+    padded = like.new_zeros(-(-channels // multiple) * multiple)
     if bias is not None:
         padded[:channels] = bias.detach()
     return padded
@@ -89,6 +92,20 @@ def pack_conv_pairs(weight: Tensor) -> Tensor:
     panels = pack_conv(torch.nn.functional.pad(weight, (0, 0, 0, weight.shape[1] % 2)))
     count, kernel, cin, _ = panels.shape
     return panels.reshape(count, kernel, cin // 2, 2, PANEL).transpose(3, 4).contiguous()
+
+
+def pack_fragments(weight: Tensor, cin: int, cout: int) -> Tensor:
+    """Convolution weight [C_out, C_in, K] -> tiles [K, cin / 16, cout / 16, 32 lanes, 8] for 16-bit tensor cores.
+
+    `cin` and `cout` are the channels with their padding by zeros, multiples of 16. Of a tile of 16 inputs and 16 outputs
+    lane l holds the inputs 2 (l % 4) + {0, 1, 8, 9} of output l / 4, then those of output l / 4 + 8: the second operand
+    of two `mma.m16n8k16`.
+    """
+    padded = weight.new_zeros((cout, cin, weight.shape[2]))
+    padded[: weight.shape[0], : weight.shape[1]] = weight.detach()
+    # Outputs: tile, half, lane; inputs: tile, half, lane, pair.
+    tiles = padded.reshape(cout // 16, 2, 8, cin // 16, 2, 4, 2, weight.shape[2])
+    return tiles.permute(7, 3, 0, 2, 5, 1, 4, 6).reshape(weight.shape[2], cin // 16, cout // 16, 32, 8).contiguous()
 
 
 @dataclass(frozen=True)

@@ -1,41 +1,86 @@
-// Shared by the kernels: packed panels, activations, padding, and which thread does what.
+// Shared by the plain kernels: packed panels, arguments of convolutions, padding, and which thread does what.
 #pragma once
 
+#include <initializer_list>
+
 #include "common/view.h"
-#include "cuda/platform.cuh"
+#include "cuda/activation.cuh"
 
 namespace fastvoc::cuda {
 
 constexpr int kPanel = 16;  // output channels side by side in packed weights
 constexpr int kTile = 8;    // output steps of one thread: each weight that it loads serves them all
 
+enum class Pad : int { kZeros = 0, kReflect = 1, kReplicate = 2 };  // of fastvoc/ops/conv1d.py
+
 __host__ __device__ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 __host__ __device__ inline std::int64_t padded(std::int64_t channels) { return ceil_div(channels, kPanel) * kPanel; }
 
-__device__ inline float leaky(float v, float slope) { return v > 0.0f ? v : slope * v; }
+// What convolutions have in common; `lengths` may be null.
+template <class In, class W, class Out>
+struct ConvArgs {
+  View<const In> x;
+  View<Out> y;
+  const W* weight;
+  const W* bias;
+  const std::int64_t* lengths;
+  std::int64_t steps;
+  int cout;
+  int cin;
+  int kernel;
+  int stride;
+  Act pre;
+
+  std::int64_t weights() const { return padded(cout) * kernel * cin; }
+
+ protected:
+  // Takes cout, cin, kernel, stride and what follows them from the op's shape.
+  void set_shape(const std::int64_t* shape, std::initializer_list<int*> further) {
+    for (int* field : {&cout, &cin, &kernel, &stride}) *field = static_cast<int>(*shape++);
+    for (int* field : further) *field = static_cast<int>(*shape++);
+  }
+};
 
 __device__ inline std::int64_t thread_index() {
   return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 
 // The step that padded step t reads; negative for a zero.
-__device__ inline std::int64_t padded_step(std::int64_t t, std::int64_t steps, bool reflect) {
+__device__ inline std::int64_t padded_step(std::int64_t t, std::int64_t steps, Pad pad) {
   if (t >= 0 && t < steps) return t;
-  if (!reflect) return -1;
+  if (pad == Pad::kZeros) return -1;
+  if (pad == Pad::kReplicate) return t < 0 ? 0 : steps - 1;
   return t < 0 ? -t : 2 * (steps - 1) - t;
 }
 
-// Adds weights[ci * kPanel] * leaky(rows[i][ci * channel]) to sum[i] for every input channel; a null row is zeros.
-template <class In, class W>
-__device__ void accumulate(float (&sum)[kTile], const In* const (&rows)[kTile], std::int64_t channel, const W* weights,
-                           int channels, float slope) {
+// Adds weights[ci * kPanel] * act(rows[i][ci * channel]) to sum[i] for every input channel; a null row is zeros.
+template <ActKind kAct, class In, class W>
+__device__ void accumulate_as(float (&sum)[kTile], const In* const (&rows)[kTile], std::int64_t channel,
+                              const W* weights, int channels, const Act& act) {
   for (int ci = 0; ci < channels; ++ci) {
     const float w = widen(weights[ci * kPanel]);
 #pragma unroll
     for (int i = 0; i < kTile; ++i) {
-      if (rows[i] != nullptr) sum[i] += w * leaky(widen(rows[i][ci * channel]), slope);
+      if (rows[i] != nullptr) sum[i] += w * activate_as<kAct>(act, widen(rows[i][ci * channel]), ci);
     }
+  }
+}
+
+template <class In, class W>
+__device__ void accumulate(float (&sum)[kTile], const In* const (&rows)[kTile], std::int64_t channel, const W* weights,
+                           int channels, const Act& act) {
+  switch (act.kind) {
+    case ActKind::kLeaky:
+      return accumulate_as<ActKind::kLeaky>(sum, rows, channel, weights, channels, act);
+    case ActKind::kTanh:
+      return accumulate_as<ActKind::kTanh>(sum, rows, channel, weights, channels, act);
+    case ActKind::kElu:
+      return accumulate_as<ActKind::kElu>(sum, rows, channel, weights, channels, act);
+    case ActKind::kGelu:
+      return accumulate_as<ActKind::kGelu>(sum, rows, channel, weights, channels, act);
+    case ActKind::kSnake:
+      return accumulate_as<ActKind::kSnake>(sum, rows, channel, weights, channels, act);
   }
 }
 

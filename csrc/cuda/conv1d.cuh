@@ -5,54 +5,36 @@
 
 namespace fastvoc::cuda {
 
-// `residual`, `sum` and `lengths` may be null. The weights are panels [ceil(cout / 16), kernel, cin, 16].
+// `residual` and `sum` may be null. The weights are panels [ceil(cout / 16), kernel, cin, 16].
 template <class In, class W, class Out>
-struct Conv1dArgs {
-  View<const In> x;
+struct Conv1dArgs : ConvArgs<In, W, Out> {
+  using Base = ConvArgs<In, W, Out>;
+  using Base::steps, Base::cout, Base::kernel, Base::stride;
   View<const In> residual;
   View<const float> sum;
-  View<Out> y;
-  const W* weight;
-  const W* bias;
-  const std::int64_t* lengths;
-  std::int64_t steps;
-  int cout;
-  int cin;
-  int kernel;
-  int stride;
   int dilation;
   int left;
   int right;
-  bool reflect;
-  bool tanh;
-  float pre_slope;
-  float post_slope;
+  Pad pad;
+  Act post;
   float scale;
 
   __host__ __device__ std::int64_t made(std::int64_t n) const {
     return (n + left + right - static_cast<std::int64_t>(dilation) * (kernel - 1) - 1) / stride + 1;
   }
   __host__ __device__ std::int64_t threads() const { return ceil_div(made(steps), kTile) * cout; }
-  std::int64_t weights() const { return padded(cout) * kernel * cin; }
-};
 
-// The op's arguments with its shape filled in: cout, cin, kernel, stride, dilation, left, right, reflect.
-template <class T>
-Conv1dArgs<T, T, T> conv1d_args(const std::int64_t* shape, const double* slopes, bool tanh) {
-  Conv1dArgs<T, T, T> args{};
-  int* const fields[] = {&args.cout, &args.cin, &args.kernel, &args.stride, &args.dilation, &args.left, &args.right};
-  for (int* field : fields) *field = static_cast<int>(*shape++);
-  args.reflect = *shape != 0;
-  args.tanh = tanh;
-  args.pre_slope = static_cast<float>(slopes[0]);
-  args.post_slope = static_cast<float>(slopes[1]);
-  args.scale = 1.0f;
-  return args;
-}
+  // Takes cout, cin, kernel, stride, dilation, left, right and the padding from the op's shape.
+  void set(const std::int64_t* shape) {
+    this->set_shape(shape, {&dilation, &left, &right});
+    pad = static_cast<Pad>(shape[7]);
+    scale = 1.0f;
+  }
+};
 
 // One thread computes kTile output steps of one channel; neighbouring threads take neighbouring channels.
 template <class In, class W, class Out>
-__global__ void conv1d_kernel(const Conv1dArgs<In, W, Out> a) {
+__global__ void conv1d_kernel(const __grid_constant__ Conv1dArgs<In, W, Out> a) {
   const std::int64_t thread = thread_index(), item = blockIdx.y;
   if (thread >= a.threads()) return;
   const int co = static_cast<int>(thread % a.cout);
@@ -67,10 +49,10 @@ __global__ void conv1d_kernel(const Conv1dArgs<In, W, Out> a) {
 #pragma unroll
     for (int i = 0; i < kTile; ++i) {
       const std::int64_t at = (first + i) * a.stride + static_cast<std::int64_t>(k) * a.dilation - a.left;
-      const std::int64_t t = padded_step(at, steps, a.reflect);
+      const std::int64_t t = first + i < valid ? padded_step(at, steps, a.pad) : -1;
       rows[i] = t < 0 ? nullptr : a.x.data + item * a.x.item + t * a.x.step;
     }
-    accumulate(sum, rows, a.x.channel, weights, a.cin, a.pre_slope);
+    accumulate(sum, rows, a.x.channel, weights, a.cin, a.pre);
   }
 
   const float bias = widen(a.bias[co]);
@@ -78,14 +60,14 @@ __global__ void conv1d_kernel(const Conv1dArgs<In, W, Out> a) {
   for (int i = 0; i < kTile; ++i) {
     const std::int64_t t = first + i;
     if (t >= last) break;
-    float v = sum[i] + bias;
-    if (a.residual.data && t < valid) {
-      v += widen(a.residual.data[item * a.residual.item + co * a.residual.channel + t * a.residual.step]);
+    float v = 0.0f;
+    if (t < valid) {
+      v = sum[i] + bias;
+      if (a.residual.data) v += widen(a.residual.data[item * a.residual.item + co * a.residual.channel + t * a.residual.step]);
+      if (a.sum.data) v += a.sum.data[item * a.sum.item + co * a.sum.channel + t * a.sum.step];
+      v = activate(a.post, v * a.scale, co);
     }
-    if (a.sum.data) v += a.sum.data[item * a.sum.item + co * a.sum.channel + t * a.sum.step];
-    v = leaky(v * a.scale, a.post_slope);
-    if (a.tanh) v = tanhf(v);
-    a.y.data[item * a.y.item + co * a.y.channel + t * a.y.step] = narrow<Out>(t < valid ? v : 0.0f);
+    a.y.data[item * a.y.item + co * a.y.channel + t * a.y.step] = narrow<Out>(v);
   }
 }
 

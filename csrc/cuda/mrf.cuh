@@ -1,38 +1,17 @@
 // The mean of residual blocks as a sequence of convolutions. Everything between them is float32 and time-major.
 #pragma once
 
-#include <vector>
-
 #include "cuda/conv1d.cuh"
+#include "cuda/mrf_args.cuh"
 
 namespace fastvoc::cuda {
-
-// Convolutions in order of use, block by block; layers[j] counts block j's layers, each of `depth` convolutions.
-// The weights lie one after the other, each packed as for conv1d, and so do the biases.
-template <class T>
-struct MrfArgs {
-  View<const T> x;
-  View<T> y;
-  const T* weight;
-  const T* bias;
-  const std::int64_t* lengths;
-  float* scratch;  // of mrf_scratch() floats
-  std::vector<std::int64_t> kernels;
-  std::vector<std::int64_t> dilations;
-  std::vector<std::int64_t> layers;
-  std::int64_t depth;
-  std::int64_t items;
-  std::int64_t steps;
-  int channels;
-  float slope;
-  bool reflect;
-};
 
 // Buffers of a whole batch: the widened input, two states of the block at work, between its two convolutions, the sum.
 constexpr int kMrfBuffers = 5;
 
-inline std::int64_t mrf_scratch(std::int64_t items, std::int64_t channels, std::int64_t steps) {
-  return kMrfBuffers * items * channels * steps;
+template <class T>
+std::int64_t mrf_scratch(const MrfArgs<T>& a) {
+  return kMrfBuffers * a.items * a.channels * a.steps;
 }
 
 template <class T>
@@ -45,7 +24,7 @@ struct WidenArgs {
 };
 
 template <class T>
-__global__ void widen_kernel(const WidenArgs<T> a) {
+__global__ void widen_kernel(const __grid_constant__ WidenArgs<T> a) {
   const std::int64_t thread = thread_index(), item = blockIdx.y;
   if (thread >= a.steps * a.channels) return;
   const std::int64_t c = thread % a.channels, t = thread / a.channels;
@@ -54,6 +33,7 @@ __global__ void widen_kernel(const WidenArgs<T> a) {
   a.y.data[item * a.y.item + c * a.y.channel + t * a.y.step] = v;
 }
 
+// The weights are packed as for conv1d, the biases in whole panels.
 template <class T>
 void mrf(const MrfArgs<T>& a, Stream stream) {
   const std::int64_t size = a.items * a.channels * a.steps;
@@ -69,14 +49,27 @@ void mrf(const MrfArgs<T>& a, Stream stream) {
   std::size_t conv = 0;
   const auto run = [&](const View<float>& from, const View<const float>& residual, const View<const float>& add,
                        const auto& to, float scale) {
-    using Out = std::remove_pointer_t<decltype(to.data)>;
-    const int kernel = static_cast<int>(a.kernels[conv]), dilation = static_cast<int>(a.dilations[conv]);
-    const int pad = (kernel - 1) * dilation / 2;
-    const Conv1dArgs<float, T, Out> args{read(from), residual, add,      to,  weight, bias,      a.lengths,
-                                         a.steps,    a.channels, a.channels, kernel, 1,  dilation, pad,
-                                         pad,        a.reflect,  false,      a.slope, 1.0f, scale};
+    Conv1dArgs<float, T, std::remove_pointer_t<decltype(to.data)>> args{};
+    args.x = read(from);
+    args.y = to;
+    args.weight = weight;
+    args.bias = bias;
+    args.lengths = a.lengths;
+    args.steps = a.steps;
+    args.cout = args.cin = a.channels;
+    args.kernel = static_cast<int>(a.kernels[conv]);
+    args.stride = 1;
+    args.pre = a.acts[conv];
+    args.residual = residual;
+    args.sum = add;
+    args.dilation = static_cast<int>(a.dilations[conv]);
+    args.left = a.left(conv);
+    args.right = a.right(conv);
+    args.pad = a.pad == MrfPad::kReflect ? Pad::kReflect : Pad::kZeros;
+    args.post = {ActKind::kLeaky, 1.0f, nullptr, nullptr};
+    args.scale = scale;
     conv1d(args, a.items, stream);
-    weight += static_cast<std::int64_t>(kernel) * padded(a.channels) * a.channels;
+    weight += args.weights();
     bias += padded(a.channels);
     ++conv;
   };

@@ -25,14 +25,37 @@ __device__ inline Half narrow<Half>(float v) { return __float2half_rn(v); }
 template <>
 __device__ inline BFloat16 narrow<BFloat16>(float v) { return __float2bfloat16_rn(v); }
 
+// The block's dynamic shared memory.
+__device__ inline unsigned char* shared_memory() {
+  extern __shared__ __align__(128) unsigned char memory[];
+  return memory;
+}
+
 using Stream = cudaStream_t;
 
-// Runs `kernel` with at least `threads` threads along x for each item along y.
+// Runs `kernel` with at least `threads` threads along x for each item along y; the threads do not work together.
 template <class Args>
 void launch(void (*kernel)(Args), std::int64_t threads, std::int64_t items, Stream stream, const Args& args) {
   constexpr unsigned kBlock = 256;
   const dim3 grid(static_cast<unsigned>((threads + kBlock - 1) / kBlock), static_cast<unsigned>(items));
   kernel<<<grid, kBlock, 0, stream>>>(args);
+}
+
+// Shared memory that one block may have on the current device.
+inline int shared_limit() {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return bytes;
+}
+
+// Runs `blocks` blocks of `threads` threads along x for each item along y; the threads of a block share `shared` bytes.
+template <class Args>
+void launch_blocks(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared,
+                   Stream stream, const Args& args) {
+  if (shared > 48 * 1024) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(items));
+  kernel<<<grid, static_cast<unsigned>(threads), static_cast<std::size_t>(shared), stream>>>(args);
 }
 
 }  // namespace fastvoc::cuda

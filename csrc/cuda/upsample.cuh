@@ -8,20 +8,10 @@ namespace fastvoc::cuda {
 // Step q * stride + p of the full result is the sum over the taps j of phase p of x[q - j] * tap j; `left` steps are cut
 // off its beginning. The weights are one convolution per phase, in order, each packed as for conv1d.
 template <class T>
-struct UpsampleArgs {
-  View<const T> x;
-  View<T> y;
-  const T* weight;
-  const T* bias;
-  const std::int64_t* lengths;
-  std::int64_t steps;
-  int cout;
-  int cin;
-  int kernel;
-  int stride;
+struct UpsampleArgs : ConvArgs<T, T, T> {
+  using ConvArgs<T, T, T>::steps, ConvArgs<T, T, T>::cout, ConvArgs<T, T, T>::kernel, ConvArgs<T, T, T>::stride;
   int left;
   int right;
-  float slope;
 
   __host__ __device__ std::int64_t made(std::int64_t n) const { return (n - 1) * stride + kernel - left - right; }
   __host__ __device__ std::int64_t tiles() const { return ceil_div(ceil_div(made(steps) + left, stride), kTile); }
@@ -31,22 +21,14 @@ struct UpsampleArgs {
     const int longer = phase < kernel % stride ? phase : kernel % stride;
     return static_cast<std::int64_t>(phase) * (kernel / stride) + longer;
   }
-  std::int64_t weights() const { return padded(cout) * kernel * cin; }
-};
 
-// The op's arguments with its shape filled in: cout, cin, kernel, stride, left, right.
-template <class T>
-UpsampleArgs<T> upsample_args(const std::int64_t* shape, double slope) {
-  UpsampleArgs<T> args{};
-  int* const fields[] = {&args.cout, &args.cin, &args.kernel, &args.stride, &args.left, &args.right};
-  for (int* field : fields) *field = static_cast<int>(*shape++);
-  args.slope = static_cast<float>(slope);
-  return args;
-}
+  // Takes cout, cin, kernel, stride, left and right from the op's shape.
+  void set(const std::int64_t* shape) { this->set_shape(shape, {&left, &right}); }
+};
 
 // One thread computes one phase and channel of kTile neighbouring q; neighbouring threads take neighbouring channels.
 template <class T>
-__global__ void upsample_kernel(const UpsampleArgs<T> a) {
+__global__ void upsample_kernel(const __grid_constant__ UpsampleArgs<T> a) {
   const std::int64_t thread = thread_index(), item = blockIdx.y;
   if (thread >= a.threads()) return;
   const int co = static_cast<int>(thread % a.cout), phase = static_cast<int>(thread / a.cout % a.stride);
@@ -62,10 +44,10 @@ __global__ void upsample_kernel(const UpsampleArgs<T> a) {
     const T* rows[kTile];
 #pragma unroll
     for (int i = 0; i < kTile; ++i) {
-      const std::int64_t t = padded_step(first + i - j, steps, false);
+      const std::int64_t t = padded_step(first + i - j, steps, Pad::kZeros);
       rows[i] = t < 0 ? nullptr : a.x.data + item * a.x.item + t * a.x.step;
     }
-    accumulate(sum, rows, a.x.channel, weights, a.cin, a.slope);
+    accumulate(sum, rows, a.x.channel, weights, a.cin, a.pre);
   }
 
   const float bias = widen(a.bias[co]);

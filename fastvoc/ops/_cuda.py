@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from fastvoc import _library
+from fastvoc import _library, packing
 from fastvoc.ops.activation import Activation
 from fastvoc.registry import Impl, Op, Spec
 
@@ -30,8 +30,7 @@ def register_cuda(
     op.register(Impl("cuda", run, frozenset({"cuda"}), priority=-10, pack=pack, supports=verdict))
 
 
-def cuda_activation_refusal(act: Activation, *, tanh: bool = False) -> str | None:
-    """None when the CUDA kernels fuse an activation, otherwise why not; `tanh` where they take that too."""
-    if act.kind in ("identity", "leaky_relu") or (tanh and act.kind == "tanh"):
-        return None
-    return f"does not fuse {act.kind}"
+def pack_cuda_activations(acts: Sequence[Activation], multiple: int = packing.PANEL) -> packing.Activations:
+    """Activations as the CUDA kernels take them: the curves of snakes in float32 whatever the dtype."""
+    packed = packing.pack_activations(acts, multiple)
+    return packed._replace(curves=None if packed.curves is None else packed.curves.float())

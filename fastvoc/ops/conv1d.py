@@ -13,7 +13,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
-from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
+from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
@@ -151,11 +151,8 @@ def _supports_cpp(spec: Spec) -> str | None:
     return _library.cpu_problem()
 
 
-def _supports_cuda(spec: Spec) -> str | None:
-    p: Conv1dParams = spec.params
-    if p.pad_mode == "replicate":
-        return "pads with zeros or by reflection, not by replication"
-    return cuda_activation_refusal(p.pre) or cuda_activation_refusal(p.post, tanh=True)
+def _pack_cuda(params: Conv1dParams) -> _Packed:
+    return replace(_pack(params), acts=pack_cuda_activations((params.pre, params.post)))
 
 
 _library.define(
@@ -201,5 +198,5 @@ OP = define("conv1d", _check, conv1d_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
-register_cuda(OP, _run_native, _pack, _supports_cuda)
+register_cuda(OP, _run_native, _pack_cuda)
 register_triton(OP)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
-from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
+from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
@@ -23,6 +23,7 @@ from fastvoc.registry import Impl, Spec, define
 
 _MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 240  # of csrc/cpu/mrf_args.h
 _PAD_MODES = ("zeros", "reflect", "causal")  # in the order of their numbers there
+_TILES = -1  # scheme of weights for csrc/cuda/mrf_tile.cuh
 
 
 @dataclass(frozen=True)
@@ -207,13 +208,37 @@ def _supports_cpp(spec: Spec) -> str | None:
     return _library.cpu_refusal(spec.dtype)
 
 
+def _pack_plain(params: MrfParams) -> _Packed:
+    return replace(_pack_direct(params), acts=pack_cuda_activations([params.act_before(c) for c in params.convs()]))
+
+
+def _pack_cuda(params: MrfParams) -> _Packed:
+    plain = _pack_plain(params)
+    weight = params.convs()[0].weight
+    if weight.dtype not in (torch.float16, torch.bfloat16):
+        return plain
+    shape = (plain.kernels, plain.dilations, plain.layers, plain.depth, plain.pad_mode, plain.acts.kinds)
+    has_tile = torch.ops._fastvoc.mrf_has_tile(weight, *shape)
+    return pack_tiles(params, plain) if has_tile else plain
+
+
+def pack_tiles(params: MrfParams, plain: _Packed) -> _Packed:
+    """The stage for tensor cores, which take channels padded to a power of two from 16 on; scheme -1 says so."""
+    convs = params.convs()
+    width = max(16, 1 << (plain.channels - 1).bit_length())
+    return replace(
+        plain,
+        weight=torch.cat([packing.pack_fragments(c.weight, width, width).flatten() for c in convs]),
+        bias=torch.cat([packing.pad_bias(c.bias, plain.channels, c.weight, width) for c in convs]),
+        schemes=[_TILES] * len(convs),
+        acts=pack_cuda_activations([params.act_before(c) for c in convs], width),
+    )
+
+
 def _supports_cuda(spec: Spec) -> str | None:
-    acts = [spec.params.act_before(c) for c in spec.params.convs()]
-    if len({(act.kind, act.slope) for act in acts}) != 1:
-        return "wants one activation for all convolutions"
-    if spec.params.pad_mode == "causal":
-        return "pads on either side, not before the first step only"
-    return cuda_activation_refusal(acts[0])
+    if len({len(layer) for block in spec.params.blocks for layer in block}) != 1:
+        return "wants the same number of convolutions in every layer"
+    return None
 
 
 def _supports_triton(spec: Spec) -> str | None:
@@ -227,6 +252,10 @@ def _supports_triton(spec: Spec) -> str | None:
 _library.define(
     "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] schemes,"
     " int[] layers, int depth, int pad_mode, int[] acts, float[] slopes, Tensor? curves) -> Tensor"
+)
+_library.define(
+    "mrf_has_tile(Tensor weight, int[] kernels, int[] dilations, int[] layers, int depth, int pad_mode, int[] acts)"
+    " -> bool"
 )
 _library.define(
     "mrf_stream(Tensor x, Tensor state, int have, bool last, Tensor weight, Tensor bias, int[] kernels,"
@@ -294,5 +323,5 @@ OP.register(
         pack_exact=_pack_direct,
     )
 )
-register_cuda(OP, _run_native, _pack_direct, _supports_cuda)
+register_cuda(OP, _run_native, _pack_cuda, _supports_cuda)
 register_triton(OP, _supports_triton)

@@ -13,7 +13,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
-from fastvoc.ops._cuda import cuda_activation_refusal, register_cuda
+from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
@@ -120,7 +120,11 @@ def _supports_cpp(spec: Spec) -> str | None:
     return _library.cpu_refusal(spec.dtype)
 
 
-def _supports_triton(spec: Spec) -> str | None:
+def _pack_cuda(params: UpsampleParams) -> _Packed:
+    return replace(_pack(params), acts=pack_cuda_activations((params.pre,)))
+
+
+def _supports_device(spec: Spec) -> str | None:
     return "crops on the left, never appends" if spec.params.crop[0] < 0 else None
 
 
@@ -168,5 +172,5 @@ OP = define("upsample", _check, upsample_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
-register_cuda(OP, _run_native, _pack, lambda spec: cuda_activation_refusal(spec.params.pre))
-register_triton(OP, _supports_triton)
+register_cuda(OP, _run_native, _pack_cuda, _supports_device)
+register_triton(OP, _supports_device)

@@ -1,125 +1,79 @@
-"""The CUDA kernels' sources, compiled as plain C++, against the ops' meaning in float64; and what nvcc makes of them.
+"""The CUDA convolutions' sources, compiled as plain C++, against the ops' meaning in float64.
 
-No device is needed. What this cannot show is the speed on one, and that the launches of csrc/cuda/ops.cu work there.
+No device is needed. What this cannot show is the speed on one, and that the launches of csrc/cuda/*.cu work there.
 """
 
 from __future__ import annotations
 
-import ctypes
-import re
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from op_cases import CONV1D, MRF, UPSAMPLE, channels, double, mrf_params, strided
+from cuda_emulation import DTYPES, RUN, SHARED_LIMITS, library, pack_mrf, set_device
+from op_cases import CONV1D, MRF, UPSAMPLE, channels, double, mrf_params, strided, with_snakes
 from torch import Tensor
 
+from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import OP as CONV1D_OP
 from fastvoc.ops.conv1d import conv1d_ref
-from fastvoc.ops.mrf import OP as MRF_OP
-from fastvoc.ops.mrf import MrfParams, mrf_ref
+from fastvoc.ops.mrf import MrfConv, MrfParams, mrf_ref
 from fastvoc.ops.upsample import OP as UPSAMPLE_OP
 from fastvoc.ops.upsample import upsample_ref
-from helpers import ROOT, compiler, relative_l2
+from helpers import relative_l2
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-OPS = {"conv1d": (CONV1D_OP, conv1d_ref), "upsample": (UPSAMPLE_OP, upsample_ref), "mrf": (MRF_OP, mrf_ref)}
+MEANING: dict[str, Callable[..., Tensor]] = {"conv1d": conv1d_ref, "upsample": upsample_ref, "mrf": mrf_ref}
 # Three layers of one convolution: the only shape that needs both buffers of the block's state.
 BLOCKS = {**MRF, "v3-deep": lambda: mrf_params(9, (3, 5), ((1, 2, 3),) * 2, 1)}
-
-
-def _fused(op: str, params: Any) -> bool:
-    """Whether the CUDA kernels fuse the case's activations and know its padding."""
-    packed = OPS[op][0].impls["cuda"].pack(params)
-    kinds, slopes, _ = packed.acts
-    if op == "conv1d":
-        return kinds[0] == 0 and kinds[1] < 2 and packed.shape[7] < 2
-    return set(kinds) == {0} and len(set(slopes)) == 1 and getattr(packed, "pad_mode", 0) < 2
-
 
 CASES = [
     pytest.param(op, make, id=f"{op}-{name}")
     for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", BLOCKS))
     for name, make in table.items()
-    if _fused(op, make())
+    if op != "upsample" or make().crop[0] >= 0
 ]
 each_case = pytest.mark.parametrize(("op", "make"), CASES)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+pytestmark = pytest.mark.usefixtures("device")
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    target = tmp_path_factory.mktemp("emulation") / "emulation.so"
-    here = Path(__file__).parent / "emulation"
-    flags = ["-O2", "-std=c++20", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC"]
-    command = [compiler(), *flags, f"-I{here}", f"-I{ROOT / 'csrc'}", str(here / "emulation.cpp"), "-o", str(target)]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(target))
+@pytest.fixture
+def device() -> None:
+    set_device(library("convolutions.cpp"))
 
 
-def _ints(values: Any) -> Any:
-    return (ctypes.c_int64 * len(values))(*values)
-
-
-def _pointer(t: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if t is None else t.data_ptr())
-
-
-def emulate(
-    library: ctypes.CDLL,
-    op: str,
-    x: Tensor,
-    params: Any,
-    residual: Tensor | None = None,
-    lengths: Tensor | None = None,
-) -> Tensor:
+def emulate(op: str, x: Tensor, params: Any, *args: Tensor | None) -> Tensor:
     """The op by the emulated kernels, which write into memory full of NaN."""
-    packed = OPS[op][0].impls["cuda"].pack(params)
-    steps = x.shape[2] if op == "mrf" else params.output_length(x.shape[2])
-    width = packed.channels if op == "mrf" else packed.shape[0]
-    y = torch.full((x.shape[0], steps, width), torch.nan, dtype=x.dtype)
-    shared = [DTYPES.index(x.dtype), _pointer(x), _ints(x.stride()), *map(ctypes.c_int64, (x.shape[0], x.shape[2]))]
-    shared += [_pointer(lengths), _pointer(packed.weight), _pointer(packed.bias), _pointer(y)]
-    if op == "conv1d":
-        strides = None if residual is None else _ints(residual.stride())
-        slopes = (ctypes.c_double * 2)(*packed.acts.slopes)
-        library.conv1d(*shared, _pointer(residual), strides, _ints(packed.shape), slopes, packed.acts.kinds[1])
-    elif op == "upsample":
-        library.upsample(*shared, _ints(packed.shape), ctypes.c_double(packed.acts.slopes[0]))
-    else:
-        convs = [ctypes.c_int64(len(packed.kernels)), _ints(packed.kernels), _ints(packed.dilations)]
-        blocks = [ctypes.c_int64(len(packed.layers)), _ints(packed.layers), ctypes.c_int64(packed.depth)]
-        library.mrf(
-            *shared, ctypes.c_int64(width), *convs, *blocks, ctypes.c_double(packed.acts.slopes[0]), packed.pad_mode
-        )
-    return y.transpose(1, 2)
+    if op == "mrf":
+        return RUN[op](x, pack_mrf(params), *args)
+    return RUN[op](x, {"conv1d": CONV1D_OP, "upsample": UPSAMPLE_OP}[op].impls["cuda"].pack(params), *args)
 
 
-def _as_dtype(params: Any, dtype: torch.dtype) -> Any:
-    if not isinstance(params, MrfParams):
-        bias = None if params.bias is None else params.bias.to(dtype)
-        return replace(params, weight=params.weight.to(dtype), bias=bias)
+def as_dtype(params: Any, dtype: torch.dtype) -> Any:
+    def act(a: Activation | None) -> Activation | None:
+        return a if a is None or a.alpha is None else replace(a, alpha=a.alpha.to(dtype), inverse=a.inverse.to(dtype))
 
-    def conv(c: Any) -> Any:
-        return replace(c, weight=c.weight.to(dtype), bias=c.bias.to(dtype))
+    def conv(c: MrfConv) -> MrfConv:
+        return replace(c, weight=c.weight.to(dtype), bias=c.bias.to(dtype), act=act(c.act))
 
-    blocks = tuple(tuple(tuple(map(conv, layer)) for layer in block) for block in params.blocks)
-    return replace(params, blocks=blocks)
+    if isinstance(params, MrfParams):
+        blocks = tuple(tuple(tuple(map(conv, layer)) for layer in block) for block in params.blocks)
+        return replace(params, blocks=blocks, act=act(params.act))
+    bias = None if params.bias is None else params.bias.to(dtype)
+    acts = {name: act(getattr(params, name)) for name in ("pre", "post") if hasattr(params, name)}
+    return replace(params, weight=params.weight.to(dtype), bias=bias, **acts)
 
 
 @each_dtype
 @each_case
-def test_equals_the_meaning(library: ctypes.CDLL, op: str, make: Callable[[], Any], dtype: torch.dtype) -> None:
-    params = _as_dtype(make(), dtype)
+def test_equals_the_meaning(op: str, make: Callable[[], Any], dtype: torch.dtype) -> None:
+    params = as_dtype(make(), dtype)
     for steps in (29, 131):
         x = torch.randn(2, channels(params), steps).to(dtype)
-        y = emulate(library, op, x, params)
-        assert relative_l2(y, OPS[op][1](x.double(), double(params))) < ROUNDING[dtype]
+        y = emulate(op, x, params)
+        assert relative_l2(y, MEANING[op](x.double(), double(params))) < ROUNDING[dtype]
 
 
 def _takes_one_step(op: str, params: Any) -> bool:
@@ -127,60 +81,92 @@ def _takes_one_step(op: str, params: Any) -> bool:
 
 
 @pytest.mark.parametrize(("op", "make"), [case for case in CASES if _takes_one_step(case.values[0], case.values[1]())])
-def test_one_step(library: ctypes.CDLL, op: str, make: Callable[[], Any]) -> None:
+def test_one_step(op: str, make: Callable[[], Any]) -> None:
     params = make()
     x = torch.randn(1, channels(params), 1)
-    assert relative_l2(emulate(library, op, x, params), OPS[op][1](x.double(), double(params))) < 1e-6
+    assert relative_l2(emulate(op, x, params), MEANING[op](x.double(), double(params))) < 1e-6
 
 
 @each_case
-def test_layout_of_the_input_does_not_matter(library: ctypes.CDLL, op: str, make: Callable[[], Any]) -> None:
+def test_layout_of_the_input_does_not_matter(op: str, make: Callable[[], Any]) -> None:
     params = make()
     views = strided(torch.randn(2, channels(params), 37))
-    first = emulate(library, op, views.pop("channel-major"), params)
+    first = emulate(op, views.pop("channel-major"), params)
     for name, x in views.items():
-        assert torch.equal(emulate(library, op, x, params), first), name
+        assert torch.equal(emulate(op, x, params), first), name
 
 
 @each_case
-def test_ragged_batch_equals_single_items(library: ctypes.CDLL, op: str, make: Callable[[], Any]) -> None:
+def test_ragged_batch_equals_single_items(op: str, make: Callable[[], Any]) -> None:
     params = make()
     lengths = torch.tensor([41, 29, 53])
     x = torch.full((3, channels(params), 53), torch.nan)
     for i, n in enumerate(lengths.tolist()):
         x[i, :, :n] = torch.randn(channels(params), n)
-    batched = emulate(library, op, x, params, lengths=lengths)
+    batched = emulate(op, x, params, *([None] if op == "conv1d" else []), lengths)
     for i, n in enumerate(lengths.tolist()):
-        alone = emulate(library, op, x[i : i + 1, :, :n], params)
+        alone = emulate(op, x[i : i + 1, :, :n], params)
         assert torch.equal(batched[i, :, : alone.shape[2]], alone[0])
         assert not batched[i, :, alone.shape[2] :].any()
 
 
-def test_residual_comes_before_the_last_activation(library: ctypes.CDLL) -> None:
+def test_residual_comes_before_the_last_activation() -> None:
     params = CONV1D["post-tanh"]()
     x, residual = torch.randn(2, 17, 40), torch.randn(2, 40, 1).transpose(1, 2)
-    y = emulate(library, "conv1d", x, params, residual)
+    y = emulate("conv1d", x, params, residual)
     assert relative_l2(y, conv1d_ref(x.double(), double(params), residual.double())) < 1e-6
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", [80, 90, 100, 120])
-def test_nvcc_compiles_without_spills(nvcc: str, tmp_path: Path, arch: int) -> None:
-    torch_headers = Path(torch.__file__).parent / "include"
-    command = [
-        nvcc,
-        "-ccbin",
-        compiler(),
-        "-O3",
-        "-std=c++20",
-        "-DTORCH_TARGET_VERSION=0x020b000000000000",
-        "-DUSE_CUDA",
-    ]
-    command += ["--expt-relaxed-constexpr", "-Werror=all-warnings", "-Xcompiler=-fPIC,-Wall,-Wextra,-Werror"]
-    command += [f"-gencode=arch=compute_{arch},code=sm_{arch}", "-Xptxas", "-v", "-isystem", str(torch_headers)]
-    command += ["-I", str(ROOT / "csrc"), "-c", str(ROOT / "csrc/cuda/ops.cu"), "-o", str(tmp_path / "ops.o")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
-    assert len(spills) >= 13, "fewer kernels than number types and ops call for"
-    assert set(spills) == {("0", "0", "0")}
+# Widths of 16 to 256, whole blocks and single layers in a launch, more than one tile along time.
+TILES = {
+    "16": (lambda: mrf_params(9, (3, 11), ((1, 3, 5),) * 2, 2), 700),
+    "32": (lambda: mrf_params(32, (3, 7), ((1, 3, 5),) * 2, 2), 1100),
+    "64": (lambda: mrf_params(50, (3, 11), ((1, 3, 5), (1, 5)), 2), 400),
+    "64-one-conv": (lambda: mrf_params(64, (3, 5), ((1, 2), (2, 6)), 1), 300),
+    "64-far": (lambda: mrf_params(34, (11,), ((9, 7, 5),), 2), 300),
+    "128": (lambda: mrf_params(128, (7, 3), ((1, 3), (1,)), 2), 260),
+    "256": (lambda: mrf_params(131, (3, 5), ((1, 5), (2,)), 2), 135),
+    "snake": (lambda: with_snakes(mrf_params(40, (3, 7), ((1, 3, 5),) * 2, 2)), 290),
+    "causal": (lambda: mrf_params(21, (3, 7), ((1, 3, 5),) * 2, 2, "causal"), 600),
+}
+
+
+@pytest.mark.parametrize("name", TILES)
+def test_tiles_for_tensor_cores(name: str) -> None:
+    make, steps = TILES[name]
+    params = as_dtype(make(), torch.bfloat16)
+    packed = pack_mrf(params, tiles=True)
+    lengths = torch.tensor([steps, steps - 37, 5])
+    x = torch.full((3, packed.channels, steps), torch.nan, dtype=torch.bfloat16)
+    for i, n in enumerate(lengths.tolist()):
+        x[i, :, :n] = torch.randn(packed.channels, n)
+    y = RUN["mrf"](x, packed, lengths)
+    assert relative_l2(y, mrf_ref(x.double(), double(params), lengths)) < ROUNDING[torch.bfloat16]
+    for i, n in enumerate(lengths.tolist()):
+        assert torch.equal(RUN["mrf"](x[i : i + 1, :, :n], packed)[0], y[i, :, :n])
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_120"])
+@pytest.mark.parametrize("name", ["32", "64", "64-far", "128", "256"])
+def test_smaller_shared_memory(name: str, arch: str) -> None:
+    params = as_dtype(TILES[name][0](), torch.float16)
+    set_device(library("convolutions.cpp"), SHARED_LIMITS[arch])
+    assert pack_mrf(params).schemes[0] == -1
+    x = torch.randn(1, channels(params), 90).half()
+    y = RUN["mrf"](x, pack_mrf(params))
+    assert relative_l2(y, mrf_ref(x.double(), double(params))) < ROUNDING[torch.float16]
+
+
+@pytest.mark.parametrize("name", ["16", "64", "128", "snake"])
+def test_order_of_threads_does_not_matter(name: str) -> None:
+    params = as_dtype(TILES[name][0](), torch.float16)
+    x = torch.randn(1, channels(params), 150).half()
+    forwards = RUN["mrf"](x, pack_mrf(params, tiles=True))
+    set_device(library("convolutions.cpp"), backwards=True)
+    assert torch.equal(RUN["mrf"](x, pack_mrf(params, tiles=True)), forwards)
+
+
+def test_tiles_refuse_what_they_do_not_compute() -> None:
+    for name in ("reflect", "elu"):
+        assert pack_mrf(as_dtype(MRF[name](), torch.bfloat16)).schemes[0] == 0
+    assert pack_mrf(mrf_params(257, (3,), ((1,),), 1)).schemes[0] == 0

@@ -5,18 +5,41 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #define __host__
 #define __device__
 #define __global__
+#define __grid_constant__
 
-struct Index {
-  unsigned x, y;
+#define __launch_bounds__(...)
+#define __syncthreads() emulation::Block::current()->barrier()
+
+#include "fibers.h"
+
+namespace emulation {
+
+// A thread's own T, made when it first asks.
+template <class T>
+T& of_thread() {
+  auto& fiber = *Fiber::current();
+  if (!fiber.own) fiber.own = std::shared_ptr<void>(new T, [](void* p) { delete static_cast<T*>(p); });
+  return *static_cast<T*>(fiber.own.get());
+}
+
+inline int shared_limit = 227 * 1024;
+inline bool backwards = false;  // whether a block's last thread runs first
+
+}  // namespace emulation
+
+struct float2 {
+  float x, y;
 };
-inline thread_local Index blockIdx, threadIdx, blockDim;
 
 namespace fastvoc::cuda {
 
+using std::max;
 using std::min;
 
 struct BFloat16 {
@@ -65,10 +88,15 @@ inline Half narrow<Half>(float v) {
 
 using Stream = int;
 
+inline unsigned char* shared_memory() { return emulation::Block::current()->memory(); }
+
+inline int shared_limit() { return emulation::shared_limit; }
+
 template <class Args>
 void launch(void (*kernel)(Args), std::int64_t threads, std::int64_t items, Stream, const Args& args) {
   constexpr unsigned kBlock = 32;
   blockDim = {kBlock, 1};
+  gridDim = {static_cast<unsigned>((threads + kBlock - 1) / kBlock), static_cast<unsigned>(items)};
   for (std::int64_t item = 0; item < items; ++item) {
     for (std::int64_t block = 0; block * kBlock < threads; ++block) {
       for (unsigned thread = 0; thread < kBlock; ++thread) {
@@ -78,6 +106,40 @@ void launch(void (*kernel)(Args), std::int64_t threads, std::int64_t items, Stre
       }
     }
   }
+}
+
+// Runs `together` blocks at a time, thread by thread.
+template <class Args>
+void run_blocks(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared, const Args& args,
+                std::int64_t together) {
+  if (shared > emulation::shared_limit) emulation::fail("a block asks for more shared memory than there is");
+  blockDim = {static_cast<unsigned>(threads), 1};
+  gridDim = {static_cast<unsigned>(blocks), static_cast<unsigned>(items)};
+  const auto body = [&] { kernel(args); };
+  for (std::int64_t first = 0; first < blocks * items; first += together) {
+    std::vector<std::unique_ptr<emulation::Block>> running;
+    for (std::int64_t i = first; i < std::min(first + together, blocks * items); ++i) {
+      running.push_back(std::make_unique<emulation::Block>(static_cast<unsigned>(i % blocks),
+                                                           static_cast<unsigned>(i / blocks), blockDim.x,
+                                                           static_cast<std::size_t>(shared), body));
+    }
+    for (bool done = false; !done;) {
+      bool moved = false;
+      done = true;
+      for (auto& block : running) {
+        if (block->done()) continue;
+        moved |= block->advance(emulation::backwards);
+        done &= block->done();
+      }
+      if (!done && !moved) emulation::fail("the threads wait for each other");
+    }
+  }
+}
+
+template <class Args>
+void launch_blocks(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared, Stream,
+                   const Args& args) {
+  run_blocks(kernel, blocks, items, threads, shared, args, 1);
 }
 
 }  // namespace fastvoc::cuda

@@ -1,0 +1,111 @@
+"""The CUDA kernels' own sources as CPU functions: compiled as plain C++ and called as the native ops are."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.ops import mrf as mrf_op
+from helpers import ROOT, compiler
+
+FOLDER = ROOT / "tests/ops/emulation"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+SHARED_LIMITS = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_120": 99 * 1024}
+
+
+def build(source: str, target: Path, *flags: str) -> Path:
+    """Compiles one file of tests/ops/emulation into the library `target`."""
+    command = [compiler(), "-O2", "-std=c++20", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC"]
+    command += [*flags, f"-I{FOLDER}", f"-I{ROOT / 'csrc'}", str(FOLDER / source), "-o", str(target)]
+    subprocess.run(command, check=True)
+    return target
+
+
+@cache
+def library(source: str) -> ctypes.CDLL:
+    """The functions of one file, built once a session."""
+    return ctypes.CDLL(str(build(source, Path(mkdtemp()) / "emulation.so")))
+
+
+def set_device(functions: ctypes.CDLL, shared: int = SHARED_LIMITS["sm_90"], backwards: bool = False) -> None:
+    """How much shared memory a block may have, and whether a block's threads run last first."""
+    functions.set_device(shared, int(backwards))
+
+
+def ints(values: Sequence[int]) -> Any:
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def doubles(values: Sequence[float]) -> Any:
+    return (ctypes.c_double * len(values))(*values)
+
+
+def pointer(t: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if t is None else t.data_ptr())
+
+
+def poisoned(batch: int, channels: int, steps: int, dtype: torch.dtype) -> Tensor:
+    """Time-major [B, T, C] memory full of NaN."""
+    return torch.full((batch, steps, channels), torch.nan, dtype=dtype)
+
+
+def _head(x: Tensor, packed: Any, lengths: Tensor | None, y: Tensor | None) -> list[Any]:
+    shared = [DTYPES.index(x.dtype), pointer(x), ints(x.stride()), *map(ctypes.c_int64, (x.shape[0], x.shape[2]))]
+    return [*shared, pointer(lengths), pointer(packed.weight), pointer(packed.bias), pointer(y)]
+
+
+def _acts(packed: Any) -> list[Any]:
+    kinds, slopes, curves = packed.acts
+    return [ints(kinds), doubles(slopes), pointer(curves)]
+
+
+def conv1d(x: Tensor, packed: Any, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    cout, _, kernel, stride, dilation, left, right, _ = packed.shape
+    y = poisoned(x.shape[0], cout, (x.shape[2] + left + right - dilation * (kernel - 1) - 1) // stride + 1, x.dtype)
+    strides = None if residual is None else ints(residual.stride())
+    further = [pointer(residual), strides, ints(packed.shape), *_acts(packed)]
+    library("convolutions.cpp").conv1d(*_head(x, packed, lengths, y), *further)
+    return y.transpose(1, 2)
+
+
+def upsample(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
+    cout, _, kernel, stride, left, right = packed.shape
+    y = poisoned(x.shape[0], cout, (x.shape[2] - 1) * stride + kernel - left - right, x.dtype)
+    library("convolutions.cpp").upsample(*_head(x, packed, lengths, y), ints(packed.shape), *_acts(packed))
+    return y.transpose(1, 2)
+
+
+def _call_mrf(x: Tensor, packed: Any, lengths: Tensor | None, y: Tensor | None) -> bool:
+    convs = [ctypes.c_int64(len(packed.kernels)), ints(packed.kernels), ints(packed.dilations)]
+    blocks = [ctypes.c_int64(len(packed.layers)), ints(packed.layers)]
+    shape = [ctypes.c_int64(packed.depth), ctypes.c_int64(packed.pad_mode)]
+    head = _head(x, packed, lengths, y)
+    tiles = int(packed.schemes[0] == -1)
+    call = library("convolutions.cpp").mrf
+    return bool(call(*head, ctypes.c_int64(packed.channels), *convs, *blocks, *shape, *_acts(packed), tiles))
+
+
+def mrf(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
+    y = poisoned(x.shape[0], packed.channels, x.shape[2], x.dtype)
+    _call_mrf(x, packed, lengths, y)
+    return y.transpose(1, 2)
+
+
+def pack_mrf(params: Any, tiles: bool | None = None) -> Any:
+    """The weights as the device would have them; `tiles` asks for tensor cores or against them."""
+    plain = mrf_op._pack_plain(params)
+    weight = params.convs()[0].weight
+    if tiles is None:
+        tiles = weight.dtype != torch.float32 and _call_mrf(weight, plain, None, None)
+    return mrf_op.pack_tiles(params, plain) if tiles else plain
+
+
+RUN: dict[str, Callable[..., Tensor]] = {"conv1d": conv1d, "upsample": upsample, "mrf": mrf}
