@@ -97,9 +97,9 @@ def pack_conv_pairs(weight: Tensor) -> Tensor:
 def pack_fragments(weight: Tensor, cin: int, cout: int) -> Tensor:
     """Convolution weight [C_out, C_in, K] -> tiles [K, cin / 16, cout / 16, 32 lanes, 8] for 16-bit tensor cores.
 
-    `cin` and `cout` are the channels with their padding by zeros, multiples of 16. Of a tile of 16 inputs and 16 outputs
-    lane l holds the inputs 2 (l % 4) + {0, 1, 8, 9} of output l / 4, then those of output l / 4 + 8: the second operand
-    of two `mma.m16n8k16`.
+    `cin` and `cout` are the channels with their padding by zeros, multiples of 16. Of a tile of 16 inputs and 16
+    outputs lane l holds the inputs 2 (l % 4) + {0, 1, 8, 9} of output l / 4, then those of output l / 4 + 8: the second
+    operand of two `mma.m16n8k16`.
     """
     padded = weight.new_zeros((cout, cin, weight.shape[2]))
     padded[: weight.shape[0], : weight.shape[1]] = weight.detach()

@@ -23,7 +23,17 @@ SHARED_LIMITS = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_120": 99 * 1024}
 
 def build(source: str, target: Path, *flags: str) -> Path:
     """Compiles one file of tests/ops/emulation into the library `target`."""
-    command = [compiler(), "-O2", "-std=c++20", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC"]
+    command = [
+        compiler(),
+        "-O2",
+        "-std=c++20",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-unknown-pragmas",
+        "-shared",
+        "-fPIC",
+    ]
     command += [*flags, f"-I{FOLDER}", f"-I{ROOT / 'csrc'}", str(FOLDER / source), "-o", str(target)]
     subprocess.run(command, check=True)
     return target

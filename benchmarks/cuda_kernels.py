@@ -1,0 +1,186 @@
+"""What nvcc makes of the CUDA kernels: registers, shared memory, spills, tensor-core share. Needs nvcc, no device.
+
+`python benchmarks/cuda_kernels.py [--arch 90] [--kernel mrf-32]`; writes benchmarks/results/cuda_kernels.md without
+arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parents[1]
+ARCHS = (80, 90, 100, 120)
+BF16 = "fastvoc::cuda::BFloat16"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One instance of a kernel: its header, its name with template arguments and the type of its argument.
+
+    `bytes_read` and `bytes_written` say what one output step costs of device memory, in words and numbers.
+    """
+
+    name: str
+    header: str
+    instance: str
+    argument: str
+    shared: str = "0"
+    traffic: str = ""
+
+
+def _chain(width: int, tile: str, kind: str = "Leaky", halo: int = 10) -> Kernel:
+    name = f"mrf-{width}" + ("-snake" if kind == "Snake" else "") + ("-small" if tile.startswith("Small") else "")
+    instance = f"chain_kernel<{BF16}, fastvoc::cuda::{tile}, fastvoc::cuda::ActKind::k{kind}>"
+    weights = "2 C input + 2 C output" if width < 128 else "2 to 4 C state in, 4 C out a layer"
+    shared = f"fastvoc::cuda::{tile}::bytes<{BF16}>({halo})"
+    return Kernel(name, "cuda/mrf_tiles.cuh", instance, f"fastvoc::cuda::ChainArgs<{BF16}>", shared, weights)
+
+
+KERNELS = (
+    _chain(16, "Tile16"),
+    _chain(32, "Tile32"),
+    _chain(64, "Tile64"),
+    _chain(64, "Tile64", "Snake"),
+    _chain(128, "Tile128", halo=50),
+    _chain(128, "Tile128", "Snake", 50),
+    _chain(128, "SmallTile128", halo=50),
+    _chain(256, "Tile256", halo=50),
+    _chain(256, "Tile256", "Snake", 50),
+    _chain(256, "SmallTile256", halo=50),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the compiler and the disassembly say of one kernel."""
+
+    kernel: str
+    arch: int
+    registers: int
+    stack: int
+    spilled: int
+    shared: int
+    instructions: int
+    tensor: int
+
+    @property
+    def loop_share(self) -> float:
+        """Tensor-core instructions as a share of those in the innermost loops that hold any."""
+        return self.tensor / self.instructions if self.instructions else 0.0
+
+
+def compile_kernel(kernel: Kernel, arch: int, folder: Path) -> tuple[Path, str]:
+    """The cubin of one kernel, and what ptxas said."""
+    stem = f"{kernel.name}-{arch}"
+    source, cubin = folder / f"{stem}.cu", folder / f"{stem}.cubin"
+    source.write_text(
+        f'#include "{kernel.header}"\n'
+        f"template __global__ void fastvoc::cuda::{kernel.instance}(const __grid_constant__ {kernel.argument});\n"
+        f"__device__ char fastvoc_shared_bytes[{kernel.shared} + 1];\n"  # ptxas then says how many
+    )
+    command = ["nvcc", "-O3", "-std=c++20", "--expt-relaxed-constexpr", f"-arch=sm_{arch}", "-Xptxas", "-v", "-cubin"]
+    command += ["-I", str(ROOT / "csrc"), str(source), "-o", str(cubin)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{stem}: {done.stderr}")
+    return cubin, done.stderr
+
+
+def measure(kernel: Kernel, arch: int, folder: Path) -> Report:
+    """Compiles one kernel for one target and reads its report and its code."""
+    cubin, said = compile_kernel(kernel, arch, folder)
+    found = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
+    registers = re.search(r"Used (\d+) registers", said)
+    shared = re.search(r"(\d+) bytes gmem", said)
+    if found is None or registers is None or shared is None:
+        raise RuntimeError(f"{kernel.name}: cannot read what ptxas said: {said}")
+    total, tensor = hot_loop(sass(cubin))
+    stack, stores, loads = map(int, found.groups())
+    memory = int(shared.group(1)) - 1
+    return Report(kernel.name, arch, int(registers.group(1)), stack, stores + loads, memory, total, tensor)
+
+
+def sass(cubin: Path) -> list[tuple[int, str]]:
+    """Addresses and instructions of a cubin."""
+    text = subprocess.run([disassembler(), "-sass", str(cubin)], capture_output=True, text=True, check=True).stdout
+    return [(int(at, 16), what) for at, what in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(\S[^;]*);", text)]
+
+
+def disassembler() -> str:
+    """cuobjdump of the toolkit, else the one in Triton's package."""
+    found = shutil.which("cuobjdump")
+    if found:
+        return found
+    from importlib.util import find_spec
+
+    spec = find_spec("triton")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("cuobjdump: neither the CUDA toolkit nor triton is installed")
+    return str(Path(spec.origin).parent / "backends/nvidia/bin/cuobjdump")
+
+
+def hot_loop(code: Sequence[tuple[int, str]]) -> tuple[int, int]:
+    """Instructions, and those of tensor cores, in the innermost loop that holds most of the latter; (0, 0) without."""
+    best = (0, 0)
+    loops = []
+    for at, what in code:
+        jump = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", what)
+        if jump and int(jump.group(1), 16) <= at:
+            loops.append((int(jump.group(1), 16), at))
+    for begin, end in loops:
+        if any(begin <= b and e <= end and (b, e) != (begin, end) and _tensor(code, b, e) for b, e in loops):
+            continue
+        tensor = _tensor(code, begin, end)
+        if tensor > best[1]:
+            best = (sum(begin <= at <= end for at, _ in code), tensor)
+    return best
+
+
+def _tensor(code: Sequence[tuple[int, str]], begin: int, end: int) -> int:
+    return sum(begin <= at <= end and "MMA" in what for at, what in code)
+
+
+def measure_all(kernels: Sequence[Kernel], archs: Sequence[int], jobs: int = 2) -> list[Report]:
+    """The reports of all kernels for all targets."""
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        pairs = [(kernel, arch) for kernel in kernels for arch in archs]
+        return list(pool.map(lambda pair: measure(*pair, Path(folder)), pairs))
+
+
+def table(reports: Sequence[Report], kernels: Sequence[Kernel] = KERNELS) -> str:
+    """The reports as a table in Markdown."""
+    traffic = {kernel.name: kernel.traffic for kernel in kernels}
+    rows = ["| kernel | sm | registers | spills | shared KB | tensor share of the hot loop | bytes an output step |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for r in reports:
+        share = f"{r.tensor} of {r.instructions} ({r.loop_share:.0%})" if r.tensor else "-"
+        rows.append(
+            f"| {r.kernel} | {r.arch} | {r.registers} | {r.spilled} | {r.shared / 1024:.1f} | {share} |"
+            f" {traffic[r.kernel]} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def main() -> None:
+    """Prints the table, and keeps it when it is whole."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arch", type=int, action="append")
+    parser.add_argument("--kernel", action="append")
+    options = parser.parse_args()
+    kernels = [k for k in KERNELS if not options.kernel or k.name in options.kernel]
+    text = table(measure_all(kernels, options.arch or ARCHS))
+    print(text)
+    if not options.arch and not options.kernel:
+        (ROOT / "benchmarks/results/cuda_kernels.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What nvcc makes of the CUDA sources: no warnings, no spills, tensor cores where they belong. Needs no device."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import ROOT, compiler
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from cuda_kernels import ARCHS, KERNELS, Report, measure
+
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
+# Only devices with more shared memory run these.
+LARGE = {80: {"mrf-256", "mrf-256-snake"}, 120: {k.name for k in KERNELS if k.name.startswith(("mrf-128", "mrf-256"))}}
+LARGE[120] -= {"mrf-128-small"}
+
+
+def _check(report: Report) -> None:
+    assert (report.stack, report.spilled) == (0, 0)
+    if report.kernel not in LARGE.get(report.arch, set()):
+        assert report.shared <= SHARED_LIMIT[report.arch]
+    assert report.tensor > 0 or not report.kernel.startswith("mrf")
+
+
+def test_hot_kernel_compiles_without_spills(nvcc: str, tmp_path: Path) -> None:
+    _check(measure(next(k for k in KERNELS if k.name == "mrf-32"), 90, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("name", [k.name for k in KERNELS])
+def test_kernels_compile_without_spills(nvcc: str, tmp_path: Path, name: str, arch: int) -> None:
+    _check(measure(next(k for k in KERNELS if k.name == name), arch, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("source", sorted((ROOT / "csrc/cuda").glob("*.cu")), ids=lambda path: path.stem)
+def test_library_compiles_without_warnings_and_spills(nvcc: str, tmp_path: Path, source: Path, arch: int) -> None:
+    torch_headers = Path(torch.__file__).parent / "include"
+    command = [
+        nvcc,
+        "-ccbin",
+        compiler(),
+        "-O3",
+        "-std=c++20",
+        "-DTORCH_TARGET_VERSION=0x020b000000000000",
+        "-DUSE_CUDA",
+    ]
+    command += ["--expt-relaxed-constexpr", "-Werror=all-warnings", "-Xcompiler=-fPIC,-Wall,-Wextra,-Werror"]
+    command += [f"-gencode=arch=compute_{arch},code=sm_{arch}", "-Xptxas", "-v", "-isystem", str(torch_headers)]
+    command += ["-I", str(ROOT / "csrc"), "-c", str(source), "-o", str(tmp_path / "out.o")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    spills = re.findall(r"\d+ bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    assert spills
+    assert set(spills) == {("0", "0")}
