@@ -9,7 +9,7 @@ STAMP := $(VENV)/installed
 HAS_TORCH := -c "import torch; assert tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 11)"
 export PYTHONSAFEPATH := 1
 
-.PHONY: demo test lint soak bench wheel setup clean
+.PHONY: demo test lint soak bench wheel wheels setup clean
 
 demo: setup
 	mkdir -p demo
@@ -33,6 +33,14 @@ bench: setup
 wheel: setup
 	rm -rf build
 	$(IN_VENV) pip wheel . --no-build-isolation --no-deps -w dist
+
+# Wheels with a label: +cpu, and +cu130, +cu128 or +cu126 for the toolkit at CUDA_HOME, or of the nvcc on the PATH.
+wheels: setup
+	rm -rf build/lib*
+	FASTVOC_LABEL=1 FASTVOC_BUILD=cpu $(IN_VENV) pip wheel . --no-build-isolation --no-deps -w dist
+	@if [ -x "$(CUDA_HOME)/bin/nvcc" ] || command -v nvcc >/dev/null; then set -x; \
+	  FASTVOC_LABEL=1 FASTVOC_BUILD=cuda $(IN_VENV) pip wheel . --no-build-isolation --no-deps -w dist; \
+	else echo "no nvcc: the CUDA wheel is left out (set CUDA_HOME)"; fi
 
 setup: $(STAMP)
 
