@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.encodec_stream import EncodecStream
+from fastvoc.models.seanet_chain import SeanetChain
 from fastvoc.models.segments import Segment, cut, overlap_add
 from fastvoc.nn.lstm import Lstm
 from fastvoc.nn.prepared import Prepared
@@ -28,13 +30,13 @@ class SeanetStack(nn.Module):
     def __init__(self, layers: dict[int, nn.Module]) -> None:
         super().__init__()
         self.layers = nn.ModuleDict({str(number): layer for number, layer in layers.items()})
+        groups = groupby(layers.values(), lambda layer: isinstance(layer, Lstm))
+        self._parts = [SeanetChain(list(group)) for _, group in groups]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, in, T] -> [B, out, T_out]."""
-        for layer in self.layers.values():
-            x = layer(x, lengths, backend)
-            if isinstance(layer, SeanetConv | SeanetUpsample):
-                lengths = layer.output_lengths(lengths)
+        for part in self._parts:
+            x, lengths = part(x, lengths, backend)
         return x
 
     def named(self, name: str) -> dict[str, Prepared]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from fastvoc.mel import HIFIGAN_22K, MelConfig
 from fastvoc.models.checks import Tensors, check_names, check_stages, conv_tensors, require, require_positive
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.mrf import MrfStage, ResidualBlock
+from fastvoc.nn.pieces import Pieces, cuttable
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.streams import LayerStreams, ModelStream
 from fastvoc.nn.upsample import Upsample
@@ -212,7 +214,23 @@ class HifiGan(nn.Module):
         """
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.shape[2] == 0:
             raise ShapeError(f"mel: expected [B, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
+        if not cuttable(mel, backend) or self._pieces.fit(mel.shape[0], mel.shape[2]):
+            return self._whole(mel, lengths, backend)
 
+        def run(rows: slice | Tensor, low: int, high: int, valid: Tensor | None) -> Tensor:
+            return self._whole(mel[rows, :, low:high], valid, backend)
+
+        return self._pieces.run(mel.shape[0], mel.shape[2], lengths, self.config.samples, run)
+
+    @cached_property
+    def _pieces(self) -> Pieces:
+        config = self.config
+        rates = [prod(config.upsample_rates[: i + 1]) for i in range(len(self._stages))]
+        widest = max(config.channels(i) * rate for i, rate in enumerate(rates))
+        stages = zip((stage for _, stage in self._stages), rates, strict=True)
+        return Pieces.of(self.stream("torch").reads, stages, config.hop, widest)
+
+    def _whole(self, mel: Tensor, lengths: Tensor | None, backend: str | None) -> Tensor:
         def run(layer: Any, x: Tensor) -> Tensor:
             nonlocal lengths
             y: Tensor = layer(x, lengths, backend=backend)

@@ -7,6 +7,8 @@ the original by values of the configuration.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +23,7 @@ from fastvoc.models.hiftnet_stream import HiftStream
 from fastvoc.models.jdc import Jdc
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.mrf import MrfStage, ResidualBlock
+from fastvoc.nn.pieces import Pieces, cuttable
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.snake import Snake
 from fastvoc.nn.source import NsfSource
@@ -214,8 +217,26 @@ class HiftNet(nn.Module):
         """
         config = self.config
         self._check_mel(mel, lengths, final, config.lookahead + 1)
-        x_lengths = lengths
         self._check_input("source", source, (mel.shape[0], 1, mel.shape[2] * config.hop))
+        if not final or not cuttable(mel, backend) or self._pieces.fit(mel.shape[0], mel.shape[2]):
+            return self._decode(mel, source, lengths, final, backend)
+
+        def run(rows: slice | Tensor, low: int, high: int, valid: Tensor | None) -> Tensor:
+            part = source[rows, :, low * config.hop : high * config.hop]
+            return self._decode(mel[rows, :, low:high], part, valid, True, backend)
+
+        return self._pieces.run(mel.shape[0], mel.shape[2], lengths, config.samples, run)
+
+    @cached_property
+    def _pieces(self) -> Pieces:
+        config = self.config
+        rates = [prod(config.upsample_rates[: i + 1]) for i in range(len(self._parts))]
+        widest = max(config.channels(i) * rate for i, rate in enumerate(rates))
+        stages = [(stage, rate) for part, rate in zip(self._parts, rates, strict=True) for stage in part[2:]]
+        return Pieces.of(self.stream("torch", f0=True).reads, stages, config.hop, widest)
+
+    def _decode(self, mel: Tensor, source: Tensor, lengths: Tensor | None, final: bool, backend: str | None) -> Tensor:
+        config, x_lengths = self.config, lengths
         s_lengths = None if x_lengths is None else x_lengths * config.hop
         spectrum = self.stft(source, s_lengths, backend=backend).to(mel.dtype)
         s_lengths = self.stft.output_lengths(s_lengths)

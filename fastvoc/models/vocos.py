@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.convnext import ConvNextBlock
 from fastvoc.nn.linear import Linear
 from fastvoc.nn.norm import LayerNorm
+from fastvoc.nn.pieces import Pieces, cuttable
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.spectral import IstftHead
 from fastvoc.nn.streams import Constant, LayerStreams, ModelStream
@@ -289,6 +291,21 @@ class Vocos(nn.Module):
             raise ShapeError(f"{name}: expected at least {self.config.min_frames} frames, got {fewest}")
 
     def _decode(self, features: Tensor, row: Tensor | None, lengths: Tensor | None, backend: str | None) -> Tensor:
+        if not cuttable(features, backend) or self._pieces.fit(features.shape[0], features.shape[2]):
+            return self._whole(features, row, lengths, backend)
+
+        def run(rows: slice | Tensor, low: int, high: int, valid: Tensor | None) -> Tensor:
+            return self._whole(features[rows, :, low:high], None if row is None else row[rows], valid, backend)
+
+        return self._pieces.run(features.shape[0], features.shape[2], lengths, self.config.samples, run)
+
+    @cached_property
+    def _pieces(self) -> Pieces:
+        options = {} if self.config.adanorm_num_embeddings is None else {"bandwidth_id": 0}
+        widest = max(self.config.n_fft + 2, self.config.dim)
+        return Pieces.of(self.stream("torch", **options).reads, (), self.config.hop, widest)
+
+    def _whole(self, features: Tensor, row: Tensor | None, lengths: Tensor | None, backend: str | None) -> Tensor:
         wav: Tensor = self.head(self.backbone(features, row, lengths, backend), lengths, backend)
         return wav
 

@@ -92,6 +92,10 @@ class MrfStage:
         curves = [t for _, s in self._convs if s is not None for t in (s.alpha, s.beta) if t is not None]
         return weights + curves
 
+    def tiles(self) -> tuple[int, int]:
+        """At multiples of how many steps all tiles begin, and how far beside a step's inputs they may read."""
+        return op.tiles(self.params())
+
     def __call__(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, C, T] -> [B, C, T]."""
         return self.prepared(x, lengths, backend=backend)

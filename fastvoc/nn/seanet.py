@@ -57,7 +57,7 @@ class SeanetConv(nn.Module):
         super().__init__()
         total = (kernel_size - 1) * dilation + 1 - stride
         right = 0 if style.causal else total // 2
-        self._left, self._right, self._stride = total - right, right, stride
+        self._left, self._right, self.stride, self.channels = total - right, right, stride, out_channels
         # The last window is filled up to its end: by less than a stride, and surplus padding makes no further window.
         padding = (self._left, self._right + stride - 1)
         self.conv = Conv1d(
@@ -70,6 +70,7 @@ class SeanetConv(nn.Module):
             pad_mode=style.pad_mode,
             pre=pre,
         )
+        self.normed = style.norm
         self.norm = GroupNormAct(out_channels) if style.norm else None
         self._shortest = max(padding) + 1 if style.pad_mode == "reflect" else 1
         self._of_padded = Prepared(conv_op.OP, self._params_of_padded, self.conv.prepared.tensors)
@@ -79,7 +80,7 @@ class SeanetConv(nn.Module):
 
     def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
         """Valid output steps of each item."""
-        return None if lengths is None else -(-lengths // self._stride)
+        return None if lengths is None else -(-lengths // self.stride)
 
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None, *, residual: Tensor | None = None
@@ -102,16 +103,16 @@ class SeanetConv(nn.Module):
             y: Tensor = self.conv(x, lengths, backend, residual=residual)
             return y
         rows = []
-        made = -(-x.shape[2] // self._stride)
+        made = -(-x.shape[2] // self.stride)
         for i, steps in enumerate(lengths.tolist()):
-            added = None if residual is None else residual[i : i + 1, :, : -(-steps // self._stride)]
+            added = None if residual is None else residual[i : i + 1, :, : -(-steps // self.stride)]
             row = self._convolve(x[i : i + 1, :, :steps], added, None, backend)
             rows.append(F.pad(row, (0, made - row.shape[2])))
         return torch.cat(rows)
 
     def _convolve_short(self, x: Tensor, residual: Tensor | None, backend: str | None) -> Tensor:
         steps = x.shape[2]
-        padding = (self._left, self._right + -steps % self._stride)
+        padding = (self._left, self._right + -steps % self.stride)
         missing = max(0, max(padding) + 1 - steps)
         padded = F.pad(F.pad(x, (0, missing)), padding, mode="reflect")
         padded = padded[:, :, : padded.shape[2] - missing]
@@ -125,17 +126,18 @@ class SeanetUpsample(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, style: SeanetStyle) -> None:
         super().__init__()
-        self._stride = stride
+        self.stride, self.channels = stride, out_channels
         right = ceil(stride * style.trim_right) if style.causal else stride // 2
         left = stride - right
         self._crop = (left, right) if style.norm else None
         crop = (0, 0) if style.norm else (left, left - right)
         self.conv = Upsample(in_channels, out_channels, 2 * stride, stride, *crop, pre=elu())
+        self.normed = style.norm
         self.norm = GroupNormAct(out_channels) if style.norm else None
 
     def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
         """Valid output steps of each item."""
-        return None if lengths is None else lengths * self._stride
+        return None if lengths is None else lengths * self.stride
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, in, T] -> [B, out, T * stride]."""
@@ -172,6 +174,7 @@ class SeanetBlock(nn.Module):
         norm: bool = False,
     ) -> None:
         super().__init__()
+        self.stride, self.channels, self.normed = 1, channels, norm
         total = dilation * (kernel_size - 1)
         right = 0 if causal else total // 2
         padding = (total - right, right)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -161,6 +162,21 @@ def _schemes(params: MrfParams) -> list[packing.ToomCook | None]:
                     scheme = None
                 schemes.append(scheme)
     return schemes
+
+
+def tiles(params: MrfParams) -> tuple[int, int]:
+    """At multiples of how many steps all tiles of a stage begin, and how far beside a step's inputs they may read."""
+    grain, slack = 1, 0
+    for block in params.blocks:
+        reach = 0
+        for conv in (conv for layer in block for conv in layer):
+            kernel = conv.weight.shape[2]
+            scheme = packing.toom_cook(kernel, conv.weight.shape[0])
+            if scheme is not None:
+                grain = math.lcm(grain, scheme.tile * conv.dilation)
+                reach += (scheme.tile + -kernel % scheme.group) * conv.dilation
+        slack = max(slack, reach)
+    return grain, slack
 
 
 def _pack(params: MrfParams, schemes: list[packing.ToomCook | None]) -> _Packed:
