@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvoc.capture import Capture
 from fastvoc.errors import ArgumentError, ShapeError, StreamError
 from fastvoc.nn.streams import ModelStream
+from fastvoc.stream_graphs import StepGraphs, frozen_counters
 from fastvoc.streaming import Streamable
+
+_SETTLED = 64  # chunks after which every stream is at the point where it stays
 
 
 @dataclass
@@ -33,11 +37,14 @@ class _Group:
 class Streams:
     """Live streams by id, each with the output that it would have alone.
 
-    model: what `fastvoc.load` returned. max_streams: more than this many open at once raise StreamError.
+    model: what `fastvoc.load` returned. max_streams: more than this many open at once raise StreamError. graphs_mb:
+    on a CUDA device, run chunks from graphs that hold up to so much memory; None runs none.
     A stream joins when its id first appears in `step` (or with `open`, for options), and leaves with `close`.
     """
 
-    def __init__(self, model: Any, max_streams: int = 256) -> None:
+    def __init__(
+        self, model: Any, max_streams: int = 256, *, graphs_mb: float | None = None, capture: Capture | None = None
+    ) -> None:
         if max_streams < 1:
             raise ArgumentError(f"max_streams: expected 1 or more, got {max_streams}")
         self._owner: Streamable = model.streamable()
@@ -46,6 +53,28 @@ class Streams:
         self._options: dict[Hashable, dict[str, Any]] = {}
         self._fed: set[Hashable] = set()
         self._lock = threading.Lock()
+        self.graphs: StepGraphs | None = None
+        if graphs_mb is not None:
+            device = self._owner.device
+            self.graphs = StepGraphs(lambda: self._owner.new_stream({}), device, graphs_mb, capture)
+
+    def warmup(self, chunks: Iterable[Any], batch: int | Iterable[int] = 1, **options: Any) -> Streams:
+        """Captures the graphs of these chunks, such as one of each size, at every number of streams; then no more.
+
+        `options` as those of the streams to come. Raises StreamError without `graphs_mb` and when streams are open.
+        """
+        if self.graphs is None or self._groups:
+            raise StreamError("streams: warmup wants graphs_mb, and no stream open")
+        self.graphs.frozen = False
+        for count in sorted({batch} if isinstance(batch, int) else set(batch), reverse=True):
+            for chunk in chunks:
+                with self._alone():
+                    x, _, _ = self._owner.chunk(chunk, {}, 1)
+                    stream = self._owner.new_stream(options)
+                    for _ in range(_SETTLED):
+                        self.graphs.step(stream, x.expand(count, *x.shape[1:]).contiguous())
+        self.graphs.frozen = True
+        return self
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -125,14 +154,14 @@ class Streams:
     def _run(self, chunks: dict[Hashable, Tensor], *, final: bool) -> dict[Hashable, Tensor]:
         together: dict[Any, list[Hashable]] = {}
         for name, x in chunks.items():
-            together.setdefault((x.shape[-1], _frozen(self._groups[name].model.counters)), []).append(name)
+            together.setdefault((x.shape[-1], frozen_counters(self._groups[name].model.counters)), []).append(name)
         groups = [self._gather(names) for names in together.values()]
         before = [(group.model.tensors(), group.model.counters) for group in groups]
         results: dict[Hashable, Tensor] = {}
         try:
             for group in groups:
                 x = torch.cat([chunks[name] for name in group.ids])
-                y = group.model.step(x, final)
+                y = group.model.step(x, final) if final or self.graphs is None else self.graphs.step(group.model, x)
                 results |= {name: self._owner.result(y[i : i + 1], False) for i, name in enumerate(group.ids)}
         except BaseException:
             for group, (tensors, counters) in zip(groups, before, strict=True):
@@ -172,8 +201,3 @@ class Streams:
         del self._options[name]
         self._fed.discard(name)
         self._shrink(group, [name])
-
-
-def _frozen(counters: Any) -> Any:
-    """Counters as something to compare and look up."""
-    return tuple(sorted((k, _frozen(v)) for k, v in counters.items())) if isinstance(counters, dict) else counters

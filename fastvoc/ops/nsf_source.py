@@ -203,8 +203,7 @@ def nsf_source_ref(
     batch, _, steps = f0.shape
     hop = params.hop
     valid = torch.full((batch,), steps) if lengths is None else lengths
-    made = (valid if frames is None else frames).to(f0.device)
-    valid = valid.to(f0.device)
+    made, valid = on_device(valid if frames is None else frames, f0), on_device(valid, f0)
     seed = torch.zeros(batch, dtype=torch.int64, device=f0.device) if seed is None else seed
     start = begin(params, batch, seed, phase) if state is None else state
 
@@ -322,7 +321,17 @@ def _run_native(
     frames: Tensor | None = None,
 ) -> Tensor:
     y: Tensor = torch.ops._fastvoc.nsf_source(
-        f0, p.weight, p.bias, state, phase, seed, noise, on_device(lengths, f0), frames, p.shape, p.levels
+        f0,
+        p.weight,
+        p.bias,
+        state,
+        phase,
+        seed,
+        noise,
+        on_device(lengths, f0),
+        on_device(frames, f0),
+        p.shape,
+        p.levels,
     )
     return y
 

@@ -118,6 +118,28 @@ def test_a_codec_decodes_without_waiting(backend: str | None, no_waiting: Any) -
         graphs.check()
 
 
+@each_backend
+@each_family
+def test_streams_step_from_graphs_without_waiting(family: str, backend: str | None, no_waiting: Any) -> None:
+    voc = on_device(family, backend)
+    try:
+        ours, plain = fastvoc.Streams(voc, graphs_mb=256), fastvoc.Streams(voc)
+    except BackendError as error:
+        pytest.skip(str(error))
+    mel = torch.randn(2, voc.n_mels, 160, device="cuda")
+    for t in range(0, 160, 5):
+        chunks = {i: mel[i, :, t : t + 5] for i in range(2)}
+        if t < 150:
+            made = ours.step(chunks)
+        else:
+            with no_waiting():
+                made = ours.step(chunks)
+        for name, wav in plain.step(chunks).items():
+            assert torch.equal(made[name], wav), (name, t)
+    assert ours.graphs is not None
+    assert ours.graphs.replays >= 10
+
+
 def embedded(dtype: str = "bf16") -> tuple[Vocoder, Graphed]:
     voc = fastvoc.load("hifigan", device="cuda", dtype=dtype)
     return voc, warm(graphed(voc), bucket_lengths(40, 120), batch=(1, 4))

@@ -40,7 +40,7 @@ FLOORS = (
     ("registry", "_library", "kernels"),
     ("ops",),
     ("nn",),
-    ("models", "streaming", "stream_pool"),
+    ("models", "streaming", "stream_pool", "stream_graphs"),
     ("loaded",),
     ("graphable",),
     ("checkpoints", "vocoder", "codec", "codec_pieces", "codec_streams", "training", "explanation"),
