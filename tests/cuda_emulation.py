@@ -67,8 +67,13 @@ def poisoned(batch: int, channels: int, steps: int, dtype: torch.dtype) -> Tenso
     return torch.full((batch, steps, channels), torch.nan, dtype=dtype)
 
 
+def sizes(x: Tensor) -> tuple[Any, Any]:
+    """Items and steps of a [B, C, T] tensor."""
+    return ctypes.c_int64(x.shape[0]), ctypes.c_int64(x.shape[2])
+
+
 def _head(x: Tensor, packed: Any, lengths: Tensor | None, y: Tensor | None) -> list[Any]:
-    shared = [DTYPES.index(x.dtype), pointer(x), ints(x.stride()), *map(ctypes.c_int64, (x.shape[0], x.shape[2]))]
+    shared = [DTYPES.index(x.dtype), pointer(x), ints(x.stride()), *sizes(x)]
     return [*shared, pointer(lengths), pointer(packed.weight), pointer(packed.bias), pointer(y)]
 
 
@@ -118,4 +123,48 @@ def pack_mrf(params: Any, tiles: bool | None = None) -> Any:
     return mrf_op.pack_tiles(params, plain) if tiles else plain
 
 
-RUN: dict[str, Callable[..., Tensor]] = {"conv1d": conv1d, "upsample": upsample, "mrf": mrf}
+def rvq_decode(codes: Tensor, books: Tensor, lengths: Tensor | None = None) -> Tensor:
+    y = poisoned(codes.shape[0], books.shape[2], codes.shape[2], books.dtype)
+    head = [DTYPES.index(books.dtype), pointer(codes), ints(codes.stride()), *sizes(codes), pointer(lengths)]
+    library("sources.cpp").rvq_decode(*head, pointer(books), pointer(y), ints([codes.shape[1], *books.shape[1:]]))
+    return y.transpose(1, 2)
+
+
+def istft_head(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
+    size, hop, left, right, _, wide = packed.shape
+    samples = (x.shape[2] - 1) * hop + size - left - right
+    y = poisoned(x.shape[0], 1, samples, torch.float32 if wide else x.dtype)
+    head = [DTYPES.index(x.dtype), pointer(x), ints(x.stride()), *sizes(x), pointer(lengths)]
+    library("sources.cpp").istft_head(
+        *head, pointer(packed.tables), pointer(y), ints(packed.shape), doubles(packed.bounds)
+    )
+    return y.transpose(1, 2)
+
+
+def nsf_source(
+    f0: Tensor,
+    packed: Any,
+    state: Tensor | None = None,
+    phase: Tensor | None = None,
+    seed: Tensor | None = None,
+    noise: Tensor | None = None,
+    lengths: Tensor | None = None,
+    frames: Tensor | None = None,
+) -> Tensor:
+    y = poisoned(f0.shape[0], 1, f0.shape[2] * packed.shape[1], f0.dtype)
+    head = [DTYPES.index(f0.dtype), pointer(f0), ints(f0.stride()), *sizes(f0), pointer(lengths), pointer(frames)]
+    given = [t if t is None else t.contiguous() for t in (phase, seed, noise)]
+    weights = [pointer(packed.weight), pointer(packed.bias), pointer(state), *map(pointer, given), pointer(y)]
+    rows = ctypes.c_int64(len(packed.weight))
+    library("sources.cpp").nsf_source(*head, *weights, rows, ints(packed.shape), doubles(packed.levels))
+    return y.transpose(1, 2)
+
+
+RUN: dict[str, Callable[..., Tensor]] = {
+    "conv1d": conv1d,
+    "istft_head": istft_head,
+    "mrf": mrf,
+    "nsf_source": nsf_source,
+    "rvq_decode": rvq_decode,
+    "upsample": upsample,
+}

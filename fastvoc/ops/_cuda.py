@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastvoc import _library, packing
@@ -16,16 +17,24 @@ def _accept(_: Spec) -> str | None:
     return None
 
 
+def _dtype(spec: Spec) -> torch.dtype:
+    return spec.dtype
+
+
 def register_cuda(
     op: Op,
     run: Callable[..., Tensor],
     pack: Callable[[Any], Any],
     supports: Callable[[Spec], str | None] = _accept,
+    dtype: Callable[[Spec], torch.dtype] = _dtype,
 ) -> None:
-    """Adds implementation `cuda`, below torch: not yet run on a device, so only by force."""
+    """Adds implementation `cuda`, below torch: not yet run on a device, so only by force.
+
+    It computes in the dtype `dtype(spec)`, that of the activations unless told.
+    """
 
     def verdict(spec: Spec) -> str | None:
-        return _library.cuda_refusal(spec.dtype) or supports(spec)
+        return _library.cuda_refusal(dtype(spec)) or supports(spec)
 
     op.register(Impl("cuda", run, frozenset({"cuda"}), priority=-10, pack=pack, supports=verdict))
 

@@ -14,6 +14,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops.stft import check_transform, supports_cpp
 from fastvoc.ops.stream import PolyphaseStream
 from fastvoc.registry import Impl, Spec, define
@@ -169,6 +170,17 @@ def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
     return y
 
 
+def _pack_cuda(params: IstftHeadParams) -> _Packed:
+    """Tables as csrc/cuda/istft_head.cuh reads them; the last shape value says whether the samples are float32."""
+    turns = torch.arange(params.n_fft, dtype=torch.float64) * (2 * torch.pi / params.n_fft)
+    window = params.window.detach().cpu().double()
+    tables = torch.cat([turns.cos(), turns.sin(), window / params.n_fft, window.square()]).float()
+    wide = int(params.window.dtype is torch.float32)
+    shape = [params.n_fft, params.hop, params.trim, params.trim, int(params.phase == "sin"), wide]
+    bounds = [float("inf") if bound is None else bound for bound in (params.clip, params.clamp)]
+    return _Packed(tables.to(params.window.device), [], shape, bounds)
+
+
 def _supports_cpp(spec: Spec) -> str | None:
     narrow = spec.dtype is torch.bfloat16 and spec.params.window.dtype is torch.float32
     return supports_cpp(replace(spec, dtype=torch.float32) if narrow else spec)
@@ -185,7 +197,8 @@ def _fake(
 ) -> Tensor:
     size, hop, left, right = shape[:4]
     samples = (x.shape[2] - 1) * hop + size - left - right
-    return x.new_empty((x.shape[0], samples, 1), dtype=torch.float32).transpose(1, 2)
+    dtype = torch.float32 if len(shape) < 6 or shape[5] else x.dtype
+    return x.new_empty((x.shape[0], samples, 1), dtype=dtype).transpose(1, 2)
 
 
 def _stream(params: IstftHeadParams, run: Callable[[Tensor, int, int], Tensor]) -> PolyphaseStream:
@@ -198,10 +211,8 @@ def _stream_ref(params: IstftHeadParams, _: Any) -> PolyphaseStream:
 
 
 def _stream_native(params: IstftHeadParams, packed: _Packed) -> PolyphaseStream:
-    size, hop, _, _, sine = packed.shape
-
     def run(rows: Tensor, left: int, right: int) -> Tensor:
-        return _run_native(rows, replace(packed, shape=[size, hop, left, right, sine]))
+        return _run_native(rows, replace(packed, shape=[*packed.shape[:2], left, right, *packed.shape[4:]]))
 
     return _stream(params, run)
 
@@ -210,3 +221,4 @@ OP = define("istft_head", _check, istft_head_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
+register_cuda(OP, _run_native, _pack_cuda)

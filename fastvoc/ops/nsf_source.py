@@ -21,6 +21,7 @@ from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops import _philox
 from fastvoc.ops._checks import check_activations, check_lengths
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops.nsf_stream import NsfStream
 from fastvoc.registry import Impl, Spec, define
 
@@ -387,3 +388,4 @@ OP = define("nsf_source", _check, nsf_source_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
+register_cuda(OP, _run_native, _pack)

@@ -12,6 +12,7 @@ from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_lengths
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.registry import Impl, Spec, define
 
 
@@ -107,3 +108,4 @@ def _fake(codes: Tensor, books: Tensor, lengths: Tensor | None) -> Tensor:
 
 OP = define("rvq_decode", _check, rvq_decode_ref)
 OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+register_cuda(OP, _run_native, _pack, dtype=lambda spec: spec.params.codebooks.dtype)

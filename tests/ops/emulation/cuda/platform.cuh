@@ -37,8 +37,12 @@ struct float2 {
   float x, y;
 };
 
+inline float sinpif(float x) { return static_cast<float>(std::sin(M_PI * x)); }
+inline float cospif(float x) { return static_cast<float>(std::cos(M_PI * x)); }
+
 namespace fastvoc::cuda {
 
+using std::isfinite;
 using std::max;
 using std::min;
 
