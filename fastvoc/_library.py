@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +23,13 @@ def define(schema: str) -> None:
 @cache
 def _definitions() -> torch.library.Library:
     return torch.library.Library("_fastvoc", "DEF")
+
+
+def build_record() -> dict[str, Any] | None:
+    """What the build wrote of itself: mode, revision, and of each library its facts or why it was left out."""
+    path = _HERE / "_build_info.json"
+    record: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return record
 
 
 @cache

@@ -13,6 +13,7 @@ def info() -> None:
     for title, rows in (
         ("versions", _versions()),
         ("processors", _processors()),
+        ("built", _built()),
         ("native libraries", _libraries()),
         ("ops on the CPU", _ops()),
         ("embedded voices", _voices()),
@@ -73,6 +74,26 @@ def _libraries() -> list[tuple[str, str]]:
         ("CUDA", "loaded" if cuda is None else cuda),
         ("coder", "loaded" if coder.problem() is None else f"{coder.problem()}; .ecdc files are coded in Python"),
     ]
+
+
+def _built() -> list[tuple[str, str]]:
+    """What the build made, and why it left the rest out."""
+    from fastvoc import _library
+
+    record = _library.build_record()
+    if record is None:
+        return [("nothing", "these are the sources; `pip install` builds the libraries")]
+    version = _version("fastvoc")
+    rows = [("as", f"{version}, FASTVOC_BUILD={record['mode']}, revision {record['git'] or 'unknown'}")]
+    for name, facts in record["libraries"].items():
+        if "left_out" in facts:
+            rows.append((name, f"left out: {facts['left_out'].splitlines()[0]}"))
+            continue
+        made = [facts["compiler"]]
+        made += [f"CUDA {facts['cuda']} for {facts['archs']}"] if "cuda" in facts else []
+        made += [f"with {kind} {facts[kind]}" for kind in ("torch", "pybind11") if kind in facts]
+        rows.append((name, ", ".join(made)))
+    return rows
 
 
 def _ops() -> list[tuple[str, str]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from command_line import Run
 
 import fastvoc
-from fastvoc import env, loading
+from fastvoc import _library, env, loading
 from fastvoc.errors import LoadError
 
 COMMANDS = ("vocode", "encode", "decode", "info", "models", "convert", "train")
@@ -63,11 +65,31 @@ def test_info(run: Run) -> None:
         assert variable.name in result.out
 
 
+def test_info_tells_what_was_built_and_why_not_the_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    record: dict[str, Any] = {
+        "mode": "auto",
+        "git": "0123abc",
+        "libraries": {
+            "cpu": {"compiler": "g++ 14", "torch": "2.13.0"},
+            "cuda": {"left_out": "nvcc not found (set CUDA_HOME or NVCC)\nmore"},
+        },
+    }
+    monkeypatch.setattr(_library, "build_record", lambda: record)
+    said = run("info").out
+    assert "FASTVOC_BUILD=auto, revision 0123abc" in said
+    assert "g++ 14, with torch 2.13.0" in said
+    assert "cuda  left out: nvcc not found (set CUDA_HOME or NVCC)\n" in said
+    record["libraries"]["cuda"] = {"compiler": "g++ 14", "cuda": "13.0", "archs": "8.0;12.0+PTX", "torch": "2.13.0"}
+    assert "g++ 14, CUDA 13.0 for 8.0;12.0+PTX, with torch 2.13.0" in run("info").out
+    monkeypatch.setattr(_library, "build_record", lambda: None)
+    assert "these are the sources" in run("info").out
+
+
 def test_info_gives_the_reasons_of_a_forced_backend(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTVOC_BACKEND", "torch")
     result = run("info")
-    assert "mrf       torch; not cpp: backend 'torch' is forced" in result.out
-    assert "FASTVOC_BACKEND  torch" in result.out
+    assert re.search("mrf +torch; .*not cpp: backend 'torch' is forced", result.out)
+    assert re.search("FASTVOC_BACKEND +torch", result.out)
     monkeypatch.setenv("FASTVOC_BACKEND", "abacus")
     result = run("info")
     assert result.code == 2

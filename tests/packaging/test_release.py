@@ -1,0 +1,28 @@
+"""The release workflow builds what setup.py knows, for every Python that the package supports."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+from helpers import ROOT
+
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+
+
+def test_every_toolkit_and_python_has_a_wheel() -> None:
+    matrix = WORKFLOW["jobs"]["wheel"]["strategy"]["matrix"]
+    known = re.findall(r"^    \((\d+), (\d+)\): \"", (ROOT / "setup.py").read_text(), re.MULTILINE)
+    assert {build["label"] for build in matrix["build"]} == {"cpu", *(f"cu{a}{b}" for a, b in known)}
+    for build in matrix["build"]:
+        label = build["label"]
+        assert label == "cpu" or build["image"].endswith(f"cuda{label[2:4]}.{label[4:]}")
+        assert "manylinux" in build["image"]
+    assert all(python.split("-")[0] == python.split("-")[1] for python in matrix["python"])
+    assert "cp310-cp310" in matrix["python"], "requires-python"
+
+
+def test_the_same_file_meets_every_torch() -> None:
+    torches = WORKFLOW["jobs"]["torch"]["strategy"]["matrix"]["torch"]
+    assert [version.rpartition(".")[0] for version in torches] == ["2.11", "2.12", "2.13"]
