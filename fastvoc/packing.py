@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -31,7 +31,7 @@ class _Activation(Protocol):
 
 class Activations(NamedTuple):
     """Activations as the kernels take them: one kind and slope each; the snakes' `curves`, alpha then inverse of each,
-    padded to whole panels."""
+    padded to whole panels, float32."""
 
     kinds: list[int]
     slopes: list[float]
@@ -66,7 +66,7 @@ def pack_activations(acts: Sequence[_Activation], multiple: int = PANEL) -> Acti
     return Activations(
         [_KINDS[act.kind] for act in acts],
         [act.slope if act.kind == "leaky_relu" else 1.0 for act in acts],
-        torch.cat(curves) if curves else None,
+        torch.cat(curves).float() if curves else None,
     )
 
 
@@ -87,11 +87,18 @@ def pack_conv(weight: Tensor) -> Tensor:
     return padded.reshape(panels, PANEL, cin, kernel).permute(0, 3, 2, 1).contiguous()
 
 
-def pack_conv_pairs(weight: Tensor) -> Tensor:
-    """`pack_conv` with pairs of input channels side by side: panels [ceil(C_out / 16), K, ceil(C_in / 2), 16, 2]."""
-    panels = pack_conv(torch.nn.functional.pad(weight, (0, 0, 0, weight.shape[1] % 2)))
+_GROUPS = {torch.bfloat16: 2}
+
+
+def pack_conv_groups(weight: Tensor) -> Tensor:
+    """`pack_conv` with the n input channels that one multiplication on the CPU takes side by side.
+
+    Panels [ceil(C_out / 16), K, ceil(C_in / n), 16, n], n = 2 for bfloat16 and 1 for floats.
+    """
+    n = _GROUPS.get(weight.dtype, 1)
+    panels = pack_conv(torch.nn.functional.pad(weight, (0, 0, 0, -weight.shape[1] % n)))
     count, kernel, cin, _ = panels.shape
-    return panels.reshape(count, kernel, cin // 2, 2, PANEL).transpose(3, 4).contiguous()
+    return panels.reshape(count, kernel, cin // n, n, PANEL).transpose(3, 4).contiguous()
 
 
 def pack_fragments(weight: Tensor, cin: int, cout: int) -> Tensor:
@@ -159,14 +166,14 @@ def pack_toom_cook(weight: Tensor, scheme: ToomCook) -> Tensor:
     return torch.cat([pack_conv(part.to(weight.dtype)).flatten() for part in parts])
 
 
-def pack_upsample(weight: Tensor, stride: int) -> Tensor:
+def pack_upsample(weight: Tensor, stride: int, pack: Callable[[Tensor], Tensor] = pack_conv) -> Tensor:
     """Transposed-convolution weight [C_in, C_out, K] -> one convolution per output phase, one after the other, flat.
 
-    Phase p of `stride` holds the taps p, p + stride, ... in the layout of `pack_conv`; output step q * stride + p of
+    Phase p of `stride` holds the taps p, p + stride, ... in the layout that `pack` makes; output step q * stride + p of
     the full result is the sum over its taps j of x[q - j] times tap j.
     """
     phases = [weight[:, :, p::stride].transpose(0, 1) for p in range(stride)]
-    return torch.cat([pack_conv(phase).flatten() for phase in phases])
+    return torch.cat([pack(phase).flatten() for phase in phases])
 
 
 def pack_lstm(weight: Tensor) -> Tensor:

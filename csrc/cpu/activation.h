@@ -20,29 +20,33 @@ struct ActFunction {
   }
 };
 
-template <ActKind kind>
-void map_rows(const Act& act, float* y, std::ptrdiff_t row, std::int64_t rows, std::ptrdiff_t first, int columns) {
-  const ActFunction<kind> f{act};
-  for (std::int64_t t = 0; t < rows; ++t, y += row) {
-    for (int c = 0; c < columns; c += FASTVOC_WIDTH) store(y + c, f(load(y + c), first + c));
+// use(f) with the function of an activation.
+template <class Use>
+inline __attribute__((always_inline)) void with_function(const Act& act, const Use& use) {
+  switch (act.kind) {
+    case ActKind::kLeaky:
+      return use(ActFunction<ActKind::kLeaky>{act});
+    case ActKind::kTanh:
+      return use(ActFunction<ActKind::kTanh>{act});
+    case ActKind::kElu:
+      return use(ActFunction<ActKind::kElu>{act});
+    case ActKind::kGelu:
+      return use(ActFunction<ActKind::kGelu>{act});
+    case ActKind::kSnake:
+      return use(ActFunction<ActKind::kSnake>{act});
   }
 }
 
-// Activates `columns` channels, whole vectors from channel `first` on, of `rows` rows in place.
-inline void activate_rows(const Act& act, float* y, std::ptrdiff_t row, std::int64_t rows, std::ptrdiff_t first,
-                          int columns) {
-  switch (act.kind) {
-    case ActKind::kLeaky:
-      return map_rows<ActKind::kLeaky>(act, y, row, rows, first, columns);
-    case ActKind::kTanh:
-      return map_rows<ActKind::kTanh>(act, y, row, rows, first, columns);
-    case ActKind::kElu:
-      return map_rows<ActKind::kElu>(act, y, row, rows, first, columns);
-    case ActKind::kGelu:
-      return map_rows<ActKind::kGelu>(act, y, row, rows, first, columns);
-    case ActKind::kSnake:
-      return map_rows<ActKind::kSnake>(act, y, row, rows, first, columns);
-  }
+// Activates `columns` channels, whole vectors from channel `first` on, of `rows` rows in place. Never inlined: every
+// instance of a function might contract its products differently.
+__attribute__((noinline)) inline void activate_rows(const Act& act, float* y, std::ptrdiff_t row, std::int64_t rows,
+                                                    std::ptrdiff_t first, int columns) {
+  with_function(act, [&](auto f) {
+    float* at = y;
+    for (std::int64_t t = 0; t < rows; ++t, at += row) {
+      for (int c = 0; c < columns; c += FASTVOC_WIDTH) store(at + c, f(load(at + c), first + c));
+    }
+  });
 }
 
 // Activates `count` floats in place; not for a snake, which needs to know the channel.

@@ -31,6 +31,46 @@ struct Bf16 {
   std::uint16_t bits;
 };
 
+// What a convolution multiplies, by the type of its activations inside: float, Bf16, or bytes, whose weights are signed
+// bytes. `Outer` is the type of the op's inputs and outputs, `kGroup` the channels that one multiplication takes.
+template <class Element>
+struct Numbers {
+  using Outer = float;
+  using Weight = float;
+  static constexpr int kGroup = 1;
+};
+template <>
+struct Numbers<Bf16> {
+  using Outer = Bf16;
+  using Weight = Bf16;
+  static constexpr int kGroup = 2;
+};
+template <>
+struct Numbers<std::uint8_t> {
+  using Outer = float;
+  using Weight = std::int8_t;
+  static constexpr int kGroup = 4;
+};
+
+template <class Element>
+using Outer = typename Numbers<Element>::Outer;
+
+// Channels in whole groups.
+template <class Element>
+int grouped(int channels) {
+  return static_cast<int>(ceil_div(channels, Numbers<Element>::kGroup)) * Numbers<Element>::kGroup;
+}
+
+// Weights of the panels of 16 outputs, [panel][tap][group of channels][16][group], and the bias. Of bytes the sums start at
+// `start`, which takes the zero point out of them, and `scale` makes floats of them.
+template <class Element>
+struct Filter {
+  const typename Numbers<Element>::Weight* weight;
+  const float* bias;
+  const float* scale = nullptr;
+  const std::int32_t* start = nullptr;
+};
+
 // One item's output, time-major: element (t, c) is data[t * channels + c].
 template <class Element>
 struct SinkOf {
@@ -40,7 +80,8 @@ struct SinkOf {
 
 using Sink = SinkOf<float>;
 
-// An elementwise activation; `alpha` and `inverse` are a snake's values per channel, padded to whole panels.
+// An elementwise activation; `alpha` and `inverse` are a snake's values per channel, padded to whole panels. Where bytes are
+// made of its results, x becomes round(x * steps) + zero.
 enum class ActKind : int { kLeaky = 0, kTanh = 1, kElu = 2, kGelu = 3, kSnake = 4 };  // the numbers of fastvoc/packing.py
 
 struct Act {
@@ -48,6 +89,8 @@ struct Act {
   float slope = 1.0f;
   const float* alpha = nullptr;
   const float* inverse = nullptr;
+  float steps = 1.0f;
+  float zero = 0.0f;
 
   // What a leaky ReLU does of it: all, or nothing where another function follows.
   float leak() const { return kind == ActKind::kLeaky ? slope : 1.0f; }

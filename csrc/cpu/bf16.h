@@ -8,8 +8,9 @@ namespace fastvoc::FASTVOC_ISA {
 
 // Two neighbouring bfloat16 numbers, the first in the lower half.
 using Pair = std::uint32_t;
-typedef Pair PairVec __attribute__((vector_size(FASTVOC_WIDTH * sizeof(Pair))));
-typedef Pair PairVecUnaligned __attribute__((vector_size(FASTVOC_WIDTH * sizeof(Pair)), aligned(sizeof(std::uint16_t))));
+typedef std::uint32_t PairVec __attribute__((vector_size(FASTVOC_WIDTH * sizeof(Pair)), may_alias));
+typedef std::uint32_t PairVecUnaligned
+    __attribute__((vector_size(FASTVOC_WIDTH * sizeof(Pair)), aligned(1), may_alias));
 typedef std::uint16_t HalfVec __attribute__((vector_size(FASTVOC_WIDTH * sizeof(std::uint16_t))));
 
 inline __attribute__((always_inline)) PairVec load_pairs(const Pair* p) {
@@ -64,5 +65,17 @@ inline void narrow_row(const float* x, Bf16* y, std::ptrdiff_t count) {
 inline void narrow_row(const float* x, float* y, std::ptrdiff_t count) { std::copy_n(x, count, y); }
 
 inline float widen(float v) { return v; }
+
+// `count` elements as floats, which hold them exactly, and back.
+inline void widen_row(const float* x, float* y, std::ptrdiff_t count) { std::copy_n(x, count, y); }
+inline void widen_row(const Bf16* x, float* y, std::ptrdiff_t count) { std::transform(x, x + count, y, [](Bf16 v) { return widen(v); }); }
+inline void widen_row(const std::uint8_t* x, float* y, std::ptrdiff_t count) { std::copy_n(x, count, y); }
+inline void widen_back(const float* x, float* y, std::ptrdiff_t count) { std::copy_n(x, count, y); }
+inline void widen_back(const float* x, Bf16* y, std::ptrdiff_t count) {
+  std::transform(x, x + count, y, [](float v) { return narrow(v); });
+}
+inline void widen_back(const float* x, std::uint8_t* y, std::ptrdiff_t count) {
+  std::transform(x, x + count, y, [](float v) { return static_cast<std::uint8_t>(v); });
+}
 
 }  // namespace fastvoc::FASTVOC_ISA

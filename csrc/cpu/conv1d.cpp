@@ -50,6 +50,37 @@ Tensor conv1d_wide(const Conv1dArgs& shape, const Tensor& x, const Tensor& weigh
   return torch::stable::transpose(rows, 1, 2);
 }
 
+template <class Element>
+Tensor run(const Conv1dArgs& args, const Tensor& x, const Tensor& weight, const Tensor& bias,
+           const std::optional<Tensor>& residual, const std::optional<Tensor>& lengths) {
+  using Given = Outer<Element>;
+  const int width = padded(args.cout);
+  const int64_t weights = int64_t{1} * width * args.kernel * grouped<Element>(args.cin);
+  const auto filter = Filters<Element>(weight, weights, bias, 1, width).next(weights);
+  const int64_t span = int64_t{1} * args.dilation * (args.kernel - 1) + 1;
+  const BatchOf<Given> batch(x, args.cin, lengths);
+  const auto made = [&](int64_t steps) { return (steps + args.left + args.right - span) / args.stride + 1; };
+  const OutputOf<Given> out(batch.items(), args.cout, made(batch.steps()));
+  if (residual) check_elements<Given>(*residual, "residual");
+  const auto& table = engine().convolutions<Element>();
+  const auto steps = [&](int64_t item) { return made(batch.length(item)); };
+  const auto work = [&](int64_t item, int64_t begin, int64_t end, const Team* team) {
+    Conv1dArgs mine = args;
+    mine.team = team;
+    const int64_t count = workspace_floats(args, end - begin);
+    float* memory = Arena::mine().floats(static_cast<std::size_t>(count));
+    SourceOf<Given> added{};
+    if (residual) {
+      added = {elements<Given>(*residual) + item * residual->stride(0), residual->stride(2), residual->stride(1),
+               made(batch.length(item)), args.cout};
+    }
+    table.conv1d(mine, filter, batch.source(item), residual ? &added : nullptr, out.sink(item), begin, end, memory);
+  };
+  over_items_or_panels(batch.items(), 24, steps, width / kPanelWidth, work);
+  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
+  return out.tensor();
+}
+
 Tensor conv1d(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> residual, std::optional<Tensor> lengths,
               Ints shape, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
   STD_TORCH_CHECK(shape.size() == 8, "conv1d: expected 8 shape values");
@@ -71,32 +102,9 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> residu
   if (x.scalar_type() == torch::headeronly::ScalarType::Double) {
     return conv1d_wide(args, x, weight, bias, residual, lengths, slopes);
   }
-  const int width = padded(args.cout);
-  args.weight = packed(weight, int64_t{1} * width * args.kernel * args.cin, "weight");
-  args.bias = packed(bias, width, "bias");
-  const int64_t span = int64_t{1} * args.dilation * (args.kernel - 1) + 1;
-
-  const Batch batch(x, args.cin, lengths);
-  const auto made = [&](int64_t steps) { return (steps + args.left + args.right - span) / args.stride + 1; };
-  const Output out(batch.items(), args.cout, made(batch.steps()));
-  if (residual) check_floats(*residual, "residual");
-  const Engine& table = engine();
-  const auto steps = [&](int64_t item) { return made(batch.length(item)); };
-  const auto work = [&](int64_t item, int64_t begin, int64_t end, const Team* team) {
-    Conv1dArgs mine = args;
-    mine.team = team;
-    const int64_t count = workspace_floats(args, end - begin);
-    float* memory = Arena::mine().floats(static_cast<std::size_t>(count));
-    Source added{};
-    if (residual) {
-      added = {residual->const_data_ptr<float>() + item * residual->stride(0), residual->stride(2), residual->stride(1),
-               made(batch.length(item)), args.cout};
-    }
-    table.conv1d(mine, batch.source(item), residual ? &added : nullptr, out.sink(item), begin, end, memory);
-  };
-  over_items_or_panels(batch.items(), 24, steps, width / kPanelWidth, work);
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
-  return out.tensor();
+  return by_element(x, weight, [&](auto element) {
+    return run<decltype(element)>(args, x, weight, bias, residual, lengths);
+  });
 }
 
 }  // namespace

@@ -9,17 +9,23 @@
 namespace fastvoc::FASTVOC_ISA {
 
 // Adds the residual to `count` computed rows, activates them and writes them to the output from step `t` on.
-inline void finish_rows(const Conv1dArgs& args, const Source* residual, const Sink& sink, std::int64_t t, float* rows,
-                        std::int64_t count) {
+template <class Given>
+void finish_rows(const Conv1dArgs& args, const SourceOf<Given>* residual, const SinkOf<Given>& sink, std::int64_t t,
+                 float* rows, std::int64_t count) {
   const int width = padded(args.cout);
   for (std::int64_t i = 0; residual && i < count; ++i) {
-    const float* r = residual->data + (t + i) * residual->step;
-    for (int c = 0; c < args.cout; ++c) rows[i * width + c] += r[c * residual->channel];
+    const Given* r = residual->data + (t + i) * residual->step;
+    for (int c = 0; c < args.cout; ++c) rows[i * width + c] += widen(r[c * residual->channel]);
   }
-  const bool by_channel = args.post.kind == ActKind::kSnake;
-  if (by_channel) activate_rows(args.post, rows, width, count, 0, width);
-  store_rows(sink, t, rows, count);
-  if (!by_channel) activate_flat(args.post, sink.data + t * args.cout, count * args.cout);
+  if (args.post.kind == ActKind::kSnake) {
+    activate_rows(args.post, rows, width, count, 0, width);
+    return store_rows(sink, t, rows, count);
+  }
+  for (std::int64_t i = 1; width != args.cout && i < count; ++i) {
+    std::memmove(rows + i * args.cout, rows + i * width, static_cast<std::size_t>(args.cout) * sizeof(float));
+  }
+  activate_flat(args.post, rows, count * args.cout);
+  narrow_row(rows, sink.data + t * args.cout, count * args.cout);
 }
 
 // The step that padding step t repeats; negative for zeros.
@@ -30,15 +36,16 @@ inline std::int64_t padding_source(std::int64_t t, std::int64_t steps, Pad pad) 
 }
 
 // Fills `rows` with the padded, activated steps [from, to).
-inline void padded_rows(const Conv1dArgs& args, const Source& source, std::int64_t from, std::int64_t to, float* rows) {
+template <class Given, class Element>
+void padded_rows(const Conv1dArgs& args, const SourceOf<Given>& source, std::int64_t from, std::int64_t to, Element* rows) {
   const int width = padded(args.cin);
   const std::int64_t valid = std::clamp<std::int64_t>(0, from, to), end = std::clamp(source.steps, valid, to);
   const auto pad = [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t t = first; t < last; ++t) {
       const std::int64_t s = padding_source(t, source.steps, args.pad);
-      float* row = rows + (t - from) * width;
+      Element* row = rows + (t - from) * width;
       if (s < 0) {
-        std::memset(row, 0, static_cast<std::size_t>(width) * sizeof(float));
+        std::fill_n(row, width, zero_of<Element>(args.pre));
       } else {
         load_rows(source, s, s + 1, nullptr, row, args.pre);
       }
@@ -49,29 +56,24 @@ inline void padded_rows(const Conv1dArgs& args, const Source& source, std::int64
   pad(end, to);
 }
 
-inline void conv1d(const Conv1dArgs& args, const Source& source, const Source* residual, const Sink& sink,
-                   std::int64_t begin, std::int64_t end, float* workspace) {
+template <class Element>
+void conv1d(const Conv1dArgs& args, const Filter<Element>& filter, const SourceOf<Outer<Element>>& source,
+            const SourceOf<Outer<Element>>* residual, const SinkOf<Outer<Element>>& sink, std::int64_t begin,
+            std::int64_t end, float* workspace) {
   const int cin = padded(args.cin), cout = padded(args.cout);
   const std::int64_t strip = conv1d_strip(args, end - begin);
   const std::int64_t span = static_cast<std::int64_t>(args.dilation) * (args.kernel - 1) + 1;
   float* result = workspace;
-  float* held = workspace + strip * cout;
+  Element* held = reinterpret_cast<Element*>(workspace + strip * cout);
+  const auto tile = tile_input(held, static_cast<std::ptrdiff_t>(args.stride) * cin,
+                               static_cast<std::ptrdiff_t>(args.dilation) * cin, filter, args.kernel, args.cin);
+  const TileOutputOf<Element> out{result, nullptr, nullptr, nullptr, cout, 0, 0, 0, nullptr, 0, 1.0f};
   for (std::int64_t t = begin; t < end; t += strip) {
     const std::int64_t count = std::min(strip, end - t);
     const std::int64_t from = t * args.stride - args.left;
-    const std::int64_t to = (t + count - 1) * args.stride - args.left + span;
-    padded_rows(args, source, from, to, held);
-    const TileInput tile{held,
-                         static_cast<std::ptrdiff_t>(args.stride) * cin,
-                         static_cast<std::ptrdiff_t>(args.dilation) * cin,
-                         args.weight,
-                         static_cast<std::ptrdiff_t>(args.kernel) * args.cin * kPanel,
-                         args.bias,
-                         args.kernel,
-                         args.cin};
-    const TileOutput out{result, nullptr, nullptr, nullptr, cout, 0, 0, 0, nullptr, 0, 1.0f};
+    padded_rows(args, source, from, from + (count - 1) * args.stride + span, held);
     share_panels(args.team, cout / kPanel, [&](int first, int last, int) {
-      conv_rows(panels_from(tile, first), shifted(out, first * kPanel), count, last - first);
+      conv_rows(tile.from(first), shifted(out, first * kPanel), count, last - first);
     });
     finish_rows(args, residual, sink, t, result, count);
   }

@@ -5,7 +5,7 @@
 #include "convnext_block_args.h"
 #include "layer_norm.h"
 #include "pointwise.h"
-#include "strip_bf16.h"
+#include "strip.h"
 #include "team.h"
 
 namespace fastvoc::FASTVOC_ISA {

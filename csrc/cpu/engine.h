@@ -1,6 +1,8 @@
 // The kernels built for one instruction set, as a table.
 #pragma once
 
+#include <type_traits>
+
 #include "conv1d_args.h"
 #include "conv1d_wide_args.h"
 #include "conv2d_args.h"
@@ -23,17 +25,30 @@
 namespace fastvoc {
 
 // Each computes the output steps [begin, end) of one item.
+
+// The convolutions that multiply elements of one type.
+template <class Element>
+struct Convolutions {
+  using Input = SourceOf<Outer<Element>>;
+  using Result = SinkOf<Outer<Element>>;
+
+  void (*conv1d)(const Conv1dArgs&, const Filter<Element>&, const Input&, const Input* residual, const Result&,
+                 std::int64_t begin, std::int64_t end, float* workspace);
+  void (*upsample)(const UpsampleArgs&, const Filter<Element>&, const Input&, const Result&, std::int64_t begin,
+                   std::int64_t end, float* workspace);
+  void (*mrf)(const MrfArgs&, const Filter<Element>*, const Input&, const Result&, std::int64_t begin, std::int64_t end,
+              float* workspace);
+  void (*mrf_stream)(const MrfArgs&, const Filter<Element>*, int block, const MrfChunk<Outer<Element>>&, float* workspace);
+  void (*mrf_mean)(const MrfArgs&, const float* results, std::int64_t steps, const Result&, std::int64_t begin,
+                   std::int64_t end);
+};
+
 struct Engine {
-  void (*conv1d)(const Conv1dArgs&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
-                 std::int64_t end, float* workspace);
+  Convolutions<float> floats;
+  Convolutions<Bf16> halves;
+  Convolutions<std::uint8_t> bytes;
   void (*conv1d_wide)(const Conv1dWideArgs&, const WideSource&, const WideSource* residual, double* y, std::int64_t begin,
                       std::int64_t end, double* workspace);
-  void (*upsample)(const UpsampleArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
-                   float* workspace);
-  void (*mrf)(const MrfArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
-  void (*mrf_stream)(const MrfArgs&, int block, const MrfChunk&, float* workspace);
-  void (*mrf_mean)(const MrfArgs&, const float* results, std::int64_t steps, const Sink&, std::int64_t begin,
-                   std::int64_t end);
   void (*lvc)(const LvcArgs&, const LvcKernels&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
               std::int64_t end, float* workspace);
   void (*snake_aa)(const SnakeAaArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
@@ -73,6 +88,13 @@ struct Engine {
                      float* workspace);
   void (*istft_head_bf16)(const IstftHeadArgs&, const SourceOf<Bf16>&, const Sink&, std::int64_t begin, std::int64_t end,
                           float* workspace);
+
+  template <class Element>
+  const Convolutions<Element>& convolutions() const {
+    if constexpr (std::is_same_v<Element, float>) return floats;
+    if constexpr (std::is_same_v<Element, Bf16>) return halves;
+    if constexpr (std::is_same_v<Element, std::uint8_t>) return bytes;
+  }
 };
 
 }  // namespace fastvoc

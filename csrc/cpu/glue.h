@@ -26,11 +26,20 @@ template <class Element>
 constexpr auto scalar_type = torch::headeronly::ScalarType::Float;
 template <>
 inline constexpr auto scalar_type<Bf16> = torch::headeronly::ScalarType::BFloat16;
+template <>
+inline constexpr auto scalar_type<std::int8_t> = torch::headeronly::ScalarType::Char;
+
+template <class Element>
+constexpr const char* scalar_name = "float32";
+template <>
+inline constexpr const char* scalar_name<Bf16> = "bfloat16";
+template <>
+inline constexpr const char* scalar_name<std::int8_t> = "int8";
 
 template <class Element>
 void check_elements(const Tensor& t, const char* name) {
-  STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == scalar_type<Element>, name, ": expected a ",
-                  std::is_same_v<Element, Bf16> ? "bfloat16" : "float32", " tensor on the CPU");
+  STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == scalar_type<Element>, name, ": expected a tensor of ",
+                  scalar_name<Element>, " on the CPU");
 }
 
 inline void check_floats(const Tensor& t, const char* name) { check_elements<float>(t, name); }
@@ -48,17 +57,64 @@ const Element* packed(const Tensor& t, int64_t count, const char* name) {
   return elements<Element>(t);
 }
 
-// The activations of an op as fastvoc/packing.py packs them; channels(i) are those of the i-th.
+// Calls use(element) with an element of the type in which a convolution of `x` by `weight` multiplies.
+template <class Use>
+auto by_element(const Tensor& x, const Tensor& weight, const Use& use) {
+  if (weight.scalar_type() == scalar_type<std::int8_t>) return use(std::uint8_t{});
+  return x.scalar_type() == scalar_type<Bf16> ? use(Bf16{}) : use(float{});
+}
+
+// The weights of convolutions from one packed tensor, in the order of their use.
+template <class Element>
+class Filters {
+ public:
+  // `weights` elements in all; biases of `width` channels each, `starts` times as many starts of each one's sums.
+  Filters(const Tensor& weight, int64_t weights, const Tensor& bias, int64_t count, int width, int starts = 1)
+      : weight_(packed<typename Numbers<Element>::Weight>(weight, weights, "weight")),
+        bias_(packed(bias, count * width * (kBytes ? 2 + starts : 1), "bias")),
+        width_(width),
+        starts_(starts) {}
+
+  // The next convolution's, of so many weights.
+  Filter<Element> next(int64_t weights) {
+    Filter<Element> filter{weight_, bias_};
+    weight_ += weights;
+    bias_ += width_;
+    if constexpr (kBytes) {
+      filter.scale = bias_;
+      filter.start = reinterpret_cast<const std::int32_t*>(bias_ + width_);
+      bias_ += (1 + starts_) * width_;
+    }
+    return filter;
+  }
+
+ private:
+  static constexpr bool kBytes = std::is_same_v<Element, std::uint8_t>;
+
+  const typename Numbers<Element>::Weight* weight_;
+  const float* bias_;
+  int width_;
+  int starts_;
+};
+
+// The activations of an op as fastvoc/packing.py packs them; channels(i) are those of the i-th. Where bytes are made of their
+// results, all the steps and all the zeros follow the slopes.
 template <class Channels>
 std::vector<Act> activations(const Ints& kinds, const std::vector<double>& slopes, const std::optional<Tensor>& curves,
                              std::size_t count, const Channels& channels) {
-  STD_TORCH_CHECK(kinds.size() == count && slopes.size() == count, "activations: expected ", count, " kinds and slopes");
+  const bool bytes = slopes.size() == 3 * count;
+  STD_TORCH_CHECK(kinds.size() == count && (bytes || slopes.size() == count), "activations: expected ", count,
+                  " kinds and slopes");
   std::vector<Act> acts(count);
   int64_t floats = 0;
   for (std::size_t i = 0; i < count; ++i) {
     STD_TORCH_CHECK(kinds[i] >= 0 && kinds[i] <= static_cast<int64_t>(ActKind::kSnake), "activations: unknown kind ",
                     kinds[i]);
-    acts[i] = {static_cast<ActKind>(kinds[i]), static_cast<float>(slopes[i]), nullptr, nullptr};
+    acts[i] = {static_cast<ActKind>(kinds[i]), static_cast<float>(slopes[i])};
+    if (bytes) {
+      acts[i].steps = static_cast<float>(slopes[count + i]);
+      acts[i].zero = static_cast<float>(slopes[2 * count + i]);
+    }
     if (acts[i].kind == ActKind::kSnake) floats += 2 * padded(channels(i));
   }
   if (floats == 0) return acts;

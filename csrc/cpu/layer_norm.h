@@ -2,7 +2,7 @@
 #pragma once
 
 #include "layer_norm_args.h"
-#include "strip_bf16.h"
+#include "strip.h"
 #include "vec.h"
 
 namespace fastvoc::FASTVOC_ISA {

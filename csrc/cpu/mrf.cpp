@@ -4,23 +4,30 @@
 namespace fastvoc {
 namespace {
 
-Tensor mrf(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, Ints kernels, Ints dilations, Ints schemes,
-           Ints layers, int64_t depth, int64_t pad_mode, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
-  const int channels = as_int(x.size(1));
-  const MrfPlan plan(channels, weight, bias, kernels, dilations, schemes, layers, depth, pad_mode, kinds, slopes, curves);
+template <class Element>
+Tensor run(const MrfPlan& plan, const Tensor& x, const Tensor& weight, const Tensor& bias,
+           const std::optional<Tensor>& lengths) {
   const MrfArgs& args = plan.args();
-  const Batch batch(x, channels, lengths);
-  const Output out(batch.items(), channels, batch.steps());
-  const Engine& table = engine();
+  const auto filters = plan.filters<Element>(weight, bias);
+  const BatchOf<Outer<Element>> batch(x, args.channels, lengths);
+  const OutputOf<Outer<Element>> out(batch.items(), args.channels, batch.steps());
+  const auto& table = engine().convolutions<Element>();
   const auto steps = [&](int64_t item) { return batch.length(item); };
   const auto work = [&](int64_t item, int64_t begin, int64_t end) {
     const int64_t needed = workspace_floats(args, end - begin);
     float* memory = Arena::mine().floats(static_cast<std::size_t>(needed));
-    table.mrf(args, batch.source(item), out.sink(item), begin, end, memory);
+    table.mrf(args, filters.data(), batch.source(item), out.sink(item), begin, end, memory);
   };
   over_items(batch.items(), std::max(args.around() / 2, 24), steps, work, args.granule);
   for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
   return out.tensor();
+}
+
+Tensor mrf(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, Ints kernels, Ints dilations, Ints schemes,
+           Ints layers, int64_t depth, int64_t pad_mode, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
+  const int channels = as_int(x.size(1));
+  const MrfPlan plan(channels, kernels, dilations, schemes, layers, depth, pad_mode, kinds, slopes, curves);
+  return by_element(x, weight, [&](auto element) { return run<decltype(element)>(plan, x, weight, bias, lengths); });
 }
 
 }  // namespace

@@ -9,18 +9,15 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
-// A residual block on its way along the time axis.
+// A residual block on its way along the time axis: its residual in floats, the inputs of its convolutions as they are
+// multiplied.
+template <class Element>
 class BlockRun {
  public:
   // Output steps from `begin` on; `memory` is what block_floats() counts, `scratch` what mrf_scratch() counts.
-  void start(const MrfArgs& args, int block, const Source& source, std::int64_t begin, std::int64_t strip, float* memory,
-             float* scratch) {
-    args_ = &args;
-    source_ = &source;
-    block_ = block;
-    scratch_ = scratch;
-    convs_ = args.convs + args.block_begin[block];
-    count_ = args.block_begin[block + 1] - args.block_begin[block];
+  void start(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
+             std::int64_t begin, std::int64_t strip, float* memory, float* scratch) {
+    take(args, filters, block, source, scratch);
     std::int64_t wanted = begin;
     for (int l = count_ - 1; l >= 0; --l) {
       done_[l] = std::max<std::int64_t>(0, wanted) / convs_[l].block() * convs_[l].block();
@@ -30,39 +27,34 @@ class BlockRun {
     std::int64_t made = std::max<std::int64_t>(0, wanted);  // first step that the layer before makes
     for (int l = 0; l < count_; ++l) {
       const MrfConv& conv = convs_[l];
-      input_[l] = Strip{memory, width, std::min(done_[l] - conv.left, made), made};
+      input_[l] = {elements(memory), width, std::min(done_[l] - conv.left, made), made};
       memory += mrf_input_steps(conv, strip, slack) * width;
       if (l % args.depth == 0) {
-        residual_[l / args.depth] = Strip{memory, width, made, made};
+        residual_[l / args.depth] = {memory, width, made, made};
         memory += mrf_residual_steps(convs_ + l, args.depth, strip, slack) * width;
       }
-      if (!args.reflect) input_[l].pad_left(false);
+      if (!args.reflect) input_[l].pad_left(false, zero_of<Element>(conv.act));
       made = done_[l];
     }
   }
 
   // Goes on where a stream of `have` input steps rested, of direct convolutions; `memory` is what mrf_stream_floats() counts.
-  void resume(const MrfArgs& args, int block, const Source& source, std::int64_t have, std::int64_t strip, float* memory,
-              const float* state) {
-    args_ = &args;
-    source_ = &source;
-    block_ = block;
-    scratch_ = nullptr;
-    convs_ = args.convs + args.block_begin[block];
-    count_ = args.block_begin[block + 1] - args.block_begin[block];
+  void resume(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
+              std::int64_t have, std::int64_t strip, float* memory, const float* state) {
+    take(args, filters, block, source, nullptr);
     const int width = padded(args.channels), slack = args.slack(block);
     const std::int64_t wait = args.ahead() - args.ahead(block);
     std::int64_t end = have;
     for (int l = 0; l < count_; ++l) {
       const MrfConv& conv = convs_[l];
       done_[l] = mrf_done(args, conv, have);
-      input_[l] = Strip{memory, width, done_[l] - conv.left, end};
+      input_[l] = {elements(memory), width, done_[l] - conv.left, end};
       memory += (mrf_input_steps(conv, strip, slack) + (l ? 0 : wait)) * width;
       state += wake(input_[l], state, mrf_kept_input(args, block, l));
-      if (!args.reflect) input_[l].pad_left(false);
+      if (!args.reflect) input_[l].pad_left(false, zero_of<Element>(conv.act));
       if (l % args.depth == 0) {
-        Strip& residual = residual_[l / args.depth];
-        residual = Strip{memory, width, mrf_done(args, convs_[l + args.depth - 1], have), end};
+        Strip<float>& residual = residual_[l / args.depth];
+        residual = {memory, width, mrf_done(args, convs_[l + args.depth - 1], have), end};
         memory += (mrf_residual_steps(convs_ + l, args.depth, strip, slack) + (l ? 0 : wait)) * width;
         state += wake(residual, state, mrf_kept_residual(args, block, l));
       }
@@ -80,8 +72,8 @@ class BlockRun {
 
   // Loads the input steps up to `to`.
   void feed(std::int64_t to) {
-    Strip& in = input_[0];
-    Strip& raw = residual_[0];
+    Strip<Element>& in = input_[0];
+    Strip<float>& raw = residual_[0];
     if (to <= in.end) return;
     // The residual starts later than the input by the padding of the layers between.
     load_rows(*source_, in.end, to, raw.at(in.end), in.at(in.end), convs_[0].act);
@@ -110,31 +102,48 @@ class BlockRun {
     return (step > 0 ? ceil_div(step, block) : -(-step / block)) * block;
   }
 
-  static std::int64_t wake(const Strip& strip, const float* state, std::int64_t steps) {
-    std::memcpy(strip.data, state, static_cast<std::size_t>((strip.end - strip.first) * strip.width) * sizeof(float));
+  void take(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
+            float* scratch) {
+    args_ = &args;
+    source_ = &source;
+    block_ = block;
+    scratch_ = scratch;
+    convs_ = args.convs + args.block_begin[block];
+    filters_ = filters + args.block_begin[block];
+    count_ = args.block_begin[block + 1] - args.block_begin[block];
+  }
+
+  static Element* elements(float* memory) { return reinterpret_cast<Element*>(memory); }
+
+  // A state holds every strip as floats, which all elements fit into.
+  template <class Kept>
+  static std::int64_t wake(const Strip<Kept>& strip, const float* state, std::int64_t steps) {
+    widen_back(state, strip.data, (strip.end - strip.first) * strip.width);
     return steps * strip.width;
   }
 
-  static std::int64_t sleep(const Strip& strip, float* state, std::int64_t steps) {
-    std::memcpy(state, strip.data, static_cast<std::size_t>((strip.end - strip.first) * strip.width) * sizeof(float));
+  template <class Kept>
+  static std::int64_t sleep(const Strip<Kept>& strip, float* state, std::int64_t steps) {
+    widen_row(strip.data, state, (strip.end - strip.first) * strip.width);
     return steps * strip.width;
   }
 
   // Pads an input that has reached the end of the signal; tiles read zeros beyond the padding.
-  void pad_right(Strip& in, const MrfConv& conv) const {
+  void pad_right(Strip<Element>& in, const MrfConv& conv) const {
     const std::int64_t steps = source_->steps;
-    in.pad_right(steps + conv.right, steps, args_->reflect);
-    in.pad_right(whole_blocks(steps, conv.block()) + conv.beyond(), steps, false);
+    const Element zero = zero_of<Element>(conv.act);
+    in.pad_right(steps + conv.right, steps, args_->reflect, zero);
+    in.pad_right(whole_blocks(steps, conv.block()) + conv.beyond(), steps, false, zero);
   }
 
   void run(int l, std::int64_t to, const float* sum, float* result, float scale) {
     const MrfConv& conv = convs_[l];
     const int width = padded(args_->channels);
-    Strip& in = input_[l];
+    Strip<Element>& in = input_[l];
     if (args_->reflect && in.first < 0) in.pad_left(true);
     if (in.end == source_->steps) pad_right(in, conv);
     const std::int64_t from = done_[l];
-    TileOutput out{nullptr, nullptr, nullptr, nullptr, width, width, width, width, nullptr, 0, 1.0f};
+    TileOutputOf<Element> out{nullptr, nullptr, nullptr, nullptr, width, width, width, width, nullptr, 0, 1.0f};
     const int layer = l / args_->depth;
     const bool adds = l % args_->depth == args_->depth - 1;
     if (adds) out.residual = residual_[layer].at(from);
@@ -151,21 +160,16 @@ class BlockRun {
         residual_[layer + 1].end = to;
       }
     }
-    const float* rows = in.at(from - conv.left);
+    const Element* rows = in.at(from - conv.left);
     if (conv.direct()) {
-      const TileInput tile{rows,
-                           width,
-                           static_cast<std::ptrdiff_t>(conv.shape.dilation) * width,
-                           conv.weight,
-                           static_cast<std::ptrdiff_t>(conv.shape.kernel) * args_->channels * kPanel,
-                           conv.bias,
-                           conv.shape.kernel,
-                           args_->channels};
+      const std::ptrdiff_t tap = static_cast<std::ptrdiff_t>(conv.shape.dilation) * width;
+      const auto tile = tile_input(rows, width, tap, filters_[l], conv.shape.kernel, args_->channels);
       share_panels(args_->team, width / kPanel, [&](int first, int last, int) {
-        conv_rows(panels_from(tile, first), shifted(out, first * kPanel), to - from, last - first);
+        conv_rows(tile.from(first), shifted(out, first * kPanel), to - from, last - first);
       });
-    } else {
-      toom_cook_rows(conv.shape, conv.weight, conv.bias, args_->channels, rows, width, out, to - from, scratch_);
+    } else if constexpr (std::is_same_v<Element, float>) {
+      toom_cook_rows(conv.shape, filters_[l].weight, filters_[l].bias, args_->channels, rows, width, out, to - from,
+                     scratch_);
     }
     done_[l] = to;
     in.drop_before(to - conv.left);
@@ -173,27 +177,29 @@ class BlockRun {
   }
 
   const MrfArgs* args_;
-  const Source* source_;
+  const SourceOf<Outer<Element>>* source_;
   const MrfConv* convs_;
+  const Filter<Element>* filters_;
   float* scratch_;
   int count_;
   int block_;
-  Strip input_[kMaxConvs];
-  Strip residual_[kMaxConvs];
+  Strip<Element> input_[kMaxConvs];
+  Strip<float> residual_[kMaxConvs];
   std::int64_t done_[kMaxConvs];
 };
 
-inline void mrf(const MrfArgs& args, const Source& source, const Sink& sink, std::int64_t begin, std::int64_t end,
-                float* workspace) {
+template <class Element>
+void mrf(const MrfArgs& args, const Filter<Element>* filters, const SourceOf<Outer<Element>>& source,
+         const SinkOf<Outer<Element>>& sink, std::int64_t begin, std::int64_t end, float* workspace) {
   const int width = padded(args.channels);
   const std::int64_t strip = mrf_strip(args, end - begin);
   float* mean = workspace;
   float* scratch = mean + strip * width;
   float* memory = scratch + mrf_scratch(args, strip);
-  BlockRun runs[kMaxBlocks];
+  BlockRun<Element> runs[kMaxBlocks];
   std::int64_t warmup = 0;
   for (int b = 0; b < args.blocks; ++b) {
-    runs[b].start(args, b, source, begin, strip, memory, scratch);
+    runs[b].start(args, filters, b, source, begin, strip, memory, scratch);
     memory += block_floats(args, b, strip);
     warmup = std::max(warmup, args.lead(b) / strip);
   }

@@ -12,11 +12,9 @@ constexpr int kMaxGranule = 240;
 // How the convolutions pad: half on either side, or zeros before the first step only.
 enum class MrfPad : int { kZeros = 0, kReflect = 1, kCausal = 2 };  // the numbers of fastvoc/ops/mrf.py
 
-// One convolution of a residual block; `back` and `ahead` are the sums of the paddings on the left and on the right of the
+// One convolution of a residual block, but for its weights; `back` and `ahead` are the sums of the paddings on the left and on the right of the
 // convolutions after it in its block.
 struct MrfConv {
-  const float* weight;
-  const float* bias;
   ToomCook shape;
   int left;
   int right;

@@ -9,10 +9,9 @@ namespace fastvoc {
 
 class MrfPlan {
  public:
-  MrfPlan(int channels, const Tensor& weight, const Tensor& bias, const Ints& kernels, const Ints& dilations,
-          const Ints& schemes, const Ints& layers, int64_t depth, int64_t pad_mode, const Ints& kinds,
-          const std::vector<double>& slopes, const std::optional<Tensor>& curves) {
-    const int width = padded(channels);
+  MrfPlan(int channels, const Ints& kernels, const Ints& dilations, const Ints& schemes, const Ints& layers,
+          int64_t depth, int64_t pad_mode, const Ints& kinds, const std::vector<double>& slopes,
+          const std::optional<Tensor>& curves) {
     const std::size_t count = kernels.size();
     int64_t total = 0, longest = 0;
     for (int64_t n : layers) {
@@ -26,22 +25,12 @@ class MrfPlan {
     const auto pad = static_cast<MrfPad>(pad_mode);
     const auto acts = activations(kinds, slopes, curves, count, [&](std::size_t) { return channels; });
     convs_.resize(count);
-    std::vector<int64_t> offsets(count);
-    int64_t floats = 0;
     for (std::size_t i = 0; i < count; ++i) {
       STD_TORCH_CHECK(schemes[i] >= 0 && schemes[i] <= static_cast<int64_t>(Scheme::kF44), "mrf: unknown scheme ",
                       schemes[i]);
       const ToomCook shape{static_cast<Scheme>(schemes[i]), as_int(kernels[i]), as_int(dilations[i])};
       const int all = (shape.kernel - 1) * shape.dilation, right = pad == MrfPad::kCausal ? 0 : all / 2;
-      convs_[i] = {nullptr, nullptr, shape, all - right, right, 0, 0, acts[i]};
-      offsets[i] = floats;
-      floats += int64_t{1} * (convs_[i].direct() ? shape.kernel : shape.taps()) * width * channels;
-    }
-    const float* w = packed(weight, floats, "weight");
-    const float* b = packed(bias, static_cast<int64_t>(count) * width, "bias");
-    for (std::size_t i = 0; i < count; ++i) {
-      convs_[i].weight = w + offsets[i];
-      convs_[i].bias = b + static_cast<int64_t>(i) * width;
+      convs_[i] = {shape, all - right, right, 0, 0, acts[i]};
     }
     int granule = 1;
     for (int64_t n : layers) {
@@ -63,6 +52,25 @@ class MrfPlan {
   MrfPlan& operator=(const MrfPlan&) = delete;
 
   const MrfArgs& args() const { return args_; }
+
+  // The weights of the convolutions in order.
+  template <class Element>
+  std::vector<Filter<Element>> filters(const Tensor& weight, const Tensor& bias) const {
+    const int width = padded(args_.channels);
+    const auto weights = [&](const MrfConv& conv) {
+      const int taps = conv.direct() ? conv.shape.kernel : conv.shape.taps();
+      return int64_t{1} * taps * width * grouped<Element>(args_.channels);
+    };
+    int64_t total = 0;
+    for (const MrfConv& conv : convs_) {
+      STD_TORCH_CHECK(conv.direct() || (std::is_same_v<Element, float>), "mrf: Toom-Cook multiplies float32 only");
+      total += weights(conv);
+    }
+    Filters<Element> all(weight, total, bias, static_cast<int64_t>(convs_.size()), width);
+    std::vector<Filter<Element>> filters;
+    for (const MrfConv& conv : convs_) filters.push_back(all.next(weights(conv)));
+    return filters;
+  }
 
  private:
   std::vector<MrfConv> convs_;

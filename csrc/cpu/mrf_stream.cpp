@@ -6,15 +6,14 @@ namespace {
 
 // The output steps that `steps` more input steps complete for streams that have seen `have`, and their new state. All
 // streams of the batch are at the same point; the blocks of a stage are shared out among the threads.
-std::tuple<Tensor, Tensor> mrf_stream(Tensor x, Tensor state, int64_t have, bool last, Tensor weight, Tensor bias,
-                                      Ints kernels, Ints dilations, Ints layers, int64_t depth, int64_t pad_mode, Ints kinds,
-                                      std::vector<double> slopes, std::optional<Tensor> curves) {
-  const int channels = as_int(x.size(1));
-  const int width = padded(channels);
-  const MrfPlan plan(channels, weight, bias, kernels, dilations, Ints(kernels.size(), 0), layers, depth, pad_mode,
-                     kinds, slopes, curves);
+template <class Element>
+std::tuple<Tensor, Tensor> run(const MrfPlan& plan, const Tensor& x, const Tensor& state, int64_t have, bool last,
+                               const Tensor& weight, const Tensor& bias) {
+  using Given = Outer<Element>;
   const MrfArgs& args = plan.args();
-  const Batch batch(x, channels, std::nullopt);
+  const int channels = args.channels, width = padded(channels);
+  const auto filters = plan.filters<Element>(weight, bias);
+  const BatchOf<Given> batch(x, channels, std::nullopt);
   int64_t floats = 0;
   for (int b = 0; b < args.blocks; ++b) floats += mrf_state_floats(args, b);
   const float* before = packed(state, batch.items() * floats, "state");
@@ -26,40 +25,50 @@ std::tuple<Tensor, Tensor> mrf_stream(Tensor x, Tensor state, int64_t have, bool
   const Tensor results = torch::stable::empty({batch.items(), args.blocks, count, width}, torch::headeronly::ScalarType::Float);
   float* kept = after.mutable_data_ptr<float>();
   float* rows = results.mutable_data_ptr<float>();
-  const Engine& table = engine();
+  const auto& table = engine().convolutions<Element>();
   const int64_t tasks = batch.items() * args.blocks, threads = torch::stable::get_num_threads();
-  const auto run = [&](int64_t task, const Team* team) {
+  const auto one = [&](int64_t task, const Team* team) {
     const int64_t item = task / args.blocks;
     const int block = as_int(task % args.blocks);
     int64_t offset = item * floats;
     for (int b = 0; b < block; ++b) offset += mrf_state_floats(args, b);
     MrfArgs mine = args;
     mine.team = team;
-    Source source = batch.source(item);
+    SourceOf<Given> source = batch.source(item);
     source.data -= have * source.step;
-    const MrfChunk chunk{source,          have, batch.steps(), last, before + offset, kept + offset,
-                         rows + task * count * width};
+    const MrfChunk<Given> chunk{source,        have, batch.steps(), last, before + offset, kept + offset,
+                                rows + task * count * width};
     const int64_t needed = mrf_stream_floats(args, block, batch.steps(), last);
-    table.mrf_stream(mine, block, chunk, Arena::mine().floats(static_cast<std::size_t>(needed)));
+    table.mrf_stream(mine, filters.data(), block, chunk, Arena::mine().floats(static_cast<std::size_t>(needed)));
   };
   const int64_t parts = std::min<int64_t>(threads, (width / kPanelWidth + 1) / 2);
   if (tasks < parts) {
     const FlushDenormals flush;
     const Team team = torch_team(parts);
-    for (int64_t task = 0; task < tasks; ++task) run(task, &team);
+    for (int64_t task = 0; task < tasks; ++task) one(task, &team);
   } else {
     torch::stable::parallel_for(0, tasks, 1, [&](int64_t first, int64_t end_task) {
       const FlushDenormals flush;
-      for (int64_t task = first; task < end_task; ++task) run(task, nullptr);
+      for (int64_t task = first; task < end_task; ++task) one(task, nullptr);
     });
   }
-  const Output out(batch.items(), channels, count);
+  const OutputOf<Given> out(batch.items(), channels, count);
   if (count > 0) {
     over_items(batch.items(), 256, [&](int64_t) { return count; }, [&](int64_t item, int64_t begin, int64_t stop) {
       table.mrf_mean(args, rows + item * args.blocks * count * width, count, out.sink(item), begin, stop);
     });
   }
   return {out.tensor(), after};
+}
+
+std::tuple<Tensor, Tensor> mrf_stream(Tensor x, Tensor state, int64_t have, bool last, Tensor weight, Tensor bias,
+                                      Ints kernels, Ints dilations, Ints layers, int64_t depth, int64_t pad_mode, Ints kinds,
+                                      std::vector<double> slopes, std::optional<Tensor> curves) {
+  const MrfPlan plan(as_int(x.size(1)), kernels, dilations, Ints(kernels.size(), 0), layers, depth, pad_mode, kinds, slopes,
+                     curves);
+  return by_element(x, weight, [&](auto element) {
+    return run<decltype(element)>(plan, x, state, have, last, weight, bias);
+  });
 }
 
 }  // namespace

@@ -7,13 +7,15 @@
 namespace fastvoc::FASTVOC_ISA {
 
 // The output steps of one block that this chunk completes.
-inline void mrf_stream(const MrfArgs& args, int block, const MrfChunk& chunk, float* workspace) {
+template <class Element>
+void mrf_stream(const MrfArgs& args, const Filter<Element>* filters, int block, const MrfChunk<Outer<Element>>& chunk,
+                float* workspace) {
   const std::int64_t ahead = args.ahead(), end = chunk.have + chunk.steps;
   const std::int64_t strip = mrf_stream_strip(args, chunk.steps, chunk.last);
-  Source source = chunk.source;
+  SourceOf<Outer<Element>> source = chunk.source;
   source.steps = chunk.last ? end : INT64_MAX / 2;
-  BlockRun run;
-  run.resume(args, block, source, chunk.have, strip, workspace, chunk.before);
+  BlockRun<Element> run;
+  run.resume(args, filters, block, source, chunk.have, strip, workspace, chunk.before);
   float* result = chunk.result;
   const std::int64_t target = chunk.last ? end : end - ahead;
   for (std::int64_t limit = chunk.have - ahead; limit < target;) {
@@ -28,12 +30,13 @@ inline void mrf_stream(const MrfArgs& args, int block, const MrfChunk& chunk, fl
 }
 
 // The mean of the blocks' results for the output steps [begin, end) of one item: `results` holds `steps` rows a block.
-inline void mrf_mean(const MrfArgs& args, const float* results, std::int64_t steps, const Sink& sink, std::int64_t begin,
-                     std::int64_t end) {
+template <class Given>
+void mrf_mean(const MrfArgs& args, const float* results, std::int64_t steps, const SinkOf<Given>& sink, std::int64_t begin,
+              std::int64_t end) {
   const int width = padded(args.channels);
   const float scale = 1.0f / static_cast<float>(args.blocks);
   for (std::int64_t t = begin; t < end; ++t) {
-    float* out = sink.data + t * sink.channels;
+    Given* out = sink.data + t * sink.channels;
     for (int c = 0; c < args.channels; c += FASTVOC_WIDTH) {
       Vec y = load(results + t * width + c);
       for (int b = 1; b < args.blocks; ++b) y = load(results + (b * steps + t) * width + c) + y;
@@ -42,7 +45,9 @@ inline void mrf_mean(const MrfArgs& args, const float* results, std::int64_t ste
       if (count == FASTVOC_WIDTH) {
         store(out + c, y);
       } else {
-        std::memcpy(out + c, &y, static_cast<std::size_t>(count) * sizeof(float));
+        float part[FASTVOC_WIDTH];
+        store(part, y);
+        narrow_row(part, out + c, count);
       }
     }
   }

@@ -21,7 +21,7 @@ inline std::int64_t mrf_kept_residual(const MrfArgs& args, int block, int l) {
   return (l ? convs[l - 1].ahead : args.ahead()) - convs[l + args.depth - 1].ahead;
 }
 
-// Floats of the state of one block.
+// Floats of the state of one block, whatever the strips hold.
 inline std::int64_t mrf_state_floats(const MrfArgs& args, int block) {
   std::int64_t steps = 0;
   for (int l = 0; l < args.block_begin[block + 1] - args.block_begin[block]; ++l) {
@@ -42,8 +42,9 @@ inline std::int64_t mrf_stream_floats(const MrfArgs& args, int block, std::int64
 }
 
 // A chunk of one item for one block: input steps [have, have + steps) of `source`, which ends there when `last`.
+template <class Given>
 struct MrfChunk {
-  Source source;
+  SourceOf<Given> source;
   std::int64_t have;
   std::int64_t steps;
   bool last;

@@ -61,16 +61,16 @@ Tensor seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tens
       activations(kinds, slopes, curves, 2, [&](std::size_t i) { return i == 0 ? conv1.cin : conv1.cout; });
   conv1.pre = acts[0];
   conv1.post = acts[1];
-  conv1.bias = packed(bias1, padded(conv1.cout), "bias1");
+  const float* first_bias = packed(bias1, padded(conv1.cout), "bias1");
   if (norms) {
     const SeanetTensors tensors{weight1, weight2, bias2, shortcut, bias_shortcut, norms, eps};
-    return seanet_block_normed(x, tensors, lengths, {conv1, nullptr, nullptr, nullptr, cout, identity, shift});
+    return seanet_block_normed(x, tensors, lengths, {conv1, nullptr, nullptr, nullptr, cout, identity, shift, first_bias});
   }
   const float* bias = packed(bias2, padded(cout), "bias2");
   if (x.scalar_type() == scalar_type<Bf16>) {
-    return run<Bf16>(x, weight1, weight2, lengths, {conv1, nullptr, nullptr, bias, cout, identity, shift});
+    return run<Bf16>(x, weight1, weight2, lengths, {conv1, nullptr, nullptr, bias, cout, identity, shift, first_bias});
   }
-  return run<float>(x, weight1, weight2, lengths, {conv1, nullptr, nullptr, bias, cout, identity, shift});
+  return run<float>(x, weight1, weight2, lengths, {conv1, nullptr, nullptr, bias, cout, identity, shift, first_bias});
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ struct Product {
 };
 
 inline void multiply(const Product<float>& p, std::int64_t rows, int panels) {
-  const TileInput in{p.x, p.row, p.tap, p.w, static_cast<std::ptrdiff_t>(p.taps) * p.cin * kPanel, p.bias, p.taps, p.cin};
+  const auto in = tile_input(p.x, p.row, p.tap, Filter<float>{p.w, p.bias}, p.taps, p.cin);
   float* const raw = p.act ? nullptr : p.y;
   float* const act = p.act ? p.y : nullptr;
   conv_rows(in, {raw, act, p.residual, nullptr, p.y_row, p.y_row, p.residual_row, 0, p.act, 0, 1.0f}, rows, panels);
@@ -35,36 +35,8 @@ inline void multiply(const Product<float>& p, std::int64_t rows, int panels) {
 
 inline void multiply(const Product<Bf16>& p, std::int64_t rows, int panels) {
   static constexpr Act identity;
-  const int pairs = p.cin / 2;
-  const PairInput in{reinterpret_cast<const Pair*>(p.x),
-                     p.row / 2,
-                     p.tap / 2,
-                     reinterpret_cast<const Pair*>(p.w),
-                     static_cast<std::ptrdiff_t>(p.taps) * pairs * kPanel,
-                     p.bias,
-                     p.taps,
-                     pairs};
+  const auto in = tile_input(p.x, p.row, p.tap, Filter<Bf16>{p.w, p.bias}, p.taps, p.cin);
   conv_rows(in, {p.y, p.y_row, p.residual, p.residual_row, p.act ? p.act : &identity, 0}, rows, panels);
-}
-
-// Fills `rows` with the padded, activated steps [from, to).
-inline void padded_rows(const Conv1dArgs& args, const SourceOf<Bf16>& source, std::int64_t from, std::int64_t to, Bf16* rows) {
-  const int width = padded(args.cin);
-  const std::int64_t valid = std::clamp<std::int64_t>(0, from, to), end = std::clamp(source.steps, valid, to);
-  const auto pad = [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t t = first; t < last; ++t) {
-      const std::int64_t s = padding_source(t, source.steps, args.pad);
-      Bf16* row = rows + (t - from) * width;
-      if (s < 0) {
-        std::fill_n(row, width, Bf16{});
-      } else {
-        load_rows(source, s, s + 1, row, args.pre);
-      }
-    }
-  };
-  pad(from, valid);
-  load_rows(source, valid, end, rows + (valid - from) * width, args.pre);
-  pad(end, to);
 }
 
 // Copies the steps [from, from + count) to the rows at `to`, zeros up to whole panels.
@@ -99,7 +71,7 @@ void seanet_block(const SeanetBlockArgs<Element>& args, const SourceOf<Element>&
                                  cin,
                                  static_cast<std::ptrdiff_t>(conv1.dilation) * cin,
                                  args.weight1,
-                                 conv1.bias,
+                                 args.bias1,
                                  conv1.kernel,
                                  args.channels(),
                                  both,

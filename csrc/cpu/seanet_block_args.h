@@ -18,6 +18,7 @@ struct SeanetBlockArgs {
   int cout;
   bool identity;
   int shift;
+  const float* bias1;
 
   int span() const { return conv1.dilation * (conv1.kernel - 1) + 1; }
   int hidden() const { return padded(conv1.cout); }

@@ -18,7 +18,7 @@ inline void seanet_begin(const SeanetNormedArgs& args, const Source& source, std
   padded_rows(conv1, source, begin - conv1.left, end - 1 - conv1.left + args.block.span(), held);
   const std::ptrdiff_t tap = static_cast<std::ptrdiff_t>(conv1.dilation) * cin;
   float* const h = rows.hidden + begin * hidden;
-  multiply(Product<float>{held, cin, tap, args.block.weight1, conv1.bias, conv1.kernel, conv1.cin, h, hidden, nullptr, 0,
+  multiply(Product<float>{held, cin, tap, args.block.weight1, args.block.bias1, conv1.kernel, conv1.cin, h, hidden, nullptr, 0,
                           nullptr},
            count, hidden / kPanel);
   moments.hidden = moments_of(h, hidden, count, conv1.cout);

@@ -1,82 +1,114 @@
 // A strip: consecutive rows of channels that slides along an item's time axis.
 #pragma once
 
-#include "activation.h"
+#include "dot.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
-// Holds the steps [first, end) of a signal, rows of `width` floats. `first` may be negative: padding.
+// Holds the steps [first, end) of a signal, rows of `width` elements. `first` may be negative: padding.
+template <class Element>
 struct Strip {
-  float* data;
+  Element* data;
   std::ptrdiff_t width;
   std::int64_t first;
   std::int64_t end;
 
-  float* at(std::int64_t t) const { return data + (t - first) * width; }
+  Element* at(std::int64_t t) const { return data + (t - first) * width; }
 
   void drop_before(std::int64_t t) {
     if (t <= first) return;
-    std::memmove(data, at(t), static_cast<std::size_t>((end - t) * width) * sizeof(float));
+    std::memmove(data, at(t), static_cast<std::size_t>((end - t) * width) * sizeof(Element));
     first = t;
   }
 
   // Appends padding up to `t` after the last valid step, `steps` - 1.
-  void pad_right(std::int64_t t, std::int64_t steps, bool reflect) {
-    for (; end < t; ++end) {
-      if (reflect) {
-        std::memcpy(at(end), at(2 * (steps - 1) - end), static_cast<std::size_t>(width) * sizeof(float));
-      } else {
-        std::memset(at(end), 0, static_cast<std::size_t>(width) * sizeof(float));
-      }
-    }
+  void pad_right(std::int64_t t, std::int64_t steps, bool reflect, Element zero = {}) {
+    for (; end < t; ++end) fill(end, 2 * (steps - 1) - end, reflect, zero);
   }
 
   // Fills the steps before 0.
-  void pad_left(bool reflect) const {
-    for (std::int64_t t = first; t < 0; ++t) {
-      if (reflect) {
-        std::memcpy(at(t), at(-t), static_cast<std::size_t>(width) * sizeof(float));
-      } else {
-        std::memset(at(t), 0, static_cast<std::size_t>(width) * sizeof(float));
-      }
+  void pad_left(bool reflect, Element zero = {}) const {
+    for (std::int64_t t = first; t < 0; ++t) fill(t, -t, reflect, zero);
+  }
+
+ private:
+  void fill(std::int64_t t, std::int64_t mirrored, bool reflect, Element zero) const {
+    if (reflect) {
+      std::copy_n(at(mirrored), width, at(t));
+    } else {
+      std::fill_n(at(t), width, zero);
     }
   }
 };
 
-// Copies the steps [from, to) into rows of padded width: as they are into `raw` unless null, and activated into `act`.
-inline void load_rows(const Source& source, std::int64_t from, std::int64_t to, float* raw, float* act,
-                      const Act& activation) {
+// Copies the steps [from, to) into rows of padded width: as they are into `raw` unless null, and through a leaky ReLU into
+// `act`.
+template <class Given, class Element>
+void load_leaky(const SourceOf<Given>& source, std::int64_t from, std::int64_t to, float* raw, Element* act,
+                const Act& activation) {
   const int width = padded(source.channels);
-  const float slope = activation.leak();
-  float* const rows = act;
   const int whole = source.channel == 1 ? source.channels / FASTVOC_WIDTH * FASTVOC_WIDTH : 0;
+  const float slope = activation.leak();
   for (std::int64_t t = from; t < to; ++t, act += width) {
-    const float* x = source.data + t * source.step;
-    for (int c = 0; c < whole; c += FASTVOC_WIDTH) {
-      const Vec v = load(x + c);
+    const Given* x = source.data + t * source.step;
+    for (int c = 0; c < width; c += FASTVOC_WIDTH) {
+      Vec v;
+      if (c < whole) {
+        v = load(x + c);
+      } else {
+        float part[FASTVOC_WIDTH] = {};
+        const int present = std::min(FASTVOC_WIDTH, source.channels - c);
+        for (int i = 0; i < present; ++i) part[i] = widen(x[(c + i) * source.channel]);
+        v = load(part);
+      }
       if (raw) store(raw + c, v);
-      store(act + c, leaky(v, slope));
-    }
-    for (int c = whole; c < width; ++c) {
-      const float v = c < source.channels ? x[c * source.channel] : 0.0f;
-      if (raw) raw[c] = v;
-      act[c] = v > 0.0f ? v : v * slope;
+      put(act + c, leaky(v, slope), activation);
     }
     if (raw) raw += width;
   }
-  if (activation.kind != ActKind::kLeaky && to > from) activate_rows(activation, rows, width, to - from, 0, width);
+}
+
+// The same through any activation.
+template <class Given, class Element>
+void load_rows(const SourceOf<Given>& source, std::int64_t from, std::int64_t to, float* raw, Element* act,
+               const Act& activation) {
+  const int width = padded(source.channels);
+  if (activation.kind == ActKind::kLeaky || to <= from) {
+    load_leaky(source, from, to, raw, act, activation);
+  } else if constexpr (std::is_same_v<Element, float>) {
+    load_leaky(source, from, to, raw, act, activation);
+    activate_rows(activation, act, width, to - from, 0, width);
+  } else {
+    constexpr int kFloats = 4096;
+    alignas(64) float space[kFloats];
+    for (int first = 0; first < width; first += kFloats) {
+      const int columns = std::min(kFloats, width - first), many = kFloats / columns;
+      SourceOf<Given> part = source;
+      part.data += first * source.channel;
+      part.channels = std::min(columns, source.channels - first);
+      for (std::int64_t t = from; t < to; t += many) {
+        const std::int64_t rows = std::min<std::int64_t>(many, to - t);
+        load_leaky(part, t, t + rows, nullptr, space, activation);
+        for (std::int64_t r = 0; raw && r < rows; ++r) {
+          std::copy_n(space + r * columns, columns, raw + (t - from + r) * width + first);
+        }
+        activate_rows(activation, space, columns, rows, first, columns);
+        for (std::int64_t r = 0; r < rows; ++r) {
+          Element* y = act + (t - from + r) * width + first;
+          for (int c = 0; c < columns; c += FASTVOC_WIDTH) put(y + c, load(space + r * columns + c), activation);
+        }
+      }
+    }
+  }
 }
 
 // Copies rows of padded width to the steps from `t` on of the output.
-inline void store_rows(const Sink& sink, std::int64_t t, const float* rows, std::int64_t count) {
+template <class Given>
+void store_rows(const SinkOf<Given>& sink, std::int64_t t, const float* rows, std::int64_t count) {
   const int width = padded(sink.channels);
-  const std::size_t bytes = static_cast<std::size_t>(sink.channels) * sizeof(float);
-  float* y = sink.data + t * sink.channels;
-  if (width == sink.channels) {
-    std::memcpy(y, rows, static_cast<std::size_t>(count) * bytes);
-    return;
-  }
-  for (std::int64_t i = 0; i < count; ++i) std::memcpy(y + i * sink.channels, rows + i * width, bytes);
+  Given* y = sink.data + t * sink.channels;
+  if (width == sink.channels) return narrow_row(rows, y, count * width);
+  for (std::int64_t i = 0; i < count; ++i) narrow_row(rows + i * width, y + i * sink.channels, sink.channels);
 }
 
 }  // namespace fastvoc::FASTVOC_ISA

@@ -2,26 +2,44 @@
 // and input channels in one fixed order, so that a value never depends on where its tile lies.
 #pragma once
 
-#include "activation.h"
+#include "dot.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
-// Input steps are rows of channels: step r, tap k reads x + r * row + k * tap. Weights are panels [tap][cin][16].
-struct TileInput {
-  const float* x;
+// Input steps are rows of channels: step r, tap k reads x + r * row + k * tap. Weights are as in args.h, Filter.
+template <class Element>
+struct TileInputOf {
+  const Element* x;
   std::ptrdiff_t row;
   std::ptrdiff_t tap;
-  const float* w;
+  const typename Numbers<Element>::Weight* w;
   std::ptrdiff_t panel;
   const float* bias;
   int taps;
   int cin;
+  const float* scale = nullptr;
+  const std::int32_t* start = nullptr;
+
+  // The panels from the p-th on.
+  TileInputOf from(int p) const {
+    TileInputOf in = *this;
+    in.w += p * panel;
+    in.bias += p * kPanel;
+    if (scale) {
+      in.scale += p * kPanel;
+      in.start += p * kPanel;
+    }
+    return in;
+  }
 };
 
+using TileInput = TileInputOf<float>;
+
 // y = (acc + bias + residual + sum) * scale goes to `raw`, its activation to `act`; null pointers leave a part out.
-struct TileOutput {
+template <class Element>
+struct TileOutputOf {
   float* raw;
-  float* act;
+  Element* act;
   const float* residual;
   const float* sum;
   std::ptrdiff_t raw_row;
@@ -33,41 +51,69 @@ struct TileOutput {
   float scale;
 };
 
-constexpr int kPanel = 16;
-constexpr int kVecs = kPanel / FASTVOC_WIDTH;
+using TileOutput = TileOutputOf<float>;
 
-template <int R, int NV>
-inline __attribute__((always_inline)) void accumulate(const TileInput& in, Vec (&acc)[R][NV * kVecs]) {
-  constexpr int groups = (R + 2) / 3;
+// The input of a convolution of `taps` taps over rows of padded width.
+template <class Element>
+TileInputOf<Element> tile_input(const Element* x, std::ptrdiff_t row, std::ptrdiff_t tap, const Filter<Element>& filter,
+                                int taps, int cin) {
+  const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(taps) * grouped<Element>(cin) * kPanel;
+  return {x, row, tap, filter.weight, panel, filter.bias, taps, cin, filter.scale, filter.start};
+}
+
+template <int R, int NV, class Element>
+inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>& in, Vec (&acc)[R][NV * kVecs]) {
+  using D = Dot<Element>;
+  typedef typename D::Word Word __attribute__((may_alias));
+  constexpr int groups = (R + 2) / 3, lanes = Numbers<Element>::kGroup;
+  constexpr bool whole = std::is_same_v<typename D::Sum, IntVec>;
+  typename D::Sum sum[R][NV * kVecs];
   for (int v = 0; v < NV * kVecs; ++v) {
-    const Vec b = load(in.bias + v * FASTVOC_WIDTH);
+    typename D::Sum first;
+    if constexpr (whole) {
+      std::memcpy(&first, in.start + v * FASTVOC_WIDTH, sizeof first);
+    } else {
+      first = load(in.bias + v * FASTVOC_WIDTH);
+    }
 #pragma GCC unroll 32
-    for (int r = 0; r < R; ++r) acc[r][v] = b;
+    for (int r = 0; r < R; ++r) sum[r][v] = first;
   }
-  const std::ptrdiff_t row = in.row, panel = in.panel;
-  const float* w = in.w;
+  const std::ptrdiff_t row = in.row / lanes, tap = in.tap / lanes, panel = in.panel;
+  const auto* const words = reinterpret_cast<const Word*>(in.x);
+  const auto* w = in.w;
+  const int count = (in.cin + lanes - 1) / lanes;
   for (int k = 0; k < in.taps; ++k) {
-    const float* x[groups];
-    for (int g = 0; g < groups; ++g) x[g] = in.x + k * in.tap + 3 * g * row;
-    const int cin = in.cin;
+    const Word* x[groups];
+    for (int g = 0; g < groups; ++g) x[g] = words + k * tap + 3 * g * row;
 #pragma GCC unroll 2
-    for (int c = 0; c < cin; ++c) {
-      Vec wv[NV * kVecs];
+    for (int c = 0; c < count; ++c) {
+      typename D::Weights wv[NV * kVecs];
       for (int v = 0; v < NV * kVecs; ++v) {
-        wv[v] = load(w + (v / kVecs) * panel + (v % kVecs) * FASTVOC_WIDTH);
+        wv[v] = D::load_weights(w + (v / kVecs) * panel + (v % kVecs) * FASTVOC_WIDTH * lanes);
       }
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r) {
-        const float xv = x[r / 3][(r % 3) * row + c];
-        for (int v = 0; v < NV * kVecs; ++v) acc[r][v] += wv[v] * xv;
+        const typename D::Word xv = x[r / 3][(r % 3) * row + c];
+        for (int v = 0; v < NV * kVecs; ++v) sum[r][v] = D::add(sum[r][v], wv[v], xv);
       }
-      w += kPanel;
+      w += kPanel * lanes;
+    }
+  }
+  for (int v = 0; v < NV * kVecs; ++v) {
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r) {
+      if constexpr (whole) {
+        const Vec product = __builtin_convertvector(sum[r][v], Vec);
+        acc[r][v] = product * load(in.scale + v * FASTVOC_WIDTH) + load(in.bias + v * FASTVOC_WIDTH);
+      } else {
+        acc[r][v] = sum[r][v];
+      }
     }
   }
 }
 
-template <int R, int NV>
-inline __attribute__((always_inline)) void finish(const TileOutput& out, Vec (&acc)[R][NV * kVecs]) {
+template <int R, int NV, class Element>
+inline __attribute__((always_inline)) void finish(const TileOutputOf<Element>& out, Vec (&acc)[R][NV * kVecs]) {
   const float slope = out.act ? out.activation->leak() : 1.0f;
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
@@ -78,33 +124,55 @@ inline __attribute__((always_inline)) void finish(const TileOutput& out, Vec (&a
       if (out.sum) y += load(out.sum + r * out.sum_row + c);
       if (out.scale != 1.0f) y *= out.scale;
       if (out.raw) store(out.raw + r * out.raw_row + c, y);
-      if (out.act) store(out.act + r * out.act_row + c, leaky(y, slope));
+      if (out.act) put(out.act + r * out.act_row + c, leaky(y, slope), *out.activation);
     }
   }
 }
 
-template <int R, int NV>
-__attribute__((noinline)) void tile(const TileInput& in, const TileOutput& out) {
-  Vec acc[R][NV * kVecs];
-  accumulate<R, NV>(in, acc);
-  finish<R, NV>(out, acc);
-  if (out.act && out.activation->kind != ActKind::kLeaky) {
-    activate_rows(*out.activation, out.act, out.act_row, R, out.channel, NV * kPanel);
+// Any activation of `count` rows of floats, in place, and as they are multiplied.
+template <class Element>
+void activate_to(const TileOutputOf<Element>& out, float* rows, int count, int columns) {
+  activate_rows(*out.activation, rows, columns, count, out.channel, columns);
+  for (int r = 0; r < count; ++r) {
+    for (int c = 0; c < columns; c += FASTVOC_WIDTH) {
+      put(out.act + r * out.act_row + c, load(rows + r * columns + c), *out.activation);
+    }
   }
 }
 
-using TileFn = void (*)(const TileInput&, const TileOutput&);
+template <int R, int NV, class Element>
+__attribute__((noinline)) void tile(const TileInputOf<Element>& in, const TileOutputOf<Element>& out) {
+  constexpr int columns = NV * kPanel;
+  Vec acc[R][NV * kVecs];
+  accumulate<R, NV>(in, acc);
+  const bool later = out.act && out.activation->kind != ActKind::kLeaky;
+  if constexpr (std::is_same_v<Element, float>) {
+    finish<R, NV>(out, acc);
+    if (later) activate_rows(*out.activation, out.act, out.act_row, R, out.channel, columns);
+  } else if (!later) {
+    finish<R, NV>(out, acc);
+  } else {
+    alignas(64) float rows[R * columns];
+    finish<R, NV>(TileOutput{out.raw, rows, out.residual, out.sum, out.raw_row, columns, out.residual_row, out.sum_row,
+                             out.activation, out.channel, out.scale},
+                  acc);
+    activate_to(out, rows, R, columns);
+  }
+}
 
-template <int NV, int... R>
-constexpr std::array<TileFn, sizeof...(R) + 1> tile_table(std::integer_sequence<int, R...>) {
-  return {nullptr, &tile<R + 1, NV>...};
+template <class Element>
+using TileFn = void (*)(const TileInputOf<Element>&, const TileOutputOf<Element>&);
+
+template <int NV, class Element, int... R>
+constexpr std::array<TileFn<Element>, sizeof...(R) + 1> tile_table(std::integer_sequence<int, R...>) {
+  return {nullptr, &tile<R + 1, NV, Element>...};
 }
 
 // Runs `rows` steps of the panels from `panel` on (one or two) in tiles as high as the registers allow.
-template <int NV>
-void tile_rows(TileInput in, TileOutput out, std::int64_t rows) {
+template <int NV, class Element>
+void tile_rows(TileInputOf<Element> in, TileOutputOf<Element> out, std::int64_t rows) {
   constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
-  static constexpr auto table = tile_table<NV>(std::make_integer_sequence<int, high>{});
+  static constexpr auto table = tile_table<NV, Element>(std::make_integer_sequence<int, high>{});
   // Tiles of even height: a low one at the end would wait for its weights.
   for (std::int64_t tiles = ceil_div(rows, high); tiles > 0; --tiles) {
     const int n = static_cast<int>(ceil_div(rows, tiles));
@@ -118,7 +186,8 @@ void tile_rows(TileInput in, TileOutput out, std::int64_t rows) {
   }
 }
 
-inline TileOutput shifted(TileOutput out, std::ptrdiff_t columns) {
+template <class Element>
+TileOutputOf<Element> shifted(TileOutputOf<Element> out, std::ptrdiff_t columns) {
   if (out.raw) out.raw += columns;
   if (out.act) out.act += columns;
   if (out.residual) out.residual += columns;
@@ -127,19 +196,14 @@ inline TileOutput shifted(TileOutput out, std::ptrdiff_t columns) {
   return out;
 }
 
-inline TileInput panels_from(TileInput in, int panel) {
-  in.w += panel * in.panel;
-  in.bias += panel * kPanel;
-  return in;
-}
-
 // All output channels of `rows` steps: panels outermost, so that a panel's weights stay near while the steps go by.
-inline void conv_rows(TileInput in, const TileOutput& out, std::int64_t rows, int panels) {
+template <class Element>
+void conv_rows(const TileInputOf<Element>& in, const TileOutputOf<Element>& out, std::int64_t rows, int panels) {
   int p = 0;
   for (; FASTVOC_ROWS2 > 0 && p + 2 <= panels; p += 2) {
-    tile_rows<FASTVOC_ROWS2 ? 2 : 1>(panels_from(in, p), shifted(out, p * kPanel), rows);
+    tile_rows<FASTVOC_ROWS2 ? 2 : 1>(in.from(p), shifted(out, p * kPanel), rows);
   }
-  for (; p < panels; ++p) tile_rows<1>(panels_from(in, p), shifted(out, p * kPanel), rows);
+  for (; p < panels; ++p) tile_rows<1>(in.from(p), shifted(out, p * kPanel), rows);
 }
 
 }  // namespace fastvoc::FASTVOC_ISA

@@ -4,6 +4,30 @@
 namespace fastvoc {
 namespace {
 
+template <class Element>
+Tensor run(const UpsampleArgs& args, const Tensor& x, const Tensor& weight, const Tensor& bias,
+           const std::optional<Tensor>& lengths) {
+  using Given = Outer<Element>;
+  const int width = padded(args.cout);
+  const int64_t weights = int64_t{1} * width * args.kernel * grouped<Element>(args.cin);
+  const auto filter = Filters<Element>(weight, weights, bias, 1, width, args.stride).next(weights);
+  const BatchOf<Given> batch(x, args.cin, lengths);
+  const auto made = [&](int64_t n) { return (n - 1) * args.stride + args.kernel - args.left - args.right; };
+  const OutputOf<Given> out(batch.items(), args.cout, made(batch.steps()));
+  const auto& table = engine().convolutions<Element>();
+  const auto steps = [&](int64_t item) { return made(batch.length(item)); };
+  const auto work = [&](int64_t item, int64_t begin, int64_t end, const Team* team) {
+    UpsampleArgs mine = args;
+    mine.team = team;
+    const int64_t count = workspace_floats(args, end - begin);
+    float* memory = Arena::mine().floats(static_cast<std::size_t>(count));
+    table.upsample(mine, filter, batch.source(item), out.sink(item), begin, end, memory);
+  };
+  over_items_or_panels(batch.items(), 12 * args.stride, steps, width / kPanelWidth, work);
+  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
+  return out.tensor();
+}
+
 Tensor upsample(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, Ints shape, Ints kinds,
                 std::vector<double> slopes, std::optional<Tensor> curves) {
   STD_TORCH_CHECK(shape.size() == 6, "upsample: expected 6 shape values");
@@ -15,26 +39,8 @@ Tensor upsample(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> leng
   args.left = as_int(shape[4]);
   args.right = as_int(shape[5]);
   args.pre = activations(kinds, slopes, curves, 1, [&](std::size_t) { return args.cin; })[0];
-  const int width = padded(args.cout);
-  args.weight = packed(weight, int64_t{1} * width * args.kernel * args.cin, "weight");
-  args.bias = packed(bias, width, "bias");
   STD_TORCH_CHECK(args.left >= 0, "upsample: the left crop must not be negative");
-
-  const Batch batch(x, args.cin, lengths);
-  const auto made = [&](int64_t n) { return (n - 1) * args.stride + args.kernel - args.left - args.right; };
-  const Output out(batch.items(), args.cout, made(batch.steps()));
-  const Engine& table = engine();
-  const auto steps = [&](int64_t item) { return made(batch.length(item)); };
-  const auto work = [&](int64_t item, int64_t begin, int64_t end, const Team* team) {
-    UpsampleArgs mine = args;
-    mine.team = team;
-    const int64_t count = workspace_floats(args, end - begin);
-    float* memory = Arena::mine().floats(static_cast<std::size_t>(count));
-    table.upsample(mine, batch.source(item), out.sink(item), begin, end, memory);
-  };
-  over_items_or_panels(batch.items(), 12 * args.stride, steps, width / kPanelWidth, work);
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
-  return out.tensor();
+  return by_element(x, weight, [&](auto element) { return run<decltype(element)>(args, x, weight, bias, lengths); });
 }
 
 }  // namespace

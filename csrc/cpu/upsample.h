@@ -8,8 +8,9 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
-inline void upsample(const UpsampleArgs& args, const Source& source, const Sink& sink, std::int64_t begin,
-                     std::int64_t end, float* workspace) {
+template <class Element>
+void upsample(const UpsampleArgs& args, const Filter<Element>& filter, const SourceOf<Outer<Element>>& source,
+              const SinkOf<Outer<Element>>& sink, std::int64_t begin, std::int64_t end, float* workspace) {
   const int cin = padded(args.cin), cout = padded(args.cout);
   const std::int64_t stride = args.stride;
   const std::int64_t history = std::max(args.reach() - 1, 0);
@@ -17,28 +18,29 @@ inline void upsample(const UpsampleArgs& args, const Source& source, const Sink&
   const std::int64_t q_begin = (begin + args.left) / stride;
   const std::int64_t q_end = (end - 1 + args.left) / stride + 1;
   const std::int64_t strip = upsample_strip(args, q_end - q_begin);
+  const Element zero = zero_of<Element>(args.pre);
   float* result = workspace;
-  float* held = workspace + strip * stride * cout;
+  Element* held = reinterpret_cast<Element*>(workspace + strip * stride * cout);
   for (std::int64_t q = q_begin; q < q_end; q += strip) {
     const std::int64_t count = std::min(strip, q_end - q);
-    Strip in{held, cin, q - history, std::min(q + count, source.steps)};
+    Strip<Element> in{held, cin, q - history, std::min(q + count, source.steps)};
     const std::int64_t valid = std::max<std::int64_t>(in.first, 0);
     if (valid < in.end) {
       load_rows(source, valid, in.end, nullptr, in.at(valid), args.pre);
     } else {
       in.end = valid;
     }
-    in.pad_left(false);
-    in.pad_right(q + count, source.steps, false);
+    in.pad_left(false, zero);
+    in.pad_right(q + count, source.steps, false, zero);
     share_panels(args.team, cout / kPanel, [&](int first, int last, int) {
-      const float* w = args.weight;
+      Filter<Element> of_phase = filter;
       for (int phase = 0; phase < stride; ++phase) {
-        const int taps = args.taps(phase);
-        const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(taps) * args.cin * kPanel;
-        const TileInput tile{in.at(q), cin, -cin, w, panel, args.bias, taps, args.cin};
-        const TileOutput out{result + phase * cout, nullptr, nullptr, nullptr, stride * cout, 0, 0, 0, nullptr, 0, 1.0f};
-        conv_rows(panels_from(tile, first), shifted(out, first * kPanel), count, last - first);
-        w += panel * (cout / kPanel);
+        const auto tile = tile_input(in.at(q), cin, -cin, of_phase, args.taps(phase), args.cin);
+        const TileOutputOf<Element> out{result + phase * cout, nullptr, nullptr, nullptr, stride * cout, 0, 0, 0, nullptr, 0,
+                                        1.0f};
+        conv_rows(tile.from(first), shifted(out, first * kPanel), count, last - first);
+        of_phase.weight += tile.panel * (cout / kPanel);
+        if (of_phase.start) of_phase.start += cout;
       }
     });
     const std::int64_t from = std::max(begin, q * stride - args.left);

@@ -6,8 +6,6 @@
 namespace fastvoc {
 
 struct UpsampleArgs {
-  const float* weight;
-  const float* bias;
   int cout;
   int cin;
   int kernel;

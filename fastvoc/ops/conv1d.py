@@ -137,6 +137,13 @@ def _pack(params: Conv1dParams) -> _Packed:
     return _Packed(packing.pack_conv(params.weight), bias, shape, acts)
 
 
+def _pack_cpp(params: Conv1dParams) -> _Packed:
+    packed = _pack(params)
+    if params.weight.dtype is not torch.bfloat16:
+        return packed
+    return replace(packed, weight=packing.pack_conv_groups(params.weight), bias=packed.bias.float())
+
+
 def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
     valid = on_device(lengths, x)
     y: Tensor = torch.ops._fastvoc.conv1d(x, packed.weight, packed.bias, residual, valid, packed.shape, *packed.acts)
@@ -145,7 +152,7 @@ def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, leng
 
 def _supports_cpp(spec: Spec) -> str | None:
     if spec.dtype is not torch.float64:
-        return _library.cpu_refusal(spec.dtype)
+        return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
     if "snake" in (spec.params.pre.kind, spec.params.post.kind):
         return "computes a snake in torch.float32, not in torch.float64"
     return _library.cpu_problem()
@@ -196,7 +203,7 @@ def _stream_native(params: Conv1dParams, packed: _Packed) -> TailStream:
 
 OP = define("conv1d", _check, conv1d_ref, _stream_ref)
 OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack_cpp, supports=_supports_cpp, stream=_stream_native)
 )
 register_cuda(OP, _run_native, _pack_cuda)
 register_triton(OP)

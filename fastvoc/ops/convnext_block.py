@@ -150,7 +150,7 @@ def _pack(params: ConvNextBlockParams) -> _Packed:
         project = (gamma[:, None] * project.double()).to(project.dtype)
         shift = gamma * shift.double()
     shift = shift.float()
-    pack = packing.pack_conv_pairs if project.dtype is torch.bfloat16 else packing.pack_conv
+    pack = packing.pack_conv_groups
     chunk = min(-(-hidden // packing.PANEL) * packing.PANEL, _CHUNK)
     weights = []
     for h in range(0, hidden, chunk):

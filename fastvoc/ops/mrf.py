@@ -150,7 +150,9 @@ class _Packed:
 
 
 def _schemes(params: MrfParams) -> list[packing.ToomCook | None]:
-    """The Toom-Cook scheme of every convolution, None for a direct one."""
+    """The Toom-Cook scheme of every convolution, None for a direct one: in bfloat16 all, for the sake of precision."""
+    if params.convs()[0].weight.dtype is not torch.float32:
+        return [None] * len(params.convs())
     schemes = []
     for block in params.blocks:
         for i, layer in enumerate(block):
@@ -201,7 +203,18 @@ def _pack(params: MrfParams, schemes: list[packing.ToomCook | None]) -> _Packed:
 
 
 def _pack_cpp(params: MrfParams) -> _Packed:
-    return _pack(params, _schemes(params))
+    return _for_cpu(params, _pack(params, _schemes(params)))
+
+
+def _pack_exact(params: MrfParams) -> _Packed:
+    return _for_cpu(params, _pack_direct(params))
+
+
+def _for_cpu(params: MrfParams, packed: _Packed) -> _Packed:
+    if params.convs()[0].weight.dtype is not torch.bfloat16:
+        return packed
+    weight = torch.cat([packing.pack_conv_groups(c.weight).flatten() for c in params.convs()])
+    return replace(packed, weight=weight, bias=packed.bias.float())
 
 
 def _pack_direct(params: MrfParams) -> _Packed:
@@ -221,7 +234,7 @@ def _supports_cpp(spec: Spec) -> str | None:
         return "wants the same number of convolutions in every layer"
     if len(spec.params.blocks) > _MAX_BLOCKS or any(len(b) * len(b[0]) > _MAX_CONVS for b in spec.params.blocks):
         return f"takes up to {_MAX_BLOCKS} blocks of {_MAX_CONVS} convolutions"
-    return _library.cpu_refusal(spec.dtype)
+    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
 def _pack_plain(params: MrfParams) -> _Packed:
@@ -336,7 +349,7 @@ OP.register(
         pack=_pack_cpp,
         supports=_supports_cpp,
         stream=_stream_native,
-        pack_exact=_pack_direct,
+        pack_exact=_pack_exact,
     )
 )
 register_cuda(OP, _run_native, _pack_cuda, _supports_cuda)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from fastvoc.ops.join import Join
@@ -108,7 +109,9 @@ class NativeMrfStream:
         return first - self._left, last + self._right
 
     def step(self, x: Tensor, final: bool) -> Tensor:
-        state = x.new_empty((x.shape[0], self._floats)) if self._state is None else self._state
+        state = self._state
+        if state is None or not state.numel():  # float32 whatever the stream computes in
+            state = x.new_empty((x.shape[0], self._floats), dtype=torch.float32)
         (have,) = self.counters
         y, self._state = self._run(x, state, have, final)
         self._have = have + x.shape[2]

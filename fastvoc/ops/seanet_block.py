@@ -153,7 +153,7 @@ def _pack(params: SeanetBlockParams) -> _Packed:
     conv1, conv2, shortcut = params.conv1, params.conv2, params.shortcut
     hidden, channels, kernel = conv1.weight.shape
     out = conv2.weight.shape[0]
-    pack = packing.pack_conv_pairs if conv1.weight.dtype is torch.bfloat16 else packing.pack_conv
+    pack = packing.pack_conv_groups
     weight2 = F.pad(conv2.weight.detach(), (0, 0, 0, -hidden % packing.PANEL))
     bias2 = packing.pad_bias(conv2.bias, out, conv2.weight).float()
     beside = bias_beside = None
@@ -166,7 +166,6 @@ def _pack(params: SeanetBlockParams) -> _Packed:
     pad_mode = PAD_MODES.index(conv1.pad_mode)
     shape = [channels, hidden, out, kernel, conv1.dilation, *conv1.padding, pad_mode, 0, int(shortcut is None)]
     acts = packing.pack_activations((conv1.pre, conv2.pre))
-    curves = None if acts.curves is None else acts.curves.float()
     bias1 = packing.pad_bias(conv1.bias, hidden, conv1.weight).float()
     return _Packed(
         pack(conv1.weight),
@@ -178,7 +177,7 @@ def _pack(params: SeanetBlockParams) -> _Packed:
         torch.cat([packing.pad_bias(t, t.shape[0], t) for n in norms for t in (n.weight, n.bias)]) if norms else None,
         [norm.eps for norm in norms],
         shape,
-        acts._replace(curves=curves),
+        acts,
     )
 
 

@@ -108,6 +108,14 @@ def _pack(params: UpsampleParams) -> _Packed:
     )
 
 
+def _pack_cpp(params: UpsampleParams) -> _Packed:
+    packed = _pack(params)
+    if params.weight.dtype is not torch.bfloat16:
+        return packed
+    weight = packing.pack_upsample(params.weight, params.stride, packing.pack_conv_groups)
+    return replace(packed, weight=weight, bias=packed.bias.float())
+
+
 def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
     valid = on_device(lengths, x)
     y: Tensor = torch.ops._fastvoc.upsample(x, packed.weight, packed.bias, valid, packed.shape, *packed.acts)
@@ -117,7 +125,7 @@ def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Te
 def _supports_cpp(spec: Spec) -> str | None:
     if spec.params.crop[0] < 0:
         return "crops on the left, never appends"
-    return _library.cpu_refusal(spec.dtype)
+    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
 def _pack_cuda(params: UpsampleParams) -> _Packed:
@@ -170,7 +178,7 @@ def _stream_native(params: UpsampleParams, packed: _Packed) -> PolyphaseStream:
 
 OP = define("upsample", _check, upsample_ref, _stream_ref)
 OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
+    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack_cpp, supports=_supports_cpp, stream=_stream_native)
 )
 register_cuda(OP, _run_native, _pack_cuda, _supports_device)
 register_triton(OP, _supports_device)
