@@ -55,6 +55,19 @@ def cpu_refusal(dtype: torch.dtype, dtypes: tuple[torch.dtype, ...] = (torch.flo
     return problem
 
 
+_INT32_TERMS = 33000  # products of a byte and a signed byte whose sum fits into 32 bits, the zero point's part included
+
+
+def cpu_integer_refusal(dtype: torch.dtype, terms: int) -> str | None:
+    """None when the CPU kernels sum `terms` products of whole numbers for activations in `dtype`, otherwise why not."""
+    problem = cpu_problem()
+    if problem is None and dtype is not torch.float32:
+        return f"multiplies whole numbers for activations in torch.float32, not in {dtype}"
+    if problem is None and terms > _INT32_TERMS:
+        return f"sums up to {_INT32_TERMS} products of whole numbers, not {terms}"
+    return problem
+
+
 @cache
 def cuda_problem() -> str | None:
     """None when the CUDA library is loaded, otherwise why it is not. Loads it at the first call."""

@@ -29,7 +29,7 @@ class _Loaded:
 
     def settings(self) -> Hashable:
         weight: Tensor = next(self._loaded.model.parameters())
-        return weight.data_ptr(), weight.dtype, self._loaded.backend, settings()
+        return weight.data_ptr(), self._loaded.dtype, self._loaded.backend, settings()
 
     def weights(self) -> Any:
         return [layer.held() for layer in self._loaded.layers().values()]
@@ -54,7 +54,7 @@ class MelGraphable(_Loaded):
         tensors = {n: (v, steps.get(n, 0)) for n, v in further.items() if _on(v, batch.device)}
         choices = {n: _hashable(n, v) for n, v in further.items() if n not in tensors}
         counts = (batch.shape[2],) * len(batch) if frames is None else tuple(frames.tolist())
-        return Request(batch, voc.dtype, counts, tensors, choices, lambda y: y[0, 0] if single else y[:, 0])
+        return Request(batch, voc.input_dtype, counts, tensors, choices, lambda y: y[0, 0] if single else y[:, 0])
 
     def blank(self, frames: int, count: int, example: Mapping[str, Any]) -> Request:
         device = self.device
@@ -70,7 +70,7 @@ class MelGraphable(_Loaded):
 
     def run(self, x: Tensor, lengths: Tensor | None, inputs: Mapping[str, Any]) -> Tensor:
         voc = self._loaded
-        y: Tensor = voc.model(x.to(voc.dtype), lengths, backend=voc.backend, **inputs)
+        y: Tensor = voc.model(x.to(voc.input_dtype), lengths, backend=voc.backend, **inputs)
         return y.float()
 
     def _shapes(self, frames: int) -> dict[str, tuple[int, ...]]:

@@ -41,7 +41,13 @@ class LoadedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights and the activations."""
+        """Type of the weights and the activations, but for the layers that a model keeps in float32."""
+        dtypes: set[torch.dtype] = {p.dtype for p in self.model.parameters()}
+        return min(dtypes, key=lambda dtype: dtype.itemsize)
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """What a call's input is cast to: the type of the model's first layer."""
         return self._weight.dtype
 
     @property

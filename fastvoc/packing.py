@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fastvoc.errors import ShapeError
+from fastvoc.errors import ArgumentError, ShapeError
 
 PANEL = 16
 
@@ -30,8 +30,10 @@ class _Activation(Protocol):
 
 
 class Activations(NamedTuple):
-    """Activations as the kernels take them: one kind and slope each; the snakes' `curves`, alpha then inverse of each,
-    padded to whole panels, float32."""
+    """Activations as the kernels take them: one kind and slope each, and grids.
+
+    `curves` are the snakes', alpha then inverse of each, float32, padded to whole panels.
+    """
 
     kinds: list[int]
     slopes: list[float]
@@ -57,15 +59,73 @@ def fold_weight_norm(g: Tensor, v: Tensor) -> Tensor:
     return folded.to(v.dtype)
 
 
-def pack_activations(acts: Sequence[_Activation], multiple: int = PANEL) -> Activations:
+@dataclass(frozen=True)
+class ByteGrid:
+    """How activations become bytes: a value v is byte clamp(round(v / step) + zero, 0, 255), ties to even.
+
+    The division is a multiplication by `steps`, 1 / step rounded to float32.
+    """
+
+    step: float
+    steps: float
+    zero: int
+
+    @classmethod
+    def over(cls, values: Tensor) -> ByteGrid:
+        """The grid of 256 values over the range [low, high], widened so that it holds 0. Raises ArgumentError."""
+        low, high = values.detach().float().cpu()
+        if not bool(torch.isfinite(high - low)) or low > high:
+            raise ArgumentError(f"input_range: expected finite values low <= high, got {low.item()}, {high.item()}")
+        low, high = low.clamp(max=0), high.clamp(min=0)
+        step = (high - low) / 255 if high > low else torch.ones(())
+        return cls(step.item(), (1 / step).item(), int((-low / step).round().item()))
+
+    def centred(self, x: Tensor) -> Tensor:
+        """The bytes of x less the zero point: whole numbers in x's dtype."""
+        return (x * self.steps).round().clamp(-self.zero, 255 - self.zero)
+
+
+def quantise_weight(weight: Tensor, axis: int = 0) -> tuple[Tensor, Tensor]:
+    """Whole numbers in [-127, 127] in the weight's dtype, and the step between them for each output channel.
+
+    `axis` is that of the output channels; the largest weight of each becomes 127 (Krishnamoorthi 2018,
+    arXiv 1806.08342).
+    """
+    weight = weight.detach()
+    others = [i for i in range(weight.dim()) if i != axis]
+    step = weight.abs().amax(others) / 127
+    step = torch.where(step > 0, step, torch.ones_like(step))
+    shape = [-1 if i == axis else 1 for i in range(weight.dim())]
+    return (weight / step.reshape(shape)).round().clamp(-127, 127), step
+
+
+def pack_integer_bias(bias: Tensor | None, weight: Tensor, step: Tensor, grid: ByteGrid) -> Tensor:
+    """What the kernels need beside whole numbers `weight` [P, C_out, C_in, K], flat float32, padded to whole panels.
+
+    The bias, the step of the sums, and for each of the P convolutions what its sums begin with, -zero times the sum of
+    the weights: int32 numbers, bit for bit.
+    """
+    starts = (-grid.zero * weight.double().sum((2, 3))).to(torch.int32)
+    padded = torch.nn.functional.pad(starts, (0, -starts.shape[1] % PANEL)).flatten()
+    count = weight.shape[1]
+    parts = [pad_bias(bias, count, step), pad_bias(grid.step * step, count, step), padded.view(torch.float32)]
+    return torch.cat(parts)
+
+
+def pack_activations(
+    acts: Sequence[_Activation], multiple: int = PANEL, grids: Sequence[ByteGrid | None] = ()
+) -> Activations:
     """The activations of an op in the order of its convolutions; identity is a leaky ReLU of slope 1.
 
-    Curves are padded to a multiple of so many channels.
+    Curves are padded to a multiple of so many channels. Where bytes are made of the results, `grids` says how: `steps`
+    and then `zero` of all follow the slopes.
     """
     curves = [pad_bias(t, t.shape[0], t, multiple) for act in acts for t in (act.alpha, act.inverse) if t is not None]
     return Activations(
         [_KINDS[act.kind] for act in acts],
-        [act.slope if act.kind == "leaky_relu" else 1.0 for act in acts],
+        [act.slope if act.kind == "leaky_relu" else 1.0 for act in acts]
+        + [1.0 if grid is None else grid.steps for grid in grids]
+        + [0.0 if grid is None else float(grid.zero) for grid in grids],
         torch.cat(curves).float() if curves else None,
     )
 
@@ -87,13 +147,13 @@ def pack_conv(weight: Tensor) -> Tensor:
     return padded.reshape(panels, PANEL, cin, kernel).permute(0, 3, 2, 1).contiguous()
 
 
-_GROUPS = {torch.bfloat16: 2}
+_GROUPS = {torch.bfloat16: 2, torch.int8: 4}
 
 
 def pack_conv_groups(weight: Tensor) -> Tensor:
     """`pack_conv` with the n input channels that one multiplication on the CPU takes side by side.
 
-    Panels [ceil(C_out / 16), K, ceil(C_in / n), 16, n], n = 2 for bfloat16 and 1 for floats.
+    Panels [ceil(C_out / 16), K, ceil(C_in / n), 16, n], n = 2 for bfloat16, 4 for int8 and 1 for floats.
     """
     n = _GROUPS.get(weight.dtype, 1)
     panels = pack_conv(torch.nn.functional.pad(weight, (0, 0, 0, -weight.shape[1] % n)))

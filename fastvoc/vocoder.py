@@ -145,7 +145,7 @@ class Vocoder(LoadedModel):
         """
         batch, frames, single, further = self.checked(mel, lengths, check, inputs)
         with torch.inference_mode(), use_exact(exact or exact_in_force()):
-            wav: Tensor = self.model(batch.to(self.dtype), frames, backend=self.backend, **further)[:, 0].float()
+            wav: Tensor = self.model(batch.to(self.input_dtype), frames, backend=self.backend, **further)[:, 0].float()
         return (wav[0] if single else wav).clone()  # an ordinary tensor, which may be changed in place
 
     def checked(
@@ -218,7 +218,7 @@ class Vocoder(LoadedModel):
         if self._checks(check):
             _check_finite("mel", batch, frames, batch.shape[2])
         with torch.inference_mode():
-            f0: Tensor = self.model.predict_f0(batch.to(self.dtype), frames, backend=self.backend).float()
+            f0: Tensor = self.model.predict_f0(batch.to(self.input_dtype), frames, backend=self.backend).float()
         return (f0[0] if single else f0).clone()
 
     def stream(self, *, lookahead: int | None = None, **options: Any) -> Stream:
@@ -336,13 +336,13 @@ class _MelStreamable:
     def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
         bands = self._voc.n_mels
         if value is None:
-            x, batched = torch.zeros(batch or 1, bands, 0, dtype=self.dtype, device=self.device), False
+            x, batched = torch.zeros(batch or 1, bands, 0, dtype=self._voc.input_dtype, device=self.device), False
         else:
             x = self._voc._floats(value, "chunk")
             if x.dim() not in (2, 3) or x.shape[-2] != bands or (x.dim() == 3 and not len(x)):
                 raise ShapeError(f"chunk: expected [{bands}, n] or [B, {bands}, n], got {list(x.shape)}")
             batched = x.dim() == 3
-            x = (x if batched else x[None]).to(self.dtype)
+            x = (x if batched else x[None]).to(self._voc.input_dtype)
         return x, batched, self._voc.model.stream_inputs(x, inputs) if inputs else {}
 
     def nothing(self, batch: int) -> Tensor:

@@ -154,6 +154,15 @@ def cast(params: Any, to: torch.dtype | str) -> Any:
     return params
 
 
+def with_ranges(params: Any, x: Tensor) -> Any:
+    """The same parameters with the range of every convolution's input, as x [B, C, T] makes it."""
+    if isinstance(params, MrfParams):
+        span = x.abs().max().item()
+        return each_conv(params, lambda conv: replace(conv, input_range=torch.tensor([-0.6 * span, 1.1 * span])))
+    y = params.pre(x.float())
+    return replace(params, input_range=torch.stack([y.min(), y.max()]) * 0.9)
+
+
 def channels(params: Any) -> int:
     """Input channels."""
     if isinstance(params, MrfParams):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.wide import Wide
 from fastvoc.ops import conv1d as op
 from fastvoc.ops.activation import IDENTITY, Activation
 
@@ -81,3 +82,7 @@ class Conv1d(nn.Module):
     ) -> Tensor:
         """[B, in, T] -> [B, out, T_out]; `residual` [B, out, T_out] is added before the last activation."""
         return self.prepared(x, residual, lengths, backend=backend)
+
+
+class WideConv1d(Wide, Conv1d):
+    """Conv1d that stays in float32 or float64 where the network around it is cast to less."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.snake import Snake
+from fastvoc.nn.wide import WideOnCpu
 from fastvoc.ops import mrf as op
 from fastvoc.ops.activation import IDENTITY, Activation
 
@@ -71,6 +72,10 @@ class ResidualBlock(nn.Module):
         return list(zip(*rows, strict=True))
 
 
+class WideResidualBlock(WideOnCpu, ResidualBlock):
+    """ResidualBlock that stays in float32 or float64 on the CPU where the network around it is cast to less."""
+
+
 class MrfStage:
     """mrf over residual blocks that the model owns; `act` comes before the convolutions without a Snake."""
 
@@ -86,6 +91,11 @@ class MrfStage:
             tuple(tuple(_params(conv, snake) for conv, snake in layer) for layer in block) for block in self._blocks
         )
         return op.MrfParams(blocks, self._act, self._pad_mode)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self._convs[0].conv.weight.dtype
 
     def _tensors(self) -> list[Tensor]:
         weights = [t for conv, _ in self._convs for t in (conv.weight, conv.bias)]

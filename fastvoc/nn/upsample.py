@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.wide import Wide
 from fastvoc.ops import upsample as op
 from fastvoc.ops.activation import IDENTITY, Activation
 
@@ -52,6 +53,10 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, in, T] -> [B, out, T_out]."""
         return self.prepared(x, lengths, backend=backend)
+
+
+class WideUpsample(Wide, Upsample):
+    """Upsample that stays in float32 or float64 where the network around it is cast to less."""
 
 
 class NearestUpsample(nn.Module):

@@ -17,6 +17,17 @@ class Wide(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         def wide(t: Tensor) -> Tensor:
             changed = fn(t)
-            return t.to(changed.device) if changed.dtype in _NARROW else changed
+            return t.to(changed.device) if changed.dtype in _NARROW and self.stays_wide(changed.device) else changed
 
         return super()._apply(wide, recurse)
+
+    def stays_wide(self, device: torch.device) -> bool:
+        """Whether the cast spares the tensors that it moves there."""
+        return True
+
+
+class WideOnCpu(Wide):
+    """A module that stays wide on the CPU only, where wide multiplications cost little."""
+
+    def stays_wide(self, device: torch.device) -> bool:
+        return device.type == "cpu"

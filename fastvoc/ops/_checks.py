@@ -46,6 +46,18 @@ def check_pad_mode(op: str, pad_mode: str, known: Sequence[str]) -> None:
         raise ArgumentError(f"{op}: pad_mode: expected one of {', '.join(known)}, got {pad_mode!r}")
 
 
+def check_input_range(op: str, values: Tensor | None, weight: Tensor) -> None:
+    """A convolution's `input_range` must be None or float32 [2] on the device of the weight."""
+    if values is None:
+        return
+    if values.shape != (2,):
+        raise ShapeError(f"{op}: input_range: expected [2], low and high, got {list(values.shape)}")
+    if values.dtype != torch.float32:
+        raise DtypeError(f"{op}: input_range: expected torch.float32, got {values.dtype}")
+    if values.device != weight.device:
+        raise DeviceError(f"{op}: input_range: expected {weight.device} like the weights, got {values.device}")
+
+
 def check_reflect(op: str, pads: Sequence[int], lengths: Tensor | None, steps: int) -> None:
     """Reflect padding needs more steps than it pads."""
     shortest = steps if lengths is None else int(lengths.min())

@@ -12,7 +12,14 @@ from torch.nn import functional as F
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
-from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
+from fastvoc.ops._checks import (
+    by_item,
+    check_activations,
+    check_input_range,
+    check_lengths,
+    check_pad_mode,
+    check_reflect,
+)
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import register_triton
@@ -29,6 +36,10 @@ class Conv1dParams:
 
     weight [C_out, C_in, K], bias [C_out] or None, `padding` (left, right) in samples, `pad_mode` zeros, reflect or
     replicate, `pre` on the input before padding, `post` on the output.
+
+    With `input_range` [2], float32, the least and the greatest value after `pre`, the convolution multiplies whole
+    numbers: its input rounded to 256 values over the range (`packing.ByteGrid`), the weights of an output channel to
+    255 values, their sums exact (`packing.quantise_weight`); bias, residual and activations stay in x's dtype.
     """
 
     weight: Tensor
@@ -39,6 +50,7 @@ class Conv1dParams:
     pad_mode: str = "zeros"
     pre: Activation = IDENTITY
     post: Activation = IDENTITY
+    input_range: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_pad_mode("conv1d", self.pad_mode, PAD_MODES)
@@ -51,11 +63,13 @@ class Conv1dParams:
             )
         self.pre.check("conv1d", self.weight.shape[1], self.weight)
         self.post.check("conv1d", self.weight.shape[0], self.weight)
+        check_input_range("conv1d", self.input_range, self.weight)
 
     def tensors(self) -> list[Tensor]:
-        """The weights and the activations' parameters."""
-        weights = [self.weight] if self.bias is None else [self.weight, self.bias]
-        return [*weights, *self.pre.tensors(), *self.post.tensors()]
+        """The weights, the activations' parameters and the input's range."""
+        weights = [t for t in (self.weight, self.bias) if t is not None]
+        ranges = [] if self.input_range is None else [self.input_range]
+        return [*weights, *self.pre.tensors(), *self.post.tensors(), *ranges]
 
     def output_length(self, steps: int) -> int:
         """Output steps made from a number of input steps."""
@@ -114,10 +128,23 @@ def conv1d_ref(
 
         return by_item(x, lengths, params.output_length(x.shape[2]), one)
     mode = "constant" if params.pad_mode == "zeros" else params.pad_mode
-    padded = F.pad(params.pre(x), params.padding, mode=mode)
-    with full_float32(x):
-        y = F.conv1d(padded, params.weight, params.bias, params.stride, 0, params.dilation)
+    if params.input_range is not None:
+        y = _multiply_integers(params.pre(x), params, params.input_range, mode)
+    else:
+        padded = F.pad(params.pre(x), params.padding, mode=mode)
+        with full_float32(x):
+            y = F.conv1d(padded, params.weight, params.bias, params.stride, 0, params.dilation)
     return params.post(y if residual is None else y + residual)
+
+
+def _multiply_integers(x: Tensor, params: Conv1dParams, input_range: Tensor, mode: str) -> Tensor:
+    """The convolution on whole numbers, whose sums float64 holds exactly."""
+    grid = packing.ByteGrid.over(input_range)
+    weight, step = packing.quantise_weight(params.weight)
+    padded = F.pad(grid.centred(x).double(), params.padding, mode=mode)
+    sums = F.conv1d(padded, weight.double(), None, params.stride, 0, params.dilation)
+    y = sums.to(x.dtype) * (grid.step * step)[:, None]
+    return y if params.bias is None else y + params.bias[:, None]
 
 
 @dataclass(frozen=True)
@@ -139,6 +166,12 @@ def _pack(params: Conv1dParams) -> _Packed:
 
 def _pack_cpp(params: Conv1dParams) -> _Packed:
     packed = _pack(params)
+    if params.input_range is not None:
+        grid = packing.ByteGrid.over(params.input_range)
+        weight, step = packing.quantise_weight(params.weight)
+        bias = packing.pack_integer_bias(params.bias, weight[None], step, grid)
+        acts = packing.pack_activations((params.pre, params.post), grids=(grid, None))
+        return replace(packed, weight=packing.pack_conv_groups(weight.to(torch.int8)), bias=bias, acts=acts)
     if params.weight.dtype is not torch.bfloat16:
         return packed
     return replace(packed, weight=packing.pack_conv_groups(params.weight), bias=packed.bias.float())
@@ -151,6 +184,8 @@ def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, leng
 
 
 def _supports_cpp(spec: Spec) -> str | None:
+    if spec.params.input_range is not None:
+        return _library.cpu_integer_refusal(spec.dtype, spec.params.weight[0].numel())
     if spec.dtype is not torch.float64:
         return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
     if "snake" in (spec.params.pre.kind, spec.params.post.kind):
@@ -160,6 +195,10 @@ def _supports_cpp(spec: Spec) -> str | None:
 
 def _pack_cuda(params: Conv1dParams) -> _Packed:
     return replace(_pack(params), acts=pack_cuda_activations((params.pre, params.post)))
+
+
+def _supports_device(spec: Spec) -> str | None:
+    return None if spec.params.input_range is None else "does not multiply whole numbers"
 
 
 _library.define(
@@ -203,7 +242,15 @@ def _stream_native(params: Conv1dParams, packed: _Packed) -> TailStream:
 
 OP = define("conv1d", _check, conv1d_ref, _stream_ref)
 OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack_cpp, supports=_supports_cpp, stream=_stream_native)
+    Impl(
+        "cpp",
+        _run_native,
+        frozenset({"cpu"}),
+        priority=10,
+        pack=_pack_cpp,
+        supports=_supports_cpp,
+        stream=_stream_native,
+    )
 )
-register_cuda(OP, _run_native, _pack_cuda)
-register_triton(OP)
+register_cuda(OP, _run_native, _pack_cuda, _supports_device)
+register_triton(OP, _supports_device)

@@ -11,9 +11,16 @@ import torch
 from torch import Tensor
 
 from fastvoc import _library, packing
-from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.errors import ArgumentError, BackendError, ShapeError
 from fastvoc.lengths import on_device
-from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_pad_mode, check_reflect
+from fastvoc.ops._checks import (
+    by_item,
+    check_activations,
+    check_input_range,
+    check_lengths,
+    check_pad_mode,
+    check_reflect,
+)
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import Activation
@@ -31,13 +38,15 @@ _TILES = -1  # scheme of weights for csrc/cuda/mrf_tile.cuh
 class MrfConv:
     """One convolution of a residual block: weight [C, C, K], bias [C] or None, dilation; padding keeps the length.
 
-    `act` comes before it, the stage's own activation when None.
+    `act` comes before it, the stage's own activation when None. With `input_range` [2], float32, it multiplies whole
+    numbers, as `Conv1dParams` does.
     """
 
     weight: Tensor
     bias: Tensor | None
     dilation: int
     act: Activation | None = None
+    input_range: Tensor | None = None
 
     @property
     def padding(self) -> int:
@@ -70,11 +79,13 @@ class MrfParams:
             if c.padding % 2 and self.pad_mode != "causal":
                 raise ShapeError(f"mrf: kernel {c.weight.shape[2]} with dilation {c.dilation} cannot keep the length")
             self.act_before(c).check("mrf", channels, c.weight)
+            check_input_range("mrf", c.input_range, c.weight)
 
     def tensors(self) -> list[Tensor]:
-        """The weights and the activations' parameters."""
+        """The weights, the activations' parameters and the inputs' ranges."""
         weights = [t for conv in self.convs() for t in (conv.weight, conv.bias) if t is not None]
-        return weights + [t for conv in self.convs() for t in self.act_before(conv).tensors()]
+        curves = [t for conv in self.convs() for t in self.act_before(conv).tensors()]
+        return weights + curves + [conv.input_range for conv in self.convs() if conv.input_range is not None]
 
     def act_before(self, conv: MrfConv) -> Activation:
         """The activation before a convolution."""
@@ -117,6 +128,11 @@ def _check(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> None:
         check_reflect("mrf", [max(params.padding(conv)) for conv in params.convs()], lengths, x.shape[2])
 
 
+def _bare(conv: MrfConv, params: MrfParams) -> Conv1dParams:
+    act = params.act_before(conv)
+    return Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pre=act, input_range=conv.input_range)
+
+
 def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tensor:
     """The op's meaning in torch."""
     if lengths is not None:
@@ -128,8 +144,7 @@ def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tens
         for layer in block:
             y = h
             for c in layer:
-                act = params.act_before(c)
-                y = conv1d_ref(y, Conv1dParams(c.weight, c.bias, 1, c.dilation, params.padding(c), mode, act))
+                y = conv1d_ref(y, replace(_bare(c, params), padding=params.padding(c), pad_mode=mode))
             h = h + y
         total = total + h
     return total / len(params.blocks)
@@ -150,8 +165,9 @@ class _Packed:
 
 
 def _schemes(params: MrfParams) -> list[packing.ToomCook | None]:
-    """The Toom-Cook scheme of every convolution, None for a direct one: in bfloat16 all, for the sake of precision."""
-    if params.convs()[0].weight.dtype is not torch.float32:
+    """The Toom-Cook scheme of every convolution, None for a direct one, as all are that multiply less than floats."""
+    first = params.convs()[0]
+    if first.weight.dtype is not torch.float32 or first.input_range is not None:
         return [None] * len(params.convs())
     schemes = []
     for block in params.blocks:
@@ -211,6 +227,8 @@ def _pack_exact(params: MrfParams) -> _Packed:
 
 
 def _for_cpu(params: MrfParams, packed: _Packed) -> _Packed:
+    if params.convs()[0].input_range is not None:
+        return _pack_integers(params, packed)
     if params.convs()[0].weight.dtype is not torch.bfloat16:
         return packed
     weight = torch.cat([packing.pack_conv_groups(c.weight).flatten() for c in params.convs()])
@@ -219,6 +237,21 @@ def _for_cpu(params: MrfParams, packed: _Packed) -> _Packed:
 
 def _pack_direct(params: MrfParams) -> _Packed:
     return _pack(params, [None] * len(params.convs()))
+
+
+def _pack_integers(params: MrfParams, packed: _Packed) -> _Packed:
+    convs = params.convs()
+    weights, biases, grids = [], [], []
+    for conv in convs:
+        if conv.input_range is None:
+            raise BackendError("mrf: expected an input range for every convolution or for none")
+        grid = packing.ByteGrid.over(conv.input_range)
+        weight, step = packing.quantise_weight(conv.weight)
+        weights.append(packing.pack_conv_groups(weight.to(torch.int8)).flatten())
+        biases.append(packing.pack_integer_bias(conv.bias, weight[None], step, grid))
+        grids.append(grid)
+    acts = packing.pack_activations([params.act_before(conv) for conv in convs], grids=grids)
+    return replace(packed, weight=torch.cat(weights), bias=torch.cat(biases), acts=acts)
 
 
 def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
@@ -234,6 +267,11 @@ def _supports_cpp(spec: Spec) -> str | None:
         return "wants the same number of convolutions in every layer"
     if len(spec.params.blocks) > _MAX_BLOCKS or any(len(b) * len(b[0]) > _MAX_CONVS for b in spec.params.blocks):
         return f"takes up to {_MAX_BLOCKS} blocks of {_MAX_CONVS} convolutions"
+    convs = spec.params.convs()
+    if len({conv.input_range is None for conv in convs}) != 1:
+        return "wants an input range for every convolution or for none"
+    if convs[0].input_range is not None:
+        return _library.cpu_integer_refusal(spec.dtype, max(conv.weight[0].numel() for conv in convs))
     return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
@@ -267,12 +305,14 @@ def pack_tiles(params: MrfParams, plain: _Packed) -> _Packed:
 def _supports_cuda(spec: Spec) -> str | None:
     if len({len(layer) for block in spec.params.blocks for layer in block}) != 1:
         return "wants the same number of convolutions in every layer"
+    if any(conv.input_range is not None for conv in spec.params.convs()):
+        return "does not multiply whole numbers"
     return None
 
 
 def _supports_triton(spec: Spec) -> str | None:
-    if len({len(layer) for block in spec.params.blocks for layer in block}) != 1:
-        return "wants the same number of convolutions in every layer"
+    if refusal := _supports_cuda(spec):
+        return refusal
     if len({(act.kind, act.slope) for act in map(spec.params.act_before, spec.params.convs())}) != 1:
         return "wants one kind of activation before all convolutions"
     return None
@@ -310,10 +350,6 @@ def _fake(
     curves: Tensor | None,
 ) -> Tensor:
     return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
-
-
-def _bare(conv: MrfConv, params: MrfParams) -> Conv1dParams:
-    return Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pre=params.act_before(conv))
 
 
 def _stream(params: MrfParams, run: Callable[[MrfConv], Callable[[Tensor], Tensor]]) -> MrfStream:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
-from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._checks import by_item, check_activations, check_input_range, check_lengths
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import register_triton
@@ -26,7 +26,8 @@ class UpsampleParams:
     """Weights and shape of a transposed convolution.
 
     weight [C_in, C_out, K], bias [C_out] or None; the full result of (T - 1) * stride + K steps loses `crop` (left,
-    right) steps; a negative right crop appends steps that hold the bias.
+    right) steps; a negative right crop appends steps that hold the bias. With `input_range` [2], float32, it multiplies
+    whole numbers, as `Conv1dParams` does.
     """
 
     weight: Tensor
@@ -34,6 +35,7 @@ class UpsampleParams:
     stride: int
     crop: tuple[int, int] = (0, 0)
     pre: Activation = IDENTITY
+    input_range: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.weight.dim() != 3:
@@ -41,11 +43,13 @@ class UpsampleParams:
         if self.stride < 1:
             raise ArgumentError(f"upsample: stride: expected 1 or more, got {self.stride}")
         self.pre.check("upsample", self.weight.shape[0], self.weight)
+        check_input_range("upsample", self.input_range, self.weight)
 
     def tensors(self) -> list[Tensor]:
-        """The weights and the activation's parameters."""
-        weights = [self.weight] if self.bias is None else [self.weight, self.bias]
-        return [*weights, *self.pre.tensors()]
+        """The weights, the activation's parameters and the input's range."""
+        weights = [t for t in (self.weight, self.bias) if t is not None]
+        ranges = [] if self.input_range is None else [self.input_range]
+        return [*weights, *self.pre.tensors(), *ranges]
 
     def output_length(self, steps: int) -> int:
         """Output steps made from a number of input steps."""
@@ -84,11 +88,22 @@ def upsample_ref(x: Tensor, params: UpsampleParams, lengths: Tensor | None = Non
     if lengths is not None:
         steps = params.output_length(x.shape[2])
         return by_item(x, lengths, steps, lambda item, _: upsample_ref(item, params))
-    with full_float32(x):
-        full = F.conv_transpose1d(params.pre(x), params.weight, None, params.stride)
+    if params.input_range is not None:
+        full = _multiply_integers(params.pre(x), params, params.input_range)
+    else:
+        with full_float32(x):
+            full = F.conv_transpose1d(params.pre(x), params.weight, None, params.stride)
     left, right = params.crop
     full = F.pad(full, (-left, -right))
     return full if params.bias is None else full + params.bias[:, None]
+
+
+def _multiply_integers(x: Tensor, params: UpsampleParams, input_range: Tensor) -> Tensor:
+    """The transposed convolution on whole numbers, whose sums float64 holds exactly."""
+    grid = packing.ByteGrid.over(input_range)
+    weight, step = packing.quantise_weight(params.weight, 1)
+    sums = F.conv_transpose1d(grid.centred(x).double(), weight.double(), None, params.stride)
+    return sums.to(x.dtype) * (grid.step * step)[:, None]
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,13 @@ def _pack(params: UpsampleParams) -> _Packed:
 
 def _pack_cpp(params: UpsampleParams) -> _Packed:
     packed = _pack(params)
+    if params.input_range is not None:
+        grid = packing.ByteGrid.over(params.input_range)
+        whole, step = packing.quantise_weight(params.weight, 1)
+        phases = torch.nn.functional.pad(whole, (0, -whole.shape[2] % params.stride)).unflatten(2, (-1, params.stride))
+        bias = packing.pack_integer_bias(params.bias, phases.permute(3, 1, 0, 2), step, grid)
+        weight = packing.pack_upsample(whole.to(torch.int8), params.stride, packing.pack_conv_groups)
+        return replace(packed, weight=weight, bias=bias, acts=packing.pack_activations((params.pre,), grids=(grid,)))
     if params.weight.dtype is not torch.bfloat16:
         return packed
     weight = packing.pack_upsample(params.weight, params.stride, packing.pack_conv_groups)
@@ -125,6 +147,8 @@ def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Te
 def _supports_cpp(spec: Spec) -> str | None:
     if spec.params.crop[0] < 0:
         return "crops on the left, never appends"
+    if spec.params.input_range is not None:
+        return _library.cpu_integer_refusal(spec.dtype, spec.params.weight[:, 0].numel())
     return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
@@ -133,6 +157,8 @@ def _pack_cuda(params: UpsampleParams) -> _Packed:
 
 
 def _supports_device(spec: Spec) -> str | None:
+    if spec.params.input_range is not None:
+        return "does not multiply whole numbers"
     return "crops on the left, never appends" if spec.params.crop[0] < 0 else None
 
 
@@ -178,7 +204,15 @@ def _stream_native(params: UpsampleParams, packed: _Packed) -> PolyphaseStream:
 
 OP = define("upsample", _check, upsample_ref, _stream_ref)
 OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack_cpp, supports=_supports_cpp, stream=_stream_native)
+    Impl(
+        "cpp",
+        _run_native,
+        frozenset({"cpu"}),
+        priority=10,
+        pack=_pack_cpp,
+        supports=_supports_cpp,
+        stream=_stream_native,
+    )
 )
 register_cuda(OP, _run_native, _pack_cuda, _supports_device)
 register_triton(OP, _supports_device)

@@ -105,7 +105,7 @@ def test_conv1d_adds_a_residual_before_the_rounding() -> None:
 
 @pytest.mark.parametrize("isa", _library.ISAS)
 def test_every_instruction_set_agrees_up_to_rounding(isa: str) -> None:
-    """Sums of float32 in one order everywhere, though not every instruction set rounds between the products of a pair."""
+    """Sums of float32 in one order everywhere, though not every one rounds between the products of a pair."""
     script = (
         "import torch\n"
         "from op_cases import CONV1D, MRF, UPSAMPLE, cast, channels, double\n"
