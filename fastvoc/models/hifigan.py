@@ -249,10 +249,11 @@ class HifiGan(nn.Module):
     def _generate(self, mel: Tensor, run: Callable[[Any, Tensor], Tensor]) -> Tensor:
         if self.config.normalize_before:
             mel = (mel - self.mean[:, None]) / self.scale[:, None]
-        x = run(self.conv_pre, mel.to(self.conv_pre.weight.dtype))
+        narrow = self.conv_post.weight.dtype
+        x = run(self.conv_pre, mel.to(self.conv_pre.weight.dtype) if mel.dtype == narrow else mel)
         for up, stage in self._stages:
             x = run(stage, run(up, x.to(up.weight.dtype)).to(stage.dtype))
-        return run(self.conv_post, x.to(self.conv_post.weight.dtype))
+        return run(self.conv_post, x.to(narrow))
 
     def stream(self, backend: str | None = None) -> HifiGanStream:
         """The generator's state for mel spectrograms that arrive in chunks."""
