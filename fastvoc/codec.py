@@ -137,7 +137,7 @@ class Codec(LoadedModel):
                     raise ArgumentError(f"wav: holds NaN or infinity{where}")
         n_q = self.config.codebooks(bandwidth)
         with torch.inference_mode():
-            segments, scale = self.model.encode(batch.to(self.dtype), n_q, samples, self.backend)
+            segments, scale = self.model.encode(batch.to(self.input_dtype), n_q, samples, self.backend)
         # Ordinary tensors, which may be changed in place.
         own = tuple(segment.clone() for segment in segments), None if scale is None else scale.clone()
         return Codes(*own, tuple(sizes), float(bandwidth), self.sample_rate, wav.dim())

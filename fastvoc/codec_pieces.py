@@ -85,7 +85,7 @@ class CodecEncoder:
     def _encode(self, batch: Tensor) -> list[Piece]:
         codec = self._codec
         codes, volumes = codec.model.encode_segment(
-            batch.to(codec.device, codec.dtype), self.codebooks, None, codec.backend
+            batch.to(codec.device, codec.input_dtype), self.codebooks, None, codec.backend
         )
         scales = [None] * len(batch) if volumes is None else volumes.float().tolist()
         return [(_numbers(row), scale) for row, scale in zip(codes, scales, strict=True)]
@@ -220,7 +220,7 @@ class _CausalEncoder:
 
     def __call__(self, wav: Tensor) -> Codes:
         codec, config = self._codec, self._config
-        x = wav[None].to(codec.device, codec.dtype)
+        x = wav[None].to(codec.device, codec.input_dtype)
         past = 0 if self._past is None else self._past.shape[2]
         x = x if self._past is None else torch.cat([self._past, x], 2)
         self._past = x[:, :, max(0, x.shape[2] - self._context) :]

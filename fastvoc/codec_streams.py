@@ -22,7 +22,7 @@ class _Side:
 
     def __init__(self, codec: Any, codebooks: int) -> None:
         self._codec, self._codebooks = codec, codebooks
-        self.device, self.dtype = codec.device, codec.dtype
+        self.device, self.dtype = codec.device, codec.input_dtype
         self.latency = Latency(0, 0, 0.0)
 
     def signature(self, options: dict[str, Any]) -> str:

@@ -19,11 +19,17 @@ class HasLayers(Protocol):
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """One layer: its op and what every implementation says of it."""
+    """One layer: its op, what every implementation says of it, and whether it computes in int8."""
 
     layer: str
     op: str
     verdicts: tuple[Verdict, ...]
+    int8: bool = False
+
+    @property
+    def title(self) -> str:
+        """The op, and int8 where it computes in that."""
+        return f"{self.op} int8" if self.int8 else self.op
 
     @property
     def chosen(self) -> str | None:
@@ -43,10 +49,10 @@ class Explanation:
     def __str__(self) -> str:
         lines = []
         layer = max((len(row.layer) for row in self.layers), default=0)
-        op = max((len(row.op) for row in self.layers), default=0)
+        op = max((len(row.title) for row in self.layers), default=0)
         for row in self.layers:
             others = "; ".join(f"{v.impl}: {v.reason}" for v in row.verdicts if v.reason)
-            lines.append(f"{row.layer:<{layer}} {row.op:<{op}} {row.chosen or 'none':<7} {others}".rstrip())
+            lines.append(f"{row.layer:<{layer}} {row.title:<{op}} {row.chosen or 'none':<7} {others}".rstrip())
         return "\n".join(lines)
 
 
@@ -65,5 +71,5 @@ def explain(model: HasLayers | None = None, backend: str | None = None) -> Expla
     rows = []
     for name, layer in model.layers().items():
         op, verdicts = layer.explain(backend)
-        rows.append(LayerChoice(name, op, tuple(verdicts)))
+        rows.append(LayerChoice(name, op, tuple(verdicts), layer.int8))
     return Explanation(tuple(rows))

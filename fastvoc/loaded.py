@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.nn.quantized import is_int8
 
 _Model = TypeVar("_Model", bound="LoadedModel")
 Lengths = Tensor | np.ndarray[Any, Any] | Sequence[int] | None
@@ -41,7 +42,12 @@ class LoadedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights and the activations, but for the layers that a model keeps in float32."""
+        """Type of the weights and the activations, but for the layers that a model keeps in float32.
+
+        torch.int8 for an int8 model (`fastvoc convert --int8`), whose activations are bytes inside its convolutions.
+        """
+        if is_int8(self.model):
+            return torch.int8
         dtypes: set[torch.dtype] = {p.dtype for p in self.model.parameters()}
         return min(dtypes, key=lambda dtype: dtype.itemsize)
 
@@ -56,7 +62,13 @@ class LoadedModel:
         return weight
 
     def to(self: _Model, *args: Any, **kwargs: Any) -> _Model:
-        """Moves or casts the model as `torch.nn.Module.to` does, packs its weights anew, and returns itself."""
+        """Moves or casts the model as `torch.nn.Module.to` does, packs its weights anew, and returns itself.
+
+        Raises DtypeError for the cast of an int8 model.
+        """
+        wanted = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.dtype)]
+        if wanted and self.dtype is torch.int8:
+            raise DtypeError(f"dtype: an int8 model cannot be cast to {wanted[0]}; load its file with that dtype")
         self.model.to(*args, **kwargs)
         self.model.prepare(backend=self.backend)
         return self

@@ -17,13 +17,14 @@ from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
 from fastvoc.loaded import LoadedModel
 from fastvoc.models.families import build
+from fastvoc.nn.quantized import RANGE, int8_layers, is_int8
 from fastvoc.vocoder import Vocoder
 
 _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"hifigan": _ASSETS / "hifigan_v2_voice.safetensors"}
 _CODECS = ("encodec",)
 _LANGUAGE_MODELS = ("encodec_lm",)
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
 
 class SkipInit(TorchFunctionMode):
@@ -64,7 +65,8 @@ def load(
             folder with one, or a hub id `owner/name[@revision]`. The dialect is recognised from the file (see
             `fastvoc.checkpoints`).
         device: where it runs; the CPU when None.
-        dtype: "fp32", "fp16", "bf16" or the torch dtype of the weights; float32 when None.
+        dtype: "fp32", "fp16", "bf16" or the torch dtype of the weights; float32 when None. A file of
+            `fastvoc convert --int8` gives an int8 model when None or "int8", else its rounded weights in that dtype.
         backend: implementation to force for every op; the best available when None.
 
     Raises:
@@ -72,11 +74,23 @@ def load(
         DtypeError, DeviceError: no such dtype or device.
         BackendError: the forced backend cannot run this model.
     """
-    wanted, target = parse_dtype(dtype), parse_device(device)
+    wanted, target = None if dtype is None else parse_dtype(dtype), parse_device(device)
     checkpoint = read_checkpoint(name)
+    if wanted is None:
+        wanted = torch.float32 if checkpoint.quantization is None else torch.int8
     if checkpoint.config.family in _LANGUAGE_MODELS:
         raise LoadError(f"{name}: a language model for .ecdc streams, no codec; see fastvoc.load_language_model")
-    model = model_of(checkpoint, target, wanted, backend)
+    return loaded(checkpoint, target, wanted, backend)
+
+
+def loaded(
+    checkpoint: Checkpoint,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    backend: str | None = None,
+) -> Vocoder | Codec:
+    """What `load` makes of a checkpoint. Raises BackendError and DtypeError as `load`."""
+    model = model_of(checkpoint, device, dtype, backend)
     if checkpoint.config.family in _CODECS:
         return Codec(model, checkpoint.config, backend=backend)
     return Vocoder(model, checkpoint.config, checkpoint.config.mel, backend=backend)
@@ -88,10 +102,19 @@ def model_of(
     dtype: torch.dtype = torch.float32,
     backend: str | None = None,
 ) -> Any:
-    """The module of a checkpoint, with its weights frozen and packed. Raises BackendError as `load`."""
+    """The module of a checkpoint, with its weights frozen and packed. Raises BackendError and DtypeError as `load`."""
+    if dtype is torch.int8 and checkpoint.quantization is None:
+        raise DtypeError(
+            "dtype: int8 asked for, but this file holds no ranges; fastvoc convert --int8 makes one that does"
+        )
     with SkipInit():
         model = build(checkpoint.config)
-    model.load_state_dict(checkpoint.state, assign=True)
+    state = {name: tensor for name, tensor in checkpoint.state.items() if name.rpartition(".")[2] != RANGE}
+    if dtype is torch.int8:
+        for name, layer in int8_layers(model).items():
+            layer.input_range = checkpoint.state[f"{name}.{RANGE}"]
+        state, dtype = checkpoint.state, torch.float32
+    model.load_state_dict(state, assign=True)
     model.eval().requires_grad_(False).to(device=device, dtype=dtype)
     model.prepare(backend=backend)
     return model
@@ -142,19 +165,20 @@ def save(
 
     The tensors are stored in `dtype` ("fp32", "fp16", "bf16" or a torch dtype; float32 when None). Equal models give
     equal bytes; a file at `path` is replaced at once or not at all.
+    An int8 model is stored in int8 and float32, whose weights then are a quarter as large.
     Raises DtypeError for another dtype and ArgumentError when a weight does not fit into it.
     """
     if isinstance(model, LoadedModel):
         state = {name: tensor.float().cpu() for name, tensor in model.model.state_dict().items()}
-        model = Checkpoint(model.config, state, "fastvoc")
+        model = Checkpoint(model.config, state, "fastvoc", quantization="int8" if is_int8(model.model) else None)
     save_checkpoint(model, Path(path), parse_dtype(dtype))
 
 
 def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """The torch dtype of "fp32", "fp16", "bf16" or itself; float32 for None. Raises DtypeError for any other."""
+    """The torch dtype of "fp32", "fp16", "bf16", "int8" or itself; float32 for None. DtypeError for any other."""
     wanted = _DTYPES.get(dtype) if isinstance(dtype, str) else torch.float32 if dtype is None else dtype
     if wanted is None or wanted not in _DTYPES.values():
-        raise DtypeError(f"dtype: expected fp32, fp16 or bf16, got {dtype!r}")
+        raise DtypeError(f"dtype: expected fp32, fp16, bf16 or int8, got {dtype!r}")
     return wanted
 
 

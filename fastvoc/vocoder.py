@@ -308,7 +308,7 @@ class _MelStreamable:
 
     def __init__(self, vocoder: Vocoder) -> None:
         self._voc = vocoder
-        self.device, self.dtype, self.hop = vocoder.device, vocoder.dtype, vocoder.hop
+        self.device, self.dtype, self.hop = vocoder.device, vocoder.input_dtype, vocoder.hop
 
     def samples(self, frames: int) -> int:
         return int(self._voc.config.samples(frames))

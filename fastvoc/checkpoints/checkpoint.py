@@ -21,13 +21,15 @@ class Checkpoint:
     """A model read from a file: its configuration and every tensor of it.
 
     `config` is that of a family in `fastvoc.models`; `state` has the names of its model, weight norm folded, float32.
-    `format` names the dialect it came from; `metadata` says more about the origin, in words.
+    `format` names the dialect it came from; `metadata` says more about the origin, in words. `quantization` is "int8"
+    when `state` holds an `input_range` for each layer that computes in int8 (`fastvoc.nn.quantized`).
     """
 
     config: Any
     state: dict[str, Tensor]
     format: str
     metadata: dict[str, str] = field(default_factory=dict)
+    quantization: str | None = None
 
 
 @dataclass(frozen=True)

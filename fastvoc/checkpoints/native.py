@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
+from fastvoc.checkpoints.int8_state import INT8, pack_int8, split_int8
 from fastvoc.checkpoints.safetensors_file import tensor_bytes, update_from, write
 from fastvoc.checkpoints.source import Source, open_source
 from fastvoc.checkpoints.state import canonical_state
@@ -28,13 +29,17 @@ def detect(source: Source) -> bool:
 
 def load(source: Source) -> Checkpoint:
     fields, config, metadata = _description(source)
-    state = canonical_state(source, config, source.entries)
+    quantization = fields.values.get("quantization")
+    if quantization not in (None, INT8):
+        raise refuse(source.path, f"quantization {quantization!r:.40}, expected {INT8!r} or none")
+    entries, ranges = (source.entries, {}) if quantization is None else split_int8(source, config)
+    state = {**canonical_state(source, config, entries), **ranges}
     stated = fields.text("sha256")
     sha = _start({name: value for name, value in fields.values.items() if name != "sha256"})
     update_from(sha, source.path, source.tensor_offset)
     if sha.hexdigest() != stated:
         raise refuse(source.path, f"damaged: its SHA-256 is {sha.hexdigest()}, the file states {stated}")
-    return Checkpoint(config, state, "fastvoc", metadata)
+    return Checkpoint(config, state, "fastvoc", metadata, quantization)
 
 
 def describe(path: Path) -> tuple[Any, dict[str, str]]:
@@ -64,11 +69,16 @@ def _description(source: Source) -> tuple[Fields, Any, dict[str, str]]:
 def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Writes a checkpoint with its tensors in `dtype` (float32, float16 or bfloat16); equal input gives equal bytes.
 
+    Of an int8 one (`Checkpoint.quantization`) the weights of the int8 layers are stored in int8, the rest in float32.
     Raises DtypeError for another dtype and ArgumentError when a value does not fit into it.
     """
     if dtype not in _DTYPES:
         raise DtypeError(f"dtype: expected one of {', '.join(map(str, _DTYPES))}, got {dtype}")
+    if checkpoint.quantization is not None and dtype is not torch.float32:
+        raise DtypeError(f"dtype: an int8 model is stored in int8 and float32, got {dtype}")
     tensors = {name: tensor.to(dtype) for name, tensor in checkpoint.state.items()}
+    if checkpoint.quantization is not None:
+        tensors = pack_int8(checkpoint.config, tensors)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ArgumentError(f"dtype: tensor {name!r} has values that are not finite in {dtype}")
@@ -79,6 +89,8 @@ def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32)
         "config": checkpoint.config.to_dict(),
         "metadata": {**checkpoint.metadata, "format": checkpoint.metadata.get("format", checkpoint.format)},
     }
+    if checkpoint.quantization is not None:
+        description["quantization"] = checkpoint.quantization
     sha = _start(description)
     for block in blocks:
         sha.update(block)

@@ -23,11 +23,17 @@ def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="File, folder, hub id or name of a model.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
     dtype: Annotated[Precision, typer.Option(help="Storage type of the tensors.")] = Precision.fp32,
+    int8: Annotated[bool, typer.Option("--int8", help="Make an int8 model; wants --calibrate.")] = False,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Audio or mel file, or a folder of them, whose like the model will get."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Convert a checkpoint to one safetensors file with its configuration inside.
 
     Example: fastvoc convert LJ_V1/generator_v1 hifigan_v1.safetensors --dtype fp16
+    Example: fastvoc convert LJ_V1/generator_v1 hifigan_v1_int8.safetensors --int8 --calibrate recordings
     """
     from rich.console import Console
     from rich.table import Table
@@ -40,9 +46,17 @@ def convert(
         raise ArgumentError(f"OUT: {target} exists; --force replaces it")
     if not target.parent.is_dir():
         raise ArgumentError(f"OUT: the folder {target.parent} does not exist")
+    if int8 != (calibrate is not None):
+        raise ArgumentError("--int8 wants --calibrate with real inputs, and --calibrate is for --int8")
+    if int8 and dtype is not Precision.fp32:
+        raise ArgumentError(f"--dtype: an int8 model is stored in int8 and fp32, got {dtype.value}")
     console = Console(stderr=True)
     with console.status(f"Reading {source}"):
         checkpoint = read_checkpoint(source)
+    if calibrate is not None:
+        from fastvoc.cli.calibration import calibrated
+
+        checkpoint = calibrated(checkpoint, calibrate, console)
     with console.status(f"Writing {target}"):
         save(checkpoint, target, dtype=dtype.value)
     config = checkpoint.config
@@ -53,5 +67,6 @@ def convert(
         table.add_row("mel front end", f"{config.num_mels} bands" if config.mel else "not known")
     count = sum(tensor.numel() for tensor in checkpoint.state.values())
     table.add_row("parameters", f"{count / 1e6:.2f} million in {len(checkpoint.state)} tensors")
-    table.add_row("written", f"{target} ({target.stat().st_size / 1e6:.1f} MB, {dtype.value})")
+    stored = checkpoint.quantization or dtype.value
+    table.add_row("written", f"{target} ({target.stat().st_size / 1e6:.1f} MB, {stored})")
     console.print(table)

@@ -52,9 +52,13 @@ def build(config: ModelConfig) -> Any:
     return getattr(import_module(f"fastvoc.models.{module}"), model)(config)
 
 
+def meta_model(config: ModelConfig) -> Any:
+    """The model of a configuration whose tensors have no memory."""
+    with torch.device("meta"):
+        return build(config)
+
+
 def meta_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """`ModelConfig.tensors` for any family, from a model whose tensors have no memory."""
-    with torch.device("meta"):
-        state = build(config).state_dict()
-    for name, tensor in state.items():
+    for name, tensor in meta_model(config).state_dict().items():
         yield name, tuple(tensor.shape)

@@ -163,7 +163,8 @@ class HifiGan(nn.Module):
     the configuration normalises its input.
 
     When the model is cast to bfloat16 or float16, `conv_pre` and the first of `ups` stay in float32, on the CPU also
-    the first stage's residual blocks: what is rounded there weighs most, as a log-mel of -10, off by up to 3 %.
+    the first stage's residual blocks: what is rounded there weighs most, as a log-mel of -10, off by up to 3 %. An int8
+    model keeps all of these in float32, and the last of `ups` (`float_layers`).
     """
 
     mean: Tensor
@@ -188,6 +189,8 @@ class HifiGan(nn.Module):
                 blocks.append(block(config.channels(i), kernel, dilations, pairs=config.resblock == "1"))
         self.ups = nn.ModuleList(ups)
         self.resblocks = nn.ModuleList(blocks)
+        first = [f"resblocks.{j}" for j in range(count)]
+        self.float_layers = ("conv_pre", "ups.0", *first, f"ups.{len(ups) - 1}", "conv_post")
         self._stages = [
             (up, MrfStage(blocks[i * count : (i + 1) * count], act, config.pad_mode)) for i, up in enumerate(ups)
         ]

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.quantized import QuantizedInput
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import conv1d as op
 from fastvoc.ops.activation import IDENTITY, Activation
 
 
-class Conv1d(nn.Module):
+class Conv1d(QuantizedInput):
     """conv1d with its weights: weight [out, in, K], bias [out] or None.
 
     `padding` is (left, right) in samples; dilation * (K - 1) // 2 on each side when None.
@@ -60,6 +61,7 @@ class Conv1d(nn.Module):
             self._pad_mode,
             self._pre,
             self._post,
+            self.input_range,
         )
 
     def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
@@ -70,7 +72,7 @@ class Conv1d(nn.Module):
         return (lengths + sum(self._padding) - reach) // self._stride + 1
 
     def _tensors(self) -> list[Tensor]:
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
+        return [t for t in (self.weight, self.bias, self.input_range) if t is not None]
 
     def forward(
         self,

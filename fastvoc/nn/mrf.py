@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.quantized import QuantizedInput
 from fastvoc.nn.snake import Snake
 from fastvoc.nn.wide import WideOnCpu
 from fastvoc.ops import mrf as op
 from fastvoc.ops.activation import IDENTITY, Activation
 
 
-class DilatedConv(nn.Module):
+class DilatedConv(QuantizedInput):
     """The weights of one convolution: weight [C, C, K], bias [C]."""
 
     def __init__(self, channels: int, kernel_size: int, dilation: int) -> None:
@@ -98,7 +99,8 @@ class MrfStage:
         return self._convs[0].conv.weight.dtype
 
     def _tensors(self) -> list[Tensor]:
-        weights = [t for conv, _ in self._convs for t in (conv.weight, conv.bias)]
+        parts = [t for conv, _ in self._convs for t in (conv.weight, conv.bias, conv.input_range)]
+        weights = [t for t in parts if t is not None]
         curves = [t for _, s in self._convs if s is not None for t in (s.alpha, s.beta) if t is not None]
         return weights + curves
 
@@ -113,4 +115,4 @@ class MrfStage:
 
 def _params(conv: DilatedConv, snake: Snake | None) -> op.MrfConv:
     act = None if snake is None else snake.activation()
-    return op.MrfConv(conv.weight, conv.bias, conv.dilation, act)
+    return op.MrfConv(conv.weight, conv.bias, conv.dilation, act, conv.input_range)

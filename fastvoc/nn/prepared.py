@@ -74,6 +74,11 @@ class Prepared:
         weight = self.weight()
         return self._op.name, self._op.verdicts(Spec(weight.device.type, weight.dtype, self._params()), backend)
 
+    @property
+    def int8(self) -> bool:
+        """Whether it computes in int8."""
+        return bool(getattr(self._params(), "int8", False))
+
     def weight(self) -> Tensor:
         """The first tensor that the op takes from the layer: on its device, in the dtype that it computes in.
 

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.quantized import QuantizedInput
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import upsample as op
 from fastvoc.ops.activation import IDENTITY, Activation
 
 
-class Upsample(nn.Module):
+class Upsample(QuantizedInput):
     """upsample with its weights: weight [in, out, K], bias [out]; padding as in torch's ConvTranspose1d."""
+
+    OUTPUTS = 1
 
     def __init__(
         self,
@@ -39,10 +42,10 @@ class Upsample(nn.Module):
 
     def params(self) -> op.UpsampleParams:
         """The op's view of this layer."""
-        return op.UpsampleParams(self.weight, self.bias, self._stride, self._crop, self._pre)
+        return op.UpsampleParams(self.weight, self.bias, self._stride, self._crop, self._pre, self.input_range)
 
     def _tensors(self) -> list[Tensor]:
-        return [self.weight, self.bias]
+        return [t for t in (self.weight, self.bias, self.input_range) if t is not None]
 
     def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
         """Valid output steps of each item."""

@@ -65,6 +65,11 @@ class Conv1dParams:
         self.post.check("conv1d", self.weight.shape[0], self.weight)
         check_input_range("conv1d", self.input_range, self.weight)
 
+    @property
+    def int8(self) -> bool:
+        """Whether it multiplies whole numbers."""
+        return self.input_range is not None
+
     def tensors(self) -> list[Tensor]:
         """The weights, the activations' parameters and the input's range."""
         weights = [t for t in (self.weight, self.bias) if t is not None]

@@ -81,6 +81,11 @@ class MrfParams:
             self.act_before(c).check("mrf", channels, c.weight)
             check_input_range("mrf", c.input_range, c.weight)
 
+    @property
+    def int8(self) -> bool:
+        """Whether it multiplies whole numbers."""
+        return any(conv.input_range is not None for conv in self.convs())
+
     def tensors(self) -> list[Tensor]:
         """The weights, the activations' parameters and the inputs' ranges."""
         weights = [t for conv in self.convs() for t in (conv.weight, conv.bias) if t is not None]

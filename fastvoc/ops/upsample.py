@@ -45,6 +45,11 @@ class UpsampleParams:
         self.pre.check("upsample", self.weight.shape[0], self.weight)
         check_input_range("upsample", self.input_range, self.weight)
 
+    @property
+    def int8(self) -> bool:
+        """Whether it multiplies whole numbers."""
+        return self.input_range is not None
+
     def tensors(self) -> list[Tensor]:
         """The weights, the activation's parameters and the input's range."""
         weights = [t for t in (self.weight, self.bias) if t is not None]
