@@ -43,10 +43,29 @@ struct Convolutions {
                    std::int64_t end);
 };
 
+// Group norms, alone and in seanet_block, of elements of one type.
+template <class Element>
+struct Norms {
+  using Input = SourceOf<Element>;
+  using Result = SinkOf<Element>;
+
+  void (*seanet_begin)(const SeanetNormedArgs<Element>&, const Input&, std::int64_t begin, std::int64_t end,
+                       const SeanetRows<Element>&, SeanetMoments&, float* workspace);
+  void (*seanet_middle)(const SeanetNormedArgs<Element>&, const Moments& hidden, std::int64_t begin, std::int64_t end,
+                        const SeanetRows<Element>&, SeanetMoments&, float* workspace);
+  void (*seanet_end)(const SeanetNormedArgs<Element>&, const SeanetNorms&, const Input&, const SeanetRows<Element>&,
+                     const Result&, std::int64_t begin, std::int64_t end, float* workspace);
+  Moments (*moments)(const GroupNormArgs&, const Input&, std::int64_t begin, std::int64_t end, float* workspace);
+  void (*group_norm_act)(const GroupNormArgs&, const Moments& item, double eps, const Input&, const Input* residual,
+                         const Result&, std::int64_t begin, std::int64_t end, float* workspace);
+};
+
 struct Engine {
   Convolutions<float> floats;
   Convolutions<Bf16> halves;
   Convolutions<std::uint8_t> bytes;
+  Norms<float> float_norms;
+  Norms<Bf16> half_norms;
   void (*conv1d_wide)(const Conv1dWideArgs&, const WideSource&, const WideSource* residual, double* y, std::int64_t begin,
                       std::int64_t end, double* workspace);
   void (*lvc)(const LvcArgs&, const LvcKernels&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
@@ -59,15 +78,6 @@ struct Engine {
                        float* workspace);
   void (*seanet_block_bf16)(const SeanetBlockArgs<Bf16>&, const SourceOf<Bf16>&, const SinkOf<Bf16>&, std::int64_t begin,
                             std::int64_t end, float* workspace);
-  void (*seanet_begin)(const SeanetNormedArgs&, const Source&, std::int64_t begin, std::int64_t end, const SeanetRows&,
-                       SeanetMoments&, float* workspace);
-  void (*seanet_middle)(const SeanetNormedArgs&, const Moments& hidden, std::int64_t begin, std::int64_t end,
-                        const SeanetRows&, SeanetMoments&, float* workspace);
-  void (*seanet_end)(const SeanetNormedArgs&, const SeanetNorms&, const Source&, const SeanetRows&, const Sink&,
-                     std::int64_t begin, std::int64_t end, float* workspace);
-  Moments (*moments)(const GroupNormArgs&, const Source&, std::int64_t begin, std::int64_t end, float* workspace);
-  void (*group_norm_act)(const GroupNormArgs&, const Moments& item, double eps, const Source&, const Source* residual,
-                         const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
   void (*rvq_encode)(const RvqArgs&, const Source&, const Codes<std::int64_t>&, std::int64_t begin, std::int64_t end,
                      float* workspace);
   void (*rvq_decode)(const RvqArgs&, const Codes<const std::int64_t>&, const Sink&, std::int64_t begin, std::int64_t end);
@@ -88,6 +98,12 @@ struct Engine {
                      float* workspace);
   void (*istft_head_bf16)(const IstftHeadArgs&, const SourceOf<Bf16>&, const Sink&, std::int64_t begin, std::int64_t end,
                           float* workspace);
+
+  template <class Element>
+  const Norms<Element>& norms() const {
+    if constexpr (std::is_same_v<Element, float>) return float_norms;
+    if constexpr (std::is_same_v<Element, Bf16>) return half_norms;
+  }
 
   template <class Element>
   const Convolutions<Element>& convolutions() const {

@@ -4,17 +4,12 @@
 namespace fastvoc {
 namespace {
 
-Tensor group_norm_act(Tensor x, Tensor weight, Tensor bias, double eps, std::optional<Tensor> residual,
-                      std::optional<Tensor> lengths, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
-  GroupNormArgs args{};
-  args.channels = as_int(x.size(1));
-  const int width = padded(args.channels);
-  args.weight = packed(weight, width, "weight");
-  args.bias = packed(bias, width, "bias");
-  args.act = activations(kinds, slopes, curves, 1, [&](std::size_t) { return args.channels; })[0];
-  const Batch batch(x, args.channels, lengths);
-  if (residual) check_floats(*residual, "residual");
-  const Engine& table = engine();
+template <class Element>
+Tensor run(const Tensor& x, const GroupNormArgs& args, double eps, const std::optional<Tensor>& residual,
+           const std::optional<Tensor>& lengths) {
+  const BatchOf<Element> batch(x, args.channels, lengths);
+  if (residual) check_elements<Element>(*residual, "residual");
+  const auto& table = engine().norms<Element>();
   const std::int64_t step = moment_steps(args);
   const auto floats = static_cast<std::size_t>(workspace_floats(args));
 
@@ -37,13 +32,13 @@ Tensor group_norm_act(Tensor x, Tensor weight, Tensor bias, double eps, std::opt
     for (int64_t b = first[i]; b < first[i + 1]; ++b) whole[i] = together(whole[i], parts[static_cast<std::size_t>(b)]);
   }
 
-  const Output out(batch.items(), args.channels, batch.steps());
+  const OutputOf<Element> out(batch.items(), args.channels, batch.steps());
   const auto steps = [&](int64_t item) { return batch.length(item); };
   over_items(batch.items(), 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
     float* memory = Arena::mine().floats(floats);
-    Source added{};
+    SourceOf<Element> added{};
     if (residual) {
-      added = {residual->const_data_ptr<float>() + item * residual->stride(0), residual->stride(2), residual->stride(1),
+      added = {elements<Element>(*residual) + item * residual->stride(0), residual->stride(2), residual->stride(1),
                batch.length(item), args.channels};
     }
     table.group_norm_act(args, whole[static_cast<std::size_t>(item)], eps, batch.source(item), residual ? &added : nullptr,
@@ -51,6 +46,18 @@ Tensor group_norm_act(Tensor x, Tensor weight, Tensor bias, double eps, std::opt
   });
   for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
   return out.tensor();
+}
+
+Tensor group_norm_act(Tensor x, Tensor weight, Tensor bias, double eps, std::optional<Tensor> residual,
+                      std::optional<Tensor> lengths, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
+  GroupNormArgs args{};
+  args.channels = as_int(x.size(1));
+  const int width = padded(args.channels);
+  args.weight = packed(weight, width, "weight");
+  args.bias = packed(bias, width, "bias");
+  args.act = activations(kinds, slopes, curves, 1, [&](std::size_t) { return args.channels; })[0];
+  if (x.scalar_type() == scalar_type<Bf16>) return run<Bf16>(x, args, eps, residual, lengths);
+  return run<float>(x, args, eps, residual, lengths);
 }
 
 }  // namespace

@@ -64,7 +64,12 @@ Tensor seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tens
   const float* first_bias = packed(bias1, padded(conv1.cout), "bias1");
   if (norms) {
     const SeanetTensors tensors{weight1, weight2, bias2, shortcut, bias_shortcut, norms, eps};
-    return seanet_block_normed(x, tensors, lengths, {conv1, nullptr, nullptr, nullptr, cout, identity, shift, first_bias});
+    if (x.scalar_type() == scalar_type<Bf16>) {
+      return seanet_block_normed(
+          x, tensors, lengths, SeanetBlockArgs<Bf16>{conv1, nullptr, nullptr, nullptr, cout, identity, shift, first_bias});
+    }
+    return seanet_block_normed(
+        x, tensors, lengths, SeanetBlockArgs<float>{conv1, nullptr, nullptr, nullptr, cout, identity, shift, first_bias});
   }
   const float* bias = packed(bias2, padded(cout), "bias2");
   if (x.scalar_type() == scalar_type<Bf16>) {

@@ -36,5 +36,7 @@ struct SeanetTensors {
 
 Tensor seanet_block_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
                            const SeanetBlockArgs<float>& block);
+Tensor seanet_block_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
+                           const SeanetBlockArgs<Bf16>& block);
 
 }  // namespace fastvoc

@@ -15,14 +15,15 @@ void fold(const float* norm, int width, const Moments& moments, double eps, std:
   }
 }
 
+template <class Element>
 class NormedBlock {
  public:
-  NormedBlock(const SeanetTensors& tensors, const SeanetBlockArgs<float>& block) : width_(padded(block.cout)) {
+  NormedBlock(const SeanetTensors& tensors, const SeanetBlockArgs<Element>& block) : width_(padded(block.cout)) {
     const Conv1dArgs& conv1 = block.conv1;
     const int hidden = block.hidden(), sides = block.identity ? 1 : 2;
     args_.block = block;
-    args_.block.weight1 = packed(tensors.weight1, int64_t{1} * hidden * conv1.kernel * conv1.cin, "weight1");
-    args_.weight2 = packed(tensors.weight2, int64_t{1} * width_ * hidden, "weight2");
+    args_.block.weight1 = packed<Element>(tensors.weight1, int64_t{1} * hidden * conv1.kernel * block.channels(), "weight1");
+    args_.weight2 = packed<Element>(tensors.weight2, int64_t{1} * width_ * hidden, "weight2");
     args_.bias2 = packed(tensors.bias2, width_, "bias2");
     const float* norms = packed(*tensors.norms, 2 * (hidden + sides * width_), "norms");
     args_.norm1 = {norms, norms + hidden, conv1.cout, conv1.post};
@@ -34,19 +35,19 @@ class NormedBlock {
     STD_TORCH_CHECK(tensors.shortcut.has_value() != block.identity && tensors.bias_shortcut.has_value() != block.identity,
                     "seanet_block: expected a shortcut and its bias, or neither and the input itself");
     if (block.identity) return;
-    args_.shortcut = packed(*tensors.shortcut, int64_t{1} * width_ * conv1.cin, "shortcut");
+    args_.shortcut = packed<Element>(*tensors.shortcut, int64_t{1} * width_ * block.channels(), "shortcut");
     args_.bias_shortcut = packed(*tensors.bias_shortcut, width_, "bias_shortcut");
   }
 
-  // Floats that an item of so many steps keeps between the passes.
-  int64_t floats(int64_t steps) const { return steps * (args_.block.hidden() + 2 * width_); }
+  // Elements that an item of so many steps keeps between the passes.
+  int64_t elements(int64_t steps) const { return steps * (args_.block.hidden() + 2 * width_); }
 
-  void run(const Source& own, const Sink& sink, float* memory) const {
-    std::vector<float> longer;
-    const Source source = lengthened(own, reflected_steps(args_.block.conv1), longer);
-    const SeanetRows rows{memory, memory + own.steps * args_.block.hidden(),
+  void run(const SourceOf<Element>& own, const SinkOf<Element>& sink, Element* memory) const {
+    std::vector<Element> longer;
+    const SourceOf<Element> source = lengthened(own, reflected_steps(args_.block.conv1), longer);
+    const SeanetRows<Element> rows{memory, memory + own.steps * args_.block.hidden(),
                           sink.channels == width_ ? sink.data : memory + own.steps * (args_.block.hidden() + width_)};
-    const Engine& table = engine();
+    const auto& table = engine().norms<Element>();
     const int64_t step = seanet_steps(args_);
     const int64_t blocks = ceil_div(own.steps, step);
     std::vector<SeanetMoments> parts(static_cast<std::size_t>(blocks));
@@ -87,27 +88,39 @@ class NormedBlock {
   }
 
  private:
-  SeanetNormedArgs args_{};
+  SeanetNormedArgs<Element> args_{};
   int width_;
   const float* norm2_;
   std::vector<double> eps_;
 };
 
-}  // namespace
-
-Tensor seanet_block_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
-                           const SeanetBlockArgs<float>& args) {
+template <class Element>
+Tensor run_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
+                  const SeanetBlockArgs<Element>& args) {
   STD_TORCH_CHECK(args.shift == 0 && args.span() - 1 == args.conv1.left + args.conv1.right,
                   "seanet_block: with norms it wants padding that keeps the length");
-  const NormedBlock block(tensors, args);
-  const Batch batch(x, args.conv1.cin, lengths);
-  const Output out(batch.items(), args.cout, batch.steps());
-  float* memory = Arena::lent().floats(static_cast<std::size_t>(block.floats(batch.steps())));
+  const NormedBlock<Element> block(tensors, args);
+  const BatchOf<Element> batch(x, args.conv1.cin, lengths);
+  const OutputOf<Element> out(batch.items(), args.cout, batch.steps());
+  const int64_t bytes = block.elements(batch.steps()) * static_cast<int64_t>(sizeof(Element));
+  auto* memory = reinterpret_cast<Element*>(Arena::lent().floats(static_cast<std::size_t>(ceil_div(bytes, sizeof(float)))));
   for (int64_t i = 0; i < batch.items(); ++i) {
     block.run(batch.source(i), out.sink(i), memory);
     out.clear_tail(i, batch.length(i));
   }
   return out.tensor();
+}
+
+}  // namespace
+
+Tensor seanet_block_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
+                           const SeanetBlockArgs<float>& args) {
+  return run_normed(x, tensors, lengths, args);
+}
+
+Tensor seanet_block_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
+                           const SeanetBlockArgs<Bf16>& args) {
+  return run_normed(x, tensors, lengths, args);
 }
 
 }  // namespace fastvoc

@@ -7,22 +7,24 @@
 namespace fastvoc {
 
 // `block` without its last product: that one consists of `weight2` [panel][hidden rounded up][16] and `shortcut`
-// [panel][channels][16], null where the input itself is added. norm1 [hidden] follows the first convolution.
+// [panel][channels][16], of bfloat16 in pairs, null where the input itself is added. norm1 [hidden] follows the first convolution.
+template <class Element>
 struct SeanetNormedArgs {
-  SeanetBlockArgs<float> block;
-  const float* weight2;
+  SeanetBlockArgs<Element> block;
+  const Element* weight2;
   const float* bias2;
-  const float* shortcut;
+  const Element* shortcut;
   const float* bias_shortcut;
   GroupNormArgs norm1;
   double eps;
 };
 
 // What the convolutions of an item make, before their norms: rows of whole panels, step by step. `shortcut` may be null.
+template <class Element>
 struct SeanetRows {
-  float* hidden;
-  float* inner;
-  float* shortcut;
+  Element* hidden;
+  Element* inner;
+  Element* shortcut;
 };
 
 // The moments of one block of steps of them.
@@ -40,10 +42,12 @@ struct SeanetNorms {
 };
 
 // Steps of a block: they depend on the channels alone, so that the sums run in one order always.
-inline std::int64_t seanet_steps(const SeanetNormedArgs& args) { return seanet_strip(args.block, kStripBytes); }
+template <class Element>
+std::int64_t seanet_steps(const SeanetNormedArgs<Element>& args) { return seanet_strip(args.block, kStripBytes); }
 
 // Floats of scratch memory that a task needs.
-inline std::int64_t workspace_floats(const SeanetNormedArgs& args) {
+template <class Element>
+std::int64_t workspace_floats(const SeanetNormedArgs<Element>& args) {
   return workspace_floats(args.block, seanet_steps(args)) + padded(args.block.conv1.cout);
 }
 

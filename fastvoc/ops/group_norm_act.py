@@ -100,7 +100,7 @@ class _Packed:
 
 
 def _pack(params: GroupNormParams) -> _Packed:
-    weight, bias = (packing.pad_bias(t, t.shape[0], t) for t in (params.weight, params.bias))
+    weight, bias = (packing.pad_bias(t, t.shape[0], t).float() for t in (params.weight, params.bias))
     return _Packed(weight, bias, params.eps, packing.pack_activations((params.act,)))
 
 
@@ -110,7 +110,7 @@ def _run_native(x: Tensor, p: _Packed, residual: Tensor | None = None, lengths: 
 
 
 def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype)
+    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
 _library.define(

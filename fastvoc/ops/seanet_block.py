@@ -174,7 +174,9 @@ def _pack(params: SeanetBlockParams) -> _Packed:
         bias2,
         None if beside is None else pack(beside),
         bias_beside,
-        torch.cat([packing.pad_bias(t, t.shape[0], t) for n in norms for t in (n.weight, n.bias)]) if norms else None,
+        torch.cat([packing.pad_bias(t, t.shape[0], t).float() for n in norms for t in (n.weight, n.bias)])
+        if norms
+        else None,
         [norm.eps for norm in norms],
         shape,
         acts,
@@ -197,11 +199,9 @@ def _supports_cpp(spec: Spec) -> str | None:
     bare = [conv.post for conv in p.convs().values()] + ([] if p.shortcut is None else [p.shortcut.pre])
     if any(act.kind != "identity" for act in bare):
         return "has no activation but those before conv1 and conv2"
-    if not p.norms():
-        return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
     if any(norm.act.kind != "identity" for norm in p.norms().values()):
         return "has no activation in its norms"
-    return _library.cpu_refusal(spec.dtype)
+    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
 _library.define(
