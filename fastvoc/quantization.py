@@ -19,12 +19,12 @@ from fastvoc.nn.quantized import RANGE, QuantizedInput, int8_layers
 from fastvoc.packing import ByteGrid
 from fastvoc.vocoder import Vocoder
 
-# Inputs of at least this many seconds in all: fewer do not show how large values get.
-MIN_SECONDS = 3.0
+# Inputs of at least this many seconds in all: fewer do not show how large values get, and what is cut off costs most.
+MIN_SECONDS = 30.0
 # Values kept of one input of a convolution, evenly spread over it.
 _KEPT = 1 << 12
-# Shares of the extremes that a range may be cut down to.
-_SHARES = tuple(1 - 0.05 * i for i in range(15))
+# Shares of the extremes that a range may be cut down to; below, other speakers lost more than finer steps gain.
+_SHARES = tuple(1 - 0.05 * i for i in range(8))
 
 
 class _Seen:

@@ -22,6 +22,7 @@ from fastvoc.nn.streams import LayerStreams, ModelStream
 from fastvoc.nn.upsample import Upsample, WideUpsample
 from fastvoc.ops.activation import TANH, leaky_relu
 
+_LEAST_INT8_CHANNELS = 16  # of a stage; the kernels compute 16 at a time
 _TUPLES = (
     "upsample_rates",
     "upsample_kernel_sizes",
@@ -164,7 +165,7 @@ class HifiGan(nn.Module):
 
     When the model is cast to bfloat16 or float16, `conv_pre` and the first of `ups` stay in float32, on the CPU also
     the first stage's residual blocks: what is rounded there weighs most, as a log-mel of -10, off by up to 3 %. An int8
-    model keeps all of these in float32, and the last of `ups` (`float_layers`).
+    model keeps all of these in float32, the last of `ups`, and what is too narrow to gain by it (`float_layers`).
     """
 
     mean: Tensor
@@ -189,8 +190,9 @@ class HifiGan(nn.Module):
                 blocks.append(block(config.channels(i), kernel, dilations, pairs=config.resblock == "1"))
         self.ups = nn.ModuleList(ups)
         self.resblocks = nn.ModuleList(blocks)
-        first = [f"resblocks.{j}" for j in range(count)]
-        self.float_layers = ("conv_pre", "ups.0", *first, f"ups.{len(ups) - 1}", "conv_post")
+        narrow = [i for i in range(len(ups)) if config.channels(i) < _LEAST_INT8_CHANNELS]
+        kept = [f"resblocks.{i * count + j}" for i in sorted({0, *narrow}) for j in range(count)]
+        self.float_layers = ("conv_pre", "ups.0", *kept, f"ups.{len(ups) - 1}", "conv_post")
         self._stages = [
             (up, MrfStage(blocks[i * count : (i + 1) * count], act, config.pad_mode)) for i, up in enumerate(ups)
         ]
