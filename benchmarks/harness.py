@@ -26,16 +26,16 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(
-    runs: dict[str, Callable[[], Any]], seconds: float, least: int = 5, device: str = "cpu"
+    runs: dict[str, Callable[[], Any]], seconds: float, least: int = 5, device: str = "cpu", *, warm: bool = False
 ) -> dict[str, list[float]]:
-    """Times the runs in turn, A B A B ..., after one unmeasured round; seconds per call.
+    """Times the runs in turn, A B A B ..., after one unmeasured round unless they are `warm`; seconds per call.
 
     On the CPU wall time; on CUDA the time between two events around a call on an idle device, so that what the host
     takes to launch counts. Machines drift, so only ratios within one call of this function mean anything. Ends after
     about `seconds`, but not before `least` rounds.
     """
     timed = _by_events if device == "cuda" else _by_clock
-    for run in runs.values():
+    for run in () if warm else runs.values():
         timed(run)
     times: dict[str, list[float]] = {name: [] for name in runs}
     start = time.perf_counter()
@@ -217,12 +217,35 @@ def _revision() -> str:
 def write(name: str, device: str, rows: list[dict[str, Any]]) -> Path:
     """Writes the rows with the machine's description: into $OUT if set, else benchmarks/results/<device>/."""
     facts = machine(device)
-    slug = "-".join("".join(c if c.isalnum() else " " for c in facts["device"].lower()).split())
-    slug = slug if device == "cuda" else f"{slug}-{facts['cores']}core"
-    folder = Path(os.environ.get("OUT") or RESULTS / slug)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
+    path = _path(name, device, facts)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
     partial.replace(path)
     return path
+
+
+def _path(name: str, device: str, facts: dict[str, Any]) -> Path:
+    slug = "-".join("".join(c if c.isalnum() else " " for c in facts["device"].lower()).split())
+    slug = slug if device == "cuda" else f"{slug}-{facts['cores']}core"
+    folder = Path(os.environ.get("OUT") or RESULTS / slug)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.json"
+
+
+def read(name: str, device: str) -> list[dict[str, Any]]:
+    """The rows that are already in a result file; none where there is no file."""
+    path = _path(name, device, machine(device))
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
+    return rows
+
+
+def merge(name: str, device: str, rows: list[dict[str, Any]]) -> Path:
+    """Writes rows about models in place of those of the same model, length, batch and dtype, each with its revision."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["model"], row["dtype"], row["batch"], row["seconds"]
+
+    facts = machine(device)
+    stamp = {"revision": facts["revision"], "date": facts["date"]}
+    table = {key(row): row for row in read(name, device)} | {key(row): row | stamp for row in rows}
+    return write(name, device, [table[at] for at in sorted(table)])

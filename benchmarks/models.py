@@ -2,10 +2,12 @@
 
 python benchmarks/models.py                          # all of them: 0.1 s, 1 s and 10 s of audio, 2 threads
 python benchmarks/models.py --models v2 --seconds 10 --threads 1 --write
-python benchmarks/models.py --rivals --dtype fp32 bf16 --batch 1 8 --write
+python benchmarks/models.py --rivals --dtype fp32 bf16 --batch 1 8 --write --resume
 python benchmarks/models.py --device cuda --impl torch triton graph --dtype bf16 --models v1
 python benchmarks/models.py --device cuda --impl graph --rivals --dtype bf16 --models v1
 
+On the CPU `--rivals` compares the models that have a bar, each in a process of its own, and merges what it finds into
+the file as it goes; `--prepare` only compiles what torch.compile keeps, so that the next run is shorter.
 On CUDA `graph` runs the model by `fastvoc.Graphed`, `triton+graph` and `cuda+graph` with that implementation forced.
 """
 
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import duel
 import harness
 import rivals
 import rivals_cuda
@@ -55,20 +58,9 @@ def measure(name: str, audio: float, batch: int, dtype: str, args: argparse.Name
             failed[impl] = problem
             runs.pop(impl, None)
     ours = list(runs)
-    if args.rivals and device == "cuda":
+    if args.rivals:
         for rival in rivals_cuda.RIVALS:
             made = rivals_cuda.prepare(rival, entry, model, inputs)
-            if isinstance(made, rivals.Failed):
-                failed[rival] = made.error
-            else:
-                runs[rival] = made
-    elif args.rivals:
-        exported = entry.model() if dtype == "bf16" else model
-        for rival in rivals.RIVALS if dtype == "fp32" else rivals.BF16:
-            if rival in runs:
-                continue
-            own = model if rival in ("torch", "compile") else exported
-            made = rivals.prepare(rival, entry, own, inputs, DTYPES[dtype], args.threads)
             if isinstance(made, rivals.Failed):
                 failed[rival] = made.error
             else:
@@ -82,7 +74,7 @@ def measure(name: str, audio: float, batch: int, dtype: str, args: argparse.Name
         row["real_time"] = batch * entry.seconds(audio) / row["median_s"]
     result["impls"] = rows
     if args.rivals:
-        of = rivals_cuda.RIVALS if device == "cuda" else rivals.RIVALS
+        of = rivals_cuda.RIVALS
         best = min((impl for impl in ours if impl not in of), key=lambda i: rows[i]["median_s"], default=None)
         over = {r: harness.ratio(times[r], times[best]) for r in of if r in runs and best is not None}
         result |= {"best": best, "over": over, "over_best": min(over.values(), default=None)}
@@ -91,7 +83,7 @@ def measure(name: str, audio: float, batch: int, dtype: str, args: argparse.Name
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=ZOO, default=list(ZOO))
+    parser.add_argument("--models", nargs="+", choices=ZOO, help="all; with --rivals on the CPU those with a bar")
     parser.add_argument("--seconds", nargs="+", type=float, default=[0.1, 1.0, 10.0], help="audio per item")
     parser.add_argument("--batch", nargs="+", type=int, default=[1])
     parser.add_argument("--shapes", nargs="+", metavar="BxS", help="items x seconds, in place of --batch and --seconds")
@@ -101,6 +93,10 @@ def main() -> None:
         action="store_true",
         help="torch eager and compiled, onnxruntime, OpenVINO; on CUDA eager, graphed eager, compiled",
     )
+    parser.add_argument("--only", nargs="+", choices=rivals.RIVALS, help="of the rivals on the CPU")
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds for preparing a rival on the CPU")
+    parser.add_argument("--prepare", action="store_true", help="with --rivals on the CPU: compile, time nothing")
+    parser.add_argument("--resume", action="store_true", help="leave out what the file has of this revision")
     harness.add_arguments(parser, budget=8.0)
     args = parser.parse_args()
     harness.check_device(args.device)
@@ -109,6 +105,11 @@ def main() -> None:
     shapes = [(b, a) for b in args.batch for a in args.seconds]
     if args.shapes:
         shapes = [(int(b), float(a)) for b, a in (shape.split("x") for shape in args.shapes)]
+    if args.rivals and args.device == "cpu":
+        args.budget = 0.0 if args.prepare else args.budget
+        duel.run(args.models or list(duel.MODELS), shapes, args)
+        return
+    args.models = args.models or list(ZOO)
     table = Table("model", "audio s", "batch", "dtype", "impl", "median ms", "x real time", "x the first (quartiles)")
     rows = []
     for name, dtype, (batch, audio) in ((n, d, shape) for n in args.models for d in args.dtype for shape in shapes):

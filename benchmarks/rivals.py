@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from zoo import Entry
 
 RIVALS = ("torch", "compile", "onnxruntime", "openvino")
-BF16 = ("torch", "compile", "openvino")
 Inputs = tuple[Any, ...]
 
 
@@ -41,15 +41,14 @@ class _Core(nn.Module):
 
 
 def prepare(rival: str, entry: Entry, model: nn.Module, inputs: Inputs, dtype: torch.dtype, threads: int) -> Any:
-    """A function without arguments that runs the model once, or why there is none."""
+    """A function without arguments that runs the model once, with its first result, or why there is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             run: Callable[[], Any] = _MAKERS[rival](entry, model, inputs, dtype, threads)
-            run()
+            return run, run()
     except Exception as error:  # whatever a rival stumbles over is its result
-        return Failed(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}")
-    return run
+        return Failed(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def _eager(entry: Entry, model: nn.Module, inputs: Inputs, dtype: torch.dtype, threads: int) -> Any:
@@ -61,8 +60,6 @@ def _eager(entry: Entry, model: nn.Module, inputs: Inputs, dtype: torch.dtype, t
 
 
 def _compiled(entry: Entry, model: nn.Module, inputs: Inputs, dtype: torch.dtype, threads: int) -> Any:
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     before, after = entry.split.before, entry.split.after
     with torch.no_grad():
         middle = before(model, *inputs)
@@ -81,10 +78,22 @@ def _onnx(entry: Entry, model: nn.Module, inputs: Inputs) -> tuple[bytes, tuple[
         middle = tuple(
             t.float().clone() if t.is_floating_point() else t.clone() for t in entry.split.before(model, *inputs)
         )
-        file = io.BytesIO()
         core = _Core(entry.split.core, model)
-        torch.onnx.export(core, middle, file, dynamo=False, opset_version=17, do_constant_folding=True)
+        try:
+            file = io.BytesIO()
+            torch.onnx.export(core, middle, file, dynamo=False, opset_version=17, do_constant_folding=True)
+        except Exception as error:  # such as for shapes that are no constants; as a plain graph they are
+            file = io.BytesIO()
+            try:
+                graph = make_fx(core)(*middle)
+                torch.onnx.export(graph, middle, file, dynamo=False, opset_version=17, do_constant_folding=True)
+            except Exception as second:
+                raise RuntimeError(f"{_short(error)}; as a plain graph {_short(second)}") from second
     return file.getvalue(), middle
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
 def _plain(t: Tensor) -> Tensor:
@@ -94,6 +103,9 @@ def _plain(t: Tensor) -> Tensor:
 
 def _onnxruntime(entry: Entry, model: nn.Module, inputs: Inputs, dtype: torch.dtype, threads: int) -> Any:
     import onnxruntime
+
+    if dtype == torch.bfloat16:
+        raise NotImplementedError("onnxruntime's CPU provider has no bfloat16 convolutions")
 
     file, _ = _onnx(entry, model, inputs)
     options = onnxruntime.SessionOptions()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import zoo_encodec as encodec
+import zoo_hift as hift
 from torch import Tensor, nn
 
 from fastvoc.errors import FastvocError
@@ -92,6 +93,10 @@ def vocoder(config: Callable[[], Any]) -> Entry:
     return Entry(config, _mel, _vocode, whole)
 
 
+def _hift(config: Callable[[], Any]) -> Entry:
+    return Entry(config, _mel, _vocode, Split(hift.heard, hift.spectrum, hift.sounding))
+
+
 def _spectrum(model: Any, features: Tensor) -> Tensor:
     """What the network of Vocos gives to its inverse transform."""
     config = model.config
@@ -128,11 +133,11 @@ ZOO: dict[str, Entry] = {
     "encodec-24k-decode": Entry(lambda: ENCODEC_24K, encodec.codes, encodec.decode, _DECODE),
     "encodec-48k-encode": Entry(lambda: ENCODEC_48K, encodec.samples, encodec.encode, _ENCODE),
     "encodec-48k-decode": Entry(lambda: ENCODEC_48K, encodec.codes, encodec.decode, _DECODE),
-    "chatterbox": vocoder(lambda: CHATTERBOX),
-    "cosyvoice1": vocoder(lambda: COSYVOICE1),
-    "cosyvoice2": vocoder(lambda: COSYVOICE2),
-    "cosyvoice3": vocoder(lambda: COSYVOICE3),
-    "hiftnet": vocoder(lambda: HIFTNET),
+    "chatterbox": _hift(lambda: CHATTERBOX),
+    "cosyvoice1": _hift(lambda: COSYVOICE1),
+    "cosyvoice2": _hift(lambda: COSYVOICE2),
+    "cosyvoice3": _hift(lambda: COSYVOICE3),
+    "hiftnet": _hift(lambda: HIFTNET),
     "univnet": vocoder(lambda: UNIVNET_24K_100),
     "v1": vocoder(lambda: HIFIGAN_V1),
     "v2": vocoder(lambda: HIFIGAN_V2),
