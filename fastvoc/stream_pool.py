@@ -34,6 +34,14 @@ class _Group:
         return {key: value[index] for key, value in self.model.tensors().items()}
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """What goes into one stream in a step: frames [1, n_mels, n] and what comes with them."""
+
+    x: Tensor
+    inputs: dict[str, Tensor]
+
+
 class Streams:
     """Live streams by id, each with the output that it would have alone.
 
@@ -90,13 +98,21 @@ class Streams:
         with self._alone():
             self._open(name, options)
 
-    def step(self, chunks: Mapping[Hashable, Any]) -> dict[Hashable, Tensor]:
+    def step(self, chunks: Mapping[Hashable, Any], **inputs: Mapping[Hashable, Any]) -> dict[Hashable, Tensor]:
         """The next chunk [n_mels, n >= 0] of each of these streams -> the samples [m] that it completes, by id.
 
+        inputs: what comes with a chunk as in `Stream.push`, by id: `step({"a": mel}, f0={"a": f0})` for a stream that
+        was opened with `f0=True`.
         Raises before anything runs, and leaves every stream as it was, when any chunk does not fit.
         """
         with self._alone():
-            ready = {name: self._chunk(name, chunk) for name, chunk in chunks.items()}
+            for key, values in inputs.items():
+                if strange := [name for name in values if name not in chunks]:
+                    raise ArgumentError(f"{key}: for {strange[0]!r}, of which there is no chunk")
+            ready = {
+                name: self._chunk(name, chunk, {key: v[name] for key, v in inputs.items() if name in v})
+                for name, chunk in chunks.items()
+            }
             new = [name for name in ready if name not in self._groups]
             if len(self._groups) + len(new) > self._max:
                 raise StreamError(f"streams: {len(self._groups)} of {self._max} are open, {len(new)} more do not fit")
@@ -104,17 +120,17 @@ class Streams:
                 self._open(name, {})
             return self._run(ready, final=False)
 
-    def close(self, name: Hashable, chunk: Any = None) -> Tensor:
-        """Ends a stream, with a last chunk if given -> the rest of its samples [m].
+    def close(self, name: Hashable, chunk: Any = None, **inputs: Any) -> Tensor:
+        """Ends a stream, with a last chunk if given, its `inputs` as in `Stream.push` -> the rest of its samples [m].
 
         Raises StreamError when no stream of this id is open.
         """
         with self._alone():
             if name not in self._groups:
                 raise StreamError(f"streams: no stream {name!r} is open")
-            x = self._chunk(name, chunk)
-            if name in self._fed or x.shape[-1]:
-                result = self._run({name: x}, final=True)[name]
+            ready = self._chunk(name, chunk, inputs)
+            if name in self._fed or ready.x.shape[-1]:
+                result = self._run({name: ready}, final=True)[name]
             else:
                 result = self._owner.result(self._owner.nothing(1), False)
             self._forget(name)
@@ -145,29 +161,36 @@ class Streams:
         self._groups[name] = _Group([name], self._owner.new_stream(options))
         self._options[name] = options
 
-    def _chunk(self, name: Hashable, chunk: Any) -> Tensor:
-        x, batched, _ = self._owner.chunk(chunk, {}, 1)
+    def _chunk(self, name: Hashable, chunk: Any, inputs: dict[str, Any]) -> _Chunk:
+        x, batched, given = self._owner.chunk(chunk, inputs, 1)
         if batched:
             raise ShapeError(f"chunk of {name!r}: expected one stream's chunk without a batch, got {list(x.shape)}")
-        return x
+        return _Chunk(x, given)
 
-    def _run(self, chunks: dict[Hashable, Tensor], *, final: bool) -> dict[Hashable, Tensor]:
+    def _run(self, chunks: dict[Hashable, _Chunk], *, final: bool) -> dict[Hashable, Tensor]:
         together: dict[Any, list[Hashable]] = {}
-        for name, x in chunks.items():
-            together.setdefault((x.shape[-1], frozen_counters(self._groups[name].model.counters)), []).append(name)
+        for name, chunk in chunks.items():
+            counters = frozen_counters(self._groups[name].model.counters)
+            key = chunk.x.shape[-1], tuple(chunk.inputs), _mode(self._options[name]), counters
+            together.setdefault(key, []).append(name)
         groups = [self._gather(names) for names in together.values()]
         before = [(group.model.tensors(), group.model.counters) for group in groups]
         results: dict[Hashable, Tensor] = {}
         try:
             for group in groups:
-                x = torch.cat([chunks[name] for name in group.ids])
-                y = group.model.step(x, final) if final or self.graphs is None else self.graphs.step(group.model, x)
+                own = [chunks[name] for name in group.ids]
+                given = {key: torch.cat([chunk.inputs[key] for chunk in own]) for key in own[0].inputs}
+                x = torch.cat([chunk.x for chunk in own])
+                if final or given or self.graphs is None:
+                    y = group.model.step(x, final, **given)
+                else:
+                    y = self.graphs.step(group.model, x)
                 results |= {name: self._owner.result(y[i : i + 1], False) for i, name in enumerate(group.ids)}
         except BaseException:
             for group, (tensors, counters) in zip(groups, before, strict=True):
                 group.model.restore(tensors, counters)
             raise
-        self._fed.update(name for name, x in chunks.items() if x.shape[-1])
+        self._fed.update(name for name, chunk in chunks.items() if chunk.x.shape[-1])
         return {name: results[name] for name in chunks}
 
     def _gather(self, names: list[Hashable]) -> _Group:
@@ -201,3 +224,8 @@ class Streams:
         del self._options[name]
         self._fed.discard(name)
         self._shrink(group, [name])
+
+
+def _mode(options: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
+    """The options that choose how a stream computes, which those of one batch have in common; others are values."""
+    return tuple(sorted((name, value) for name, value in options.items() if isinstance(value, bool)))

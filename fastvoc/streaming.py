@@ -175,12 +175,12 @@ class Stream:
         """Goes on where the stream was whose `state` this is.
 
         Raises StreamError, and changes nothing, when the bytes are damaged or come from another model, dtype or
-        implementation.
+        implementation, or from a stream of the other value of `exact`.
         """
         with self._alone():
             tensors, description = _read_state(state)
             if description["model"] != self._signature():
-                raise StreamError("state: it belongs to another model, dtype or implementation")
+                raise StreamError("state: it belongs to another model, dtype, implementation or value of exact")
             model = self._owner.new_stream(self._options)
             last = tensors.pop("last", None)
             for name, shape in description["empty"].items():

@@ -17,7 +17,7 @@ class BlockRun {
   // Output steps from `begin` on; `memory` is what block_floats() counts, `scratch` what mrf_scratch() counts.
   void start(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
              std::int64_t begin, std::int64_t strip, float* memory, float* scratch) {
-    take(args, filters, block, source, scratch);
+    take(args, filters, block, source, scratch, true);
     std::int64_t wanted = begin;
     for (int l = count_ - 1; l >= 0; --l) {
       done_[l] = std::max<std::int64_t>(0, wanted) / convs_[l].block() * convs_[l].block();
@@ -38,10 +38,11 @@ class BlockRun {
     }
   }
 
-  // Goes on where a stream of `have` input steps rested, of direct convolutions; `memory` is what mrf_stream_floats() counts.
+  // Goes on where a stream of `have` input steps rested. Blocks of outputs begin where each layer stands. `memory` is what
+  // mrf_stream_floats() counts, `scratch` as above.
   void resume(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
-              std::int64_t have, std::int64_t strip, float* memory, const float* state) {
-    take(args, filters, block, source, nullptr);
+              std::int64_t have, std::int64_t strip, float* memory, float* scratch, const float* state) {
+    take(args, filters, block, source, scratch, false);
     const int width = padded(args.channels), slack = args.slack(block);
     const std::int64_t wait = args.ahead() - args.ahead(block);
     std::int64_t end = have;
@@ -87,8 +88,8 @@ class BlockRun {
     std::int64_t to[kMaxConvs];
     for (int l = count_ - 1; l >= 0; --l) {
       to[l] = std::min(steps, limit);
-      limit += convs_[l].beyond();
-      if (l > 0) limit = whole_blocks(limit, convs_[l - 1].block());
+      limit += anchored_ ? convs_[l].beyond() : convs_[l].right;
+      if (anchored_ && l > 0) limit = whole_blocks(limit, convs_[l - 1].block());
     }
     feed(std::min(steps, limit));
     for (int l = 0; l < count_; ++l) {
@@ -103,11 +104,12 @@ class BlockRun {
   }
 
   void take(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
-            float* scratch) {
+            float* scratch, bool anchored) {
     args_ = &args;
     source_ = &source;
     block_ = block;
     scratch_ = scratch;
+    anchored_ = anchored;
     convs_ = args.convs + args.block_begin[block];
     filters_ = filters + args.block_begin[block];
     count_ = args.block_begin[block + 1] - args.block_begin[block];
@@ -168,8 +170,13 @@ class BlockRun {
         conv_rows(tile.from(first), shifted(out, first * kPanel), to - from, last - first);
       });
     } else if constexpr (std::is_same_v<Element, float>) {
+      // The last tile of a stream reads zeros where the input is not there yet; outputs that depend on it are not kept.
+      const std::int64_t read = from + whole_blocks(to - from, conv.block()) + conv.beyond();
+      if (!anchored_ && read > in.end) {
+        std::memset(in.at(in.end), 0, static_cast<std::size_t>((read - in.end) * width) * sizeof(float));
+      }
       toom_cook_rows(conv.shape, filters_[l].weight, filters_[l].bias, args_->channels, rows, width, out, to - from,
-                     scratch_);
+                     scratch_, args_->team);
     }
     done_[l] = to;
     in.drop_before(to - conv.left);
@@ -181,6 +188,7 @@ class BlockRun {
   const MrfConv* convs_;
   const Filter<Element>* filters_;
   float* scratch_;
+  bool anchored_;
   int count_;
   int block_;
   Strip<Element> input_[kMaxConvs];

@@ -113,7 +113,8 @@ inline std::int64_t mrf_scratch(const MrfArgs& args, std::int64_t strip) {
     for (int l = args.block_begin[b]; l < args.block_begin[b + 1]; ++l) {
       const MrfConv& conv = args.convs[l];
       if (conv.direct()) continue;
-      floats = std::max(floats, toom_cook_floats(conv.shape, padded(args.channels), strip + args.slack(b)));
+      floats = std::max(floats, toom_cook_floats(conv.shape, padded(args.channels), strip + args.slack(b),
+                                                  args.team ? args.team->parts : 1));
     }
   }
   return floats;

@@ -5,7 +5,8 @@ namespace fastvoc {
 namespace {
 
 // The output steps that `steps` more input steps complete for streams that have seen `have`, and their new state. All
-// streams of the batch are at the same point; the blocks of a stage are shared out among the threads.
+// streams of the batch are at the same point; the blocks of a stage are shared out among the threads, or where there are too
+// few of them the output channels.
 template <class Element>
 std::tuple<Tensor, Tensor> run(const MrfPlan& plan, const Tensor& x, const Tensor& state, int64_t have, bool last,
                                const Tensor& weight, const Tensor& bias) {
@@ -38,7 +39,7 @@ std::tuple<Tensor, Tensor> run(const MrfPlan& plan, const Tensor& x, const Tenso
     source.data -= have * source.step;
     const MrfChunk<Given> chunk{source,        have, batch.steps(), last, before + offset, kept + offset,
                                 rows + task * count * width};
-    const int64_t needed = mrf_stream_floats(args, block, batch.steps(), last);
+    const int64_t needed = mrf_stream_floats(mine, block, batch.steps(), last);
     table.mrf_stream(mine, filters.data(), block, chunk, Arena::mine().floats(static_cast<std::size_t>(needed)));
   };
   const int64_t parts = std::min<int64_t>(threads, (width / kPanelWidth + 1) / 2);
@@ -62,9 +63,10 @@ std::tuple<Tensor, Tensor> run(const MrfPlan& plan, const Tensor& x, const Tenso
 }
 
 std::tuple<Tensor, Tensor> mrf_stream(Tensor x, Tensor state, int64_t have, bool last, Tensor weight, Tensor bias,
-                                      Ints kernels, Ints dilations, Ints layers, int64_t depth, int64_t pad_mode, Ints kinds,
-                                      std::vector<double> slopes, std::optional<Tensor> curves) {
-  const MrfPlan plan(as_int(x.size(1)), kernels, dilations, Ints(kernels.size(), 0), layers, depth, pad_mode, kinds, slopes,
+                                      Ints kernels, Ints dilations, Ints schemes, Ints layers, int64_t depth,
+                                      int64_t pad_mode, Ints kinds, std::vector<double> slopes,
+                                      std::optional<Tensor> curves) {
+  const MrfPlan plan(as_int(x.size(1)), kernels, dilations, schemes, layers, depth, pad_mode, kinds, slopes,
                      curves);
   return by_element(x, weight, [&](auto element) {
     return run<decltype(element)>(plan, x, state, have, last, weight, bias);

@@ -15,7 +15,8 @@ void mrf_stream(const MrfArgs& args, const Filter<Element>* filters, int block, 
   SourceOf<Outer<Element>> source = chunk.source;
   source.steps = chunk.last ? end : INT64_MAX / 2;
   BlockRun<Element> run;
-  run.resume(args, filters, block, source, chunk.have, strip, workspace, chunk.before);
+  float* memory = workspace + mrf_scratch(args, strip);
+  run.resume(args, filters, block, source, chunk.have, strip, memory, workspace, chunk.before);
   float* result = chunk.result;
   const std::int64_t target = chunk.last ? end : end - ahead;
   for (std::int64_t limit = chunk.have - ahead; limit < target;) {

@@ -38,7 +38,8 @@ inline std::int64_t mrf_stream_strip(const MrfArgs& args, std::int64_t steps, bo
 // Floats of scratch memory for a chunk of up to `steps`.
 inline std::int64_t mrf_stream_floats(const MrfArgs& args, int block, std::int64_t steps, bool last) {
   const std::int64_t wait = args.ahead() - args.ahead(block);
-  return block_floats(args, block, mrf_stream_strip(args, steps, last)) + 2 * wait * padded(args.channels);
+  const std::int64_t strip = mrf_stream_strip(args, steps, last);
+  return mrf_scratch(args, strip) + block_floats(args, block, strip) + 2 * wait * padded(args.channels);
 }
 
 // A chunk of one item for one block: input steps [have, have + steps) of `source`, which ends there when `last`.

@@ -5,6 +5,7 @@
 // the other points b, and the output transform is y_j = sum_a a^j m_a, with m at infinity added to the last.
 #pragma once
 
+#include "team.h"
 #include "tile.h"
 #include "toom_cook_args.h"
 
@@ -166,42 +167,46 @@ void toom_cook_panels(const ToomCookRun& run, int panel, const TileOutput& out, 
 
 template <Scheme kScheme>
 void toom_cook(const ToomCook& conv, const float* weight, const float* bias, int cin, const float* in, int width,
-               const TileOutput& out, std::int64_t count, float* scratch) {
+               const TileOutput& out, std::int64_t count, float* scratch, const Team* team) {
   constexpr int tile = scheme_tile(kScheme), points = scheme_points(kScheme);
   const std::ptrdiff_t d = conv.dilation;
   const std::int64_t blocks = ceil_div(count, conv.block()), all = blocks + conv.groups() - 1;
   const std::ptrdiff_t point = all * d * width;
-  for (std::int64_t b = 0; b < all; ++b) {
-    const float* from = in + b * tile * d * width;
-    float* to = scratch + b * d * width;
-    if (b < blocks + conv.groups_at_infinity() - 1) {
-      transform_rows<kScheme, true>(from, d * width, to, point, d, width);
-    } else {
-      transform_rows<kScheme, false>(from, d * width, to, point, d, width);
+  share(team, all, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t b = begin; b < end; ++b) {
+      const float* from = in + b * tile * d * width;
+      float* to = scratch + b * d * width;
+      if (b < blocks + conv.groups_at_infinity() - 1) {
+        transform_rows<kScheme, true>(from, d * width, to, point, d, width);
+      } else {
+        transform_rows<kScheme, false>(from, d * width, to, point, d, width);
+      }
     }
-  }
-  const ToomCookRun run{conv, weight, bias, cin, width, scratch, point, scratch + points * point};
-  const int panels = width / kPanel;
-  int p = 0;
-  for (; FASTVOC_ROWS2 > 0 && p + 2 <= panels; p += 2) {
-    toom_cook_panels<kScheme, FASTVOC_ROWS2 ? 2 : 1>(run, p, shifted(out, p * kPanel), count);
-  }
-  for (; p < panels; ++p) toom_cook_panels<kScheme, 1>(run, p, shifted(out, p * kPanel), count);
+  });
+  share_panels(team, width / kPanel, [&](int first, int last, int part) {
+    const ToomCookRun run{conv,    weight, bias,  cin,
+                          width,   scratch, point, scratch + points * point + part * toom_cook_sums(conv)};
+    int p = first;
+    for (; FASTVOC_ROWS2 > 0 && p + 2 <= last; p += 2) {
+      toom_cook_panels<kScheme, FASTVOC_ROWS2 ? 2 : 1>(run, p, shifted(out, p * kPanel), count);
+    }
+    for (; p < last; ++p) toom_cook_panels<kScheme, 1>(run, p, shifted(out, p * kPanel), count);
+  });
 }
 
-// `count` output steps from an anchored one on, all channels; `in` is the row of the first tap of the first, `scratch` what
+// `count` output steps from the first of a tile on, all channels; `in` is the row of the first tap of the first, `scratch` what
 // toom_cook_floats() counts.
 inline void toom_cook_rows(const ToomCook& conv, const float* weight, const float* bias, int cin, const float* in,
-                           int width, const TileOutput& out, std::int64_t count, float* scratch) {
+                           int width, const TileOutput& out, std::int64_t count, float* scratch, const Team* team) {
   switch (conv.scheme) {
     case Scheme::kDirect:
       return;
     case Scheme::kF63:
-      return toom_cook<Scheme::kF63>(conv, weight, bias, cin, in, width, out, count, scratch);
+      return toom_cook<Scheme::kF63>(conv, weight, bias, cin, in, width, out, count, scratch, team);
     case Scheme::kF45:
-      return toom_cook<Scheme::kF45>(conv, weight, bias, cin, in, width, out, count, scratch);
+      return toom_cook<Scheme::kF45>(conv, weight, bias, cin, in, width, out, count, scratch, team);
     case Scheme::kF44:
-      return toom_cook<Scheme::kF44>(conv, weight, bias, cin, in, width, out, count, scratch);
+      return toom_cook<Scheme::kF44>(conv, weight, bias, cin, in, width, out, count, scratch, team);
   }
 }
 

@@ -37,10 +37,13 @@ struct ToomCook {
 // Rows of transformed input that are multiplied before their results are transformed back.
 constexpr std::int64_t kToomCookChunk = 48;
 
-// Floats of scratch memory for up to `steps` output steps.
-inline std::int64_t toom_cook_floats(const ToomCook& conv, int width, std::int64_t steps) {
+// Floats of scratch memory for the sums of one thread.
+inline std::int64_t toom_cook_sums(const ToomCook& conv) { return conv.points() * kToomCookChunk * 2 * kPanelWidth; }
+
+// Floats of scratch memory for up to `steps` output steps by so many threads.
+inline std::int64_t toom_cook_floats(const ToomCook& conv, int width, std::int64_t steps, int threads) {
   const std::int64_t rows = (ceil_div(steps, conv.block()) + conv.groups() - 1) * conv.dilation;
-  return conv.points() * (rows * width + kToomCookChunk * 2 * kPanelWidth);
+  return conv.points() * rows * width + threads * toom_cook_sums(conv);
 }
 
 }  // namespace fastvoc

@@ -190,9 +190,9 @@ class BigVgan(nn.Module):
     def _bounded(self, wav: Tensor) -> Tensor:
         return wav if self.config.use_tanh_at_final else wav.clamp(-1.0, 1.0)
 
-    def stream(self, backend: str | None = None) -> BigVganStream:
-        """The generator's state for mel spectrograms that arrive in chunks."""
-        return BigVganStream(self, backend)
+    def stream(self, backend: str | None = None, *, exact: bool = True) -> BigVganStream:
+        """The generator's state for mel spectrograms that arrive in chunks; `exact` as in `Vocoder.stream`."""
+        return BigVganStream(self, backend, exact=exact)
 
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""
@@ -213,9 +213,9 @@ class BigVgan(nn.Module):
 class BigVganStream(ModelStream):
     """A batch of streams through a BigVgan, all at the same point."""
 
-    def __init__(self, model: BigVgan, backend: str | None = None) -> None:
+    def __init__(self, model: BigVgan, backend: str | None = None, *, exact: bool = True) -> None:
         self._model = model
-        self.layers = LayerStreams(model.layers(), backend)
+        self.layers = LayerStreams(model.layers(), backend, exact=exact)
         self._joins = [([block.joins() for block in blocks], Join(len(blocks))) for _, blocks in model._stages]
         self.parts = {"layers": self.layers}
         for i, (blocks, stage) in enumerate(self._joins):

@@ -260,9 +260,9 @@ class HifiGan(nn.Module):
             x = run(stage, run(up, x.to(up.weight.dtype)).to(stage.dtype))
         return run(self.conv_post, x.to(narrow))
 
-    def stream(self, backend: str | None = None) -> HifiGanStream:
-        """The generator's state for mel spectrograms that arrive in chunks."""
-        return HifiGanStream(self, backend)
+    def stream(self, backend: str | None = None, *, exact: bool = True) -> HifiGanStream:
+        """The generator's state for mel spectrograms that arrive in chunks; `exact` as in `Vocoder.stream`."""
+        return HifiGanStream(self, backend, exact=exact)
 
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""
@@ -281,9 +281,9 @@ class HifiGan(nn.Module):
 class HifiGanStream(ModelStream):
     """A batch of streams through a HifiGan, all at the same point."""
 
-    def __init__(self, model: HifiGan, backend: str | None = None) -> None:
+    def __init__(self, model: HifiGan, backend: str | None = None, *, exact: bool = True) -> None:
         self._model = model
-        self.layers = LayerStreams(model.layers(), backend)
+        self.layers = LayerStreams(model.layers(), backend, exact=exact)
         self.parts = {"layers": self.layers}
 
     def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:

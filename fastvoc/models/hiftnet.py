@@ -263,16 +263,19 @@ class HiftNet(nn.Module):
         """Upsampling, source convolution, source block and residual blocks of every stage."""
         return self._parts
 
-    def stream(self, backend: str | None = None, *, seed: int | None = None, f0: bool = False) -> HiftStream:
+    def stream(
+        self, backend: str | None = None, *, seed: int | None = None, f0: bool = False, exact: bool = True
+    ) -> HiftStream:
         """The model's state for a log-mel that arrives in chunks.
 
         seed: of the noise and the start phases, 0 when None. f0: True when F0 [B, n] in Hz comes with every chunk.
+        exact: as in `Vocoder.stream`.
         Raises ArgumentError when F0 neither comes nor can be predicted frame by frame.
         """
         if not f0 and isinstance(self.f0_predictor, Jdc):
             raise ArgumentError("f0: expected True, since this model's pitch network reads all frames at once")
         seeds = None if seed is None else item_seeds(seed, 1, self.conv_pre.weight.device)
-        return HiftStream(self, backend, seeds, f0)
+        return HiftStream(self, backend, seeds, f0, exact=exact)
 
     def stream_inputs(self, x: Tensor, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """What comes with a chunk [B, num_mels, n]: F0 as [n] or [B, n]."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvoc.errors import ArgumentError
 from fastvoc.nn.streams import LayerStreams, ModelStream
 from fastvoc.ops.join import Join
 
@@ -47,10 +48,12 @@ class HiftStream(ModelStream):
     seed [B] int64 or None: of the noise and the start phases. given_f0: F0 comes with every chunk and is not predicted.
     """
 
-    def __init__(self, model: Any, backend: str | None, seed: Tensor | None, given_f0: bool) -> None:
+    def __init__(
+        self, model: Any, backend: str | None, seed: Tensor | None, given_f0: bool, *, exact: bool = True
+    ) -> None:
         self._model, self._given = model, given_f0
         used = {n: layer for n, layer in model.layers().items() if not (given_f0 and n.startswith("f0_predictor."))}
-        self._layers = LayerStreams(used, backend)
+        self._layers = LayerStreams(used, backend, exact=exact)
         self._joins = [Join(2) for _ in model.stages()]
         self._reflect = ReflectFirst()
         self.parts = {"layers": self._layers, "reflect": self._reflect}
@@ -60,7 +63,7 @@ class HiftStream(ModelStream):
     def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
         model, run = self._model, self._layers
         run.final = final
-        f0 = inputs["f0"][:, None] if self._given else model.f0_predictor.through(run, x)
+        f0 = self._f0(x, **inputs)
         source = run(model.m_source, f0.to(model.m_source.weight.dtype))
         spectrum = run(model.stft, source).to(x.dtype)
         x = run(model.conv_pre, x)
@@ -72,6 +75,16 @@ class HiftStream(ModelStream):
             x, s = self._joins[i](x, run(source_stage, run(down, spectrum)))
             x = run(stage, x + s)
         return run(model.istft, run(model.conv_post, x))
+
+    def _f0(self, x: Tensor, f0: Tensor | None = None) -> Tensor:
+        """F0 [B, 1, n] of the next frames: what came with them, or what the model reads from them."""
+        if self._given != (f0 is not None) and x.shape[2]:
+            expected = "with every chunk of a stream that" if self._given else "only for a stream that"
+            raise ArgumentError(f"f0: expected {expected} was begun with f0=True")
+        if not self._given:
+            read: Tensor = self._model.f0_predictor.through(self._layers, x)
+            return read
+        return x.new_zeros((x.shape[0], 1, 0)) if f0 is None else f0[:, None]
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """Beside the phase, to which every frame before adds."""

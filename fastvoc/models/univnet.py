@@ -250,9 +250,14 @@ class UnivNet(nn.Module):
             raise DeviceError(f"noise: expected a tensor on {mel.device} like the mel, got {noise.device}")
         return noise.to(mel.dtype)
 
-    def stream(self, backend: str | None = None, *, seed: int | Sequence[int] | Tensor = 0) -> UnivNetStream:
-        """The generator's state for mel spectrograms that arrive in chunks; `seed` as in a call."""
-        return UnivNetStream(self, backend, seed)
+    def stream(
+        self, backend: str | None = None, *, seed: int | Sequence[int] | Tensor = 0, exact: bool = True
+    ) -> UnivNetStream:
+        """The generator's state for mel spectrograms that arrive in chunks.
+
+        `seed` as in a call, `exact` as in `Vocoder.stream`.
+        """
+        return UnivNetStream(self, backend, seed, exact=exact)
 
     def layers(self) -> dict[str, Prepared]:
         """The layers by name, in order of use."""

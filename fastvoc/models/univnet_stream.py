@@ -52,9 +52,11 @@ class NoiseStream:
 class UnivNetStream(ModelStream):
     """A batch of streams through a UnivNet (`model`), all at the same point."""
 
-    def __init__(self, model: Any, backend: str | None, seed: int | Sequence[int] | Tensor) -> None:
+    def __init__(
+        self, model: Any, backend: str | None, seed: int | Sequence[int] | Tensor, *, exact: bool = True
+    ) -> None:
         self._model = model
-        self._layers = LayerStreams(model.layers(), backend)
+        self._layers = LayerStreams(model.layers(), backend, exact=exact)
         self._noise = NoiseStream(model.config.model_in_channels, seed)
         self._joins = [[Join(2) for _ in block.kernel_predictor.blocks] for block in model.blocks]
         self.parts = {"layers": self._layers, "noise": self._noise}

@@ -373,22 +373,26 @@ class Vocos(nn.Module):
         for layer in self.layers().values():
             layer.prepare(weight.device, weight.dtype, backend)
 
-    def stream(self, backend: str | None = None, *, bandwidth_id: BandwidthId = None) -> VocosStream:
+    def stream(
+        self, backend: str | None = None, *, bandwidth_id: BandwidthId = None, exact: bool = True
+    ) -> VocosStream:
         """The model's state for features that arrive in chunks; `bandwidth_id` as in a call, one number.
+
+        exact: as in `Vocoder.stream`.
 
         Raises ArgumentError as a call does.
         """
-        return VocosStream(self, backend, self.rows(bandwidth_id, 1))
+        return VocosStream(self, backend, self.rows(bandwidth_id, 1), exact=exact)
 
 
 class VocosStream(ModelStream):
     """A batch of streams through a Vocos, all at the same point."""
 
-    def __init__(self, model: Vocos, backend: str | None, row: Tensor | None) -> None:
+    def __init__(self, model: Vocos, backend: str | None, row: Tensor | None, *, exact: bool) -> None:
         self._model = model
         used = {name: layer for name, layer in model.layers().items() if name != "feature_extractor"}
         self._names = list(used)
-        self._layers, self._row = LayerStreams(used, backend), Constant(row)
+        self._layers, self._row = LayerStreams(used, backend, exact=exact), Constant(row)
         self.parts = {"layers": self._layers, "row": self._row}
 
     def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:

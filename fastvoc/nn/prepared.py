@@ -53,13 +53,14 @@ class Prepared:
         self._kept = (None, {})
         self._entry(self.tensors(), device, dtype, backend)
 
-    def stream(self, backend: str | None = None) -> Any:
+    def stream(self, backend: str | None = None, *, exact: bool = True) -> Any:
         """A new state of this layer for a signal in chunks (`fastvoc.ops.stream.OpStream`).
 
+        exact: as under `use_exact`, bit for bit; otherwise with the weights that a call takes by default.
         Raises BackendError when the implementation that would run has no such form.
         """
         tensors = self.tensors()
-        with use_exact():
+        with use_exact(exact):
             entry = self._entry(tensors, tensors[0].device, tensors[0].dtype, backend)
         if entry.impl.stream is None:
             raise BackendError(f"{self._op.name}: implementation {entry.impl.name} has no streaming form")

@@ -20,11 +20,14 @@ class Layer(Protocol):
 class LayerStreams:
     """The state of every layer of a model for a batch of streams that are all at the same point.
 
-    layers: by name, as the model lists them; `run(layer, x)` takes the next chunk through one of them.
+    layers: by name, as the model lists them; `run(layer, x)` takes the next chunk through one of them. exact: whether
+    each computes every sum in one order, so that chunks change no bit.
     """
 
-    def __init__(self, layers: Mapping[str, Prepared], backend: str | None = None) -> None:
-        self._streams: dict[str, OpStream] = {name: layer.stream(backend) for name, layer in layers.items()}
+    def __init__(self, layers: Mapping[str, Prepared], backend: str | None = None, *, exact: bool = True) -> None:
+        self._streams: dict[str, OpStream] = {
+            name: layer.stream(backend, exact=exact) for name, layer in layers.items()
+        }
         self._by_layer = {id(layer): self._streams[name] for name, layer in layers.items()}
         self.final = False
 

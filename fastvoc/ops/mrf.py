@@ -333,7 +333,7 @@ _library.define(
 )
 _library.define(
     "mrf_stream(Tensor x, Tensor state, int have, bool last, Tensor weight, Tensor bias, int[] kernels,"
-    " int[] dilations, int[] layers, int depth, int pad_mode, int[] acts, float[] slopes, Tensor? curves)"
+    " int[] dilations, int[] schemes, int[] layers, int depth, int pad_mode, int[] acts, float[] slopes, Tensor? curves)"
     " -> (Tensor, Tensor)"
 )
 
@@ -370,9 +370,23 @@ def _stream_ref(params: MrfParams, _: Any) -> MrfStream:
 
 
 def _stream_native(params: MrfParams, p: _Packed) -> NativeMrfStream:
+    native = torch.ops._fastvoc.mrf_stream.default
+
     def run(x: Tensor, state: Tensor, have: int, final: bool) -> tuple[Tensor, Tensor]:
-        y, state = torch.ops._fastvoc.mrf_stream(
-            x, state, have, final, p.weight, p.bias, p.kernels, p.dilations, p.layers, p.depth, p.pad_mode, *p.acts
+        y, state = native(
+            x,
+            state,
+            have,
+            final,
+            p.weight,
+            p.bias,
+            p.kernels,
+            p.dilations,
+            p.schemes,
+            p.layers,
+            p.depth,
+            p.pad_mode,
+            *p.acts,
         )
         return y, state
 

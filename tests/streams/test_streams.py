@@ -118,3 +118,47 @@ def test_misuse_leaves_the_others_as_they_are(family: str) -> None:
     assert torch.equal(torch.cat(got), torch.cat([alone.push(mel[:, :10]), alone.push(mel[:, 10:]), alone.flush()]))
     streams.open("x")
     assert len(streams.close("x")) == 0
+
+
+@pytest.mark.parametrize("family", ["hift-sample", "hift-causal"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpp", marks=pytest.mark.native)])
+def test_f0_comes_with_the_chunks(family: str, backend: str) -> None:
+    voc = vocoder(family, backend)
+    lengths = {"a": 31, "b": 24, "c": 31}
+    mels = {name: mel_of(voc, frames, i) for i, (name, frames) in enumerate(lengths.items())}
+    pitch = {name: 120 + 100 * torch.rand(frames) for name, frames in lengths.items()}
+    streams = fastvoc.Streams(voc)
+    for name in ("a", "b"):
+        streams.open(name, f0=True)
+    parts: dict[str, list[Tensor]] = {name: [] for name in lengths}
+    for t in range(0, 31, 8):
+        chunks = {name: mel[:, t : t + 8] for name, mel in mels.items()}
+        own = {name: pitch[name][t : t + 8] for name in ("a", "b")}
+        for name, wav in streams.step(chunks, f0=own).items():
+            parts[str(name)].append(wav)
+    for name, mel in mels.items():
+        ours = torch.cat([*parts[name], streams.close(name)])
+        given = {} if name == "c" else {"f0": pitch[name]}
+        alone = voc(mel, check=False, exact=True, **given)
+        assert ours.shape == alone.shape
+        assert torch.equal(ours, alone) if backend == "cpp" else relative_l2(ours, alone) < 1e-6
+
+
+def test_f0_for_the_wrong_stream_is_refused() -> None:
+    voc = vocoder("hift-sample")
+    streams = fastvoc.Streams(voc)
+    streams.open("given", f0=True)
+    streams.open("read")
+    mel, f0 = mel_of(voc, 20), torch.full((20,), 150.0)
+    with pytest.raises(ArgumentError, match="f0: for 'other'"):
+        streams.step({"given": mel}, f0={"other": f0})
+    with pytest.raises(ArgumentError, match="f0: expected with every chunk"):
+        streams.step({"given": mel})
+    with pytest.raises(ArgumentError, match="f0: expected only"):
+        streams.step({"read": mel}, f0={"read": f0})
+    with pytest.raises(ShapeError, match="f0"):
+        streams.step({"given": mel}, f0={"given": f0[:5]})
+    first = streams.step({"given": mel}, f0={"given": f0})["given"]
+    ours = torch.cat([first, streams.close("given", mel, f0=f0)])
+    twice = voc(torch.cat([mel, mel], 1), f0=torch.cat([f0, f0]), check=False, exact=True)
+    assert relative_l2(ours, twice) < 1e-6
