@@ -32,7 +32,11 @@ struct PointwiseInput {
   int depth;
 };
 
-// `lines` cache lines from `ahead` on are fetched with every fourth input.
+// Of few rows the panels themselves are fetched so many lines ahead, and where registers allow it four panels at once.
+constexpr int kNearLines = 64;
+constexpr int kFewRows = FASTVOC_WIDTH == 16 ? 6 : 0;
+
+// With every fourth input `lines` cache lines from `ahead` on are fetched, or without `ahead` the panels' own lines.
 template <int R, int NV, class Word>
 inline __attribute__((always_inline)) void accumulate(const PointwiseInput<Word>& in, const Word* ahead, int lines,
                                                       Vec (&acc)[R][NV * kVecs]) {
@@ -58,7 +62,11 @@ inline __attribute__((always_inline)) void accumulate(const PointwiseInput<Word>
   };
   int c = 0;
   for (; c + 4 <= in.depth; c += 4) {
-    for (int i = 0; i < lines; ++i, ahead += kPanel) __builtin_prefetch(ahead);
+    if (ahead) {
+      for (int i = 0; i < lines; ++i, ahead += kPanel) __builtin_prefetch(ahead);
+    } else {
+      for (int i = 0; i < 4 * NV; ++i) __builtin_prefetch(w + i / 4 * panel + (kNearLines + i % 4) * kPanel);
+    }
     add(c);
     add(c + 1);
     add(c + 2);
@@ -123,20 +131,21 @@ constexpr std::array<PointwiseFn<Word, Out>, sizeof...(R) + 1> pointwise_table(s
   return {nullptr, &pointwise_tile<R + 1, NV, Word, Out>...};
 }
 
-// Runs `rows` steps of the first one or two panels in tiles of about equal height; each fetches its share of the next ones.
+// Runs `rows` steps of the first NV panels in tiles of about equal height; each fetches its share of the next ones, or of four
+// panels what they need soon.
 template <int NV, class Word, class Out>
 void pointwise_panels(PointwiseInput<Word> in, Out out, std::int64_t rows) {
-  constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
+  constexpr int high = NV == 4 ? kFewRows : NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
   static constexpr auto table = pointwise_table<NV, Word, Out>(std::make_integer_sequence<int, high>{});
   const std::int64_t tiles = ceil_div(rows, high);
   const int lines = static_cast<int>(ceil_div(4 * NV, tiles));
-  const Word* ahead = in.w + static_cast<std::ptrdiff_t>(NV) * in.depth * kPanel;
+  const Word* ahead = NV == 4 ? nullptr : in.w + static_cast<std::ptrdiff_t>(NV) * in.depth * kPanel;
   for (std::int64_t left = tiles; left > 0; --left) {
     const std::int64_t n = ceil_div(rows, left);
     table[static_cast<std::size_t>(n)](in, ahead, lines, out);
     in.x += n * in.row;
     out = moved(out, n, 0);
-    ahead += static_cast<std::ptrdiff_t>(in.depth / 4) * lines * kPanel;
+    if (ahead) ahead += static_cast<std::ptrdiff_t>(in.depth / 4) * lines * kPanel;
     rows -= n;
   }
 }
@@ -146,6 +155,13 @@ template <class Word, class Out>
 void pointwise_rows(PointwiseInput<Word> in, const Out& out, std::int64_t rows, int panels) {
   const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(in.depth) * kPanel;
   int p = 0;
+  if constexpr (kFewRows > 0) {
+    for (; rows <= kFewRows && p + 4 <= panels; p += 4) {
+      pointwise_panels<4>(in, moved(out, 0, p * kPanel), rows);
+      in.w += 4 * panel;
+      in.bias += 4 * kPanel;
+    }
+  }
   for (; FASTVOC_ROWS2 > 0 && p + 2 <= panels; p += 2) {
     pointwise_panels<FASTVOC_ROWS2 ? 2 : 1>(in, moved(out, 0, p * kPanel), rows);
     in.w += 2 * panel;

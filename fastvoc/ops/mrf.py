@@ -333,8 +333,8 @@ _library.define(
 )
 _library.define(
     "mrf_stream(Tensor x, Tensor state, int have, bool last, Tensor weight, Tensor bias, int[] kernels,"
-    " int[] dilations, int[] schemes, int[] layers, int depth, int pad_mode, int[] acts, float[] slopes, Tensor? curves)"
-    " -> (Tensor, Tensor)"
+    " int[] dilations, int[] schemes, int[] layers, int depth, int pad_mode, int[] acts, float[] slopes,"
+    " Tensor? curves) -> (Tensor, Tensor)"
 )
 
 
