@@ -95,6 +95,7 @@ int64_t tasks_floats(const std::vector<Task<Element>>& tasks) {
   int64_t floats = 0;
   for (const Task<Element>& task : tasks) {
     LstmGroup<Element> group = task.group;
+    group.items = task.items.data();
     group.count = as_int(static_cast<int64_t>(task.items.size()));
     floats += workspace_floats(*task.layer, group);
   }

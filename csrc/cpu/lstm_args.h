@@ -56,10 +56,11 @@ struct LstmGroup {
   std::int64_t* done;
 };
 
-// Steps whose input projection is computed at once.
+// Steps whose input projection is computed at once. A layer waits for so many steps of the one before, so that they are few
+// where there are few in all.
 template <class Element>
 std::int64_t lstm_chunk(const LstmGroup<Element>& group) {
-  if (group.before || group.done) return 12;
+  if (group.before || group.done) return std::clamp<std::int64_t>(ceil_div(group.items[0].x.steps, 8), 3, 12);
   return std::clamp<std::int64_t>(96 / group.count, 12, 48);
 }
 

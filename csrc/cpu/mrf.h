@@ -14,13 +14,15 @@ namespace fastvoc::FASTVOC_ISA {
 template <class Element>
 class BlockRun {
  public:
-  // Output steps from `begin` on; `memory` is what block_floats() counts, `scratch` what mrf_scratch() counts.
+  // Output steps from `begin` on; `memory` is what block_floats() counts, `scratch` what mrf_scratch() counts. Blocks of
+  // outputs begin at multiples of their length where `anchored`, else where they are first needed.
   void start(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
-             std::int64_t begin, std::int64_t strip, float* memory, float* scratch) {
-    take(args, filters, block, source, scratch, true);
+             std::int64_t begin, std::int64_t strip, float* memory, float* scratch, bool anchored) {
+    take(args, filters, block, source, scratch, anchored);
     std::int64_t wanted = begin;
     for (int l = count_ - 1; l >= 0; --l) {
-      done_[l] = std::max<std::int64_t>(0, wanted) / convs_[l].block() * convs_[l].block();
+      const int multiple = anchored ? convs_[l].block() : 1;
+      done_[l] = std::max<std::int64_t>(0, wanted) / multiple * multiple;
       wanted = done_[l] - convs_[l].left;
     }
     const int width = padded(args.channels), slack = args.slack(block);
@@ -207,7 +209,7 @@ void mrf(const MrfArgs& args, const Filter<Element>* filters, const SourceOf<Out
   BlockRun<Element> runs[kMaxBlocks];
   std::int64_t warmup = 0;
   for (int b = 0; b < args.blocks; ++b) {
-    runs[b].start(args, filters, b, source, begin, strip, memory, scratch);
+    runs[b].start(args, filters, b, source, begin, strip, memory, scratch, true);
     memory += block_floats(args, b, strip);
     warmup = std::max(warmup, args.lead(b) / strip);
   }

@@ -39,7 +39,18 @@ inline std::int64_t mrf_stream_strip(const MrfArgs& args, std::int64_t steps, bo
 inline std::int64_t mrf_stream_floats(const MrfArgs& args, int block, std::int64_t steps, bool last) {
   const std::int64_t wait = args.ahead() - args.ahead(block);
   const std::int64_t strip = mrf_stream_strip(args, steps, last);
-  return mrf_scratch(args, strip) + block_floats(args, block, strip) + 2 * wait * padded(args.channels);
+  const std::int64_t one = mrf_scratch(args, strip) + block_floats(args, block, strip) + 2 * wait * padded(args.channels);
+  return (args.team ? args.team->parts : 1) * ceil_div(one, kPanelWidth) * kPanelWidth;
+}
+
+// Ranges into which a block's `count` output steps are cut, to be computed at once: as many as there are threads where all of
+// them are long beside what is computed twice. Where tiles begin changes Toom-Cook's rounding, so with it the number depends on
+// the block and the chunk alone.
+inline std::int64_t mrf_stream_ranges(const MrfArgs& args, int block, std::int64_t count) {
+  bool direct = true;
+  for (int l = args.block_begin[block]; l < args.block_begin[block + 1]; ++l) direct = direct && args.convs[l].direct();
+  if (direct) return args.team && count / args.team->parts >= 4 * args.around(block) + 1 ? args.team->parts : 1;
+  return args.blocks > 1 ? 1 : std::clamp<std::int64_t>(count / (6 * args.around(block) + 1), 1, 4);
 }
 
 // A chunk of one item for one block: input steps [have, have + steps) of `source`, which ends there when `last`.
@@ -52,6 +63,11 @@ struct MrfChunk {
   const float* before;  // the state, as it was and as it becomes
   float* after;
   float* result;  // rows of padded width
+
+  std::int64_t end() const { return have + steps; }
+  // The output steps that it completes: [first, target).
+  std::int64_t first(const MrfArgs& args) const { return std::max<std::int64_t>(have - args.ahead(), 0); }
+  std::int64_t target(const MrfArgs& args) const { return last ? end() : end() - args.ahead(); }
 };
 
 }  // namespace fastvoc

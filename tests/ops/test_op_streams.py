@@ -108,6 +108,36 @@ def test_few_steps_of_wide_layers_are_the_same_for_any_number_of_threads(threads
                 assert torch.equal(chunked(op, "cpp", params, x, [4, 7]), whole), (op, steps, count)
 
 
+LONG = {
+    "snakes": lambda: with_snakes(mrf_params(35, (7,), ((1, 3, 5),), 2)),
+    "reflect": lambda: mrf_params(20, (3,), ((1, 3),), 2, "reflect"),
+    "causal": lambda: mrf_params(40, (5,), ((2, 4),), 1, "causal"),
+    "two-blocks": lambda: mrf_params(50, (3, 7), ((1, 2), (3, 1)), 2),
+}
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("name", LONG)
+def test_threads_share_out_the_steps_of_long_chunks(
+    name: str, threads: Callable[[int], None], nan_poison: None
+) -> None:
+    params = LONG[name]()
+    impl = OPS["mrf"].impls["cpp"]
+    assert impl.stream is not None
+    x = torch.randn(1, channels(params), 3100)
+    for exact in (True, False):
+        packed = impl.packed(params, exact)
+        threads(1)
+        whole = impl.run(x, packed)
+        for cuts in ([1500], [3, 1700, 1705], [], [3099]):
+            for count in (2, 3, 5):
+                threads(count)
+                stream = impl.stream(params, packed)
+                parts = [stream.step(x[:, :, a:b], False) for a, b in pairwise([0, *cuts])]
+                y = torch.cat([*parts, stream.step(x[:, :, cuts[-1] if cuts else 0 :], True)], 2)
+                assert torch.equal(y, whole) if exact else relative_l2(y, whole) < 2e-6, (cuts, count)
+
+
 @pytest.mark.parametrize(("op", "make", "impl"), CASES)
 def test_reads_is_what_a_nan_reaches(op: str, make: Callable[[], Any], impl: str) -> None:
     params = make()
