@@ -301,9 +301,9 @@ class Vocos(nn.Module):
 
     @cached_property
     def _pieces(self) -> Pieces:
-        options = {} if self.config.adanorm_num_embeddings is None else {"bandwidth_id": 0}
+        bandwidth_id = None if self.config.adanorm_num_embeddings is None else 0
         widest = max(self.config.n_fft + 2, self.config.dim)
-        return Pieces.of(self.stream("torch", **options).reads, (), self.config.hop, widest)
+        return Pieces.of(self.stream("torch", bandwidth_id=bandwidth_id).reads, (), self.config.hop, widest)
 
     def _whole(self, features: Tensor, row: Tensor | None, lengths: Tensor | None, backend: str | None) -> Tensor:
         wav: Tensor = self.head(self.backbone(features, row, lengths, backend), lengths, backend)
