@@ -79,9 +79,15 @@ struct MrfArgs {
   }
 };
 
-// Output steps per strip: whole granules, unless one strip is enough.
+// Output steps per strip: whole granules, unless one strip is enough. The weights of wide layers pass through the caches once
+// per strip, those of Toom-Cook twice as many, so their strips are longer than what fits beside them.
 inline std::int64_t mrf_strip(const MrfArgs& args, std::int64_t longest) {
-  const std::int64_t fit = strip_steps(padded(args.channels), longest);
+  const int width = padded(args.channels);
+  const bool direct = std::all_of(args.convs, args.convs + args.block_begin[args.blocks], [](const MrfConv& conv) {
+    return conv.direct();
+  });
+  const std::int64_t least = direct ? 192 : width >= 256 ? 768 : 384;
+  const std::int64_t fit = std::min(std::max(strip_steps(width, longest), least), longest);
   return fit == longest ? longest : ceil_div(fit, args.granule) * args.granule;
 }
 
