@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from fastvoc import __version__, env
+from fastvoc.cli.bench import bench
 from fastvoc.cli.convert import convert
 from fastvoc.cli.decode import decode
 from fastvoc.cli.encode import encode
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _command in (vocode, encode, decode, stream, info, models, convert, train):
+for _command in (vocode, encode, decode, stream, bench, info, models, convert, train):
     app.command()(_command)
 
 

@@ -44,7 +44,7 @@ FLOORS = (
     ("loaded",),
     ("graphable",),
     ("checkpoints", "vocoder", "codec", "codec_pieces", "codec_streams", "training", "explanation"),
-    ("loading", "compression", "compat", "quantization"),
+    ("loading", "compression", "compat", "benchmark", "quantization"),
     ("cli", "__init__", "__main__"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
