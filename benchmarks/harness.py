@@ -87,14 +87,42 @@ class Ceilings:
         return max(flops / self.flops, moved / self.bytes)
 
 
-def ceilings(dtype: torch.dtype) -> Ceilings:
-    """A large matrix product in this dtype (float32 without TF32) and a large copy."""
+def ceilings(dtype: torch.dtype, device: str = "cuda") -> Ceilings:
+    """A large matrix product in this dtype (float32 without TF32) and a large copy.
+
+    On the CPU the faster of torch's product of matrices that fit into the caches and, where there is one for the
+    dtype, this library's convolution of 128 channels.
+    """
+    if device == "cpu":
+        return _cpu_ceilings(dtype)
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
     source = torch.randn(2**28, device="cuda")
     target = torch.empty_like(source)
     times = interleaved({"product": lambda: a @ b, "copy": lambda: target.copy_(source)}, 1.0, device="cuda")
     product, copy = (statistics.median(times[name]) for name in ("product", "copy"))
     return Ceilings(2 * 8192**3 / product, 2 * source.numel() * source.element_size() / copy)
+
+
+def _cpu_ceilings(dtype: torch.dtype) -> Ceilings:
+    from fastvoc.ops.conv1d import OP, Conv1dParams
+    from fastvoc.registry import Spec
+
+    params = Conv1dParams(torch.randn(128, 128, 7, dtype=dtype), None)
+    x = torch.randn(1, 16384, 128, dtype=dtype).transpose(1, 2)
+    source = torch.randn(2**26)
+    target = torch.empty_like(source)
+    a, b = (torch.randn(1024, 1024, dtype=dtype) for _ in range(2))
+    runs: dict[str, Callable[[], Any]] = {"copy": lambda: target.copy_(source), "product": lambda: a @ b}
+    products = {"product": 2 * 1024**3}
+    impl = OP.impls["cpp"]
+    if impl.supports(Spec("cpu", dtype, params)) is None:
+        packed = impl.pack(params)
+        runs["conv"] = lambda: impl.run(x, packed)
+        products["conv"] = 2 * params.weight.numel() * params.output_length(x.shape[2])
+    with torch.inference_mode():
+        times = interleaved(runs, 2.0)
+    flops = max(count / min(times[name]) for name, count in products.items())
+    return Ceilings(flops, 2 * source.numel() * source.element_size() / min(times["copy"]))
 
 
 class Table:
