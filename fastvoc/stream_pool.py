@@ -169,13 +169,17 @@ class Streams:
 
     def _run(self, chunks: dict[Hashable, _Chunk], *, final: bool) -> dict[Hashable, Tensor]:
         together: dict[Any, list[Hashable]] = {}
+        results: dict[Hashable, Tensor] = {}
         for name, chunk in chunks.items():
+            if not chunk.x.shape[-1] and name not in self._fed:
+                # Not begun: a step would give it a state, empty, that others at its beginning do not have.
+                results[name] = self._owner.result(self._owner.nothing(1), False)
+                continue
             counters = frozen_counters(self._groups[name].model.counters)
             key = chunk.x.shape[-1], tuple(chunk.inputs), _mode(self._options[name]), counters
             together.setdefault(key, []).append(name)
         groups = [self._gather(names) for names in together.values()]
         before = [(group.model.tensors(), group.model.counters) for group in groups]
-        results: dict[Hashable, Tensor] = {}
         try:
             for group in groups:
                 own = [chunks[name] for name in group.ids]

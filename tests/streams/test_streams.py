@@ -21,7 +21,8 @@ def interleave(family: str, backend: str | None, count: int, seed: int) -> None:
     """`count` streams of random lengths and chunks, joining and leaving at random, against each alone."""
     voc = vocoder(family, backend)
     rng = random.Random(seed)
-    mels = {i: mel_of(voc, rng.randint(2, 60), i) for i in range(count)}
+    least = getattr(voc.config, "min_frames", 2)
+    mels = {i: mel_of(voc, rng.randint(least, 60), i) for i in range(count)}
     at = dict.fromkeys(mels, 0)
     parts: dict[int, list[Tensor]] = {i: [] for i in mels}
     streams = fastvoc.Streams(voc, max_streams=count)
@@ -53,6 +54,17 @@ def interleave(family: str, backend: str | None, count: int, seed: int) -> None:
 @pytest.mark.parametrize("backend", ["torch", pytest.param("cpp", marks=pytest.mark.native)])
 def test_every_stream_is_as_alone(family: str, backend: str) -> None:
     interleave(family, backend, 12, 0)
+
+
+@each_family
+def test_a_chunk_without_frames_does_not_begin_a_stream(family: str) -> None:
+    voc = vocoder(family)
+    mel = mel_of(voc, 12)
+    streams = fastvoc.Streams(voc)
+    assert not len(streams.step({"early": mel[:, :0]})["early"])
+    got = streams.step({"early": mel, "late": mel})
+    assert torch.equal(got["early"], got["late"])
+    assert torch.equal(streams.close("early"), streams.close("late"))
 
 
 @pytest.mark.slow
