@@ -4,6 +4,7 @@ Layers of equal shapes are measured once.
 
 python benchmarks/ops.py                  # all ops of all models
 python benchmarks/ops.py mrf --models v1 --threads 1 --write
+python benchmarks/ops.py --models v1 --int8  # or --dtype bf16
 python benchmarks/ops.py --device cuda --impl torch triton cuda --dtype bf16 --batch 8
 
 The time is compared with the device's ceilings, measured first: the multiply-adds of the direct algorithm at the rate
@@ -30,6 +31,7 @@ from torch import Tensor
 from zoo import DTYPES, ZOO, placed, refusal
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.quantized import int8_layers
 
 CALLS = 10  # in one graph
 
@@ -83,11 +85,15 @@ def multiply_adds(op: str, layer: Prepared, x: Tensor, args: tuple[Any, ...], y:
     return sum(t.numel() for t in layer.tensors() if t.dim() > 1) * x.shape[0] * y.shape[2]
 
 
-def entries(models: list[str], audio: float, batch: int, device: str, dtype: torch.dtype) -> Iterator[Entry]:
-    """Every layer of the models, with the input that `audio` seconds give it."""
+def entries(
+    models: list[str], audio: float, batch: int, device: str, dtype: torch.dtype, int8: bool = False
+) -> Iterator[Entry]:
+    """Every layer of the models, with the input that `audio` seconds give it; `int8`: those that can multiply in it."""
     seen = set()
     for name in models:
         model = ZOO[name].model(device, dtype)
+        for quantized in int8_layers(model).values() if int8 else ():
+            quantized.input_range = torch.tensor([-1.0, 1.0], device=device)  # time does not depend on it
         inputs = placed(ZOO[name].inputs(model, audio, batch), device, dtype)
         with torch.inference_mode(), recorded() as calls:
             ZOO[name].run(model, *inputs, backend="torch" if device == "cuda" else None)
@@ -133,6 +139,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="audio per item")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
+    parser.add_argument("--int8", action="store_true", help="int8 in every layer that a converted model has in it")
     parser.add_argument("--most", type=float, default=float("inf"), help="seconds in all, then the rest is left out")
     harness.add_arguments(parser, budget=1.0)
     args = parser.parse_args()
@@ -146,7 +153,7 @@ def main() -> None:
     table = Table("op", "layer", "impl", "median ms", "GFLOP/s", "% of ceiling", "x the first")
     rows: list[dict[str, Any]] = []
     start, left_out = time.perf_counter(), 0
-    for entry in entries(args.models, args.seconds, args.batch, args.device, dtype):
+    for entry in entries(args.models, args.seconds, args.batch, args.device, dtype, args.int8):
         if args.ops and entry.op not in args.ops:
             continue
         if time.perf_counter() - start > args.most:
@@ -167,7 +174,15 @@ def main() -> None:
         for impl, reason in failed.items():
             table.add_row(entry.op, entry.layer, impl, "-", "-", "-", reason[:60])
         facts = {"op": entry.op, "layer": entry.layer, "seconds": args.seconds, "batch": args.batch}
-        rows.append({**facts, "dtype": args.dtype, "macs": entry.macs, "impls": result, "failed": failed})
+        rows.append(
+            {
+                **facts,
+                "dtype": "int8" if args.int8 else args.dtype,
+                "macs": entry.macs,
+                "impls": result,
+                "failed": failed,
+            }
+        )
     table.print()
     if left_out:
         print(f"left out after {args.most:.0f} s: {left_out} layers")
