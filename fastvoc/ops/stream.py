@@ -101,11 +101,12 @@ class TailStream:
         have = self._first + rows.shape[1]
         g, begin = self._geometry, self._made
         end = max(g.ready(have, final), begin)
-        y = x.new_empty((x.shape[0], self._channels_out, 0))
         if end > begin:
             low = begin * g.stride - g.left
             window = self._window(rows, low, low + (end - begin - 1) * g.stride + g.span)
             y = self._run(window.transpose(1, 2), *more)
+        else:
+            y = x.new_empty((x.shape[0], self._channels_out, 0))
         keep = max(g.keep_from(end, have), self._first)
         self._tail, self._first, self._made = rows[:, keep - self._first :].clone(), keep, end
         return y
@@ -179,13 +180,14 @@ class PolyphaseStream:
         total = (have - 1) * self._stride + self._kernel - left - right if have else 0
         begin = self._made
         end = max(total if final else min(have * self._stride - left, total), begin)
-        y = x.new_empty((x.shape[0], self._channels_out, 0))
         if end > begin:
             low = max(min((begin + left) // self._stride - self._history, have - 1), 0)
             window = rows[:, low - self._first :]
             crop = begin + left - low * self._stride
             full = (window.shape[1] - 1) * self._stride + self._kernel
             y = self._run(window.transpose(1, 2), crop, full - crop - (end - begin))
+        else:
+            y = x.new_empty((x.shape[0], self._channels_out, 0))
         keep = max(min((end + left) // self._stride - self._history, have - 1), self._first)
         self._tail, self._first, self._made = rows[:, keep - self._first :].clone(), keep, end
         return y
