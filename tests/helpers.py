@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-CAPABILITIES = ("golden", "native", "cuda", "triton")
+CAPABILITIES = ("golden", "native", "cuda", "triton", "arm")
 
 
 def required() -> set[str]:
