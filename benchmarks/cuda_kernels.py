@@ -25,7 +25,7 @@ BF16 = "fastvoc::cuda::BFloat16"
 class Kernel:
     """One instance of a kernel: its header, its name with template arguments and the type of its argument.
 
-    `bytes_read` and `bytes_written` say what one output step costs of device memory, in words and numbers.
+    `traffic` says what an output step reads of device memory, in bytes by channels C.
     """
 
     name: str
@@ -39,9 +39,10 @@ class Kernel:
 def _chain(width: int, tile: str, kind: str = "Leaky", halo: int = 10) -> Kernel:
     name = f"mrf-{width}" + ("-snake" if kind == "Snake" else "") + ("-small" if tile.startswith("Small") else "")
     instance = f"chain_kernel<{BF16}, fastvoc::cuda::{tile}, fastvoc::cuda::ActKind::k{kind}>"
-    weights = "2 C input + 2 C output" if width < 128 else "2 to 4 C state in, 4 C out a layer"
+    once = "2 C a block" if width < 128 else "2 (2 to 4) C a layer"
+    traffic = f"{once}, 4 C of the sum from the second block on"
     shared = f"fastvoc::cuda::{tile}::bytes<{BF16}>({halo})"
-    return Kernel(name, "cuda/mrf_tiles.cuh", instance, f"fastvoc::cuda::ChainArgs<{BF16}>", shared, weights)
+    return Kernel(name, "cuda/mrf_tiles.cuh", instance, f"fastvoc::cuda::ChainArgs<{BF16}>", shared, traffic)
 
 
 KERNELS = (
@@ -158,7 +159,9 @@ def measure_all(kernels: Sequence[Kernel], archs: Sequence[int], jobs: int = 2) 
 def table(reports: Sequence[Report], kernels: Sequence[Kernel] = KERNELS) -> str:
     """The reports as a table in Markdown."""
     traffic = {kernel.name: kernel.traffic for kernel in kernels}
-    rows = ["| kernel | sm | registers | spills | shared KB | tensor share of the hot loop | bytes an output step |"]
+    rows = [
+        "| kernel | sm | registers | spills | shared KB | tensor share of the hot loop | bytes read an output step |"
+    ]
     rows.append("|---|---|---|---|---|---|---|")
     for r in reports:
         share = f"{r.tensor} of {r.instructions} ({r.loop_share:.0%})" if r.tensor else "-"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -14,10 +16,12 @@ import torch
 from torch import Tensor
 
 from fastvoc.ops import mrf as mrf_op
+from fastvoc.registry import OPS, Impl
 from helpers import ROOT, compiler
 
 FOLDER = ROOT / "tests/ops/emulation"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+SANITIZERS = "FASTVOC_EMULATION_SANITIZERS"  # variable: what the kernels are compiled with, such as address,undefined
 SHARED_LIMITS = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_120": 99 * 1024}
 
 
@@ -42,7 +46,9 @@ def build(source: str, target: Path, *flags: str) -> Path:
 @cache
 def library(source: str) -> ctypes.CDLL:
     """The functions of one file, built once a session."""
-    return ctypes.CDLL(str(build(source, Path(mkdtemp()) / "emulation.so")))
+    sanitizers = os.environ.get(SANITIZERS)
+    flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-g"] if sanitizers else []
+    return ctypes.CDLL(str(build(source, Path(mkdtemp()) / "emulation.so", *flags)))
 
 
 def set_device(functions: ctypes.CDLL, shared: int = SHARED_LIMITS["sm_90"], backwards: bool = False) -> None:
@@ -83,7 +89,7 @@ def _acts(packed: Any) -> list[Any]:
 
 
 def conv1d(x: Tensor, packed: Any, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    cout, _, kernel, stride, dilation, left, right, _ = packed.shape
+    cout, _, kernel, stride, dilation, left, right = packed.shape[:7]
     y = poisoned(x.shape[0], cout, (x.shape[2] + left + right - dilation * (kernel - 1) - 1) // stride + 1, x.dtype)
     strides = None if residual is None else ints(residual.stride())
     further = [pointer(residual), strides, ints(packed.shape), *_acts(packed)]
@@ -92,7 +98,7 @@ def conv1d(x: Tensor, packed: Any, residual: Tensor | None = None, lengths: Tens
 
 
 def upsample(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
-    cout, _, kernel, stride, left, right = packed.shape
+    cout, _, kernel, stride, left, right = packed.shape[:6]
     y = poisoned(x.shape[0], cout, (x.shape[2] - 1) * stride + kernel - left - right, x.dtype)
     library("convolutions.cpp").upsample(*_head(x, packed, lengths, y), ints(packed.shape), *_acts(packed))
     return y.transpose(1, 2)
@@ -160,11 +166,36 @@ def nsf_source(
     return y.transpose(1, 2)
 
 
+def lstm(
+    x: Tensor, packed: Any, lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None
+) -> Tensor:
+    y = poisoned(x.shape[0], packed.shape[2] * packed.shape[3], x.shape[2], x.dtype)
+    head = [DTYPES.index(x.dtype), pointer(x), ints(x.stride()), *sizes(x), pointer(lengths)]
+    weights = [pointer(packed.weight), pointer(packed.bias), pointer(h), pointer(c)]
+    assert library("recurrent.cpp").lstm(*head, *weights, pointer(y), ints(packed.shape)), "too many units"
+    return y.transpose(1, 2)
+
+
 RUN: dict[str, Callable[..., Tensor]] = {
     "conv1d": conv1d,
     "istft_head": istft_head,
+    "lstm": lstm,
     "mrf": mrf,
     "nsf_source": nsf_source,
     "rvq_decode": rvq_decode,
     "upsample": upsample,
 }
+
+
+@contextmanager
+def emulated() -> Iterator[None]:
+    """Inside a `with` block, backend `cuda` runs the emulated kernels on the CPU."""
+    kept = {name: OPS[name].impls["cuda"] for name in RUN}
+    try:
+        for name, run in RUN.items():
+            pack = pack_mrf if name == "mrf" else kept[name].pack
+            OPS[name].impls["cuda"] = Impl("cuda", run, frozenset({"cpu"}), priority=-10, pack=pack)
+        yield
+    finally:
+        for name, impl in kept.items():
+            OPS[name].impls["cuda"] = impl

@@ -5,7 +5,7 @@
 
 namespace fastvoc::cuda {
 
-// `residual` and `sum` may be null. The weights are panels [ceil(cout / 16), kernel, cin, 16].
+// `bias`, `residual` and `sum` may be null. The weights are panels [ceil(cout / 16), kernel, cin, 16].
 template <class In, class W, class Out>
 struct Conv1dArgs : ConvArgs<In, W, Out> {
   using Base = ConvArgs<In, W, Out>;
@@ -55,7 +55,7 @@ __global__ void conv1d_kernel(const __grid_constant__ Conv1dArgs<In, W, Out> a) 
     accumulate(sum, rows, a.x.channel, weights, a.cin, a.pre);
   }
 
-  const float bias = widen(a.bias[co]);
+  const float bias = a.bias ? widen(a.bias[co]) : 0.0f;
 #pragma unroll
   for (int i = 0; i < kTile; ++i) {
     const std::int64_t t = first + i;

@@ -58,4 +58,34 @@ void launch_blocks(void (*kernel)(Args), std::int64_t blocks, std::int64_t items
   kernel<<<grid, static_cast<unsigned>(threads), static_cast<std::size_t>(shared), stream>>>(args);
 }
 
+// Blocks of which one runs on every multiprocessor at the same time.
+inline std::int64_t blocks_at_once() {
+  int device = 0, count = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
+// As launch_blocks, with all blocks running at the same time, so that they may wait for each other.
+template <class Args>
+void launch_together(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared,
+                     Stream stream, Args args) {
+  if (shared > 48 * 1024) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(items));
+  void* list[] = {&args};
+  cudaLaunchCooperativeKernel(kernel, grid, dim3(static_cast<unsigned>(threads)), list, static_cast<std::size_t>(shared),
+                              stream);
+}
+
+// Fills `count` numbers with zeros.
+template <class T>
+void clear_memory(T* p, std::int64_t count, Stream stream) {
+  cudaMemsetAsync(p, 0, static_cast<std::size_t>(count) * sizeof(T), stream);
+}
+
+template <class T>
+void copy_memory(T* to, const T* from, std::int64_t count, Stream stream) {
+  cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(T), cudaMemcpyDeviceToDevice, stream);
+}
+
 }  // namespace fastvoc::cuda

@@ -52,6 +52,13 @@ __device__ inline unsigned load_acquire(const unsigned* p) {
   return v;
 }
 
+// Reads what another block wrote before a barrier, past this multiprocessor's own cache.
+__device__ inline float load_relaxed(const float* p) {
+  float v;
+  asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
+  return v;
+}
+
 __device__ inline void add_release(unsigned* p, unsigned v) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
 }

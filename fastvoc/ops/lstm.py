@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.registry import Impl, Spec, define
 
@@ -175,6 +176,16 @@ def _pack(params: LstmParams) -> _Packed:
     return _Packed(torch.cat(weights), torch.cat(biases), shape)
 
 
+def _pack_cuda(params: LstmParams) -> _Packed:
+    """Input weights as a convolution's and recurrent ones [H, 4, H] by unit; the biases summed, [4, H] in float32."""
+    weights, biases = [], []
+    for w_ih, w_hh, b_ih, b_hh in params.layers:
+        by_unit = w_hh.detach().reshape(4, params.hidden, params.hidden).transpose(0, 1)
+        weights += [packing.pack_conv(w_ih[:, :, None]).flatten(), by_unit.flatten()]
+        biases.append((b_ih.float() + b_hh.float()).detach())
+    return replace(_pack(params), weight=torch.cat(weights), bias=torch.cat(biases))
+
+
 def _run_native(
     x: Tensor, packed: _Packed, lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None
 ) -> Tensor:
@@ -255,3 +266,4 @@ OP = define("lstm", _check, lstm_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
+register_cuda(OP, _run_native, _pack_cuda)

@@ -16,7 +16,7 @@ from fastvoc.ops.istft_head import IstftHeadParams, istft_head_ref
 from fastvoc.ops.nsf_source import KINDS, NsfSourceParams, begin, nsf_source_ref
 from fastvoc.ops.nsf_source import OP as NSF_OP
 from fastvoc.ops.rvq_decode import RvqParams, rvq_decode_ref
-from helpers import relative_l2
+from helpers import assert_golden, golden, relative_l2
 
 ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -79,6 +79,16 @@ def test_istft_head_of_a_ragged_batch_equals_single_items(name: str) -> None:
         alone = synthesize(x[i : i + 1, :, :n], params)
         assert torch.equal(batched[i, :, : alone.shape[2]], alone[0])
         assert not batched[i, :, alone.shape[2] :].any()
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", ["vocos_mel_center", "vocos_mel_same", "vocos_encodec"])
+def test_istft_head_golden(case: str) -> None:
+    data, codes = golden(case), case == "vocos_encodec"
+    padding = "center" if case == "vocos_mel_center" else "same"
+    params = head(1280 if codes else 1024, 320 if codes else 256, padding=padding, clip=1e2)
+    x = torch.cat([data.middle["head_log_magnitude"], data.middle["head_phase"]], 1)
+    assert_golden(synthesize(x, params)[:, 0], data, "wav_0" if codes else "wav")
 
 
 def source(kind: str = "sample", hop: int = 48, harmonics: int = 8, **options: Any) -> NsfSourceParams:

@@ -29,6 +29,7 @@ T& of_thread() {
 }
 
 inline int shared_limit = 227 * 1024;
+inline std::int64_t multiprocessors = 6;
 inline bool backwards = false;  // whether a block's last thread runs first
 
 }  // namespace emulation
@@ -144,6 +145,25 @@ template <class Args>
 void launch_blocks(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared, Stream,
                    const Args& args) {
   run_blocks(kernel, blocks, items, threads, shared, args, 1);
+}
+
+inline std::int64_t blocks_at_once() { return emulation::multiprocessors; }
+
+template <class Args>
+void launch_together(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared, Stream,
+                     const Args& args) {
+  if (blocks * items > emulation::multiprocessors) emulation::fail("more blocks wait for each other than can run");
+  run_blocks(kernel, blocks, items, threads, shared, args, blocks * items);
+}
+
+template <class T>
+void clear_memory(T* p, std::int64_t count, Stream) {
+  std::fill(p, p + count, T{});
+}
+
+template <class T>
+void copy_memory(T* to, const T* from, std::int64_t count, Stream) {
+  std::copy(from, from + count, to);
 }
 
 }  // namespace fastvoc::cuda

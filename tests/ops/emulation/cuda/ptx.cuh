@@ -86,9 +86,27 @@ inline unsigned load_acquire(const unsigned* p) {
   return *p;
 }
 
+inline float load_relaxed(const float* p) { return *p; }
+
 inline void add_release(unsigned* p, unsigned v) {
   *p += v;
   emulation::Block::current()->moved = true;
 }
 
 }  // namespace fastvoc::cuda
+
+struct Exchange {
+  float v;
+  int mask;
+  float result;
+};
+
+inline float __shfl_xor_sync(unsigned, float v, int mask) {
+  static const char purpose{};
+  Exchange mine{v, mask, 0.0f};
+  emulation::Block::current()->together(&purpose, &mine, [](void* const* given) {
+    const auto lane = [&](int i) -> Exchange& { return *static_cast<Exchange*>(given[i]); };
+    for (int i = 0; i < 32; ++i) lane(i).result = lane(i ^ lane(i).mask).v;
+  });
+  return mine.result;
+}

@@ -1,0 +1,98 @@
+"""The CUDA lstm, compiled as plain C++ with all its blocks running at the same time, against its meaning in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cuda_emulation import DTYPES, RUN, library
+from op_cases import strided
+from torch import Tensor
+
+from fastvoc.ops.lstm import OP, LstmParams, lstm_ref
+from helpers import relative_l2
+
+ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+
+
+def make(inputs: int, hidden: int, layers: int = 1, skip: bool = False, both: bool = False) -> LstmParams:
+    rows, entries = inputs, []
+    for _ in range(layers):
+        for _ in range(2 if both else 1):
+            shapes = ((4 * hidden, rows), (4 * hidden, hidden), (4 * hidden,), (4 * hidden,))
+            entries.append(tuple((torch.rand(s) * 2 - 1) / hidden**0.5 for s in shapes))
+        rows = hidden * (2 if both else 1)
+    return LstmParams(tuple(entries), skip, both)  # type: ignore[arg-type]
+
+
+def cast(params: LstmParams, dtype: torch.dtype) -> LstmParams:
+    layers = tuple(tuple(t.to(dtype) for t in layer) for layer in params.layers)
+    return LstmParams(layers, params.skip, params.bidirectional)  # type: ignore[arg-type]
+
+
+PARAMS = {
+    "encodec-like": make(24, 24, 2, skip=True),
+    "one-unit": make(3, 1),
+    "odd": make(5, 19, 3),
+    "both-ways": make(7, 10, 2, both=True),
+    "both-ways-skip": make(12, 6, 1, skip=True, both=True),
+}
+each_case = pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS.keys())
+
+
+@pytest.fixture(autouse=True)
+def multiprocessors() -> None:
+    library("recurrent.cpp").set_multiprocessors(6)
+
+
+def run(x: Tensor, params: LstmParams, *args: Tensor | None) -> Tensor:
+    return RUN["lstm"](x, OP.impls["cuda"].pack(params), *args)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@each_case
+def test_equals_its_meaning(params: LstmParams, dtype: torch.dtype) -> None:
+    params = cast(params, dtype)
+    x = torch.randn(3, params.inputs, 11).to(dtype)
+    assert relative_l2(run(x, params), lstm_ref(x.double(), cast(params, torch.float64))) < ROUNDING[dtype]
+
+
+def test_layout_of_the_input_does_not_matter() -> None:
+    params = PARAMS["encodec-like"]
+    views = strided(torch.randn(2, params.inputs, 5))
+    first = run(views.pop("channel-major"), params)
+    for name, x in views.items():
+        assert torch.equal(run(x, params), first), name
+
+
+@each_case
+def test_ragged_batch_equals_single_items(params: LstmParams) -> None:
+    lengths = torch.tensor([3, 8, 1, 5, 8, 2, 8, 4, 7, 6])  # more items than one group has
+    x = torch.full((10, params.inputs, 8), torch.nan)
+    for i, n in enumerate(lengths.tolist()):
+        x[i, :, :n] = torch.randn(params.inputs, n)
+    y = run(x, params, lengths)
+    for i, n in enumerate(lengths.tolist()):
+        assert torch.equal(run(x[i : i + 1, :, :n], params)[0], y[i, :, :n])
+        assert not y[i, :, n:].any()
+
+
+def test_device_does_not_matter() -> None:
+    params = PARAMS["odd"]
+    x = torch.randn(9, params.inputs, 4)
+    first = run(x, params)
+    for count in (1, 19):
+        library("recurrent.cpp").set_multiprocessors(count)
+        assert torch.equal(run(x, params), first), count
+
+
+def test_state_goes_on_where_it_was() -> None:
+    params = PARAMS["odd"]
+    x = torch.randn(2, params.inputs, 13)
+    whole = run(x, params)
+    h, c = params.zero_state(2)
+    parts = [run(x[:, :, a:b], params, None, h, c) for a, b in ((0, 4), (4, 5), (5, 13))]
+    assert torch.equal(torch.cat(parts, 2), whole)
+    h_ref, c_ref = params.zero_state(2)
+    lstm_ref(x, params, None, h_ref, c_ref)
+    torch.testing.assert_close(h, h_ref, rtol=0, atol=1e-6)
+    torch.testing.assert_close(c, c_ref, rtol=0, atol=1e-6)
