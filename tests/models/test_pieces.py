@@ -51,15 +51,16 @@ def test_pieces_equal_the_whole(family: str, lengths: tuple[int, ...] | None, mo
     assert torch.equal(made, whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("config", [HIFIGAN_V1, HIFIGAN_V3, COSYVOICE2], ids=["v1", "v3", "cosyvoice2"])
-def test_published_shapes(config: Any) -> None:
+def test_published_shapes(config: Any, dtype: torch.dtype) -> None:
     """The strides, dilations and schemes of the published models, with fewer channels."""
     thin = {"base_channels": 128} if config is COSYVOICE2 else {"upsample_initial_channel": 256}
     model: Any = (HiftNet if config is COSYVOICE2 else HifiGan)(replace(config, **thin)).eval().requires_grad_(False)
     for parameter in model.parameters():
         fan = parameter[0].numel() if parameter.dim() > 1 else 1
         parameter.copy_(torch.randn_like(parameter) * (0.7 / fan**0.5))
-    mel = torch.randn(1, config.num_mels, 300)
+    model, mel = model.to(dtype), torch.randn(1, config.num_mels, 300).to(dtype)
     with torch.inference_mode():
         whole = model(mel, backend="cpp")
         model._pieces = replace(model._pieces, frames=90)
