@@ -251,7 +251,7 @@ class _CausalDecoder:
         known = 0 if self._past is None else self._past.shape[2]
         codes = codes if self._past is None else torch.cat([self._past, codes], 2)
         self._past = codes[:, :, max(0, codes.shape[2] - config.kernel_size + 1) :]
-        x = _through(self._before, codec.model.quantizer.decode(codes, None, codec.backend), codec.backend)
+        x = _through(self._before, codec.model.latent(codes, None, codec.backend), codec.backend)
         hidden = self._lstm(x[:, :, known:], backend=codec.backend, state=self._state)
         known = 0 if self._hidden is None else self._hidden.shape[2]
         joined = hidden if self._hidden is None else torch.cat([self._hidden, hidden], 2)

@@ -127,3 +127,24 @@ def test_the_measure_sees_differences() -> None:
     assert found.gaps[1] > 1
     with pytest.raises(AssertionError):
         hold_to_the_bar(found)
+
+
+@pytest.mark.golden
+@pytest.mark.native
+@pytest.mark.parametrize("name", CASES)
+def test_bfloat16_codes_agree_with_float32(name: str) -> None:
+    """The first codebook, which the others refine, nearly always names the same entry."""
+    share, first = bfloat16_agreement(name, ("valid",), 3, 2.5)
+    assert first > 0.9
+    assert share > 0.4
+
+
+def bfloat16_agreement(name: str, folders: tuple[str, ...], most: int, seconds: float) -> tuple[float, float]:
+    """Shares of equal codes in bfloat16 and in float32: of all codebooks, and of the first one."""
+    whole, half = (fastvoc.load(golden(name).dir, dtype=dtype, backend="cpp") for dtype in ("fp32", "bf16"))
+    equal = []
+    for wav in clips(whole, folders, most, seconds):
+        pair = [codec.encode(wav, codec.bandwidths[-1]).codes[0] for codec in (whole, half)]
+        equal.append((pair[0] == pair[1]).double())
+    together = torch.cat(equal, 1)
+    return together.mean().item(), together[0].mean().item()

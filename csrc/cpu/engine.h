@@ -68,10 +68,14 @@ struct Engine {
   Norms<Bf16> half_norms;
   void (*conv1d_wide)(const Conv1dWideArgs&, const WideSource&, const WideSource* residual, double* y, std::int64_t begin,
                       std::int64_t end, double* workspace);
-  void (*lvc)(const LvcArgs&, const LvcKernels&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
-              std::int64_t end, float* workspace);
+  void (*lvc)(const LvcArgs&, const LvcKernels<float>&, const Source&, const Source* residual, const Sink&,
+              std::int64_t begin, std::int64_t end, float* workspace);
+  void (*lvc_bf16)(const LvcArgs&, const LvcKernels<Bf16>&, const SourceOf<Bf16>&, const SourceOf<Bf16>* residual,
+                   const SinkOf<Bf16>&, std::int64_t begin, std::int64_t end, float* workspace);
   void (*snake_aa)(const SnakeAaArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                    float* workspace);
+  void (*snake_aa_bf16)(const SnakeAaArgs&, const SourceOf<Bf16>&, const SinkOf<Bf16>&, std::int64_t begin,
+                        std::int64_t end, float* workspace);
   void (*conv2d)(const Conv2dArgs&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
                  std::int64_t end, float* workspace);
   void (*seanet_block)(const SeanetBlockArgs<float>&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "lvc_args.h"
+#include "bf16.h"
 #include "math.h"
 
 namespace fastvoc::FASTVOC_ISA {
@@ -67,24 +68,29 @@ inline void lvc_rows(const LvcArgs& args, const LvcFrame& frame, const float* x,
 }
 
 // The kernel of a frame as it lies, where its rows of outputs are whole vectors; else a copy in `memory`, zeros beyond.
-inline LvcFrame lvc_frame(const LvcArgs& args, const LvcKernels& all, std::int64_t index, float* memory) {
+template <class Element>
+LvcFrame lvc_frame(const LvcArgs& args, const LvcKernels<Element>& all, std::int64_t index, float* memory) {
   const int width = padded(args.cout);
   float* bias = memory + static_cast<std::ptrdiff_t>(args.taps) * args.cin * width;
-  for (int o = 0; o < width; ++o) bias[o] = o < args.cout ? all.bias[index * all.bias_frame + o * all.bias_out] : 0.0f;
-  const float* from = all.data + index * all.frame;
-  if (all.out == 1 && args.cout % FASTVOC_WIDTH == 0) return {from, all.tap, all.in, bias};
+  for (int o = 0; o < width; ++o) bias[o] = o < args.cout ? widen(all.bias[index * all.bias_frame + o * all.bias_out]) : 0.0f;
+  const Element* from = all.data + index * all.frame;
+  if constexpr (std::is_same_v<Element, float>) {
+    if (all.out == 1 && args.cout % FASTVOC_WIDTH == 0) return {from, all.tap, all.in, bias};
+  }
   float* to = memory;
   for (int k = 0; k < args.taps; ++k) {
     for (int c = 0; c < args.cin; ++c, to += width) {
-      const float* row = from + k * all.tap + c * all.in;
-      for (int o = 0; o < width; ++o) to[o] = o < args.cout ? row[o * all.out] : 0.0f;
+      const Element* row = from + k * all.tap + c * all.in;
+      for (int o = 0; o < width; ++o) to[o] = o < args.cout ? widen(row[o * all.out]) : 0.0f;
     }
   }
   return {memory, static_cast<std::ptrdiff_t>(args.cin) * width, width, bias};
 }
 
-inline void lvc(const LvcArgs& args, const LvcKernels& kernels, const Source& source, const Source* residual,
-                const Sink& sink, std::int64_t begin, std::int64_t end, float* workspace) {
+template <class Element>
+void lvc(const LvcArgs& args, const LvcKernels<Element>& kernels, const SourceOf<Element>& source,
+         const SourceOf<Element>* residual, const SinkOf<Element>& sink, std::int64_t begin, std::int64_t end,
+         float* workspace) {
   const int width = padded(args.cout), made = args.made(), pad = args.taps / 2;
   float* memory = workspace;
   float* x = memory + (static_cast<std::ptrdiff_t>(args.taps) * args.cin + 1) * width;
@@ -102,8 +108,8 @@ inline void lvc(const LvcArgs& args, const LvcKernels& kernels, const Source& so
     float* row = x;
     for (std::int64_t s = t - pad; s < t + count + pad; ++s, row += args.cin) {
       const bool inside = s >= 0 && s < source.steps;
-      const float* from = inside ? source.data + s * source.step : nullptr;
-      for (int c = 0; c < args.cin; ++c) row[c] = inside ? from[c * source.channel] : 0.0f;
+      const Element* from = inside ? source.data + s * source.step : nullptr;
+      for (int c = 0; c < args.cin; ++c) row[c] = inside ? widen(from[c * source.channel]) : 0.0f;
     }
     lvc_rows(args, frame, x, count, sums, width);
     for (std::int64_t i = 0; i < count; ++i) {
@@ -115,10 +121,10 @@ inline void lvc(const LvcArgs& args, const LvcKernels& kernels, const Source& so
       }
     }
     for (std::int64_t i = 0; residual && i < count; ++i) {
-      const float* r = residual->data + (t + i) * residual->step;
-      for (int c = 0; c < made; ++c) y[i * made + c] += r[c * residual->channel];
+      const Element* r = residual->data + (t + i) * residual->step;
+      for (int c = 0; c < made; ++c) y[i * made + c] += widen(r[c * residual->channel]);
     }
-    std::memcpy(sink.data + t * made, y, static_cast<std::size_t>(count * made) * sizeof(float));
+    narrow_row(y, sink.data + t * made, count * made);
     t += count;
   }
 }

@@ -8,13 +8,14 @@ namespace fastvoc {
 constexpr std::int64_t kLvcRows = 48;  // output steps whose results stay in the L1 beside a kernel
 
 // One item's kernels and biases by strides, in elements.
+template <class Element>
 struct LvcKernels {
-  const float* data;
+  const Element* data;
   std::ptrdiff_t tap;
   std::ptrdiff_t in;
   std::ptrdiff_t out;
   std::ptrdiff_t frame;
-  const float* bias;
+  const Element* bias;
   std::ptrdiff_t bias_out;
   std::ptrdiff_t bias_frame;
 };

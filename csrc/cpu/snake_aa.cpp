@@ -4,21 +4,26 @@
 namespace fastvoc {
 namespace {
 
+template <class Element, class Kernel>
+Tensor run(const Tensor& x, const SnakeAaArgs& args, const std::optional<Tensor>& lengths, const Kernel& kernel) {
+  const BatchOf<Element> batch(x, args.channels, lengths);
+  const OutputOf<Element> out(batch.items(), args.channels, batch.steps());
+  const auto steps = [&](int64_t item) { return batch.length(item); };
+  over_items(batch.items(), 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
+    float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, end - begin)));
+    kernel(args, batch.source(item), out.sink(item), begin, end, memory);
+  });
+  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
+  return out.tensor();
+}
+
 Tensor snake_aa(Tensor x, Tensor alpha, Tensor inverse, Tensor taps, std::optional<Tensor> lengths) {
   const int channels = as_int(alpha.numel());
   STD_TORCH_CHECK(channels > 0, "alpha: expected a value per channel");
   const SnakeAaArgs args{packed(alpha, channels, "alpha"), packed(inverse, channels, "inverse"),
                          packed(taps, kAaTaps, "taps"), channels};
-  const Batch batch(x, channels, lengths);
-  const Output out(batch.items(), channels, batch.steps());
-  const Engine& table = engine();
-  const auto steps = [&](int64_t item) { return batch.length(item); };
-  over_items(batch.items(), 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
-    float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, end - begin)));
-    table.snake_aa(args, batch.source(item), out.sink(item), begin, end, memory);
-  });
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
-  return out.tensor();
+  if (x.scalar_type() == scalar_type<Bf16>) return run<Bf16>(x, args, lengths, engine().snake_aa_bf16);
+  return run<float>(x, args, lengths, engine().snake_aa);
 }
 
 }  // namespace

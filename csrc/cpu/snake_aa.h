@@ -2,6 +2,7 @@
 // filter over time is a sum of shifted vectors whatever the number of channels.
 #pragma once
 
+#include "bf16.h"
 #include "math.h"
 #include "snake_aa_args.h"
 
@@ -15,15 +16,16 @@ struct AaRows {
 };
 
 // Reads the steps [rows.first, rows.end) of `channels` channels from `channel` on; steps off the ends repeat the last one.
-inline void aa_load(const Source& source, int channel, int channels, const AaRows& rows) {
-  const float* x = source.data + channel * source.channel;
+template <class Element>
+void aa_load(const SourceOf<Element>& source, int channel, int channels, const AaRows& rows) {
+  const Element* x = source.data + channel * source.channel;
   float* y = rows.data;
   for (std::int64_t t = rows.first; t < rows.end; ++t, y += channels) {
-    const float* row = x + std::clamp<std::int64_t>(t, 0, source.steps - 1) * source.step;
+    const Element* row = x + std::clamp<std::int64_t>(t, 0, source.steps - 1) * source.step;
     if (source.channel == 1) {
-      std::memcpy(y, row, static_cast<std::size_t>(channels) * sizeof(float));
+      widen_row(row, y, channels);
     } else {
-      for (int c = 0; c < channels; ++c) y[c] = row[c * source.channel];
+      for (int c = 0; c < channels; ++c) y[c] = widen(row[c * source.channel]);
     }
   }
 }
@@ -66,8 +68,10 @@ inline void aa_down(const SnakeAaArgs& args, int channels, const float* even, co
 }
 
 // One block of channels: output steps [begin, end).
-inline void aa_block(const SnakeAaArgs& args, const float* alpha, const float* inverse, int channel, int channels,
-                     const Source& source, const Sink& sink, std::int64_t begin, std::int64_t end, float* workspace) {
+template <class Element>
+void aa_block(const SnakeAaArgs& args, const float* alpha, const float* inverse, int channel, int channels,
+              const SourceOf<Element>& source, const SinkOf<Element>& sink, std::int64_t begin, std::int64_t end,
+              float* workspace) {
   const std::int64_t strip = aa_strip(args.channels, end - begin);
   float* x = workspace;
   float* even = x + (strip + 4 * kAaReach) * channels + kPanelWidth;
@@ -91,17 +95,18 @@ inline void aa_block(const SnakeAaArgs& args, const float* alpha, const float* i
       std::memcpy(odd + (s - first) * channels, edge, row);
     }
     aa_down(args, channels, even, odd, count, y);
-    float* out = sink.data + t * sink.channels + channel;
+    Element* out = sink.data + t * sink.channels + channel;
     if (channels == sink.channels) {
-      std::memcpy(out, y, static_cast<std::size_t>(count) * row);
+      narrow_row(y, out, count * channels);
     } else {
-      for (std::int64_t i = 0; i < count; ++i) std::memcpy(out + i * sink.channels, y + i * channels, row);
+      for (std::int64_t i = 0; i < count; ++i) narrow_row(y + i * channels, out + i * sink.channels, channels);
     }
   }
 }
 
-inline void snake_aa(const SnakeAaArgs& args, const Source& source, const Sink& sink, std::int64_t begin,
-                     std::int64_t end, float* workspace) {
+template <class Element>
+void snake_aa(const SnakeAaArgs& args, const SourceOf<Element>& source, const SinkOf<Element>& sink, std::int64_t begin,
+              std::int64_t end, float* workspace) {
   // A block in the middle is followed by the next channels, not by its own first ones: its tables are made here.
   float* alpha = workspace;
   float* inverse = alpha + kAaBlock + kPanelWidth;

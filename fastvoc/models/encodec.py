@@ -34,7 +34,8 @@ class SeanetStack(nn.Module):
         self._parts = [SeanetChain(list(group)) for _, group in groups]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, in, T] -> [B, out, T_out]."""
+        """[B, in, T] -> [B, out, T_out]; `x` is cast to the type of the weights."""
+        x = x.to(next(self.parameters()).dtype)
         for part in self._parts:
             x, lengths = part(x, lengths, backend)
         return x
@@ -232,20 +233,30 @@ class Encodec(nn.Module):
         backend: str | None = None,
     ) -> Tensor:
         """Codes [B, K, T] and volumes [B] -> [B, channels, T * hop]; `lengths` are valid frames."""
-        wav: Tensor = self.decoder(self.quantizer.decode(codes, lengths, backend), lengths, backend)
+        wav: Tensor = self.decoder(self.latent(codes, lengths, backend), lengths, backend)
         return wav if volume is None else (wav * volume[:, None, None]).to(wav.dtype)
+
+    def latent(self, codes: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """What the decoder makes samples of: codes [B, K, T] -> [B, dimension, T]; `lengths` are valid frames."""
+        z: Tensor = self.quantizer.decode(codes, lengths, backend)
+        return z.to(self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the samples and the networks; the codebooks are float32 at least."""
+        weight: Tensor = next(self.decoder.parameters())
+        return weight.dtype
 
     def decode_stream(self, backend: str | None = None) -> EncodecStream:
         """The decoder's state for codes [B, K, n] that arrive in chunks. Raises ArgumentError unless it is causal."""
         self._check_causal()
-        weight: Tensor = self.quantizer.codebooks[0]
         c = self.config
+        weight: Tensor = next(self.decoder.parameters())
 
         def decode(codes: Tensor) -> Tensor:
             if not codes.shape[2]:
                 return weight.new_zeros((len(codes), c.dimension, 0))
-            z: Tensor = self.quantizer.decode(codes, None, backend)
-            return z
+            return self.latent(codes, None, backend)
 
         return EncodecStream(
             self.decoder,
@@ -296,8 +307,8 @@ class Encodec(nn.Module):
 
     def prepare(self, backend: str | None = None) -> None:
         """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
-        weight = self.quantizer.codebooks[0]
         for layer in self.layers().values():
+            weight = layer.weight()
             layer.prepare(weight.device, weight.dtype, backend)
 
 

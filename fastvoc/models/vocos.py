@@ -23,6 +23,7 @@ from fastvoc.nn.pieces import Pieces, cuttable
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.spectral import IstftHead
 from fastvoc.nn.streams import Constant, LayerStreams, ModelStream
+from fastvoc.nn.wide import Wide
 from fastvoc.ops import rvq_decode
 from fastvoc.ops.rvq_decode import RvqParams
 
@@ -148,8 +149,8 @@ VOCOS_ENCODEC_24K = VocosConfig(
 )
 
 
-class CodebookFeatures(nn.Module):
-    """rvq_decode with its codebooks stacked: codebook_weights [codebooks * entries, channels]."""
+class CodebookFeatures(Wide):
+    """rvq_decode with its codebooks stacked: codebook_weights [codebooks * entries, channels], float32 at least."""
 
     def __init__(self, num_codebooks: int, entries: int, channels: int) -> None:
         super().__init__()
@@ -199,7 +200,7 @@ class VocosBackbone(nn.Module):
         backend: str | None = None,
     ) -> Tensor:
         """[B, input_channels, T] -> [B, dim, T]; `row` [B] int64 on the CPU for adaptive norms."""
-        x = self.embed(x, lengths, backend=backend)
+        x = self.embed(x.to(self.embed.weight.dtype), lengths, backend=backend)
         x = self.norm(x, row, lengths, backend)
         for block in self.convnext:
             x = block(x, row, lengths, backend)
@@ -369,8 +370,8 @@ class Vocos(nn.Module):
 
     def prepare(self, backend: str | None = None) -> None:
         """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
-        weight = self.head.out.weight
         for layer in self.layers().values():
+            weight = layer.weight()
             layer.prepare(weight.device, weight.dtype, backend)
 
     def stream(
@@ -401,7 +402,7 @@ class VocosStream(ModelStream):
         row = self._row.value
         if row is not None and len(row) != len(x):
             row = self._row.value = row.expand(len(x)).contiguous()
-        x = run(backbone.norm, run(backbone.embed, x), row)
+        x = run(backbone.norm, run(backbone.embed, x.to(backbone.embed.weight.dtype)), row)
         for block in backbone.convnext:
             assert isinstance(block, ConvNextBlock)
             x = run(block, x, row)

@@ -6,12 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.wide import Wide
 from fastvoc.ops import rvq_decode, rvq_encode
 from fastvoc.ops.rvq_decode import RvqParams
 
 
-class ResidualVectorQuantizer(nn.Module):
-    """rvq_encode and rvq_decode with their codebooks: `codebooks.{k}` [entries, channels]."""
+class ResidualVectorQuantizer(Wide):
+    """rvq_encode and rvq_decode with their codebooks: `codebooks.{k}` [entries, channels].
+
+    They stay in float32 where the network around them is cast to less: a rounded codebook names other entries.
+    """
 
     def __init__(self, num_codebooks: int, entries: int, channels: int) -> None:
         super().__init__()
@@ -34,8 +38,8 @@ class ResidualVectorQuantizer(nn.Module):
 
     def encode(self, x: Tensor, n_q: int, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, channels, T] -> codes [B, n_q, T] int64."""
-        return self.encoder(x, n_q, lengths, backend=backend)
+        return self.encoder(x.to(self.codebooks[0].dtype), n_q, lengths, backend=backend)
 
     def decode(self, codes: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """Codes [B, K, T] int64, K up to the number of codebooks -> [B, channels, T]."""
+        """Codes [B, K, T] int64, K up to the number of codebooks -> [B, channels, T] in the codebooks' dtype."""
         return self.decoder(codes, lengths, backend=backend)

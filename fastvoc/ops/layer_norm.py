@@ -106,7 +106,7 @@ def layer_norm_ref(
 
         return by_item(x, lengths, x.shape[2], one)
     weight, bias = (t if row is None else t[on_device(row, t)] for t in (params.weight, params.bias))
-    normal = F.layer_norm(x.transpose(1, 2), (x.shape[1],), eps=params.eps).transpose(1, 2)
+    normal = F.layer_norm(x.transpose(1, 2), (int(x.shape[1]),), eps=params.eps).transpose(1, 2)
     return normal * weight[..., None] + bias[..., None]
 
 

@@ -146,7 +146,7 @@ def _run_native(
 
 
 def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype)
+    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
 _library.define(

@@ -108,8 +108,8 @@ class _Packed:
 
 
 def _pack(params: SnakeAaParams) -> _Packed:
-    alpha = params.alpha.detach()
-    return _Packed(alpha.contiguous(), params.inverse.detach().contiguous(), params.taps.to(alpha).contiguous())
+    alpha, inverse = params.alpha.detach().float(), params.inverse.detach().float()
+    return _Packed(alpha.contiguous(), inverse.contiguous(), params.taps.to(alpha).contiguous())
 
 
 def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
@@ -118,7 +118,7 @@ def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Te
 
 
 def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype)
+    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
 _library.define("snake_aa(Tensor x, Tensor alpha, Tensor inverse, Tensor taps, Tensor? lengths) -> Tensor")
