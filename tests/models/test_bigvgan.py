@@ -187,7 +187,7 @@ def test_no_layer_falls_to_the_reference() -> None:
     assert names[:4] == ["conv_pre", "ups.0", "resblocks.0.activations.0", "resblocks.0.convs1.0"]
     assert len(names) == len(set(names)) == 3 + 6 + 6 * 3 * 12
     with pytest.raises(BackendError, match=r"computes in torch\.float32"):
-        lively(SMALL).to(torch.bfloat16)(torch.randn(1, 100, 4, dtype=torch.bfloat16), backend="cpp")
+        lively(SMALL).to(torch.float16)(torch.randn(1, 100, 4, dtype=torch.float16), backend="cpp")
 
 
 @pytest.mark.native
