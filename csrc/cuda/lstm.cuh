@@ -79,7 +79,7 @@ __device__ void recurrent_sums(const T* weights, const float* state, float* sums
 }
 
 template <class T, class Out, int kItems>
-__global__ void __launch_bounds__(kLstmThreads) lstm_kernel(const __grid_constant__ LstmArgs<T, Out> a) {
+__global__ void __launch_bounds__(kLstmThreads, 1) lstm_kernel(const __grid_constant__ LstmArgs<T, Out> a) {
   const int hidden = a.hidden, thread = static_cast<int>(threadIdx.x);
   const int first_unit = static_cast<int>(blockIdx.x) * a.units, units = min(a.units, hidden - first_unit);
   const std::int64_t group = a.first_group + blockIdx.y, first = group * kItems;
