@@ -3,6 +3,8 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
+# Kernels built in place are for the visible GPU, without one for the oldest target, whose PTX every later one takes.
+CUDA_ARCHS ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1),8.0+PTX)
 
 IN_VENV := $(VENV)/bin/python -m
 STAMP := $(VENV)/installed
@@ -50,7 +52,7 @@ $(VENV)/bin/python:
 $(STAMP): pyproject.toml setup.py $(shell find csrc -type f) | $(VENV)/bin/python
 	$(VENV)/bin/python $(HAS_TORCH) 2>/dev/null || $(IN_VENV) pip install "$(TORCH)"
 	$(IN_VENV) pip install "setuptools>=77" wheel pybind11
-	$(IN_VENV) pip install --no-build-isolation -e ".[test]"
+	TORCH_CUDA_ARCH_LIST="$(CUDA_ARCHS)" $(IN_VENV) pip install --no-build-isolation -e ".[test]"
 	$(IN_VENV) pip install pesq || echo "pesq needs a C compiler: PESQ is left out"
 	@$(VENV)/bin/python -c "import json; facts = json.load(open('fastvoc/_build_info.json'))['libraries']; \
 	  print(*(f'fastvoc: {n} library: ' + f.get('left_out', 'built') for n, f in facts.items()), sep='\n')"

@@ -47,7 +47,7 @@ def interleave(family: str, backend: str | None, count: int, seed: int) -> None:
         alone = voc(mel, check=False, exact=True)
         ours = torch.cat(parts[i])
         assert ours.shape == alone.shape
-        assert torch.equal(ours, alone) if backend == "cpp" else relative_l2(ours, alone) < 1e-6
+        assert torch.equal(ours, alone) if backend == "cpp" else relative_l2(ours, alone) < 2e-6
 
 
 @each_family
@@ -153,7 +153,7 @@ def test_f0_comes_with_the_chunks(family: str, backend: str) -> None:
         given = {} if name == "c" else {"f0": pitch[name]}
         alone = voc(mel, check=False, exact=True, **given)
         assert ours.shape == alone.shape
-        assert torch.equal(ours, alone) if backend == "cpp" else relative_l2(ours, alone) < 1e-6
+        assert torch.equal(ours, alone) if backend == "cpp" else relative_l2(ours, alone) < 2e-6
 
 
 def test_f0_for_the_wrong_stream_is_refused() -> None:
@@ -173,4 +173,4 @@ def test_f0_for_the_wrong_stream_is_refused() -> None:
     first = streams.step({"given": mel}, f0={"given": f0})["given"]
     ours = torch.cat([first, streams.close("given", mel, f0=f0)])
     twice = voc(torch.cat([mel, mel], 1), f0=torch.cat([f0, f0]), check=False, exact=True)
-    assert relative_l2(ours, twice) < 1e-6
+    assert relative_l2(ours, twice) < 2e-6
