@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -252,8 +253,6 @@ def _time(
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
-    from fastvoc import __version__
-
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -264,7 +263,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "isa": _library.cpu_isa() if _library.cpu_problem() is None else "none: the C++ library is not loaded",
         "torch": torch.__version__,
-        "fastvoc": __version__,
+        "fastvoc": version("fastvoc"),
     }
 
 

@@ -67,7 +67,9 @@ def test_pure_wheel_holds_every_module_and_nothing_else(tree: Path) -> None:
     name, files = wheel(tree, "python")
     assert name.endswith("-py3-none-any.whl")
     kept = {str(path.relative_to(tree)) for path in (tree / "fastvoc").rglob("*") if path.is_file()}
-    kept |= {f"fastvoc/{path.relative_to(tree)}" for path in (tree / "kernels").rglob("*.py")}
+    kept |= {
+        f"fastvoc/{path.relative_to(tree)}" for path in (tree / "kernels").rglob("*") if path.suffix in (".py", ".json")
+    }
     assert {file for file in files if ".dist-info/" not in file} == kept | {"fastvoc/_build_info.json"}
     assert any(file.endswith(".dist-info/licenses/LICENSE") for file in files)
 
