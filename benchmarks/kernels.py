@@ -10,8 +10,10 @@ python benchmarks/kernels.py --target 90 --write         # and into results/sm_9
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,27 @@ from torch import Tensor
 from zoo import ZOO
 
 import fastvoc
+import fastvoc.ops
 
+for _module in pkgutil.iter_modules(fastvoc.ops.__path__, "fastvoc.ops."):
+    importlib.import_module(_module.name)
 del os.environ["TRITON_INTERPRET"]  # before Triton comes in: what is recorded is compiled
-from fastvoc.kernels import ahead, tuned
-from fastvoc.kernels.launch import Launch, Recording, record
+from fastvoc.kernels import ahead, tuned  # noqa: E402
+from fastvoc.kernels.launch import Launch, Recording, record  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
-MODELS = ("v1", "v2", "v3")
+MODELS = (
+    "v1",
+    "v2",
+    "v3",
+    "cosyvoice2",
+    "vocos",
+    "encodec-24k-encode",
+    "encodec-24k-decode",
+    "encodec-48k-decode",
+    "bigvgan-v2",
+)
+SAMPLE = ("v2", "cosyvoice2", "vocos", "encodec-24k-encode", "encodec-24k-decode", "encodec-48k-decode", "bigvgan-base")
 OUTPUTS = ("out", "carry")
 SHOWN = ("CIN", "COUT", "PHASES", "GROUPS", "SUM", "PRE", "POST", "BT", "BN", "BK")
 
@@ -38,7 +54,7 @@ def launches(model: str, dtype: torch.dtype, target: int) -> Recording:
     entry = ZOO[model]
     network = entry.model(dtype=dtype)
     inputs = [x.to(dtype) if x.is_floating_point() else x for x in entry.inputs(network, 1.0, 1)]
-    table, backend = tuned.compile_for(f"sm_{target}"), fastvoc.use_backend("triton")
+    table, backend = tuned.compile_for(f"sm_{target}"), fastvoc.use_backend("lstm=torch,*=triton")
     with torch.inference_mode(), table, backend, record(dry=True) as recording:
         entry.run(network, *inputs)
     return recording
@@ -102,7 +118,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write results/sm_<target>/kernels.json")
     options = parser.parse_args()
     sample = options.models == "sample"
-    models = list(MODELS) if sample or options.models == "all" else options.models.split(",")
+    named = {"sample": SAMPLE, "all": MODELS}
+    models = list(named.get(options.models) or options.models.split(","))
     dtypes = [getattr(torch, name) for name in options.dtype.split(",")]
     report = {
         "target": f"sm_{options.target}",

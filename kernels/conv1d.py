@@ -24,11 +24,11 @@ FIELDS = 8  # of a row of the table: where a group's weight, bias and curves beg
 
 
 @triton.jit
-def source_rows(row, length, PAD_MODE: tl.constexpr):
-    """The steps that padded rows read, and which of them hold a value."""
+def source_rows(row, length, mirror, PAD_MODE: tl.constexpr):
+    """The steps that padded rows read, and which of them hold a value; reflection is at step `mirror` - 1."""
     if PAD_MODE == 1:
         row = tl.where(row < 0, -row, row)
-        row = tl.where(row >= length, 2 * (length - 1) - row, row)
+        row = tl.where(row >= mirror, 2 * (mirror - 1) - row, row)
     if PAD_MODE == 2:
         row = tl.minimum(tl.maximum(row, 0), length - 1)
     return row, (row >= 0) & (row < length)
@@ -53,6 +53,7 @@ def accumulate(
     row,
     n,
     length,
+    mirror,
     taps,
     dilation,
     x_step,
@@ -80,7 +81,7 @@ def accumulate(
             valid = ((row + shift).to(tl.uint32, bitcast=True) < length.to(tl.uint32, bitcast=True))[:, None]
             at = tile + (shift.to(tl.int64) * x_step + first.to(tl.int64) * x_channel)
         else:
-            r, inside = source_rows(row + shift, length, PAD_MODE)
+            r, inside = source_rows(row + shift, length, mirror, PAD_MODE)
             valid = inside[:, None]
             at = x + r.to(tl.int64)[:, None] * x_step + (first + k).to(tl.int64)[None, :] * x_channel
         if CIN != CIN_PAD:
@@ -99,7 +100,7 @@ def accumulate(
     return acc
 
 
-@triton.jit(do_not_specialize=["steps"])
+@triton.jit(do_not_specialize=["steps", "mirror"])
 def conv1d_kernel(
     x,
     weight,
@@ -115,6 +116,7 @@ def conv1d_kernel(
     made,
     offset,
     crop,
+    mirror,
     x_items,
     x_batch,
     x_channel,
@@ -174,6 +176,7 @@ def conv1d_kernel(
             t * STRIDE - tl.load(row_of + 4),
             n,
             length,
+            tl.maximum(length, mirror),
             taps,
             tl.load(row_of + 3),
             x_step,
@@ -298,8 +301,12 @@ def convolve(
     residual: Tensor | None = None,
     prior: Tensor | None = None,
     carry: Tensor | None = None,
+    mirror: int = 0,
 ) -> None:
-    """One launch of the kernel. x and residual: [B, C, T], or [groups * B, C, T] without `shared`; out: time-major."""
+    """One launch of the kernel. x and residual: [B, C, T], or [groups * B, C, T] without `shared`; out: time-major.
+
+    Reflection takes an item of fewer than `mirror` steps as one of that many, zeros at its end.
+    """
     columns = phases * cout
     config = tuned("conv1d", x.device, x.dtype, cin=cin, cout=columns)
     config = fitted(config, pad_channels(cin), columns)
@@ -329,6 +336,7 @@ def convolve(
         made=made,
         offset=offset,
         crop=crop,
+        mirror=mirror,
         x_items=0 if shared else batch,
         **x_strides,
         residual_items=0 if residual is None or residual.shape[0] == batch else batch,
@@ -360,7 +368,8 @@ def fitted(config: dict[str, int], cin_pad: int, columns: int) -> dict[str, int]
 
 @dataclass(frozen=True)
 class Packed:
-    """A convolution as `run` takes it; `shape`: C_out, C_in, K, stride, dilation, left, right and the pad mode."""
+    """A convolution as `run` takes it; `shape`: C_out, C_in, K, stride, dilation, left, right, the pad mode and
+    the mirror."""
 
     weight: Tensor
     bias: Tensor
@@ -371,8 +380,8 @@ class Packed:
     slopes: list[float]
 
 
-def pack(params: Any) -> Packed:
-    """Weights and table of a Conv1dParams."""
+def pack(params: Any, mirror: int = 0) -> Packed:
+    """Weights and table of a Conv1dParams; `mirror` as in `convolve`."""
     cout, cin, kernel = params.weight.shape
     curves, places = pack_curves([params.pre, params.post], params.weight)
     kinds = [kind_and_slope(act) for act in (params.pre, params.post)]
@@ -381,7 +390,7 @@ def pack(params: Any) -> Packed:
         pack_row(params.bias, cout, params.weight),
         curves,
         table_row(params.weight, kernel, params.dilation, params.padding[0], places),
-        [cout, cin, kernel, params.stride, params.dilation, *params.padding, PAD_MODES.index(params.pad_mode)],
+        [cout, cin, kernel, params.stride, params.dilation, *params.padding, PAD_MODES.index(params.pad_mode), mirror],
         [kind for kind, _ in kinds],
         [slope for _, slope in kinds],
     )
@@ -407,7 +416,7 @@ _library.define(
 
 
 def _output(x: Tensor, shape: list[int]) -> tuple[Tensor, int]:
-    cout, _, kernel, stride, dilation, left, right, _ = shape
+    cout, _, kernel, stride, dilation, left, right = shape[:7]
     offset = left + right - dilation * (kernel - 1) - 1
     return x.new_empty((x.shape[0], (x.shape[2] + offset) // stride + 1, cout)), offset
 
@@ -459,5 +468,6 @@ def _conv1d(
         pre=(acts[0], slopes[0]),
         post=(acts[1], slopes[1]),
         residual=residual,
+        mirror=shape[8],
     )
     return out.transpose(1, 2)

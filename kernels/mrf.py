@@ -1,4 +1,4 @@
-"""mrf: the residual blocks of a stage side by side, one launch for each of their convolutions.
+"""mrf: the residual blocks of a stage side by side, one launch for each of their convolutions, or for a layer of two.
 
 Between launches the blocks' signals lie in `h` (float32, the residual stream) and two buffers of activated values. The
 last launch adds the blocks up in a fixed order and scales the sum.
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from fastvoc import _library
 from fastvoc.kernels import conv1d
+from fastvoc.kernels.mrf_pair import convolve_pair, fusible
+from fastvoc.kernels.tuned import tuned
 
 _FIELDS = 8
 
@@ -21,7 +23,8 @@ _FIELDS = 8
 @dataclass(frozen=True)
 class Packed:
     """A stage as `run` takes it. Blocks with equally many layers form a class; `classes` lists blocks and convolutions
-    of each, `table` a row for every convolution of every block, in order of launch."""
+    of each, `table` a row for every convolution of every block, in order of launch, `spans` the steps over which the
+    convolutions of each launch reach at most."""
 
     weight: Tensor
     bias: Tensor
@@ -30,6 +33,7 @@ class Packed:
     channels: int
     depth: int
     classes: list[int]
+    spans: list[int]
     pad_mode: int
     act: int
     slope: float
@@ -45,6 +49,7 @@ def pack(params: Any) -> Packed:
     biases: list[Tensor] = []
     table: list[list[int]] = []
     classes: list[int] = []
+    spans: list[int] = []
     at = 0
     for count in sorted({len(block) for block in params.blocks}):
         # The heaviest block comes first, so that the light ones fill the gaps that it leaves.
@@ -52,6 +57,7 @@ def pack(params: Any) -> Packed:
         blocks.sort(key=lambda block: -sum(c.weight.shape[2] for c in block))
         classes += [len(blocks), len(blocks[0])]
         for launch in range(len(blocks[0])):
+            spans.append(max(block[launch].padding for block in blocks))
             for block in blocks:
                 conv = block[launch]
                 after = curve_of[id(block[launch + 1])] if launch + 1 < len(block) else 0
@@ -69,6 +75,7 @@ def pack(params: Any) -> Packed:
         channels,
         len(params.blocks[0][0]),
         classes,
+        spans,
         1 if params.pad_mode == "reflect" else 0,
         kind,
         slope,
@@ -78,14 +85,14 @@ def pack(params: Any) -> Packed:
 def run(x: Tensor, p: Packed, lengths: Tensor | None = None) -> Tensor:
     """mrf of `fastvoc.ops.mrf`; lengths on the device of x."""
     y: Tensor = torch.ops._fastvoc.triton_mrf(
-        x, p.weight, p.bias, p.curves, p.table, lengths, p.depth, p.classes, p.pad_mode, p.act, p.slope
+        x, p.weight, p.bias, p.curves, p.table, lengths, p.depth, p.classes, p.spans, p.pad_mode, p.act, p.slope
     )
     return y
 
 
 _library.define(
     "triton_mrf(Tensor x, Tensor weight, Tensor bias, Tensor curves, Tensor table, Tensor? lengths, int depth,"
-    " int[] classes, int pad_mode, int act, float slope) -> Tensor"
+    " int[] classes, int[] spans, int pad_mode, int act, float slope) -> Tensor"
 )
 
 
@@ -99,6 +106,7 @@ def _fake(
     lengths: Tensor | None,
     depth: int,
     classes: list[int],
+    spans: list[int],
     pad_mode: int,
     act: int,
     slope: float,
@@ -116,6 +124,7 @@ def _mrf(
     lengths: Tensor | None,
     depth: int,
     classes: list[int],
+    spans: list[int],
     pad_mode: int,
     act: int,
     slope: float,
@@ -124,47 +133,81 @@ def _mrf(
     blocks = sum(classes[0::2])
     out = x.new_empty((batch, steps, channels))
     total: Tensor | None = None
-    row = 0
+    row = done = 0
     for place in range(0, len(classes), 2):
         groups, count = classes[place : place + 2]
+        reach = spans[done : done + count]
+        done += count
+        config = tuned("mrf", x.device, x.dtype, channels=channels, groups=groups)
+        fused = fusible(channels, depth, pad_mode, max(reach[1::2], default=0), config)
         shape = (groups * batch, steps, channels)
         h = x.new_empty(shape, dtype=torch.float32) if count > depth else None
         buffers = [x.new_empty(shape), x.new_empty(shape)] if count > 1 else []
         closing = place + 2 == len(classes)
         source = x
-        for i in range(count):
-            first, last, residual = i == 0, i + 1 == count, (i + 1) % depth == 0
+        i, turn = 0, 0
+        while i < count:
+            # Several blocks are added up by a launch of one convolution: its sum leaves no room for a hidden tile.
+            step = 2 if fused and (groups == 1 or i + 2 < count) else 1
+            first, last, residual = i == 0, i + step == count, (i + step) % depth == 0
             stream = None
             if residual:
                 stream = x if i < depth else h.transpose(1, 2) if h is not None else None
             if last:
                 target = out if closing else x.new_empty((batch, steps, channels), dtype=torch.float32)
             else:
-                target = buffers[i % 2]
-            conv1d.convolve(
-                source,
-                weight,
-                bias,
-                curves,
-                table[row : row + groups],
-                lengths,
-                target,
-                cin=channels,
-                cout=channels,
-                made=steps,
-                offset=-1,
-                groups=groups,
-                total=last,
-                shared=first,
-                pad_mode=pad_mode,
-                pre=(act, slope) if first else (0, 0.0),
-                post=(0, 0.0) if last else (act, slope),
-                scale=1.0 / blocks if last and closing else 1.0,
-                residual=stream,
-                prior=total if last else None,
-                carry=h if residual and not last else None,
-            )
-            row += groups
+                target = buffers[turn % 2]
+            rows = table[row : row + groups * step]
+            scale = 1.0 / blocks if last and closing else 1.0
+            prior, carry = total if last else None, h if residual and not last else None
+            if step == 2:
+                assert stream is not None
+                convolve_pair(
+                    source,
+                    weight,
+                    bias,
+                    curves,
+                    rows,
+                    lengths,
+                    target,
+                    config,
+                    channels=channels,
+                    groups=groups,
+                    span=reach[i + 1],
+                    act=(act, slope),
+                    first=first,
+                    last=last,
+                    scale=scale,
+                    residual=stream,
+                    prior=prior,
+                    carry=carry,
+                )
+            else:
+                conv1d.convolve(
+                    source,
+                    weight,
+                    bias,
+                    curves,
+                    rows,
+                    lengths,
+                    target,
+                    cin=channels,
+                    cout=channels,
+                    made=steps,
+                    offset=-1,
+                    groups=groups,
+                    total=last,
+                    shared=first,
+                    pad_mode=pad_mode,
+                    pre=(act, slope) if first else (0, 0.0),
+                    post=(0, 0.0) if last else (act, slope),
+                    scale=scale,
+                    residual=stream,
+                    prior=prior,
+                    carry=carry,
+                )
+            row += groups * step
+            i, turn = i + step, turn + 1
             source = target.transpose(1, 2)
         total = target
     return out.transpose(1, 2)

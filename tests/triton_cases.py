@@ -8,11 +8,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from op_cases import CONV1D, MRF, UPSAMPLE, channels
+from op_cases import CONV1D, MRF, SNAKE_AA, UPSAMPLE, channels, random_snake
 from torch import Tensor
 
-from fastvoc.ops.conv1d import conv1d, conv1d_ref
+from fastvoc.ops.activation import IDENTITY, Activation, elu
+from fastvoc.ops.conv1d import Conv1dParams, conv1d, conv1d_ref
+from fastvoc.ops.convnext_block import ConvNextBlockParams, convnext_block, convnext_block_ref
+from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act, group_norm_act_ref
+from fastvoc.ops.istft_head import IstftHeadParams, istft_head, istft_head_ref
+from fastvoc.ops.layer_norm import LayerNormParams, layer_norm, layer_norm_ref
 from fastvoc.ops.mrf import mrf, mrf_ref
+from fastvoc.ops.nsf_source import NsfSourceParams, nsf_source, nsf_source_ref
+from fastvoc.ops.rvq_decode import RvqParams, rvq_decode, rvq_decode_ref
+from fastvoc.ops.rvq_encode import rvq_encode, rvq_encode_ref
+from fastvoc.ops.seanet_block import SeanetBlockParams, seanet_block, seanet_block_ref
+from fastvoc.ops.snake_aa import snake_aa, snake_aa_ref
+from fastvoc.ops.stft import StftParams, stft, stft_ref
 from fastvoc.ops.upsample import upsample, upsample_ref
 
 
@@ -88,6 +99,154 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
+def _norm(count: int, rows: int | None = None) -> LayerNormParams:
+    shape = (count,) if rows is None else (rows, count)
+    return LayerNormParams(1 + 0.3 * torch.randn(shape), 0.3 * torch.randn(shape))
+
+
+def _with_rows(case: Case, rows: int) -> Case:
+    return replace(case, extra=lambda batch, steps: {"row": torch.arange(batch) * 2 % rows})
+
+
+def _layer_norm(count: int) -> Callable[[], Case]:
+    return lambda: Case(layer_norm, layer_norm_ref, _norm(count), (1, 21), _signal(count))
+
+
+def _block(count: int, hidden: int, kernel: int = 7, rows: int | None = None) -> Case:
+    params = ConvNextBlockParams(
+        torch.randn(count, 1, kernel) / kernel**0.5,
+        torch.randn(count) * 0.1,
+        _norm(count, rows),
+        torch.randn(hidden, count) / count**0.5,
+        torch.randn(hidden) * 0.1,
+        torch.randn(count, hidden) / hidden**0.5,
+        torch.randn(count) * 0.1,
+        torch.randn(count),
+    )
+    return Case(convnext_block, convnext_block_ref, params, (1, 37), _signal(count))
+
+
+def _istft(n_fft: int, hop: int, shortest: int, **options: Any) -> Callable[[], Case]:
+    def case() -> Case:
+        params = IstftHeadParams(n_fft, hop, torch.hann_window(n_fft), **options)
+        rows = n_fft // 2 + 1
+
+        def draw(batch: int, steps: int) -> Tensor:
+            return torch.cat([torch.randn(batch, rows, steps), torch.randn(batch, rows, steps) * 3], 1)
+
+        return Case(istft_head, istft_head_ref, params, (shortest, 21), draw, half=False)
+
+    return case
+
+
+def _stft(n_fft: int, hop: int, longest: int) -> Callable[[], Case]:
+    def case() -> Case:
+        params = StftParams(n_fft, hop, torch.hann_window(n_fft))
+        return Case(stft, stft_ref, params, (n_fft // 2 + 1, longest), _signal(1), half=False)
+
+    return case
+
+
+def _source(kind: Any, hop: int, harmonics: int, noise: Any = "none", injected: bool = False) -> Callable[[], Case]:
+    def case() -> Case:
+        weight = torch.randn(harmonics + 1)
+        params = NsfSourceParams(weight, torch.randn(1) * 0.1, 24000, hop, kind, noise=noise)
+
+        def draw(batch: int, steps: int) -> Tensor:
+            f0 = 80 + 400 * torch.rand(batch, 1, steps)
+            f0[torch.rand(batch, 1, steps) < 0.2] = 0
+            return f0
+
+        def extra(batch: int, steps: int) -> dict[str, Any]:
+            given: dict[str, Any] = {"seed": torch.arange(batch) - 1}
+            if injected:
+                given["noise"] = torch.randn(batch, harmonics + 1, steps * hop)
+                given["phase"] = torch.randn(batch, harmonics + 1) * 3
+            return given
+
+        return Case(nsf_source, nsf_source_ref, params, (1, 13), draw, extra, half=False)
+
+    return case
+
+
+def _rvq(books: int, entries: int, dim: int) -> RvqParams:
+    return RvqParams(torch.randn(books, entries, dim))
+
+
+def _decode(books: int, entries: int, dim: int) -> Callable[[], Case]:
+    def draw(batch: int, steps: int) -> Tensor:
+        return torch.randint(0, entries, (batch, books - 1, steps))
+
+    return lambda: Case(rvq_decode, rvq_decode_ref, _rvq(books, entries, dim), (1, 21), draw)
+
+
+def _encode(books: int, entries: int, dim: int) -> Callable[[], Case]:
+    def extra(batch: int, steps: int) -> dict[str, Any]:
+        return {"n_q": books - 1}
+
+    return lambda: Case(rvq_encode, rvq_encode_ref, _rvq(books, entries, dim), (1, 21), _signal(dim), extra, half=False)
+
+
+def _group_norm(count: int, act: Activation = IDENTITY, residual: bool = False) -> Callable[[], Case]:
+    def case() -> Case:
+        params = GroupNormParams(torch.randn(count) + 1, torch.randn(count), 1e-5, act)
+
+        def extra(batch: int, steps: int) -> dict[str, Any]:
+            return {"residual": torch.randn(batch, count, steps)} if residual else {}
+
+        return Case(group_norm_act, group_norm_act_ref, params, (2, 77), _signal(count), extra)
+
+    return case
+
+
+def _seanet(
+    count: int, hidden: int, kernel: int, pad: tuple[int, int], dilation: int = 1, *, norms: bool = False, **change: Any
+) -> Callable[[], Case]:
+    def conv(cin: int, cout: int, kernel: int, pad: tuple[int, int], dilation: int) -> Conv1dParams:
+        weight = torch.randn(cout, cin, kernel) / (cin * kernel) ** 0.5
+        return Conv1dParams(weight, torch.randn(cout) * 0.3, 1, dilation, pad, "reflect", elu())
+
+    def case() -> Case:
+        shortcut = Conv1dParams(torch.randn(count, count, 1) / count**0.5, torch.randn(count))
+        first, second = conv(count, hidden, kernel, pad, dilation), conv(hidden, count, 1, (0, 0), 1)
+        params = replace(SeanetBlockParams(first, second, shortcut), **change)
+        if norms:
+            names = ("norm1", "norm2", "norm_shortcut")
+            made = [GroupNormParams(torch.randn(n) + 1, torch.randn(n)) for n in (hidden, count, count)]
+            params = replace(params, **dict(zip(names, made, strict=True)))
+        return Case(seanet_block, seanet_block_ref, params, (2, 51), _signal(count))
+
+    return case
+
+
+CASES |= {
+    **{f"snake_aa-{name}": _plain(snake_aa, snake_aa_ref, SNAKE_AA[name], 1, 45) for name in ("odd", "other-filter")},
+    "layer_norm-odd": _layer_norm(37),
+    "layer_norm-wide": _layer_norm(384),
+    "layer_norm-adaptive": lambda: _with_rows(replace(_layer_norm(20)(), params=_norm(20, 4)), 4),
+    "convnext_block-odd": lambda: _block(37, 101),
+    "convnext_block-adaptive": lambda: _with_rows(_block(24, 72, 5, rows=3), 3),
+    "istft_head-hift": _istft(16, 4, 4, clip=1e2, phase="sin", clamp=0.99),
+    "istft_head-same": _istft(64, 16, 1, padding="same", clip=1e2),
+    "istft_head-hop-no-divisor": _istft(20, 6, 3, padding="same"),
+    "stft-hift": _stft(16, 4, 403),
+    "stft-odd": _stft(50, 7, 401),
+    "nsf_source-sample": _source("sample", 48, 8, injected=True),
+    "nsf_source-drawn": _source("sample", 5, 5, noise="normal"),
+    "nsf_source-linear": _source("frame_linear", 30, 2, noise="uniform"),
+    "nsf_source-nearest": _source("frame_nearest", 7, 8),
+    "rvq_decode-odd": _decode(5, 33, 21),
+    "rvq_encode-odd": _encode(4, 50, 21),
+    "rvq_encode": _encode(3, 1024, 128),
+    "group_norm_act-odd": _group_norm(13, elu(), residual=True),
+    "group_norm_act-snake": lambda: _group_norm(24, random_snake(24))(),
+    "seanet_block-causal": _seanet(32, 16, 3, (2, 0)),
+    "seanet_block-dilated": _seanet(20, 10, 4, (5, 4), 3),
+    "seanet_block-identity": _seanet(21, 9, 3, (1, 1), shortcut=None),
+    "seanet_block-normed": _seanet(27, 13, 4, (5, 4), 3, norms=True),
+}
+
+
 @contextmanager
 def small_tiles() -> Iterator[None]:
     """Tiles so small that short signals fill several, and none exactly."""
@@ -98,4 +257,16 @@ def small_tiles() -> Iterator[None]:
         yield
 
 
-_SMALL: dict[str, dict[str, int]] = {"conv1d": {"BT": 32, "BN": 32, "BK": 64}}
+_SMALL: dict[str, dict[str, int]] = {
+    "conv1d": {"BT": 32, "BN": 32, "BK": 64},
+    "mrf": {"BT": 32, "BK": 32, "FUSE": 1},
+    "layer_norm": {"BT": 8},
+    "istft_head": {"BT": 16, "BN": 16, "BK": 32},
+    "stft": {"BT": 32, "BN": 16, "BK": 32},
+    "nsf_source": {"BT": 64, "BF": 4},
+    "rvq_decode": {"BT": 8},
+    "rvq_encode": {"BT": 16, "BN": 512},
+    "snake_aa": {"BT": 32, "BN": 16},
+    "group_norm_act": {"BT": 16, "BS": 4},
+    "seanet_block": {"BT": 32, "BN": 16, "BK": 16},
+}

@@ -22,6 +22,11 @@ def _accept(_: Spec) -> str | None:
     return None
 
 
+def float32_only(spec: Spec) -> str | None:
+    """Refuses other dtypes: phases, transforms and distances are float32 always."""
+    return None if spec.dtype is torch.float32 else f"computes in torch.float32, not in {spec.dtype}"
+
+
 def register_triton(
     op: Op,
     supports: Callable[[Spec], str | None] = _accept,
@@ -45,7 +50,7 @@ def register_triton(
             return "runs on cuda; elsewhere only in Triton's interpreter (TRITON_INTERPRET=1 before the import)"
         if (problem := triton_problem()) is not None:
             return problem
-        if spec.dtype not in _DTYPES:
+        if spec.dtype not in _DTYPES and spec.dtype.is_floating_point:
             return f"computes in float32, float16 and bfloat16, not in {spec.dtype}"
         return supports(spec)
 

@@ -18,6 +18,7 @@ from fastvoc.errors import ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._reference import full_float32
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.layer_norm import LayerNormParams, check_row, layer_norm_ref, pack_rows
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
@@ -235,3 +236,4 @@ OP = define("convnext_block", _check, convnext_block_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
+register_triton(OP)

@@ -12,6 +12,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.registry import Impl, Spec, define
 
@@ -136,3 +137,4 @@ def _fake(
 
 OP = define("group_norm_act", _check, group_norm_act_ref)
 OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+register_triton(OP)

@@ -15,6 +15,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.stft import check_transform, supports_cpp
 from fastvoc.ops.stream import PolyphaseStream
 from fastvoc.registry import Impl, Spec, define
@@ -186,6 +187,11 @@ def _supports_cpp(spec: Spec) -> str | None:
     return supports_cpp(replace(spec, dtype=torch.float32) if narrow else spec)
 
 
+def _supports_triton(spec: Spec) -> str | None:
+    dtype = spec.params.window.dtype
+    return None if dtype is torch.float32 else f"computes in torch.float32, not in {dtype}"
+
+
 _library.define(
     "istft_head(Tensor x, Tensor tables, Tensor? lengths, int[] radices, int[] shape, float[] bounds) -> Tensor"
 )
@@ -222,3 +228,4 @@ OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
 register_cuda(OP, _run_native, _pack_cuda)
+register_triton(OP, _supports_triton)

@@ -13,6 +13,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.stream import PointStream
 from fastvoc.registry import Impl, Spec, define
 
@@ -159,3 +160,4 @@ OP = define("layer_norm", _check, layer_norm_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
+register_triton(OP)

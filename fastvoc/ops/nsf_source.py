@@ -22,6 +22,7 @@ from fastvoc.lengths import on_device
 from fastvoc.ops import _philox
 from fastvoc.ops._checks import check_activations, check_lengths
 from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._triton import float32_only, register_triton
 from fastvoc.ops.nsf_stream import NsfStream
 from fastvoc.registry import Impl, Spec, define
 
@@ -389,3 +390,4 @@ OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
 register_cuda(OP, _run_native, _pack)
+register_triton(OP, float32_only)

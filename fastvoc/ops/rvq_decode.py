@@ -13,6 +13,7 @@ from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_lengths
 from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._triton import register_triton
 from fastvoc.registry import Impl, Spec, define
 
 
@@ -98,6 +99,11 @@ def _supports_cpp(spec: Spec) -> str | None:
     return _library.cpu_refusal(spec.params.codebooks.dtype)
 
 
+def _supports_triton(spec: Spec) -> str | None:
+    dtype = spec.params.codebooks.dtype
+    return "sums up in torch.float32, not in torch.float64" if dtype is torch.float64 else None
+
+
 _library.define("rvq_decode(Tensor codes, Tensor books, Tensor? lengths) -> Tensor")
 
 
@@ -109,3 +115,4 @@ def _fake(codes: Tensor, books: Tensor, lengths: Tensor | None) -> Tensor:
 OP = define("rvq_decode", _check, rvq_decode_ref)
 OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
 register_cuda(OP, _run_native, _pack, dtype=lambda spec: spec.params.codebooks.dtype)
+register_triton(OP, _supports_triton)

@@ -14,6 +14,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, BackendError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY
 from fastvoc.ops.conv1d import PAD_MODES, Conv1dParams, conv1d_ref, geometry
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act_ref
@@ -191,8 +192,7 @@ def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
     return y
 
 
-def _supports_cpp(spec: Spec) -> str | None:
-    p: SeanetBlockParams = spec.params
+def _shape_refusal(p: SeanetBlockParams) -> str | None:
     last = [conv for conv in (p.conv2, p.shortcut) if conv is not None]
     if any(conv.weight.shape[2] != 1 for conv in last):
         return "wants a kernel of 1 in conv2 and shortcut"
@@ -201,7 +201,15 @@ def _supports_cpp(spec: Spec) -> str | None:
         return "has no activation but those before conv1 and conv2"
     if any(norm.act.kind != "identity" for norm in p.norms().values()):
         return "has no activation in its norms"
-    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
+    return None
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    return _shape_refusal(spec.params) or _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
+
+
+def _supports_triton(spec: Spec) -> str | None:
+    return _shape_refusal(spec.params)
 
 
 _library.define(
@@ -261,3 +269,4 @@ OP = define("seanet_block", _check, seanet_block_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
+register_triton(OP, _supports_triton)

@@ -14,6 +14,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_reflect
+from fastvoc.ops._triton import float32_only, register_triton
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
 
@@ -184,3 +185,4 @@ OP = define("stft", _check, stft_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp, stream=_stream_native)
 )
+register_triton(OP, float32_only)

@@ -1,0 +1,187 @@
+"""istft_head as a product of spectra and windowed cosines, gathered: every sample adds its frames up in fixed order.
+
+Row q of the product holds the `hop` samples that begin at q * hop before the crop; tap i is the frame J - 1 - i back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastvoc import _library
+from fastvoc.kernels.activation import sin_cos
+from fastvoc.kernels.conv1d import pad_channels
+from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.tuned import tuned
+
+
+@triton.jit(do_not_specialize=["steps"])
+def istft_head_kernel(
+    x,
+    basis,
+    squares,
+    lengths,
+    out,
+    steps,
+    made,
+    x_batch,
+    x_channel,
+    x_step,
+    clip,
+    clamp,
+    TAPS: tl.constexpr,
+    BINS: tl.constexpr,
+    BINS_PAD: tl.constexpr,
+    HOP: tl.constexpr,
+    HOP_PAD: tl.constexpr,
+    SIZE: tl.constexpr,
+    TRIM: tl.constexpr,
+    SINE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BT: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    COLUMNS: tl.constexpr = (HOP + BN - 1) // BN
+    tile = tl.program_id(0)
+    item = tl.program_id(1).to(tl.int64)
+    n = (tile % COLUMNS) * BN + tl.arange(0, BN)
+    q = TRIM // HOP + (tile // COLUMNS) * BT + tl.arange(0, BT)
+    k = tl.arange(0, BK)
+    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    inside = (length - 1) * HOP + SIZE - 2 * TRIM
+    start = x + item * x_batch
+    acc = tl.zeros([BT, BN], tl.float32)
+    weight = tl.zeros([BT, BN], tl.float32)
+    for tap in range(TAPS):
+        row = q - (TAPS - 1 - tap)
+        there = ((row >= 0) & (row < length))[:, None]
+        squared = tl.load(squares + tap * HOP_PAD + n, mask=n < HOP_PAD, other=0.0)
+        weight += tl.where(there, squared[None, :], 0.0)
+        rows = start + row.to(tl.int64)[:, None] * x_step
+        for first in range(0, BINS_PAD, BK):
+            b = first + k
+            mask = there & (b < BINS)[None, :]
+            at = rows + b.to(tl.int64)[None, :] * x_channel
+            magnitude = tl.exp(tl.load(at, mask=mask, other=0.0).to(tl.float32))
+            magnitude = tl.where(magnitude > clip, clip, magnitude)
+            at += BINS * x_channel
+            angle = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+            if SINE:
+                angle, _ = sin_cos(angle)
+            sine, cosine = sin_cos(angle)
+            real = tl.where(mask, magnitude * cosine, 0.0)
+            imaginary = tl.where(mask, magnitude * sine, 0.0)
+            of = basis + (tap * 2 * BINS_PAD + b)[:, None] * HOP_PAD + n[None, :]
+            columns = (n < HOP_PAD)[None, :]
+            acc = tl.dot(real, tl.load(of, mask=columns, other=0.0), acc, input_precision=PRECISION)
+            of += BINS_PAD * HOP_PAD
+            acc = tl.dot(imaginary, tl.load(of, mask=columns, other=0.0), acc, input_precision=PRECISION)
+    at = (q * HOP - TRIM)[:, None] + n[None, :]
+    within = (at >= 0) & (at < made) & (n < HOP)[None, :]
+    valid = within & (at < inside)
+    y = acc / tl.where(valid, weight, 1.0)
+    y = tl.where(y > clamp, clamp, tl.where(y < -clamp, -clamp, y))
+    tl.store(out + item * made + at, tl.where(valid, y, 0.0), mask=within)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An inverse transform as `run` takes it; `shape`: n_fft, hop, trim, 1 for the sine of the phases."""
+
+    basis: Tensor
+    squares: Tensor
+    shape: list[int]
+    bounds: list[float]
+
+
+def pack(params: Any) -> Packed:
+    """Windowed cosines and sines [taps, 2, bins padded, hop padded], rounded once from float64."""
+    size, hop, bins = params.n_fft, params.hop, params.n_fft // 2 + 1
+    taps = cdiv(size, hop)
+    window = params.window.detach().double().cpu()
+    s, k = torch.arange(size), torch.arange(bins)[:, None]
+    angle = (s * k % size).double() * (2 * torch.pi / size)
+    weight = torch.full((bins, 1), 2.0 / size, dtype=torch.float64)
+    weight[0] = weight[-1] = 1.0 / size
+    parts = torch.stack([angle.cos() * weight, -angle.sin() * weight])
+    parts[1, 0] = parts[1, -1] = 0
+    parts = torch.nn.functional.pad(parts * window, (0, taps * hop - size)).unflatten(2, (taps, hop)).flip(2)
+    basis = torch.zeros(taps, 2, pad_channels(bins), pad_channels(hop), dtype=torch.float64)
+    basis[:, :, :bins, :hop] = parts.permute(2, 0, 1, 3)
+    squares = torch.zeros(taps, pad_channels(hop), dtype=torch.float64)
+    squares[:, :hop] = torch.nn.functional.pad(window.square(), (0, taps * hop - size)).reshape(taps, hop).flip(0)
+    bounds = [float("inf") if bound is None else bound for bound in (params.clip, params.clamp)]
+    device = params.window.device
+    shape = [size, hop, params.trim, int(params.phase == "sin")]
+    return Packed(basis.float().to(device), squares.float().to(device), shape, bounds)
+
+
+def run(x: Tensor, p: Packed, lengths: Tensor | None = None) -> Tensor:
+    """istft_head of `fastvoc.ops.istft_head`; lengths on the device of x."""
+    y: Tensor = torch.ops._fastvoc.triton_istft_head(x, p.basis, p.squares, lengths, p.shape, p.bounds)
+    return y
+
+
+_library.define(
+    "triton_istft_head(Tensor x, Tensor basis, Tensor squares, Tensor? lengths, int[] shape, float[] bounds) -> Tensor"
+)
+
+
+def _output(x: Tensor, shape: list[int]) -> Tensor:
+    size, hop, trim, _ = shape
+    return x.new_empty((x.shape[0], (x.shape[2] - 1) * hop + size - 2 * trim, 1), dtype=torch.float32)
+
+
+@torch.library.register_fake("_fastvoc::triton_istft_head")
+def _fake(
+    x: Tensor, basis: Tensor, squares: Tensor, lengths: Tensor | None, shape: list[int], bounds: list[float]
+) -> Tensor:
+    return _output(x, shape).transpose(1, 2)
+
+
+@torch.library.impl("_fastvoc::triton_istft_head", ("CPU", "CUDA"))
+def _istft_head(
+    x: Tensor, basis: Tensor, squares: Tensor, lengths: Tensor | None, shape: list[int], bounds: list[float]
+) -> Tensor:
+    size, hop, trim, sine = shape
+    out = _output(x, shape)
+    made, bins_pad, hop_pad = out.shape[1], basis.shape[2], basis.shape[3]
+    config = tuned("istft_head", x.device, x.dtype, hop=hop)
+    config = {
+        **config,
+        "BK": min(config["BK"], bins_pad & -bins_pad),
+        "BN": min(config["BN"], max(16, triton.next_power_of_2(hop))),
+    }
+    rows = cdiv(trim % hop + made, hop)
+    launch(
+        istft_head_kernel,
+        (cdiv(rows, config["BT"]) * cdiv(hop, config["BN"]), x.shape[0]),
+        config,
+        x.device,
+        x=x,
+        basis=basis,
+        squares=squares,
+        lengths=lengths,
+        out=out,
+        steps=x.shape[2],
+        made=made,
+        **strides(x, "x"),
+        clip=bounds[0],
+        clamp=bounds[1],
+        TAPS=basis.shape[0],
+        BINS=size // 2 + 1,
+        BINS_PAD=bins_pad,
+        HOP=hop,
+        HOP_PAD=hop_pad,
+        SIZE=size,
+        TRIM=trim,
+        SINE=bool(sine),
+        PRECISION="ieee",
+    )
+    return out.transpose(1, 2)

@@ -1,0 +1,284 @@
+"""seanet_block in one launch: the hidden layer of a tile never leaves the block that computes it.
+
+Behind it come the second convolution and the shortcut, whose kernels are 1. With group norms, which need the whole
+signal, the convolutions and norms are launches of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastvoc import _library
+from fastvoc.kernels import conv1d, group_norm_act
+from fastvoc.kernels.activation import activate
+from fastvoc.kernels.conv1d import accumulate, fitted, multiply, pad_channels, precision
+from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.tuned import tuned
+
+
+@triton.jit(do_not_specialize=["steps"])
+def seanet_block_kernel(
+    x,
+    weight,
+    bias,
+    project,
+    shortcut,
+    project_bias,
+    curves,
+    table,
+    lengths,
+    out,
+    steps,
+    mirror,
+    x_batch,
+    x_channel,
+    x_step,
+    CIN: tl.constexpr,
+    CIN_PAD: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    HIDDEN_PAD: tl.constexpr,
+    COUT: tl.constexpr,
+    COUT_PAD: tl.constexpr,
+    PAD_MODE: tl.constexpr,
+    PRE: tl.constexpr,
+    PRE_SLOPE: tl.constexpr,
+    MIDDLE: tl.constexpr,
+    MIDDLE_SLOPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BT: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    item = tl.program_id(1).to(tl.int64)
+    t = tl.program_id(0) * BT + tl.arange(0, BT)
+    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    busy = (tl.program_id(0) * BT < length).to(tl.int32)
+    mine = x + item * x_batch
+    h = tl.arange(0, HIDDEN_PAD)
+    hidden = tl.zeros([BT, HIDDEN_PAD], tl.float32)
+    hidden = accumulate(
+        hidden,
+        mine,
+        weight,
+        curves + tl.multiple_of(tl.load(table + 5), 16) if PRE == 5 else curves,
+        t - tl.load(table + 4),
+        h,
+        length,
+        tl.maximum(length, mirror),
+        tl.load(table + 2) * busy,
+        tl.load(table + 3),
+        x_step,
+        x_channel,
+        CIN,
+        CIN_PAD,
+        HIDDEN_PAD,
+        PAD_MODE,
+        PRE,
+        PRE_SLOPE,
+        PRECISION,
+        HIDDEN_PAD,
+        BK,
+    )
+    hidden += tl.load(bias + h)[None, :]
+    alpha = 0.0
+    inverse = 0.0
+    if MIDDLE == 5:
+        after = curves + tl.multiple_of(tl.load(table + 6), 16)
+        alpha = tl.load(after + h, mask=h < HIDDEN, other=0.0)[None, :]
+        inverse = tl.load(after + tl.load(table + 7) + h, mask=h < HIDDEN, other=0.0)[None, :]
+    middle = activate(hidden, alpha, inverse, MIDDLE, MIDDLE_SLOPE).to(x.dtype.element_ty)
+    inside = t < length
+    rows = mine + t.to(tl.int64)[:, None] * x_step
+    for first in range(0, COUT_PAD, BN):
+        n = first + tl.arange(0, BN)
+        columns = (n < COUT_PAD)[None, :]
+        w = tl.load(project + h[:, None] * COUT_PAD + n[None, :], mask=columns, other=0.0)
+        acc = multiply(middle, w, tl.zeros([BT, BN], tl.float32), PRECISION)
+        live = inside[:, None] & (n < COUT)[None, :]
+        if shortcut is not None:
+            for start in range(0, CIN_PAD, BK):
+                k = start + tl.arange(0, BK)
+                mask = inside[:, None] & (k < CIN)[None, :]
+                a = tl.load(rows + k.to(tl.int64)[None, :] * x_channel, mask=mask, other=0.0)
+                beside = tl.load(shortcut + k[:, None] * COUT_PAD + n[None, :], mask=columns, other=0.0)
+                acc = multiply(a, beside, acc, PRECISION)
+        else:
+            acc += tl.load(rows + n.to(tl.int64)[None, :] * x_channel, mask=live, other=0.0).to(tl.float32)
+        acc += tl.load(project_bias + n, mask=n < COUT_PAD, other=0.0)[None, :]
+        place = out + (item * steps + t)[:, None] * COUT + n[None, :]
+        acc = tl.where(live, acc, 0.0)
+        tl.store(place, acc.to(out.dtype.element_ty), mask=(t < steps)[:, None] & (n < COUT)[None, :])
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A block without norms as `run` takes it; `shape`: channels, hidden, outputs, mirror and the pad mode."""
+
+    weight: Tensor
+    bias: Tensor
+    project: Tensor
+    shortcut: Tensor | None
+    project_bias: Tensor
+    curves: Tensor
+    table: Tensor
+    shape: list[int]
+    acts: list[int]
+    slopes: list[float]
+
+
+@dataclass(frozen=True)
+class PackedWithNorms:
+    """A block with norms: its convolutions and the norms behind them, by name."""
+
+    convs: dict[str, conv1d.Packed]
+    norms: dict[str, group_norm_act.Packed]
+
+
+def pack(params: Any) -> Packed | PackedWithNorms:
+    """Weights of a SeanetBlockParams."""
+    conv1, conv2, shortcut = params.conv1, params.conv2, params.shortcut
+    if params.norms():
+        # The activation before conv2 moves into the norm before it.
+        acts = {"norm1": conv2.pre}
+        bare = {**params.convs(), "conv2": type(conv2)(conv2.weight, conv2.bias)}
+        norms = {name: group_norm_act.pack(norm, acts.get(name)) for name, norm in params.norms().items()}
+        return PackedWithNorms({name: conv1d.pack(conv, max(conv.padding) + 1) for name, conv in bare.items()}, norms)
+    hidden, channels, kernel = conv1.weight.shape
+    out = conv2.weight.shape[0]
+    width = max(16, triton.next_power_of_2(hidden))
+    first = conv1.weight.new_zeros((kernel, pad_channels(channels), width))
+    first[:, :channels, :hidden] = conv1.weight.detach().permute(2, 1, 0)
+    second = conv1.weight.new_zeros((width, pad_channels(out)))
+    second[:hidden, :out] = conv2.weight.detach()[:, :, 0].t()
+    shift = conv1d.pack_row(conv2.bias, out, conv2.weight)
+    beside = None
+    if shortcut is not None:
+        beside = conv1d.pack_taps(shortcut.weight)
+        shift = shift + conv1d.pack_row(shortcut.bias, out, shortcut.weight)
+    bias = first.new_zeros(width, dtype=torch.float32)
+    if conv1.bias is not None:
+        bias[:hidden] = conv1.bias.detach()
+    curves, places = conv1d.pack_curves([conv1.pre, conv2.pre], conv1.weight)
+    kinds = [conv1d.kind_and_slope(act) for act in (conv1.pre, conv2.pre)]
+    table = [0, 0, kernel, conv1.dilation, conv1.padding[0], *places, pad_channels(hidden)]
+    mode = conv1d.PAD_MODES.index(conv1.pad_mode)
+    return Packed(
+        first.flatten(),
+        bias,
+        second.flatten(),
+        beside,
+        shift,
+        curves,
+        torch.tensor(table, dtype=torch.int32, device=first.device),
+        [channels, hidden, out, max(conv1.padding) + 1, mode],
+        [kind for kind, _ in kinds],
+        [slope for _, slope in kinds],
+    )
+
+
+def run(x: Tensor, p: Packed | PackedWithNorms, lengths: Tensor | None = None) -> Tensor:
+    """seanet_block of `fastvoc.ops.seanet_block`; lengths on the device of x."""
+    if isinstance(p, PackedWithNorms):
+        return _with_norms(x, p, lengths)
+    parts = p.weight, p.bias, p.project, p.shortcut, p.project_bias, p.curves, p.table
+    y: Tensor = torch.ops._fastvoc.triton_seanet_block(x, *parts, lengths, p.shape, p.acts, p.slopes)
+    return y
+
+
+def _with_norms(x: Tensor, p: PackedWithNorms, lengths: Tensor | None) -> Tensor:
+    def conv(name: str, signal: Tensor) -> Tensor:
+        packed = p.convs[name]
+        return torch.ops._fastvoc.triton_conv1d(
+            signal, packed.weight, packed.bias, packed.curves, packed.table, None, lengths, packed.shape, packed.acts,
+            packed.slopes,
+        )  # fmt: skip
+
+    y = group_norm_act.run(conv("conv1", x), p.norms["norm1"], None, lengths)
+    y = conv("conv2", y)
+    beside = x
+    if "shortcut" in p.convs:
+        beside = group_norm_act.run(conv("shortcut", x), p.norms["norm_shortcut"], None, lengths)
+    return group_norm_act.run(y, p.norms["norm2"], beside, lengths)
+
+
+_library.define(
+    "triton_seanet_block(Tensor x, Tensor weight, Tensor bias, Tensor project, Tensor? shortcut, Tensor project_bias,"
+    " Tensor curves, Tensor table, Tensor? lengths, int[] shape, int[] acts, float[] slopes) -> Tensor"
+)
+
+
+@torch.library.register_fake("_fastvoc::triton_seanet_block")
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    project: Tensor,
+    shortcut: Tensor | None,
+    project_bias: Tensor,
+    curves: Tensor,
+    table: Tensor,
+    lengths: Tensor | None,
+    shape: list[int],
+    acts: list[int],
+    slopes: list[float],
+) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], shape[2])).transpose(1, 2)
+
+
+@torch.library.impl("_fastvoc::triton_seanet_block", ("CPU", "CUDA"))
+def _seanet_block(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    project: Tensor,
+    shortcut: Tensor | None,
+    project_bias: Tensor,
+    curves: Tensor,
+    table: Tensor,
+    lengths: Tensor | None,
+    shape: list[int],
+    acts: list[int],
+    slopes: list[float],
+) -> Tensor:
+    channels, hidden, cout, mirror, pad_mode = shape
+    batch, _, steps = x.shape
+    out = x.new_empty((batch, steps, cout))
+    config = fitted(tuned("seanet_block", x.device, x.dtype, channels=channels), pad_channels(channels), cout)
+    launch(
+        seanet_block_kernel,
+        (cdiv(steps, config["BT"]), batch),
+        config,
+        x.device,
+        x=x,
+        weight=weight,
+        bias=bias,
+        project=project,
+        shortcut=shortcut,
+        project_bias=project_bias,
+        curves=curves,
+        table=table,
+        lengths=lengths,
+        out=out,
+        steps=steps,
+        mirror=mirror,
+        **strides(x, "x"),
+        CIN=channels,
+        CIN_PAD=pad_channels(channels),
+        HIDDEN=hidden,
+        HIDDEN_PAD=bias.shape[0],
+        COUT=cout,
+        COUT_PAD=pad_channels(cout),
+        PAD_MODE=pad_mode,
+        PRE=acts[0],
+        PRE_SLOPE=slopes[0],
+        MIDDLE=acts[1],
+        MIDDLE_SLOPE=slopes[1],
+        PRECISION=precision(x.dtype),
+    )
+    return out.transpose(1, 2)
