@@ -252,11 +252,12 @@ class Encodec(nn.Module):
         self._check_causal()
         c = self.config
         weight: Tensor = next(self.decoder.parameters())
+        latent = self.quantizer.decoder.bound(torch.int64, backend)
 
         def decode(codes: Tensor) -> Tensor:
             if not codes.shape[2]:
                 return weight.new_zeros((len(codes), c.dimension, 0))
-            return self.latent(codes, None, backend)
+            return latent(codes, None).to(weight.dtype)
 
         return EncodecStream(
             self.decoder,
@@ -278,9 +279,11 @@ class Encodec(nn.Module):
         def nothing(batch: int) -> Tensor:
             return torch.zeros((batch, n_q, 0), dtype=torch.int64, device=self.quantizer.codebooks[0].device)
 
+        dtype = self.quantizer.codebooks[0].dtype
+        quantize = self.quantizer.encoder.bound(dtype, backend)
+
         def encode(z: Tensor) -> Tensor:
-            codes: Tensor = self.quantizer.encode(z, n_q, None, backend) if z.shape[2] else nothing(len(z))
-            return codes
+            return quantize(z.to(dtype), n_q, None) if z.shape[2] else nothing(len(z))
 
         return EncodecStream(
             self.encoder,

@@ -68,6 +68,17 @@ class Prepared:
             raise BackendError(f"{self._op.name}: implementation {entry.impl.name} has no streaming form")
         return entry.impl.stream(entry.params, entry.packed)
 
+    def bound(self, dtype: torch.dtype, backend: str | None = None) -> Callable[..., Tensor]:
+        """The op for inputs of `dtype` with the weights as they are now, as a stream runs it."""
+        tensors = self.tensors()
+        entry = self._entry(tensors, tensors[0].device, dtype, backend)
+
+        def run(x: Tensor, *args: Tensor | int | None) -> Tensor:
+            self._op.check(x, entry.params, *args)
+            return entry.impl.run(x, entry.packed, *args)
+
+        return run
+
     def held(self) -> Any:
         """The weights, packed and not, as they are now: what a recorded call goes on reading."""
         return self.tensors(), self._kept
