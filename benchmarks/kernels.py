@@ -65,9 +65,10 @@ def read_per_output(launch: Launch) -> float:
     tensors = {name: value for name, value in launch.arguments.items() if isinstance(value, Tensor)}
     made = sum(t.numel() for name, t in tensors.items() if name in OUTPUTS)
     read = {name: t.numel() * t.element_size() for name, t in tensors.items() if name not in OUTPUTS}
-    if "table" in tensors:  # a launch reads the taps that its table names, not the whole stage's
+    if "GROUPS" in launch.arguments:  # a launch reads the taps that its table names, not the whole stage's
         taps = int(tensors["table"][:, 2].sum()) if tensors["table"].dim() == 2 else int(tensors["table"][2])
-        width = launch.arguments["CIN_PAD"] * launch.arguments["COUT_PAD"]
+        square = launch.arguments.get("WIDTH")
+        width = square * square if square else launch.arguments["CIN_PAD"] * launch.arguments["COUT_PAD"]
         read["weight"] = taps * width * tensors["weight"].element_size()
     return sum(read.values()) / max(made, 1)
 
