@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_every_environment_variable_is_in_the_readme() -> None:
-    assert set(re.findall(r"FASTVOC_[A-Z]+", README)) == {variable.name for variable in env.VARIABLES}
+    assert set(re.findall(r"(?:FASTVOC|TRITON)_[A-Z]+", README)) == {variable.name for variable in env.VARIABLES}
 
 
 def test_every_variable_the_package_reads_is_in_env() -> None:
