@@ -30,16 +30,16 @@ template <>
 inline constexpr auto scalar_type<std::int8_t> = torch::headeronly::ScalarType::Char;
 
 template <class Element>
-constexpr const char* scalar_name = "float32";
-template <>
-inline constexpr const char* scalar_name<Bf16> = "bfloat16";
-template <>
-inline constexpr const char* scalar_name<std::int8_t> = "int8";
+constexpr const char* scalar_name() {
+  if constexpr (std::is_same_v<Element, Bf16>) return "bfloat16";
+  else if constexpr (std::is_same_v<Element, std::int8_t>) return "int8";
+  else return "float32";
+}
 
 template <class Element>
 void check_elements(const Tensor& t, const char* name) {
   STD_TORCH_CHECK(t.is_cpu() && t.scalar_type() == scalar_type<Element>, name, ": expected a tensor of ",
-                  scalar_name<Element>, " on the CPU");
+                  scalar_name<Element>(), " on the CPU");
 }
 
 inline void check_floats(const Tensor& t, const char* name) { check_elements<float>(t, name); }

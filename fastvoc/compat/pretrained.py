@@ -113,8 +113,8 @@ class PretrainedModel(Upstream):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return next(self.parameters()).dtype
+        """Type of the weights; the narrowest where some stay wider than was asked for."""
+        return min((parameter.dtype for parameter in self.parameters()), key=lambda dtype: dtype.itemsize)
 
     @classmethod
     def from_pretrained(

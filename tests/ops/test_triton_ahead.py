@@ -26,7 +26,8 @@ LIMITS = {"80": 163 * 1024, "90": 227 * 1024, "100": 227 * 1024, "120": 99 * 102
 def test_kernels_fit(target: str, models: str) -> None:
     need("triton", triton_problem())
     script = [sys.executable, str(ROOT / "benchmarks" / "kernels.py"), "--target", target, "--models", models]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))}
+    path = filter(None, [str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH"), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     done = subprocess.run([*script, "--json"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     rows = json.loads(done.stdout)["kernels"]
