@@ -173,8 +173,8 @@ def main() -> None:
             errors = f"{row['fast_error']:.1e}", f"{row['overlapped_error']:.1e}"
             table.add_row(name, str(chunk), *ms, *(f"{r:.2f}" for r in ratios), str(row["exact_equal"]), *errors)
     table.print()
-    if args.write:
-        print(f"written: {harness.write('streaming', args.device, rows)}")
+    if args.write is not None:
+        print(f"written: {harness.write(args.write or 'streaming', args.device, rows)}")
 
 
 if __name__ == "__main__":
