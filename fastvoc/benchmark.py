@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +262,6 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "isa": _library.cpu_isa() if _library.cpu_problem() is None else "none: the C++ library is not loaded",
         "torch": torch.__version__,
-        "fastvoc": version("fastvoc"),
     }
 
 

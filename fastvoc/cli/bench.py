@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastvoc import __version__
 from fastvoc.cli.convert import Precision
 from fastvoc.errors import ArgumentError
 
@@ -53,6 +54,7 @@ def bench(
         budget=budget,
         progress=None if json or not sys.stderr.isatty() else lambda text: typer.echo(text, err=True),
     )
+    report.machine["fastvoc"] = __version__
     if json:
         typer.echo(report.to_json())
     else:
