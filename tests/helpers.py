@@ -7,6 +7,8 @@ import json
 import os
 import pkgutil
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -51,6 +53,20 @@ def need_triton() -> None:
 
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     need("triton", triton_problem() or (None if interpreted else "Triton runs on a GPU, not in its interpreter"))
+
+
+def run_under(isa: str, script: str) -> str:
+    """What a script prints in a fresh process that has no instruction set above `isa`; it can import tests."""
+    from fastvoc import _library
+
+    paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "ops"), *sys.path])
+    environment = {**os.environ, "FASTVOC_ISA": isa, "PYTHONPATH": paths}
+    whole = f"{script}\nfrom fastvoc import _library\nprint(_library.cpu_isa())\n"
+    done = subprocess.run([sys.executable, "-P", "-c", whole], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *printed, used = done.stdout.splitlines()
+    assert _library.ISAS.index(used) <= _library.ISAS.index(isa)
+    return "\n".join(printed)
 
 
 def compiler() -> str:

@@ -1,4 +1,4 @@
-"""The models that stream, small and with random weights, by family."""
+"""The models that stream, small and with random weights, by family, and how many chunkings of them are tried."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from hypothesis import HealthCheck, settings
 
 from fastvoc.models.bigvgan import BigVganConfig
 from fastvoc.models.families import build
@@ -15,6 +16,15 @@ from fastvoc.models.hift_config import HiftConfig
 from fastvoc.models.univnet import UnivNetConfig
 from fastvoc.models.vocos import VocosConfig
 from fastvoc.vocoder import Vocoder
+
+QUICK = settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+LONG = settings(QUICK, max_examples=1000, derandomize=False)
 
 
 def randomised(config: Any) -> Vocoder:

@@ -39,10 +39,10 @@ def decode(
     Example: fastvoc decode in.ecdc - | aplay
     """
     from fastvoc.audio_blocks import write_blocks
+    from fastvoc.cli.output import output_path
     from fastvoc.cli.pieces import (
         check_input,
         language_model_folder,
-        output_path,
         progress,
         standard_input,
         standard_output,

@@ -44,11 +44,11 @@ def encode(
     Example: sox in.mp3 -t wav - | fastvoc encode - - --portable | ssh host fastvoc decode - out.wav
     """
     from fastvoc.audio_blocks import fit, open_blocks
+    from fastvoc.cli.output import output_path
     from fastvoc.cli.pieces import (
         Counted,
         check_input,
         language_model_folder,
-        output_path,
         progress,
         standard_input,
         standard_output,

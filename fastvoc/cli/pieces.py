@@ -1,4 +1,4 @@
-"""What `encode` and `decode` share: where output goes, a progress bar over pieces of sound, words about speed."""
+"""What `encode` and `decode` share: a check of the input, a progress bar over pieces of sound, words about speed."""
 
 from __future__ import annotations
 
@@ -12,34 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DecodeError
+from fastvoc.errors import DecodeError
 
 
 def check_input(source: str) -> None:
     """Raises DecodeError for what is neither a file, nor a pipe, nor -."""
     if source != "-" and (not Path(source).exists() or Path(source).is_dir()):
         raise DecodeError(f"IN: {source}: {'a folder, not a file' if Path(source).is_dir() else 'no such file'}")
-
-
-def output_path(source: str, target: str, suffixes: tuple[str, ...], *, force: bool) -> Path | None:
-    """The file to write, None for standard output; a folder gets a file named like the input.
-
-    Raises ArgumentError for another suffix, a folder that does not exist, and a file that exists without `force`.
-    """
-    if target == "-":
-        return None
-    path = Path(target)
-    if path.is_dir():
-        if source == "-":
-            raise ArgumentError(f"OUT: {target} is a folder; give a file name for what comes from -")
-        path = path / f"{Path(source).stem}{suffixes[0]}"
-    if path.suffix.lower() not in suffixes:
-        raise ArgumentError(f"OUT: expected a name that ends in {' or '.join(suffixes)}, got {path.name!r}")
-    if not path.parent.is_dir():
-        raise ArgumentError(f"OUT: the folder {path.parent} does not exist")
-    if path.exists() and not force:
-        raise ArgumentError(f"OUT: {path} exists; --force replaces it")
-    return path
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastvoc.cli.convert import Precision
+from fastvoc.cli.output import check_file, output_path
 from fastvoc.errors import ArgumentError, DecodeError
 
 if TYPE_CHECKING:
@@ -52,10 +53,11 @@ def vocode(
             raise ArgumentError("--plot: draws one file, IN is a folder")
         plan = plan_folder(Path(source), target, force=force)
     else:
-        output = _output(source, target)
+        output = output_path(source, target, (".wav", ".flac"), force=force)
         if float32 and output is not None and output.suffix.lower() == ".flac":
             raise ArgumentError(f"--float: a FLAC file holds integers, give OUT the suffix .wav, not {output.name!r}")
-        _check_free(output, plot, force=force)
+        if plot is not None:
+            check_file("--plot", plot, (".png",), force=force)
     if threads is not None:
         set_num_threads(threads)
     voc = load(model, device=device, dtype=dtype.value, backend=backend)
@@ -65,32 +67,6 @@ def vocode(
         run_folder(voc, plan, jobs=jobs, float32=float32)
     else:
         _vocode_one(voc, source, output, plot, float32=float32)
-
-
-def _output(source: str, target: str) -> Path | None:
-    """The file to write; None for standard output."""
-    if target == "-":
-        return None
-    path = Path(target)
-    if path.is_dir():
-        if source == "-":
-            raise ArgumentError(f"OUT: {target} is a folder; give a file name for what comes from -")
-        path = path / f"{Path(source).stem}.wav"
-    if path.suffix.lower() not in (".wav", ".flac"):
-        raise ArgumentError(f"OUT: expected a name that ends in .wav or .flac, got {path.name!r}")
-    return path
-
-
-def _check_free(output: Path | None, plot: Path | None, *, force: bool) -> None:
-    if plot is not None and plot.suffix.lower() != ".png":
-        raise ArgumentError(f"--plot: expected a name that ends in .png, got {plot.name!r}")
-    for name, path in (("OUT", output), ("--plot", plot)):
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            raise ArgumentError(f"{name}: the folder {path.parent} does not exist")
-        if path.exists() and not force:
-            raise ArgumentError(f"{name}: {path} exists; --force replaces it")
 
 
 def _vocode_one(voc: Vocoder, source: str, output: Path | None, plot: Path | None, *, float32: bool) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +13,7 @@ from torch import Tensor
 
 from fastvoc import _library
 from fastvoc.registry import OPS
-from helpers import relative_l2
+from helpers import relative_l2, run_under
 
 pytestmark = pytest.mark.native
 BF16 = torch.bfloat16
@@ -109,7 +105,6 @@ def test_every_instruction_set_agrees_up_to_rounding(isa: str) -> None:
     script = (
         "import torch\n"
         "from op_cases import CONV1D, MRF, UPSAMPLE, cast, channels, double\n"
-        "from fastvoc import _library\n"
         "from fastvoc.registry import OPS\n"
         "from fastvoc.ops import conv1d, mrf, upsample\n"
         "for op, table in (('conv1d', CONV1D), ('upsample', UPSAMPLE), ('mrf', MRF)):\n"
@@ -120,13 +115,8 @@ def test_every_instruction_set_agrees_up_to_rounding(isa: str) -> None:
         "        torchs = OPS[op].reference(x, params)\n"
         "        error, allowed = (((v.double() - meant).norm() / meant.norm()).item() for v in (y, torchs))\n"
         "        assert error < max(1.2 * allowed, 2e-3), (op, name, error, allowed)\n"
-        "print(_library.cpu_isa())\n"
     )
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    environment = {**os.environ, "FASTVOC_ISA": isa, "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert _library.ISAS.index(done.stdout.strip()) <= _library.ISAS.index(isa)
+    run_under(isa, script)
 
 
 def test_float16_is_refused_with_the_reason() -> None:

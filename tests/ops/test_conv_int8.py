@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -24,7 +21,7 @@ from fastvoc.ops.conv1d import Conv1dParams, conv1d, conv1d_ref
 from fastvoc.ops.mrf import mrf
 from fastvoc.ops.upsample import UpsampleParams, upsample, upsample_ref
 from fastvoc.registry import OPS
-from helpers import relative_l2
+from helpers import relative_l2, run_under
 
 TABLES = (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF))
 CASES = [pytest.param(op, make, id=f"{op}-{name}") for op, table in TABLES for name, make in table.items()]
@@ -191,7 +188,6 @@ def test_every_instruction_set_sums_the_same_integers(isa: str, tmp_path: Path) 
     script = (
         "import sys, torch\n"
         "from op_cases import CONV1D, MRF, UPSAMPLE, channels, with_ranges\n"
-        "from fastvoc import _library\n"
         "from fastvoc.registry import OPS\n"
         "from fastvoc.ops import conv1d, mrf, upsample\n"
         "for op, table in (('conv1d', CONV1D), ('upsample', UPSAMPLE), ('mrf', MRF)):\n"
@@ -207,13 +203,8 @@ def test_every_instruction_set_sums_the_same_integers(isa: str, tmp_path: Path) 
         "x, span = torch.randint(0, 256, (1, 50, 99)).float(), torch.tensor([0.0, 255.0])\n"
         "y = conv1d.conv1d(x, conv1d.Conv1dParams(weight, None, input_range=span), backend='cpp')\n"
         "assert torch.equal(y.double(), torch.nn.functional.conv1d(x.double(), weight.double()))\n"
-        "print(_library.cpu_isa())\n"
     )
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    environment = {**os.environ, "FASTVOC_ISA": isa, "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert _library.ISAS.index(done.stdout.strip()) <= _library.ISAS.index(isa)
+    run_under(isa, script)
 
 
 def test_a_stage_is_close_to_its_own_in_float32() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import NamedTuple
 
 import pytest
@@ -15,7 +12,7 @@ from torch import Tensor
 from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops.lvc import LvcParams, lvc, lvc_ref
-from helpers import implementations, relative_l2
+from helpers import implementations, relative_l2, run_under
 
 IMPLS = implementations("lvc")
 
@@ -162,11 +159,7 @@ def test_every_instruction_set_agrees(isa: str) -> None:
         "    y = lvc(x, LvcParams(hop), k, b, backend='cpp')\n"
         "    print(((y - meant).norm() / meant.norm()).item())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", script], env={**os.environ, "FASTVOC_ISA": isa}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert max(map(float, done.stdout.split())) < 1e-6
+    assert max(map(float, run_under(isa, script).split())) < 1e-6
 
 
 @pytest.mark.native

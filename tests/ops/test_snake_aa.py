@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from op_cases import snake_aa_params
 
 from fastvoc import _library
 from fastvoc.ops.snake_aa import SnakeAaParams, kaiser_sinc, snake_aa, snake_aa_ref, upsampled_ref
-from helpers import assert_golden, golden, implementations
+from helpers import assert_golden, golden, implementations, run_under
 
 IMPLS = implementations("snake_aa")
 
@@ -80,11 +76,7 @@ def test_every_instruction_set_agrees(isa: str) -> None:
         "meant = snake_aa_ref(x.double(), wide)\n"
         "print(((snake_aa(x, params, backend='cpp') - meant).norm() / meant.norm()).item())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", script], env={**os.environ, "FASTVOC_ISA": isa}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1e-6
+    assert float(run_under(isa, script)) < 1e-6
 
 
 def test_reference_is_differentiable_in_its_parameters() -> None:

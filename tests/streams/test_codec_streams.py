@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from stream_families import LONG, QUICK
 from torch import Tensor
 
 import fastvoc
@@ -20,14 +21,6 @@ from helpers import relative_l2
 
 BACKENDS = ["torch", pytest.param("cpp", marks=pytest.mark.native)]
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
-QUICK = settings(
-    max_examples=30,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-LONG = settings(QUICK, max_examples=1000, derandomize=False)
 HOP = 6
 
 
