@@ -7,6 +7,7 @@ arguments.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import shutil
 import subprocess
@@ -14,9 +15,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
+KEPT = ROOT / "build/cuda_kernels"  # what was compiled once, by its sources
 ARCHS = (80, 90, 100, 120)
 BF16 = "fastvoc::cuda::BFloat16"
 
@@ -79,20 +80,46 @@ class Report:
 
 
 def compile_kernel(kernel: Kernel, arch: int, folder: Path) -> tuple[Path, str]:
-    """The cubin of one kernel, and what ptxas said."""
-    stem = f"{kernel.name}-{arch}"
-    source, cubin = folder / f"{stem}.cu", folder / f"{stem}.cubin"
-    source.write_text(
+    """The cubin of one kernel, and what ptxas said; both are kept in `folder`, by their sources, and not made again."""
+    text = (
         f'#include "{kernel.header}"\n'
         f"template __global__ void fastvoc::cuda::{kernel.instance}(const __grid_constant__ {kernel.argument});\n"
         f"__device__ char fastvoc_shared_bytes[{kernel.shared} + 1];\n"  # ptxas then says how many
     )
-    command = ["nvcc", "-O3", "-std=c++20", "--expt-relaxed-constexpr", f"-arch=sm_{arch}", "-Xptxas", "-v", "-cubin"]
-    command += ["-I", str(ROOT / "csrc"), str(source), "-o", str(cubin)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{stem}: {done.stderr}")
-    return cubin, done.stderr
+    digest = hashlib.sha256("".join([text, *_headers(kernel.header).values()]).encode()).hexdigest()[:16]
+    stem = f"{kernel.name}-{arch}-{digest}"
+    source, cubin, said = (folder / f"{stem}.{ending}" for ending in ("cu", "cubin", "txt"))
+    if not said.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        source.write_text(text)
+        command = [
+            "nvcc",
+            "-O3",
+            "-std=c++20",
+            "--expt-relaxed-constexpr",
+            f"-arch=sm_{arch}",
+            "-Xptxas",
+            "-v",
+            "-cubin",
+        ]
+        command += ["-I", str(ROOT / "csrc"), str(source), "-o", str(cubin)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{stem}: {done.stderr}")
+        said.with_suffix(".partial").write_text(done.stderr)
+        said.with_suffix(".partial").rename(said)
+    return cubin, said.read_text()
+
+
+def _headers(name: str, found: dict[str, str] | None = None) -> dict[str, str]:
+    """The texts of a header of csrc and of all that it includes, by name."""
+    found = {} if found is None else found
+    path = ROOT / "csrc" / name
+    if name not in found and path.exists():
+        found[name] = path.read_text()
+        for further in re.findall(r'^#include "(.+)"$', found[name], re.MULTILINE):
+            _headers(further, found)
+    return found
 
 
 def measure(kernel: Kernel, arch: int, folder: Path) -> Report:
@@ -151,9 +178,9 @@ def _tensor(code: Sequence[tuple[int, str]], begin: int, end: int) -> int:
 
 def measure_all(kernels: Sequence[Kernel], archs: Sequence[int], jobs: int = 2) -> list[Report]:
     """The reports of all kernels for all targets."""
-    with TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         pairs = [(kernel, arch) for kernel in kernels for arch in archs]
-        return list(pool.map(lambda pair: measure(*pair, Path(folder)), pairs))
+        return list(pool.map(lambda pair: measure(*pair, KEPT), pairs))
 
 
 def table(reports: Sequence[Report], kernels: Sequence[Kernel] = KERNELS) -> str:

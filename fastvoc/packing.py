@@ -175,6 +175,31 @@ def pack_fragments(weight: Tensor, cin: int, cout: int) -> Tensor:
     return tiles.permute(7, 3, 0, 2, 5, 1, 4, 6).reshape(weight.shape[2], cin // 16, cout // 16, 32, 8).contiguous()
 
 
+def pack_conv_tiles(weight: Tensor) -> Tensor:
+    """Convolution weight [C_out, C_in, K] -> `pack_fragments` of 64 outputs and 32 inputs at a time, all taps of each.
+
+    [ceil(C_out / 64), ceil(C_in / 32), K, 2, 4, 256], zeros beyond the channels.
+    """
+    cout, cin, kernel = weight.shape
+    columns, inputs = -(-cout // 64), -(-cin // 32)
+    tiles = pack_fragments(weight, inputs * 32, columns * 64).reshape(kernel, inputs, 2, columns, 4, 256)
+    return tiles.permute(3, 1, 0, 2, 4, 5).contiguous()
+
+
+def pack_upsample_tiles(weight: Tensor, stride: int) -> Tensor:
+    """Transposed-convolution weight [C_in, C_out, K] -> `pack_conv_tiles` of one convolution that makes all phases.
+
+    Its outputs are the phases' channels, each padded to whole panels; tap i reads the input of i taps after the oldest.
+    """
+    cin, cout, kernel = weight.shape
+    taps, width = -(-kernel // stride), -(-cout // PANEL) * PANEL
+    padded = weight.new_zeros((cin, cout, taps * stride))
+    padded[:, :, :kernel] = weight.detach()
+    phases = weight.new_zeros((stride, width, cin, taps))
+    phases[:, :cout] = padded.reshape(cin, cout, taps, stride).flip(2).permute(3, 1, 0, 2)
+    return pack_conv_tiles(phases.flatten(0, 1))
+
+
 @dataclass(frozen=True)
 class ToomCook:
     """A Toom-Cook scheme: `tile` outputs of `group` taps from one product at each of `points`, and one at infinity.

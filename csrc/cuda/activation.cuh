@@ -40,20 +40,31 @@ __device__ inline float activate_as(const Act& act, float v, int channel) {
   return v > 0.0f ? v : act.slope * v;
 }
 
-__device__ inline float activate(const Act& act, float v, int channel) {
-  switch (act.kind) {
+template <ActKind kind>
+struct Kind {
+  static constexpr ActKind value = kind;
+};
+
+// f(Kind<kind>{}), so that a loop need not ask again and again.
+template <class F>
+__device__ inline auto with_kind(ActKind kind, const F& f) {
+  switch (kind) {
     case ActKind::kTanh:
-      return activate_as<ActKind::kTanh>(act, v, channel);
+      return f(Kind<ActKind::kTanh>{});
     case ActKind::kElu:
-      return activate_as<ActKind::kElu>(act, v, channel);
+      return f(Kind<ActKind::kElu>{});
     case ActKind::kGelu:
-      return activate_as<ActKind::kGelu>(act, v, channel);
+      return f(Kind<ActKind::kGelu>{});
     case ActKind::kSnake:
-      return activate_as<ActKind::kSnake>(act, v, channel);
+      return f(Kind<ActKind::kSnake>{});
     case ActKind::kLeaky:
       break;
   }
-  return activate_as<ActKind::kLeaky>(act, v, channel);
+  return f(Kind<ActKind::kLeaky>{});
+}
+
+__device__ inline float activate(const Act& act, float v, int channel) {
+  return with_kind(act.kind, [&](auto kind) { return activate_as<decltype(kind)::value>(act, v, channel); });
 }
 
 }  // namespace fastvoc::cuda

@@ -70,18 +70,9 @@ __device__ void accumulate_as(float (&sum)[kTile], const In* const (&rows)[kTile
 template <class In, class W>
 __device__ void accumulate(float (&sum)[kTile], const In* const (&rows)[kTile], std::int64_t channel, const W* weights,
                            int channels, const Act& act) {
-  switch (act.kind) {
-    case ActKind::kLeaky:
-      return accumulate_as<ActKind::kLeaky>(sum, rows, channel, weights, channels, act);
-    case ActKind::kTanh:
-      return accumulate_as<ActKind::kTanh>(sum, rows, channel, weights, channels, act);
-    case ActKind::kElu:
-      return accumulate_as<ActKind::kElu>(sum, rows, channel, weights, channels, act);
-    case ActKind::kGelu:
-      return accumulate_as<ActKind::kGelu>(sum, rows, channel, weights, channels, act);
-    case ActKind::kSnake:
-      return accumulate_as<ActKind::kSnake>(sum, rows, channel, weights, channels, act);
-  }
+  with_kind(act.kind, [&](auto kind) {
+    accumulate_as<decltype(kind)::value>(sum, rows, channel, weights, channels, act);
+  });
 }
 
 }  // namespace fastvoc::cuda

@@ -1,6 +1,7 @@
 // Torch's view of conv1d.
 #include "cuda/conv1d.cuh"
 
+#include "cuda/conv_tile.cuh"
 #include "cuda/glue.h"
 
 namespace fastvoc {
@@ -8,7 +9,7 @@ namespace {
 
 Tensor conv1d(Tensor x, Tensor weight, Tensor bias, MaybeTensor residual, MaybeTensor lengths, Ints shape, Ints kinds,
               Doubles slopes, MaybeTensor curves) {
-  STD_TORCH_CHECK(shape.size() == 8, "conv1d: expected 8 shape values");
+  STD_TORCH_CHECK(shape.size() == 9, "conv1d: expected 9 shape values");
   STD_TORCH_CHECK(shape[7] >= 0 && shape[7] <= 2, "conv1d: unknown padding ", shape[7]);
   check_input(x);
   const DeviceGuard guard(x.get_device_index());
@@ -16,20 +17,33 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, MaybeTensor residual, MaybeT
   Tensor out;
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    cuda::Conv1dArgs<T, T, T> args{};
-    args.set(shape.data());
-    set_common<T>(args, x, weight, bias, lengths);
-    args.pre = acts[0];
-    args.post = acts[1];
-    if (residual) {
-      check_like(*residual, x, "residual");
-      args.residual = view<T>(*residual, args.cout, "residual");
-      STD_TORCH_CHECK(residual->size(0) == x.size(0) && residual->size(2) == args.made(args.steps),
-                      "residual: expected the shape of the output");
+    const auto run = [&](auto args, const auto& launch) {
+      set_common<T>(args, x, weight, bias, lengths);
+      args.pre = acts[0];
+      args.post = acts[1];
+      if (residual) {
+        check_like(*residual, x, "residual");
+        args.residual = view<T>(*residual, args.cout, "residual");
+        STD_TORCH_CHECK(residual->size(0) == x.size(0) && residual->size(2) == args.made(args.steps),
+                        "residual: expected the shape of the output");
+      }
+      out = new_rows(x, args.cout, args.made(args.steps));
+      args.y = rows_view<T>(out);
+      launch(args);
+    };
+    if (shape[8] == 0) {
+      cuda::Conv1dArgs<T, T, T> args{};
+      args.set(shape.data());
+      return run(args, [&](const auto& ready) { cuda::conv1d(ready, x.size(0), current_stream(x)); });
     }
-    out = new_rows(x, args.cout, args.made(args.steps));
-    args.y = rows_view<T>(out);
-    cuda::conv1d(args, x.size(0), current_stream(x));
+    if constexpr (std::is_same_v<T, float>) {
+      STD_TORCH_CHECK(false, "CUDA: conv1d's tiles compute in float16 and bfloat16");
+    } else {
+      run(cuda::conv1d_tile<T>(shape.data()), [&](const auto& ready) {
+        STD_TORCH_CHECK(ready.shared() <= cuda::shared_limit(), "CUDA: the tile of conv1d does not fit this device");
+        cuda::conv_tile(ready, x.size(0), current_stream(x));
+      });
+    }
   });
   check_launch();
   return torch::stable::transpose(out, 1, 2);

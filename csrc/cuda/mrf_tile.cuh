@@ -63,11 +63,6 @@ struct TileShape {
   }
 };
 
-template <class T>
-struct alignas(16) Eight {
-  T v[8];
-};
-
 // act(x) of the tile's input rows into shared memory, zeros beside the signal.
 template <class T, class S, ActKind kAct>
 __device__ void load_rows(const ChainArgs<T>& a, T* to, std::int64_t first, std::int64_t valid, std::int64_t item) {

@@ -1,6 +1,7 @@
 // Torch's view of upsample.
 #include "cuda/upsample.cuh"
 
+#include "cuda/conv_tile.cuh"
 #include "cuda/glue.h"
 
 namespace fastvoc {
@@ -8,7 +9,7 @@ namespace {
 
 Tensor upsample(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints shape, Ints kinds, Doubles slopes,
                 MaybeTensor curves) {
-  STD_TORCH_CHECK(shape.size() == 6, "upsample: expected 6 shape values");
+  STD_TORCH_CHECK(shape.size() == 7, "upsample: expected 7 shape values");
   STD_TORCH_CHECK(shape[4] >= 0, "upsample: the left crop must not be negative");
   check_input(x);
   const DeviceGuard guard(x.get_device_index());
@@ -16,13 +17,24 @@ Tensor upsample(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints 
   Tensor out;
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    cuda::UpsampleArgs<T> args{};
-    args.set(shape.data());
-    set_common<T>(args, x, weight, bias, lengths);
-    args.pre = acts[0];
-    out = new_rows(x, args.cout, args.made(args.steps));
-    args.y = rows_view<T>(out);
-    cuda::upsample(args, x.size(0), current_stream(x));
+    const auto run = [&](auto args, const auto& launch) {
+      set_common<T>(args, x, weight, bias, lengths);
+      args.pre = acts[0];
+      out = new_rows(x, args.cout, args.made(args.steps));
+      args.y = rows_view<T>(out);
+      launch(args);
+    };
+    if (shape[6] == 0) {
+      cuda::UpsampleArgs<T> args{};
+      args.set(shape.data());
+      return run(args, [&](const auto& ready) { cuda::upsample(ready, x.size(0), current_stream(x)); });
+    }
+    if constexpr (std::is_same_v<T, float>) {
+      STD_TORCH_CHECK(false, "CUDA: upsample's tiles compute in float16 and bfloat16");
+    } else {
+      run(cuda::upsample_tile<T>(shape.data()),
+          [&](const auto& ready) { cuda::conv_tile(ready, x.size(0), current_stream(x)); });
+    }
   });
   check_launch();
   return torch::stable::transpose(out, 1, 2);

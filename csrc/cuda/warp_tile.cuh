@@ -13,6 +13,12 @@ constexpr int kChunkBytes = 4096;
 // Elements between rows of `channels` in shared memory: 16 bytes more, so that eight rows lie in different banks.
 __host__ __device__ constexpr int row_stride(int channels) { return channels + 8; }
 
+// What one access to memory takes.
+template <class T>
+struct alignas(16) Eight {
+  T v[8];
+};
+
 // The weights of many convolutions, one after the other, each step of 16 inputs by `kColumns` outputs, come through shared
 // memory in chunks of whole steps.
 template <class T, int kColumns, int kThreads>

@@ -12,6 +12,8 @@ from fastvoc import _library, packing
 from fastvoc.ops.activation import Activation
 from fastvoc.registry import Impl, Op, Spec
 
+_TILE_ROWS = 1100  # of 80 bytes, with 12 KB for weights, in 99 KB
+
 
 def _accept(_: Spec) -> str | None:
     return None
@@ -43,3 +45,12 @@ def pack_cuda_activations(acts: Sequence[Activation], multiple: int = packing.PA
     """Activations as the CUDA kernels take them: the curves of snakes in float32 whatever the dtype."""
     packed = packing.pack_activations(acts, multiple)
     return packed._replace(curves=None if packed.curves is None else packed.curves.float())
+
+
+def fits_conv_tile(dtype: torch.dtype, cin: int, cout: int, input_rows: int) -> bool:
+    """Whether csrc/cuda/conv_tile.cuh computes a convolution that reads so many steps for 128 outputs.
+
+    Few channels leave tensor cores idle; shared memory is that of the smallest device.
+    """
+    half = dtype in (torch.float16, torch.bfloat16)
+    return half and min(cin, cout) >= packing.PANEL and input_rows <= _TILE_ROWS

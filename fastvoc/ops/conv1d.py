@@ -20,7 +20,7 @@ from fastvoc.ops._checks import (
     check_pad_mode,
     check_reflect,
 )
-from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
+from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
@@ -199,7 +199,13 @@ def _supports_cpp(spec: Spec) -> str | None:
 
 
 def _pack_cuda(params: Conv1dParams) -> _Packed:
-    return replace(_pack(params), acts=pack_cuda_activations((params.pre, params.post)))
+    """Weights for tensor cores where they compute it, which the last shape value says, else as for the CPU."""
+    plain = replace(_pack(params), acts=pack_cuda_activations((params.pre, params.post)))
+    cout, cin, kernel = params.weight.shape
+    rows = 127 * params.stride + (kernel - 1) * params.dilation + 1
+    if not fits_conv_tile(params.weight.dtype, cin, cout, rows):
+        return replace(plain, shape=[*plain.shape, 0])
+    return replace(plain, weight=packing.pack_conv_tiles(params.weight), shape=[*plain.shape, 1])
 
 
 def _supports_device(spec: Spec) -> str | None:
@@ -224,7 +230,7 @@ def _fake(
     slopes: list[float],
     curves: Tensor | None,
 ) -> Tensor:
-    cout, _, kernel, stride, dilation, left, right, _ = shape
+    cout, _, kernel, stride, dilation, left, right = shape[:7]
     steps = (x.shape[2] + left + right - dilation * (kernel - 1) - 1) // stride + 1
     return x.new_empty((x.shape[0], steps, cout)).transpose(1, 2)
 

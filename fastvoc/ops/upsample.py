@@ -13,7 +13,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_input_range, check_lengths
-from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
+from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
@@ -158,7 +158,13 @@ def _supports_cpp(spec: Spec) -> str | None:
 
 
 def _pack_cuda(params: UpsampleParams) -> _Packed:
-    return replace(_pack(params), acts=pack_cuda_activations((params.pre,)))
+    """Weights for tensor cores where they compute it, which the last shape value says, else as for the CPU."""
+    plain = replace(_pack(params), acts=pack_cuda_activations((params.pre,)))
+    cin, cout, kernel = params.weight.shape
+    if not fits_conv_tile(params.weight.dtype, cin, cout * params.stride, 128 + kernel // params.stride):
+        return replace(plain, shape=[*plain.shape, 0])
+    weight = packing.pack_upsample_tiles(params.weight, params.stride)
+    return replace(plain, weight=weight, shape=[*plain.shape, 1])
 
 
 def _supports_device(spec: Spec) -> str | None:
@@ -184,7 +190,7 @@ def _fake(
     slopes: list[float],
     curves: Tensor | None,
 ) -> Tensor:
-    cout, _, kernel, stride, left, right = shape
+    cout, _, kernel, stride, left, right = shape[:6]
     steps = (x.shape[2] - 1) * stride + kernel - left - right
     return x.new_empty((x.shape[0], steps, cout)).transpose(1, 2)
 

@@ -12,10 +12,21 @@ from typing import Any
 import pytest
 import torch
 from cuda_emulation import DTYPES, RUN, SHARED_LIMITS, library, pack_mrf, set_device
-from op_cases import CONV1D, MRF, UPSAMPLE, channels, double, mrf_params, strided, with_snakes
+from op_cases import (
+    CONV1D,
+    MRF,
+    UPSAMPLE,
+    channels,
+    conv1d_params,
+    double,
+    mrf_params,
+    strided,
+    upsample_params,
+    with_snakes,
+)
 from torch import Tensor
 
-from fastvoc.ops.activation import Activation
+from fastvoc.ops.activation import Activation, elu
 from fastvoc.ops.conv1d import OP as CONV1D_OP
 from fastvoc.ops.conv1d import conv1d_ref
 from fastvoc.ops.mrf import MrfConv, MrfParams, mrf_ref
@@ -170,3 +181,34 @@ def test_tiles_refuse_what_they_do_not_compute() -> None:
     for name in ("reflect", "elu"):
         assert pack_mrf(as_dtype(MRF[name](), torch.bfloat16)).schemes[0] == 0
     assert pack_mrf(mrf_params(257, (3,), ((1,),), 1)).schemes[0] == 0
+
+
+# More than one block of 64 outputs, of 32 inputs and of 128 steps; phases that share a block or straddle two.
+CONV_TILES = {
+    "wide": ("conv1d", lambda: replace(conv1d_params(70, 130, 5, dilation=2, pad=(3, 4)), pre=elu()), 300),
+    "one-tap": ("conv1d", lambda: conv1d_params(33, 64, 1, pad=(0, 0)), 140),
+    "stride": ("conv1d", lambda: replace(conv1d_params(40, 65, 16, stride=8, pad=(8, 3)), pad_mode="reflect"), 1300),
+    "replicate": ("conv1d", lambda: replace(conv1d_params(16, 16, 9, pad=(40, 70)), pad_mode="replicate"), 90),
+    "reflect": ("conv1d", lambda: replace(conv1d_params(20, 30, 7, pad=(11, 13)), pad_mode="reflect"), 17),
+    "k16-s8": ("upsample", lambda: upsample_params(48, 24, 16, 8, (4, 4)), 150),
+    "k11-s5": ("upsample", lambda: upsample_params(33, 17, 11, 5, (3, 3)), 60),
+    "trim": ("upsample", lambda: upsample_params(16, 40, 4, 2, (0, 2)), 140),
+}
+
+
+@pytest.mark.parametrize("name", CONV_TILES)
+def test_convolutions_on_tensor_cores(name: str) -> None:
+    op, make, steps = CONV_TILES[name]
+    params = as_dtype(make(), torch.float16)
+    packed = {"conv1d": CONV1D_OP, "upsample": UPSAMPLE_OP}[op].impls["cuda"].pack(params)
+    assert packed.shape[-1] == 1
+    lengths = torch.tensor([steps, max(steps // 2, 14), steps - 1])
+    x = torch.full((3, channels(params), steps), torch.nan, dtype=torch.float16)
+    for i, n in enumerate(lengths.tolist()):
+        x[i, :, :n] = torch.randn(channels(params), n)
+    args = (lengths,) if op == "upsample" else (None, lengths)
+    y = RUN[op](x, packed, *args)
+    assert relative_l2(y, MEANING[op](x.double(), double(params), *args)) < ROUNDING[torch.float16]
+    for i, n in enumerate(lengths.tolist()):
+        alone = RUN[op](x[i : i + 1, :, :n], packed)
+        assert torch.equal(alone[0], y[i, :, : alone.shape[2]])
