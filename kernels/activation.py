@@ -26,10 +26,8 @@ def sin_squared(x):
 
 
 @triton.jit
-def sin_cos_cycles(cycles):
-    """Sine and cosine of an angle in cycles, each accurate for |cycles| < 2^21."""
-    q = tl.floor(cycles * 4.0 + 0.5)
-    r = (cycles - q * 0.25) * 6.283185307179586
+def sin_cos_from(q, r):
+    """Sine and cosine of q quarter turns, a whole number, and r radians, |r| <= pi / 4."""
     z = r * r
     s = 2.7557319e-6 * z - 1.9841270e-4
     s = s * z + 8.3333333e-3
@@ -48,28 +46,22 @@ def sin_cos_cycles(cycles):
 
 
 @triton.jit
+def sin_cos_cycles(cycles):
+    """Sine and cosine of an angle in cycles, each accurate for |cycles| < 2^21."""
+    q = tl.floor(cycles * 4.0 + 0.5)
+    sine, cosine = sin_cos_from(q, (cycles - q * 0.25) * 6.283185307179586)
+    return sine, cosine
+
+
+@triton.jit
 def sin_cos(x):
     """Sine and cosine of x radians: x modulo pi / 2 by three constants, then polynomials."""
     q = tl.floor(x * 0.6366197723675814 + 0.5)
     r = x - q * 1.5703125
     r = r - q * 4.837512969970703125e-4
     r = r - q * 7.54978995489188e-8
-    r = tl.where((r > 0.8) | (r < -0.8), 0.0, r)
-    z = r * r
-    s = 2.7557319e-6 * z - 1.9841270e-4
-    s = s * z + 8.3333333e-3
-    s = s * z - 1.6666667e-1
-    s = s * z * r + r
-    c = -2.7557319e-7 * z + 2.4801587e-5
-    c = c * z - 1.3888889e-3
-    c = c * z + 4.1666667e-2
-    c = c * z - 0.5
-    c = c * z + 1.0
-    turn = q - 4.0 * tl.floor(q * 0.25)
-    odd = (turn == 1.0) | (turn == 3.0)
-    sine = tl.where(odd, c, s)
-    cosine = tl.where(odd, s, c)
-    return tl.where(turn >= 2.0, -sine, sine), tl.where((turn == 1.0) | (turn == 2.0), -cosine, cosine)
+    sine, cosine = sin_cos_from(q, tl.where((r > 0.8) | (r < -0.8), 0.0, r))
+    return sine, cosine
 
 
 @triton.jit
@@ -106,3 +98,28 @@ def activate(x, alpha, inverse, KIND: tl.constexpr, SLOPE: tl.constexpr):
     elif KIND == 5:
         x = x + sin_squared(alpha * x) * inverse
     return x
+
+
+@triton.jit
+def curves_at(curves, place, KIND: tl.constexpr):
+    """Where the curves of an activation begin; `place` points to how far behind `curves` that is."""
+    return curves + tl.multiple_of(tl.load(place), 16) if KIND == 5 else curves
+
+
+@triton.jit
+def activate_channels(x, curves, c, within, apart, KIND: tl.constexpr, SLOPE: tl.constexpr):
+    """An activation of x [rows, channels c] in float32.
+
+    A snake's alpha [channels] lies at `curves`, its inverse `apart` values behind; `within` says where c is one of
+    them, None for everywhere.
+    """
+    alpha = 0.0
+    inverse = 0.0
+    if KIND == 5:
+        if within is None:
+            alpha = tl.load(curves + c)[None, :]
+            inverse = tl.load(curves + apart + c)[None, :]
+        else:
+            alpha = tl.load(curves + c, mask=within, other=0.0)[None, :]
+            inverse = tl.load(curves + apart + c, mask=within, other=0.0)[None, :]
+    return activate(x, alpha, inverse, KIND, SLOPE)

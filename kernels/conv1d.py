@@ -15,89 +15,12 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc import _library
-from fastvoc.kernels.activation import KINDS, activate
-from fastvoc.kernels.launch import cdiv, interpreting, launch, strides
+from fastvoc.kernels import packing
+from fastvoc.kernels.activation import activate_channels, curves_at
+from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.packing import pad_channels
+from fastvoc.kernels.products import accumulate, fitted, precision
 from fastvoc.kernels.tuned import tuned
-
-PAD_MODES = ("zeros", "reflect", "replicate")
-FIELDS = 8  # of a row of the table: where a group's weight, bias and curves begin, its taps, dilation and padding
-
-
-@triton.jit
-def source_rows(row, length, mirror, PAD_MODE: tl.constexpr):
-    """The steps that padded rows read, and which of them hold a value; reflection is at step `mirror` - 1."""
-    if PAD_MODE == 1:
-        row = tl.where(row < 0, -row, row)
-        row = tl.where(row >= mirror, 2 * (mirror - 1) - row, row)
-    if PAD_MODE == 2:
-        row = tl.minimum(tl.maximum(row, 0), length - 1)
-    return row, (row >= 0) & (row < length)
-
-
-@triton.jit
-def multiply(a, b, acc, PRECISION: tl.constexpr):
-    """acc + a b in float32."""
-    if PRECISION == "widened":
-        acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
-    else:
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
-    return acc
-
-
-@triton.jit
-def accumulate(
-    acc,
-    x,
-    weight,
-    curves,
-    row,
-    n,
-    length,
-    mirror,
-    taps,
-    dilation,
-    x_step,
-    x_channel,
-    CIN: tl.constexpr,
-    CIN_PAD: tl.constexpr,
-    COUT_PAD: tl.constexpr,
-    PAD_MODE: tl.constexpr,
-    PRE: tl.constexpr,
-    PRE_SLOPE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-):
-    """acc [BT, BN] plus the taps' products; `row` [BT] is what the first tap reads, before padding."""
-    CHUNKS: tl.constexpr = CIN_PAD // BK
-    k = tl.arange(0, BK)
-    # With zeros beside the signal every tap reads the same tile, shifted: its addresses are worked out once.
-    tile = x + row.to(tl.int64)[:, None] * x_step + k.to(tl.int64)[None, :] * x_channel
-    taps_of = weight + k[:, None] * COUT_PAD + n[None, :]
-    for i in range(taps * CHUNKS):
-        first = (i % CHUNKS) * BK
-        shift = (i // CHUNKS) * dilation
-        if PAD_MODE == 0:
-            valid = ((row + shift).to(tl.uint32, bitcast=True) < length.to(tl.uint32, bitcast=True))[:, None]
-            at = tile + (shift.to(tl.int64) * x_step + first.to(tl.int64) * x_channel)
-        else:
-            r, inside = source_rows(row + shift, length, mirror, PAD_MODE)
-            valid = inside[:, None]
-            at = x + r.to(tl.int64)[:, None] * x_step + (first + k).to(tl.int64)[None, :] * x_channel
-        if CIN != CIN_PAD:
-            valid = valid & (first + k < CIN)[None, :]
-        a = tl.load(at, mask=valid, other=0.0)
-        if PRE != 0:
-            alpha = 0.0
-            inverse = 0.0
-            if PRE == 5:
-                alpha = tl.load(curves + first + k)[None, :]
-                inverse = tl.load(curves + CIN_PAD + first + k)[None, :]
-            a = activate(a.to(tl.float32), alpha, inverse, PRE, PRE_SLOPE).to(x.dtype.element_ty)
-        at = taps_of + i * (BK * COUT_PAD)
-        b = tl.load(at) if COUT_PAD % BN == 0 else tl.load(at, mask=n[None, :] < COUT_PAD, other=0.0)
-        acc = multiply(a, b, acc, PRECISION)
-    return acc
 
 
 @triton.jit(do_not_specialize=["steps", "mirror"])
@@ -172,7 +95,7 @@ def conv1d_kernel(
             acc,
             x + (g * x_items + item) * x_batch,
             weight + tl.multiple_of(tl.load(row_of), 16),
-            curves + tl.multiple_of(tl.load(row_of + 5), 16) if PRE == 5 else curves,
+            curves_at(curves, row_of + 5, PRE),
             t * STRIDE - tl.load(row_of + 4),
             n,
             length,
@@ -205,74 +128,10 @@ def conv1d_kernel(
         acc = acc * SCALE
     if carry is not None:
         tl.store(carry + whole + place, acc, mask=valid)
-    if POST != 0:
-        alpha = 0.0
-        inverse = 0.0
-        if POST == 5:
-            after = curves + tl.multiple_of(tl.load(table + group * 8 + 6), 16)
-            alpha = tl.load(after + n, mask=n < COUT, other=0.0)[None, :]
-            inverse = tl.load(after + COUT_PAD + n, mask=n < COUT, other=0.0)[None, :]
-        acc = activate(acc, alpha, inverse, POST, POST_SLOPE)
+    after = curves_at(curves, table + group * 8 + 6, POST)
+    acc = activate_channels(acc, after, n, n < COUT, COUT_PAD, POST, POST_SLOPE)
     acc = tl.where(valid, acc, 0.0)
     tl.store(out + whole + place, acc.to(out.dtype.element_ty), mask=within)
-
-
-def pad_channels(count: int) -> int:
-    """Channels of a packed weight: what a tile of products takes at a time."""
-    for width in (16, 32, 64):
-        if count <= width:
-            return width
-    return cdiv(count, 32) * 32
-
-
-def pack_taps(weight: Tensor) -> Tensor:
-    """Convolution weight [C_out, C_in, K] -> [K, C_in padded, C_out padded], zeros beyond, flat."""
-    cout, cin, kernel = weight.shape
-    packed = weight.new_zeros((kernel, pad_channels(cin), pad_channels(cout)))
-    packed[:, :cin, :cout] = weight.detach().permute(2, 1, 0)
-    return packed.flatten()
-
-
-def pack_phases(weight: Tensor, stride: int) -> Tensor:
-    """Transposed-convolution weight [C_in, C_out, K] -> the weight of a convolution over steps, [s * C_out, C_in, J].
-
-    Its output channel p * C_out + c is channel c of phase p, its tap i reads J - 1 - i steps back.
-    """
-    kernel = weight.shape[2]
-    taps = cdiv(kernel, stride)
-    padded = torch.nn.functional.pad(weight.detach(), (0, taps * stride - kernel))
-    return padded.unflatten(2, (taps, stride)).flip(2).permute(3, 1, 0, 2).flatten(0, 1)
-
-
-def pack_row(row: Tensor | None, count: int, like: Tensor) -> Tensor:
-    """[C] or None -> float32 [C padded], zeros beyond."""
-    padded = like.new_zeros(pad_channels(count), dtype=torch.float32)
-    if row is not None:
-        padded[:count] = row.detach()
-    return padded
-
-
-def pack_curves(acts: list[Any], like: Tensor) -> tuple[Tensor, list[int]]:
-    """alpha and inverse of every snake, one after the other, and where those of each activation begin."""
-    rows: list[Tensor] = [like.new_zeros(16, dtype=torch.float32)]
-    places = []
-    for act in acts:
-        places.append(sum(len(row) for row in rows))
-        rows += [pack_row(t, len(t), like) for t in (act.alpha, act.inverse) if t is not None]
-    return torch.cat(rows), places
-
-
-def kind_and_slope(act: Any) -> tuple[int, float]:
-    """An activation as the kernels take it."""
-    return KINDS.index(act.kind), float(act.slope)
-
-
-def precision(dtype: torch.dtype) -> str:
-    """How numbers are multiplied: float32 as IEEE says, never rounded to TF32.
-
-    The interpreter multiplies no bfloat16; widened to float32 the products are the same.
-    """
-    return "widened" if interpreting() and dtype is torch.bfloat16 else "ieee"
 
 
 def convolve(
@@ -359,13 +218,6 @@ def convolve(
     )
 
 
-def fitted(config: dict[str, int], cin_pad: int, columns: int) -> dict[str, int]:
-    """Block sizes cut to the layer: BK divides the padded input channels, BN is no wider than the columns."""
-    bk = min(config["BK"], cin_pad & -cin_pad)  # the largest power of 2 that divides it
-    bn = min(config["BN"], max(16, triton.next_power_of_2(columns)))
-    return {**config, "BK": bk, "BN": bn}
-
-
 @dataclass(frozen=True)
 class Packed:
     """A convolution as `run` takes it; `shape`: C_out, C_in, K, stride, dilation, left, right, the pad mode and
@@ -383,22 +235,26 @@ class Packed:
 def pack(params: Any, mirror: int = 0) -> Packed:
     """Weights and table of a Conv1dParams; `mirror` as in `convolve`."""
     cout, cin, kernel = params.weight.shape
-    curves, places = pack_curves([params.pre, params.post], params.weight)
-    kinds = [kind_and_slope(act) for act in (params.pre, params.post)]
+    curves, places = packing.pack_curves([params.pre, params.post], params.weight)
+    kinds = [packing.kind_and_slope(act) for act in (params.pre, params.post)]
     return Packed(
-        pack_taps(params.weight),
-        pack_row(params.bias, cout, params.weight),
+        packing.pack_taps(params.weight),
+        packing.pack_row(params.bias, cout, params.weight),
         curves,
-        table_row(params.weight, kernel, params.dilation, params.padding[0], places),
-        [cout, cin, kernel, params.stride, params.dilation, *params.padding, PAD_MODES.index(params.pad_mode), mirror],
+        packing.table_row(params.weight, kernel, params.dilation, params.padding[0], places),
+        [
+            cout,
+            cin,
+            kernel,
+            params.stride,
+            params.dilation,
+            *params.padding,
+            packing.PAD_MODES.index(params.pad_mode),
+            mirror,
+        ],
         [kind for kind, _ in kinds],
         [slope for _, slope in kinds],
     )
-
-
-def table_row(like: Tensor, taps: int, dilation: int, left: int, places: list[int]) -> Tensor:
-    """The table of a single group."""
-    return torch.tensor([0, 0, taps, dilation, left, *places, 0], dtype=torch.int32, device=like.device)
 
 
 def run(x: Tensor, p: Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvoc import _library
-from fastvoc.kernels import conv1d
+from fastvoc.kernels import conv1d, packing
 from fastvoc.kernels.activation import GELU
 from fastvoc.kernels.layer_norm import normalize, pack_rows
 
@@ -43,11 +43,11 @@ def pack(params: Any) -> Packed:
         pack_rows(depthwise),
         pack_rows(params.norm.weight),
         pack_rows(params.norm.bias),
-        conv1d.pack_taps(params.expand_weight[:, :, None]),
-        conv1d.pack_row(params.expand_bias, hidden, project),
-        conv1d.pack_taps(project[:, :, None]),
-        conv1d.pack_row(shift, channels, project),
-        conv1d.table_row(project, 1, 1, 0, [0, 0]),
+        packing.pack_taps(params.expand_weight[:, :, None]),
+        packing.pack_row(params.expand_bias, hidden, project),
+        packing.pack_taps(project[:, :, None]),
+        packing.pack_row(shift, channels, project),
+        packing.table_row(project, 1, 1, 0, [0, 0]),
         [channels, hidden],
         params.norm.eps,
     )

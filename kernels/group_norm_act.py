@@ -14,9 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc import _library
-from fastvoc.kernels import conv1d
-from fastvoc.kernels.activation import activate
+from fastvoc.kernels.activation import activate_channels
 from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.packing import kind_and_slope
 from fastvoc.kernels.tuned import tuned
 
 
@@ -110,12 +110,7 @@ def group_norm_act_kernel(
         at = residual + item * residual_batch + t.to(tl.int64)[:, None] * residual_step
         at = at + c.to(tl.int64)[None, :] * residual_channel
         y += tl.load(at, mask=inside, other=0.0).to(tl.float32)
-    alpha = 0.0
-    inverse = 0.0
-    if ACT == 5:
-        alpha = tl.load(curves + c)[None, :]
-        inverse = tl.load(curves + WIDTH + c)[None, :]
-    y = activate(y, alpha, inverse, ACT, SLOPE)
+    y = activate_channels(y, curves, c, None, WIDTH, ACT, SLOPE)
     place = out + (item * steps + t)[:, None] * CHANNELS + c[None, :]
     tl.store(place, tl.where(inside, y, 0.0).to(out.dtype.element_ty), mask=(t < steps)[:, None] & live)
 
@@ -142,7 +137,7 @@ def pack(params: Any, act: Any = None) -> Packed:
 
     curves = [row(t) for t in (act.alpha, act.inverse) if t is not None]
     weight = row(params.weight)
-    kind, slope = conv1d.kind_and_slope(act)
+    kind, slope = kind_and_slope(act)
     return Packed(weight, row(params.bias), torch.cat(curves) if curves else weight, params.eps, kind, slope)
 
 

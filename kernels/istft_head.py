@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fastvoc import _library
 from fastvoc.kernels.activation import sin_cos
-from fastvoc.kernels.conv1d import pad_channels
 from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.tuned import tuned
 
 

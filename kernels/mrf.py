@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from fastvoc import _library
-from fastvoc.kernels import conv1d
+from fastvoc.kernels import conv1d, packing
 from fastvoc.kernels.mrf_pair import convolve_pair, fusible
 from fastvoc.kernels.tuned import tuned
-
-_FIELDS = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def pack(params: Any) -> Packed:
     """Weights and table of an MrfParams."""
     convs = params.convs()
     like, channels = convs[0].weight, convs[0].weight.shape[0]
-    curves, places = conv1d.pack_curves([params.act_before(c) for c in convs], like)
+    curves, places = packing.pack_curves([params.act_before(c) for c in convs], like)
     curve_of = {id(c): place for c, place in zip(convs, places, strict=True)}
     weights: list[Tensor] = []
     biases: list[Tensor] = []
@@ -61,12 +59,12 @@ def pack(params: Any) -> Packed:
             for block in blocks:
                 conv = block[launch]
                 after = curve_of[id(block[launch + 1])] if launch + 1 < len(block) else 0
-                row = [at, len(biases) * conv1d.pad_channels(channels), conv.weight.shape[2], conv.dilation]
+                row = [at, len(biases) * packing.pad_channels(channels), conv.weight.shape[2], conv.dilation]
                 table.append([*row, params.padding(conv)[0], curve_of[id(conv)], after, 0])
-                weights.append(conv1d.pack_taps(conv.weight))
-                biases.append(conv1d.pack_row(conv.bias, channels, like))
+                weights.append(packing.pack_taps(conv.weight))
+                biases.append(packing.pack_row(conv.bias, channels, like))
                 at += len(weights[-1])
-    kind, slope = conv1d.kind_and_slope(params.act_before(convs[0]))
+    kind, slope = packing.kind_and_slope(params.act_before(convs[0]))
     return Packed(
         torch.cat(weights),
         torch.cat(biases),

@@ -10,9 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc.kernels.activation import activate
-from fastvoc.kernels.conv1d import accumulate, pad_channels, precision
+from fastvoc.kernels.activation import activate_channels, curves_at
 from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.packing import pad_channels
+from fastvoc.kernels.products import accumulate, precision
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -73,7 +74,7 @@ def mrf_pair_kernel(
             tl.zeros([BT, WIDTH], tl.float32),
             x + (g * x_items + item) * x_batch,
             weight + tl.multiple_of(tl.load(first), 16),
-            curves + tl.multiple_of(tl.load(first + 5), 16) if PRE == 5 else curves,
+            curves_at(curves, first + 5, PRE),
             s - tl.load(first + 4),
             n,
             length,
@@ -93,13 +94,7 @@ def mrf_pair_kernel(
             BK,
         )
         hidden += tl.load(bias + tl.multiple_of(tl.load(first + 1), 16) + n)[None, :]
-        alpha = 0.0
-        inverse = 0.0
-        if MIDDLE == 5:
-            after = curves + tl.multiple_of(tl.load(first + 6), 16)
-            alpha = tl.load(after + n)[None, :]
-            inverse = tl.load(after + WIDTH + n)[None, :]
-        hidden = activate(hidden, alpha, inverse, MIDDLE, SLOPE)
+        hidden = activate_channels(hidden, curves_at(curves, first + 6, MIDDLE), n, None, WIDTH, MIDDLE, SLOPE)
         hidden = tl.where(((s >= 0) & (s < length))[:, None], hidden, 0.0).to(x.dtype.element_ty)
         tl.store(mine + i[:, None] * WIDTH + n[None, :], hidden)
         tl.debug_barrier()
@@ -141,14 +136,8 @@ def mrf_pair_kernel(
         acc = acc * SCALE
     if carry is not None:
         tl.store(carry + whole + place, acc, mask=valid)
-    if POST != 0:
-        alpha = 0.0
-        inverse = 0.0
-        if POST == 5:
-            after = curves + tl.multiple_of(tl.load(table + (GROUPS + group) * 8 + 6), 16)
-            alpha = tl.load(after + n)[None, :]
-            inverse = tl.load(after + WIDTH + n)[None, :]
-        acc = activate(acc, alpha, inverse, POST, SLOPE)
+    after = curves_at(curves, table + (GROUPS + group) * 8 + 6, POST)
+    acc = activate_channels(acc, after, n, None, WIDTH, POST, SLOPE)
     tl.store(out + whole + place, tl.where(valid, acc, 0.0).to(out.dtype.element_ty), mask=within)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +14,6 @@ from fastvoc.kernels.activation import sin_cos_cycles, tanh
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.philox import cycles, radius, unit, words
 from fastvoc.kernels.tuned import tuned
-
-KINDS = ("sample", "frame_linear", "frame_nearest")
-NOISES = ("none", "normal", "uniform")
 
 
 @triton.jit
@@ -182,26 +178,9 @@ def nsf_source_kernel(
     tl.store(out + item * length + s, y.to(out.dtype.element_ty), mask=s < length)
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A source as `run` takes it; `shape`: sample rate, hop, kind, noise."""
-
-    weight: Tensor
-    bias: Tensor
-    shape: list[int]
-    levels: list[float]
-
-
-def pack(params: Any) -> Packed:
-    """Weights and shape of an NsfSourceParams."""
-    shape = [params.sample_rate, params.hop, KINDS.index(params.kind), NOISES.index(params.noise)]
-    levels = [params.amp, params.noise_std, params.threshold]
-    return Packed(params.weight.detach().contiguous(), params.bias.detach(), shape, levels)
-
-
 def run(
     f0: Tensor,
-    p: Packed,
+    p: Any,
     state: Tensor | None = None,
     phase: Tensor | None = None,
     seed: Tensor | None = None,
@@ -209,7 +188,7 @@ def run(
     lengths: Tensor | None = None,
     frames: Tensor | None = None,
 ) -> Tensor:
-    """nsf_source of `fastvoc.ops.nsf_source`; lengths and frames on the device of f0."""
+    """nsf_source of `fastvoc.ops.nsf_source`, packed as the op does; lengths and frames on the device of f0."""
     y: Tensor = torch.ops._fastvoc.triton_nsf_source(
         f0, p.weight, p.bias, state, phase, seed, noise, lengths, frames, p.shape, p.levels
     )

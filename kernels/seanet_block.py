@@ -15,10 +15,11 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc import _library
-from fastvoc.kernels import conv1d, group_norm_act
-from fastvoc.kernels.activation import activate
-from fastvoc.kernels.conv1d import accumulate, fitted, multiply, pad_channels, precision
+from fastvoc.kernels import conv1d, group_norm_act, packing
+from fastvoc.kernels.activation import activate_channels, curves_at
 from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.packing import pad_channels
+from fastvoc.kernels.products import accumulate, fitted, multiply, precision
 from fastvoc.kernels.tuned import tuned
 
 
@@ -66,7 +67,7 @@ def seanet_block_kernel(
         hidden,
         mine,
         weight,
-        curves + tl.multiple_of(tl.load(table + 5), 16) if PRE == 5 else curves,
+        curves_at(curves, table + 5, PRE),
         t - tl.load(table + 4),
         h,
         length,
@@ -86,13 +87,9 @@ def seanet_block_kernel(
         BK,
     )
     hidden += tl.load(bias + h)[None, :]
-    alpha = 0.0
-    inverse = 0.0
-    if MIDDLE == 5:
-        after = curves + tl.multiple_of(tl.load(table + 6), 16)
-        alpha = tl.load(after + h, mask=h < HIDDEN, other=0.0)[None, :]
-        inverse = tl.load(after + tl.load(table + 7) + h, mask=h < HIDDEN, other=0.0)[None, :]
-    middle = activate(hidden, alpha, inverse, MIDDLE, MIDDLE_SLOPE).to(x.dtype.element_ty)
+    after = curves_at(curves, table + 6, MIDDLE)
+    middle = activate_channels(hidden, after, h, h < HIDDEN, tl.load(table + 7), MIDDLE, MIDDLE_SLOPE)
+    middle = middle.to(x.dtype.element_ty)
     inside = t < length
     rows = mine + t.to(tl.int64)[:, None] * x_step
     for first in range(0, COUT_PAD, BN):
@@ -156,18 +153,18 @@ def pack(params: Any) -> Packed | PackedWithNorms:
     first[:, :channels, :hidden] = conv1.weight.detach().permute(2, 1, 0)
     second = conv1.weight.new_zeros((width, pad_channels(out)))
     second[:hidden, :out] = conv2.weight.detach()[:, :, 0].t()
-    shift = conv1d.pack_row(conv2.bias, out, conv2.weight)
+    shift = packing.pack_row(conv2.bias, out, conv2.weight)
     beside = None
     if shortcut is not None:
-        beside = conv1d.pack_taps(shortcut.weight)
-        shift = shift + conv1d.pack_row(shortcut.bias, out, shortcut.weight)
+        beside = packing.pack_taps(shortcut.weight)
+        shift = shift + packing.pack_row(shortcut.bias, out, shortcut.weight)
     bias = first.new_zeros(width, dtype=torch.float32)
     if conv1.bias is not None:
         bias[:hidden] = conv1.bias.detach()
-    curves, places = conv1d.pack_curves([conv1.pre, conv2.pre], conv1.weight)
-    kinds = [conv1d.kind_and_slope(act) for act in (conv1.pre, conv2.pre)]
+    curves, places = packing.pack_curves([conv1.pre, conv2.pre], conv1.weight)
+    kinds = [packing.kind_and_slope(act) for act in (conv1.pre, conv2.pre)]
     table = [0, 0, kernel, conv1.dilation, conv1.padding[0], *places, pad_channels(hidden)]
-    mode = conv1d.PAD_MODES.index(conv1.pad_mode)
+    mode = packing.PAD_MODES.index(conv1.pad_mode)
     return Packed(
         first.flatten(),
         bias,

@@ -11,8 +11,9 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc import _library
-from fastvoc.kernels.conv1d import pad_channels, source_rows
 from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.packing import pad_channels
+from fastvoc.kernels.products import source_rows
 from fastvoc.kernels.tuned import tuned
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastvoc import _library
-from fastvoc.kernels import conv1d
+from fastvoc.kernels import conv1d, packing
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Packed:
 def pack(params: Any) -> Packed:
     """Weights and table of an UpsampleParams."""
     cin, cout, kernel = params.weight.shape
-    weight = conv1d.pack_phases(params.weight, params.stride)
+    weight = packing.pack_phases(params.weight, params.stride)
     bias = None if params.bias is None else params.bias.detach().repeat(params.stride)
-    curves, places = conv1d.pack_curves([params.pre], params.weight)
-    kind, slope = conv1d.kind_and_slope(params.pre)
+    curves, places = packing.pack_curves([params.pre], params.weight)
+    kind, slope = packing.kind_and_slope(params.pre)
     taps = weight.shape[2]
     return Packed(
-        conv1d.pack_taps(weight),
-        conv1d.pack_row(bias, cout * params.stride, params.weight),
+        packing.pack_taps(weight),
+        packing.pack_row(bias, cout * params.stride, params.weight),
         curves,
-        conv1d.table_row(params.weight, taps, 1, taps - 1, [*places, 0]),
+        packing.table_row(params.weight, taps, 1, taps - 1, [*places, 0]),
         [cout, cin, kernel, params.stride, *params.crop],
         kind,
         slope,

@@ -31,11 +31,13 @@ def register_triton(
     op: Op,
     supports: Callable[[Spec], str | None] = _accept,
     stream: Callable[[Any, Any], Any] | None = None,
+    pack: Callable[[Any], Any] | None = None,
 ) -> None:
     """Adds implementation `triton`; its kernels are imported when first asked for.
 
     On the CPU it takes part only under Triton's interpreter, behind all others, so that only force chooses it.
-    `stream` makes the form for chunks; that of the reference serves where it is None.
+    `stream` makes the form for chunks; that of the reference serves where it is None. `pack` takes the place of the
+    kernels' own where they read what another implementation's do.
     """
     name = f"fastvoc.kernels.{op.name}"
     interpreted = _interpreted()
@@ -44,6 +46,9 @@ def register_triton(
         there = (a if isinstance(a, int) else on_device(a, x) for a in args)
         y: Tensor = importlib.import_module(name).run(x, packed, *there)
         return y
+
+    def packed(params: Any) -> Any:
+        return importlib.import_module(name).pack(params)
 
     def verdict(spec: Spec) -> str | None:
         if spec.device != "cuda" and not interpreted:
@@ -60,7 +65,7 @@ def register_triton(
             run,
             frozenset({"cuda", "cpu"}),
             priority=-20 if interpreted else 5,
-            pack=lambda params: importlib.import_module(name).pack(params),
+            pack=packed if pack is None else pack,
             supports=verdict,
             stream=op.impls["torch"].stream if stream is None else stream,
         )

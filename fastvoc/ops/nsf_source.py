@@ -390,4 +390,4 @@ OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
 register_cuda(OP, _run_native, _pack)
-register_triton(OP, float32_only)
+register_triton(OP, float32_only, pack=_pack)
