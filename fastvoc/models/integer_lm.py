@@ -126,8 +126,12 @@ class IntegerLm:
                 sha.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
         return f"{_SCHEME}-{sha.hexdigest()[:16]}"
 
-    def _compile(self) -> Any:
+    def tables(self) -> tuple[npt.NDArray[Any], ...]:
+        """What the steps look up, as the compiled coder takes it: exp2, gelu, cosine, turns of position channels."""
         tables = (fixed.exp2_table(), fixed.gelu_table(), fixed.cosine_table())
+        return *(table.astype(np.int32) for table in tables), fixed.turns_per_step(self.config.dim // 2)
+
+    def _compile(self) -> Any:
         return coder.implementation("cpp").IntegerLm(
             heads=self.config.heads,
             past=self.config.past,
@@ -135,7 +139,7 @@ class IntegerLm:
             layers=[layer.parts() for layer in self.layers],
             embeddings=[m.parts() for m in self.embeddings],
             outputs=[m.parts() for m in self.outputs],
-            tables=(*(table.astype(np.int32) for table in tables), fixed.turns_per_step(self.config.dim // 2)),
+            tables=self.tables(),
         )
 
 

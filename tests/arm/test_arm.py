@@ -1,90 +1,182 @@
-"""The portable kernels built for Arm and run under qemu: convolutions with every activation, against the reference."""
+"""The portable engine and the coder built for Arm and run under qemu, against what they compute here."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import native_calls as calls
 import numpy as np
 import pytest
 import torch
+from codec_models import UNUSUAL, lively, noise
+from op_cases import CONV1D, MRF, UPSAMPLE, cast, channels, with_ranges
+from stream_families import FAMILIES, MAKERS, mel_of
+from torch import Tensor
 
-from fastvoc.ops import conv1d, upsample
-from fastvoc.ops.activation import IDENTITY, TANH, Activation, elu, leaky_relu, snake
+from fastvoc.codec import Codec
+from fastvoc.models.encodec_lm import EncodecLmConfig
+from fastvoc.models.hift_config import HIFTNET
+from fastvoc.models.hiftnet import HiftNet
+from fastvoc.models.integer_lm import IntegerLm
+from fastvoc.registry import OPS
 from helpers import ROOT, need, relative_l2
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
+HERE, CPU, CODER = ROOT / "tests" / "arm", ROOT / "csrc" / "cpu", ROOT / "csrc" / "coder"
+FLAGS = ("-O2", "-std=c++20", "-ffp-contract=fast")
+
+pytestmark = pytest.mark.native
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tests/arm/run_op.cpp with the portable engine, linked statically."""
+def build(target: Path, sources: list[Path], includes: list[Path]) -> None:
+    """A static program for Arm; skips where there is no compiler or emulator for it."""
     missing = [name for name in (COMPILER, EMULATOR) if shutil.which(name) is None]
     need("arm", f"{' and '.join(missing)} not installed" if missing else None)
-    target = tmp_path_factory.mktemp("arm") / "run_op"
-    sources = [ROOT / "tests" / "arm" / "run_op.cpp", ROOT / "csrc" / "cpu" / "isa_portable.cpp"]
-    flags = [
-        "-O2",
-        "-std=c++20",
-        "-ffp-contract=fast",
-        "-static",
-        "-I",
-        str(ROOT / "csrc"),
-        "-I",
-        str(ROOT / "csrc/cpu"),
+
+    def compiled(source: Path) -> str:
+        made = target.with_name(f"{source.stem}.o")
+        run(COMPILER, *FLAGS, *(f"-I{path}" for path in includes), "-c", source, "-o", made)
+        return str(made)
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compiled, sources))
+    run(COMPILER, "-static", *objects, "-o", target)
+
+
+def run(*command: Any) -> None:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.returncode}: {done.stderr[-3000:]}"
+
+
+def convolutions() -> None:
+    """The ops with many shapes, in every type."""
+    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF)):
+        for make in table.values():
+            params = make()
+            x = torch.randn(2, channels(params), 83)
+            lengths = torch.tensor([83, 60])
+            for p, signal in ((params, x), (cast(params, torch.bfloat16), x.bfloat16()), (with_ranges(params, x), x)):
+                OPS[op](signal, p, *([None] if op == "conv1d" else []), lengths, backend="cpp")
+
+
+def vocoders() -> None:
+    """Every family whole and as a stream, and whole in bfloat16."""
+    for family in FAMILIES:
+        voc = MAKERS[family]()
+        voc.backend = "cpp"
+        voc.model.prepare(backend="cpp")
+        mel = mel_of(voc, 9)
+        voc(mel, check=False)
+        with voc.stream(exact=False) as stream:
+            for chunk in mel.split(5, 1):
+                stream.push(chunk)
+            stream.flush()
+        inputs = {"f0": torch.full((9,), 160.0)} if "f0" in getattr(voc.model, "inputs", ()) else {}
+        voc.to(torch.bfloat16)(mel, check=False, **inputs)
+    net = HiftNet(replace(HIFTNET, base_channels=24, f0_channels=20)).eval()
+    net.predict_f0(torch.randn(1, 80, 12), backend="cpp")
+
+
+def codecs() -> None:
+    """Both halves of EnCodec in its forms, in float32 and bfloat16."""
+    for config in UNUSUAL.values():
+        for dtype in (torch.float32, torch.bfloat16):
+            codec = Codec(lively(config), config, backend="cpp").to(dtype)
+            codec.decode(codec.encode(noise(config, 2 * config.hop + 30), config.bandwidths[-1]))
+
+
+def native_ops() -> set[str]:
+    """The names under which csrc/cpu registers what computes."""
+    names = {name for source in CPU.glob("*.cpp") for name in re.findall(r'm\.impl\("(\w+)"', source.read_text())}
+    return names - set(calls.WITHOUT_TENSORS)
+
+
+def allowed(result: Tensor, call: calls.Call) -> float:
+    if not result.is_floating_point():
+        return 0.0
+    halves = any(isinstance(a, Tensor) and a.dtype is torch.bfloat16 for a in call.args)
+    whole = any(isinstance(a, Tensor) and a.dtype is torch.int8 for a in call.args)
+    return 8e-3 if halves else 4e-3 if whole else 3e-6
+
+
+def test_every_op(tmp_path: Path, nan_poison: None) -> None:
+    """Two threads run them, so that what they share is shared on Arm as well; NaN is what nobody wrote."""
+    target = tmp_path / "run_calls"
+    sources = [source for source in sorted(CPU.glob("*.cpp")) if not source.stem.startswith("isa_avx")]
+    build(target, [HERE / "run_calls.cpp", *sources], [HERE / "include", ROOT / "csrc"])
+    with torch.inference_mode(), calls.Recorder() as recorder:
+        convolutions()
+        vocoders()
+        codecs()
+    assert {call.name for call in recorder.calls} == native_ops()
+    given, made = tmp_path / "given", tmp_path / "made"
+    calls.write(recorder.calls, given)
+    run(EMULATOR, target, given, made)
+    wrong = defaultdict(list)
+    for call, results in zip(recorder.calls, calls.read(recorder.calls, made), strict=True):
+        for ours, meant in zip(results, call.results, strict=True):
+            written = ~meant.isnan()
+            ours, meant = ours[written], meant[written]
+            error = relative_l2(ours, meant) if meant.any() else float(ours.any())
+            if not error <= allowed(meant, call):
+                wrong[call.name].append(error)
+    assert not wrong
+
+
+def _numbers(*values: int) -> bytes:
+    return b"".join(np.array([1, value], np.int64).tobytes() for value in values)
+
+
+def _list(values: Any) -> bytes:
+    return np.int64(values.size).tobytes() + np.ascontiguousarray(values).tobytes()
+
+
+def _part(part: Any) -> bytes:
+    """A matrix, or a norm, as run_coder reads it."""
+    arrays = part.parts()
+    if len(arrays) == 2:
+        return b"".join(map(_list, arrays))
+    weights, multiplier, bias, exponent = arrays
+    return _numbers(*weights.shape) + _list(weights) + _list(multiplier) + _list(bias) + _numbers(exponent)
+
+
+def test_the_coder(tmp_path: Path) -> None:
+    """Packed codes, the integer model's probabilities and the arithmetic code are the same bytes."""
+    target = tmp_path / "run_coder"
+    build(target, [HERE / "run_coder.cpp", CODER / "integer_lm.cpp"], [CODER])
+    random = np.random.default_rng(3)
+    config = EncodecLmConfig(codebooks=3, dim=24, layers=2, heads=3, hidden=40, past=5)
+    state = {name: torch.randn(shape) / 3 + ("norm" in name) for name, shape in config.tensors()}
+    lm = IntegerLm(config, state, compiled=False)
+    codes = random.integers(0, 1024, (20, 3)).astype(np.uint16)
+    tables = lm.tables()
+    layers = b"".join(_part(part) for layer in lm.layers for part in vars(layer).values())
+    model = [
+        _numbers(config.heads, config.past),
+        _part(lm.norm_in),
+        _numbers(len(lm.layers)),
+        layers,
+        _numbers(config.codebooks),
+        *map(_part, (*lm.embeddings, *lm.outputs)),
+        *map(_list, tables),
     ]
-    command = [COMPILER, *flags, *map(str, sources), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return target
+    given, made = tmp_path / "given", tmp_path / "made"
+    given.write_bytes(b"".join([_numbers(10), _list(codes), *model, _list(codes)]))
+    run(EMULATOR, target, given, made)
 
+    from fastvoc import coder_python
 
-def _run(driver: Path, shape: list[int], packed: Any, x: torch.Tensor, tmp_path: Path) -> np.ndarray:
-    curves = torch.zeros(0) if packed.acts.curves is None else packed.acts.curves
-    floats = [torch.tensor(packed.acts.slopes), curves, packed.weight, packed.bias, x[0].T.contiguous()]
-    arrays = [np.asarray(shape, np.int64), *(t.detach().flatten().numpy().astype(np.float32) for t in floats)]
-    given, made = tmp_path / "in", tmp_path / "out"
-    given.write_bytes(b"".join(np.int64(a.size).tobytes() + a.tobytes() for a in arrays))
-    done = subprocess.run([EMULATOR, driver, given, made], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{done.returncode}: {done.stderr}"
-    return np.fromfile(made, np.float32).reshape(shape[1], shape[2]).T
-
-
-ACTS = {
-    "identity": lambda c: IDENTITY,
-    "leaky": lambda c: leaky_relu(0.1),
-    "elu": lambda c: elu(),
-    "tanh": lambda c: TANH,
-    "gelu": lambda c: Activation("gelu"),
-    "snake": lambda c: snake(torch.rand(c) + 0.5, torch.rand(c) + 0.5),
-}
-
-
-@pytest.mark.parametrize("act", ACTS)
-@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate"])
-def test_conv1d(driver: Path, act: str, mode: str, tmp_path: Path) -> None:
-    cin, cout, kernel, steps = 19, 37, 7, 101
-    pre, post = ACTS[act](cin), ACTS[act](cout)
-    weight, bias = torch.randn(cout, cin, kernel) / 10, torch.randn(cout)
-    params = conv1d.Conv1dParams(weight, bias, 2, 3, (8, 5), mode, pre, post)
-    x = torch.randn(1, cin, steps)
-    packed = conv1d._pack(params)
-    shape = [0, params.output_length(steps), *packed.shape, *packed.acts.kinds]
-    found = _run(driver, shape, packed, x, tmp_path)
-    assert relative_l2(torch.from_numpy(found.copy())[None], conv1d.conv1d_ref(x, params)) < 2e-6
-
-
-@pytest.mark.parametrize(("kernel", "stride"), [(16, 8), (11, 5), (4, 2), (7, 3)])
-def test_upsample(driver: Path, kernel: int, stride: int, tmp_path: Path) -> None:
-    cin, cout, steps = 21, 18, 53
-    params = upsample.UpsampleParams(
-        torch.randn(cin, cout, kernel) / 10, torch.randn(cout), stride, (stride // 2, stride // 2), leaky_relu(0.1)
-    )
-    x = torch.randn(1, cin, steps)
-    expected = upsample.upsample_ref(x, params)
-    packed = upsample._pack(params)
-    shape = [1, expected.shape[2], *packed.shape, *packed.acts.kinds]
-    found = _run(driver, shape, packed, x, tmp_path)
-    assert relative_l2(torch.from_numpy(found.copy())[None], expected) < 2e-6
+    steps, encoder = lm.start(3), coder_python.ArithmeticEncoder()
+    cdf = []
+    for t, column in enumerate(codes):
+        cdf.append(steps.step(codes[t - 1] if t else None))
+        encoder.push(column, cdf[-1])
+    expected = [coder_python.pack(codes.ravel(), 10), np.stack(cdf).astype(np.uint32).tobytes()]
+    assert made.read_bytes() == b"".join([*expected, encoder.take() + encoder.finish()])
