@@ -218,10 +218,16 @@ _TOOM_COOK = {
     5: ToomCook(2, 4, 5, (0, 1, -1, 2, -2, 0.5, -0.5)),
     0: ToomCook(3, 4, 4, (0, 1, -1, 2, -2, 0.5)),
 }
+_TOOM_COOK_BF16 = ToomCook(4, 3, 3, (0, 1, -1, 2))
 
 
-def toom_cook(kernel: int, channels: int) -> ToomCook | None:
-    """The scheme for a kernel, None where direct convolution measured faster: short kernels, half-empty panels."""
+def toom_cook(kernel: int, channels: int, dtype: torch.dtype = torch.float32) -> ToomCook | None:
+    """The scheme for a kernel, None where direct convolution measured faster: short kernels, half-empty panels.
+
+    In bfloat16, whose rounding after the transforms grows with the tile, tiles are short.
+    """
+    if dtype is torch.bfloat16:
+        return _TOOM_COOK_BF16 if kernel > (2 if channels > 2 * PANEL else 3) and channels > PANEL else None
     return (
         None
         if channels <= PANEL // 2 and kernel < 11
@@ -233,8 +239,8 @@ def pack_toom_cook(weight: Tensor, scheme: ToomCook) -> Tensor:
     """Convolution weight [C_out, C_in, K] -> one convolution over groups of taps per point, as `pack_conv`, flat.
 
     The weight of group g at point a is sum_j w[group * g + j] a^j / prod(a - b) over the other points b; at infinity it
-    is the group's last tap, and a last group without one is left out there. Computed in float64 and rounded once
-    (Winograd 1980; Lavin & Gray 2015, arXiv 1509.09308).
+    is the group's last tap, and a last group without one is left out there. Computed in float64 and rounded once; in
+    bfloat16 laid out as by `pack_conv_groups` (Winograd 1980; Lavin & Gray 2015, arXiv 1509.09308).
     """
     cout, cin, kernel = weight.shape
     groups = -(-kernel // scheme.group)
@@ -248,7 +254,8 @@ def pack_toom_cook(weight: Tensor, scheme: ToomCook) -> Tensor:
         row = torch.tensor(a, dtype=torch.float64, device=weight.device) ** powers / scale
         parts.append(taps @ row)
     parts.append(taps[:, :, : kernel // scheme.group, -1])
-    return torch.cat([pack_conv(part.to(weight.dtype)).flatten() for part in parts])
+    pack = pack_conv_groups if weight.dtype is torch.bfloat16 else pack_conv
+    return torch.cat([pack(part.to(weight.dtype)).flatten() for part in parts])
 
 
 def pack_upsample(weight: Tensor, stride: int, pack: Callable[[Tensor], Tensor] = pack_conv) -> Tensor:

@@ -241,13 +241,14 @@ inline Team torch_team(int64_t parts) {
 // The same as over_items for work(item, begin, end, team), but where there are too few steps for the threads they share
 // each item's output channels, `panels` of them, as a team; elsewhere the team is null.
 template <class Steps, class Work>
-void over_items_or_panels(int64_t items, int64_t shortest, const Steps& steps, int64_t panels, const Work& work) {
+void over_items_or_panels(int64_t items, int64_t shortest, const Steps& steps, int64_t panels, const Work& work,
+                          int64_t granule = 1) {
   const int64_t threads = torch::stable::get_num_threads(), parts = std::min(threads, (panels + 1) / 2);
   int64_t longest = 0;
   for (int64_t i = 0; i < items; ++i) longest = std::max(longest, steps(i));
   if (parts < 2 || items * std::clamp<int64_t>(longest / shortest, 1, threads) >= threads) {
-    over_items(items, shortest, steps,
-               [&](int64_t item, int64_t begin, int64_t end) { work(item, begin, end, nullptr); });
+    over_items(
+        items, shortest, steps, [&](int64_t item, int64_t begin, int64_t end) { work(item, begin, end, nullptr); }, granule);
     return;
   }
   const FlushDenormals flush;

@@ -13,12 +13,17 @@ Tensor run(const MrfPlan& plan, const Tensor& x, const Tensor& weight, const Ten
   const OutputOf<Outer<Element>> out(batch.items(), args.channels, batch.steps());
   const auto& table = engine().convolutions<Element>();
   const auto steps = [&](int64_t item) { return batch.length(item); };
-  const auto work = [&](int64_t item, int64_t begin, int64_t end) {
-    const int64_t needed = workspace_floats(args, end - begin);
+  const auto work = [&](int64_t item, int64_t begin, int64_t end, const Team* team) {
+    MrfArgs mine = args;
+    mine.team = team;
+    const int64_t needed = workspace_floats(mine, end - begin);
     float* memory = Arena::mine().floats(static_cast<std::size_t>(needed));
-    table.mrf(args, filters.data(), batch.source(item), out.sink(item), begin, end, memory);
+    table.mrf(mine, filters.data(), batch.source(item), out.sink(item), begin, end, memory);
   };
-  over_items(batch.items(), std::max(args.around() / 2, 24), steps, work, args.granule);
+  const int64_t threads = torch::stable::get_num_threads();
+  const bool shared = batch.items() < threads && args.wants_team(batch.steps(), threads);
+  const int64_t shortest = shared ? batch.steps() + 1 : std::max(args.around() / 2, 24);
+  over_items_or_panels(batch.items(), shortest, steps, padded(args.channels) / kPanelWidth, work, args.granule);
   for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
   return out.tensor();
 }

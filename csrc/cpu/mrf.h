@@ -171,14 +171,13 @@ class BlockRun {
       share_panels(args_->team, width / kPanel, [&](int first, int last, int) {
         conv_rows(tile.from(first), shifted(out, first * kPanel), to - from, last - first);
       });
-    } else if constexpr (std::is_same_v<Element, float>) {
+    } else if constexpr (!std::is_same_v<Element, std::uint8_t>) {
       // The last tile of a stream reads zeros where the input is not there yet; outputs that depend on it are not kept.
       const std::int64_t read = from + whole_blocks(to - from, conv.block()) + conv.beyond();
       if (!anchored_ && read > in.end) {
-        std::memset(in.at(in.end), 0, static_cast<std::size_t>((read - in.end) * width) * sizeof(float));
+        std::memset(in.at(in.end), 0, static_cast<std::size_t>((read - in.end) * width) * sizeof(Element));
       }
-      toom_cook_rows(conv.shape, filters_[l].weight, filters_[l].bias, args_->channels, rows, width, out, to - from,
-                     scratch_, args_->team);
+      toom_cook_rows(conv.shape, filters_[l], args_->channels, rows, width, out, to - from, scratch_, args_->team);
     }
     done_[l] = to;
     in.drop_before(to - conv.left);

@@ -1,13 +1,15 @@
 // What the glue hands to mrf.
 #pragma once
 
+#include <numeric>
+
 #include "toom_cook_args.h"
 
 namespace fastvoc {
 
 constexpr int kMaxBlocks = 16;
 constexpr int kMaxConvs = 32;  // of one block
-constexpr int kMaxGranule = 240;
+constexpr int kMaxGranule = 720;
 
 // How the convolutions pad: half on either side, or zeros before the first step only.
 enum class MrfPad : int { kZeros = 0, kReflect = 1, kCausal = 2 };  // the numbers of fastvoc/ops/mrf.py
@@ -64,6 +66,17 @@ struct MrfArgs {
     return most;
   }
 
+  // Whether `threads` that share the output channels of every convolution beat ranges of their own of `steps` steps, which
+  // compute twice what lies around their ends.
+  bool wants_team(std::int64_t steps, std::int64_t threads) const {
+    constexpr std::int64_t fork = 600'000;  // multiply-adds in the time of a fork and join
+    std::int64_t taps = 0;
+    const std::int64_t count = block_begin[blocks];
+    for (int i = 0; i < count; ++i) taps += convs[i].shape.kernel;
+    if (steps / threads < around() / 2) return true;
+    return around() / 4 * taps * channels * channels > fork * count * ceil_div(steps, 192);
+  }
+
   // At most the steps by which whole blocks make a layer run ahead of what is needed.
   int slack(int block) const {
     int steps = 0;
@@ -79,16 +92,30 @@ struct MrfArgs {
   }
 };
 
-// Output steps per strip: whole granules, unless one strip is enough. The weights of wide layers pass through the caches once
-// per strip, those of Toom-Cook twice as many, so their strips are longer than what fits beside them.
+// Steps after which the tiles of every convolution begin anew and are whole register tiles of 12 rows; 0 where that is far.
+inline std::int64_t mrf_period(const MrfArgs& args) {
+  std::int64_t period = 12;
+  for (int i = 0; i < args.block_begin[args.blocks]; ++i) {
+    const MrfConv& conv = args.convs[i];
+    period = std::lcm(period, std::lcm(conv.block(), conv.direct() ? 12 : 12 * conv.shape.tile()));
+    if (period > kMaxGranule) return 0;
+  }
+  return period;
+}
+
+// Output steps per strip: whole periods or granules, unless one strip is enough. The weights of wide layers pass through the
+// caches once per strip, those of Toom-Cook twice as many, so their strips are longer than what fits beside them.
 inline std::int64_t mrf_strip(const MrfArgs& args, std::int64_t longest) {
-  const int width = padded(args.channels);
-  const bool direct = std::all_of(args.convs, args.convs + args.block_begin[args.blocks], [](const MrfConv& conv) {
-    return conv.direct();
-  });
-  const std::int64_t least = direct ? 192 : width >= 256 ? 768 : 384;
+  const int width = padded(args.channels), convs = args.block_begin[args.blocks];
+  const auto has = [&](auto property) { return std::any_of(args.convs, args.convs + convs, property); };
+  const bool halves = has([](const MrfConv& conv) { return conv.shape.scheme == Scheme::kF33; });
+  const bool direct = !has([](const MrfConv& conv) { return !conv.direct(); });
+  const std::int64_t least = direct ? 192 : halves ? 360 : width >= 256 ? 768 : 384;
   const std::int64_t fit = std::min(std::max(strip_steps(width, longest), least), longest);
-  return fit == longest ? longest : ceil_div(fit, args.granule) * args.granule;
+  if (fit == longest) return longest;
+  const std::int64_t period = halves ? mrf_period(args) : 0;
+  if (period && period <= fit) return fit / period * period;
+  return ceil_div(fit, args.granule) * args.granule;
 }
 
 // Steps that the strips of a residual block hold: what is kept, what is new, what was made early because blocks are whole,

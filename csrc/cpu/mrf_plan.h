@@ -26,7 +26,7 @@ class MrfPlan {
     const auto acts = activations(kinds, slopes, curves, count, [&](std::size_t) { return channels; });
     convs_.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
-      STD_TORCH_CHECK(schemes[i] >= 0 && schemes[i] <= static_cast<int64_t>(Scheme::kF44), "mrf: unknown scheme ",
+      STD_TORCH_CHECK(schemes[i] >= 0 && schemes[i] <= static_cast<int64_t>(Scheme::kF33), "mrf: unknown scheme ",
                       schemes[i]);
       const ToomCook shape{static_cast<Scheme>(schemes[i]), as_int(kernels[i]), as_int(dilations[i])};
       const int all = (shape.kernel - 1) * shape.dilation, right = pad == MrfPad::kCausal ? 0 : all / 2;
@@ -63,7 +63,9 @@ class MrfPlan {
     };
     int64_t total = 0;
     for (const MrfConv& conv : convs_) {
-      STD_TORCH_CHECK(conv.direct() || (std::is_same_v<Element, float>), "mrf: Toom-Cook multiplies float32 only");
+      const bool halves = conv.shape.scheme == Scheme::kF33;
+      STD_TORCH_CHECK(conv.direct() || (halves ? std::is_same_v<Element, Bf16> : std::is_same_v<Element, float>),
+                      "mrf: no such scheme for ", scalar_name<typename Numbers<Element>::Weight>());
       total += weights(conv);
     }
     Filters<Element> all(weight, total, bias, static_cast<int64_t>(convs_.size()), width);

@@ -14,7 +14,14 @@ namespace fastvoc::FASTVOC_ISA {
 // x[q] from d[0..]; the point at infinity only with kInfinity, which alone reads the last d.
 template <Scheme kScheme, bool kInfinity>
 inline __attribute__((always_inline)) void transform_input(const Vec* d, Vec* x) {
-  if constexpr (kScheme == Scheme::kF44) {  // 0, 1, -1, 2, -2, 1/2, infinity; x - 1/2 is taken out of the others
+  if constexpr (kScheme == Scheme::kF33) {  // 0, 1, -1, 2, infinity
+    const Vec high = d[3] - d[1], low = d[2] - d[0];
+    x[0] = high - 2.0f * low;
+    x[1] = (d[3] - d[2]) - 2.0f * d[1];
+    x[2] = (d[3] - d[2]) - 2.0f * (d[2] - d[1]);
+    x[3] = high;
+    if constexpr (kInfinity) x[4] = (d[4] - d[2]) - 2.0f * high;
+  } else if constexpr (kScheme == Scheme::kF44) {  // 0, 1, -1, 2, -2, 1/2, infinity; x - 1/2 is taken out of the others
     const Vec e0 = d[1] - 0.5f * d[0], e1 = d[2] - 0.5f * d[1], e2 = d[3] - 0.5f * d[2], e3 = d[4] - 0.5f * d[3],
               e4 = d[5] - 0.5f * d[4];
     x[0] = e4 - 5.0f * e2 + 4.0f * e0;
@@ -43,7 +50,14 @@ inline __attribute__((always_inline)) void transform_input(const Vec* d, Vec* x)
 
 template <Scheme kScheme>
 inline __attribute__((always_inline)) void transform_output(const Vec* m, Vec* y) {
-  const Vec sum1 = m[1] + m[2], difference1 = m[1] - m[2], sum2 = m[3] + m[4], difference2 = m[3] - m[4];
+  const Vec sum1 = m[1] + m[2], difference1 = m[1] - m[2];
+  if constexpr (kScheme == Scheme::kF33) {
+    y[0] = m[0] + sum1 + m[3];
+    y[1] = difference1 + 2.0f * m[3];
+    y[2] = sum1 + 4.0f * m[3] + m[4];
+    return;
+  }
+  const Vec sum2 = m[3] + m[4], difference2 = m[3] - m[4];
   if constexpr (kScheme == Scheme::kF44) {
     y[0] = m[0] + sum1 + sum2 + m[5];
     y[1] = difference1 + 2.0f * difference2 + 0.5f * m[5];
@@ -65,8 +79,9 @@ inline __attribute__((always_inline)) void transform_output(const Vec* m, Vec* y
 }
 
 // Transforms `rows` rows of `width` channels; a tile's steps lie `step` apart, its points `point` apart.
-template <Scheme kScheme, bool kInfinity>
-void transform_rows(const float* in, std::ptrdiff_t step, float* out, std::ptrdiff_t point, std::int64_t rows, int width) {
+template <Scheme kScheme, bool kInfinity, class Element>
+void transform_rows(const Element* in, std::ptrdiff_t step, Element* out, std::ptrdiff_t point, std::int64_t rows,
+                    int width) {
   constexpr int points = scheme_points(kScheme), used = kInfinity ? points : points - 1;
   for (std::int64_t i = 0; i < rows * width; i += FASTVOC_WIDTH) {
     Vec d[points], x[points];
@@ -79,10 +94,10 @@ void transform_rows(const float* in, std::ptrdiff_t step, float* out, std::ptrdi
 }
 
 // The outputs of one tile, of which the first `count` are written: `step` steps lie between them.
-template <Scheme kScheme, int NV>
+template <Scheme kScheme, int NV, class Element>
 inline __attribute__((always_inline)) void finish_tile(const float* m, std::ptrdiff_t point, const float* bias,
-                                                       const TileOutput& out, std::int64_t t, int step, int count,
-                                                       float slope) {
+                                                       const TileOutputOf<Element>& out, std::int64_t t, int step,
+                                                       int count, float slope) {
   constexpr int tile = scheme_tile(kScheme), points = scheme_points(kScheme);
   for (int v = 0; v < NV * kVecs; ++v) {
     const std::ptrdiff_t c = v * FASTVOC_WIDTH;
@@ -100,47 +115,110 @@ inline __attribute__((always_inline)) void finish_tile(const float* m, std::ptrd
       if (out.sum) value += load(out.sum + at * out.sum_row + c);
       if (out.scale != 1.0f) value *= out.scale;
       if (out.raw) store(out.raw + at * out.raw_row + c, value);
-      if (out.act) store(out.act + at * out.act_row + c, leaky(value, slope));
+      if (out.act) put(out.act + at * out.act_row + c, leaky(value, slope), *out.activation);
     }
   }
 }
 
+// The outputs of one tile where another activation than a leaky ReLU precedes their rounding.
+template <Scheme kScheme, int NV, class Element>
+inline __attribute__((always_inline)) void finish_curved(const float* m, std::ptrdiff_t point, const float* bias,
+                                                         const TileOutputOf<Element>& out, std::int64_t t, int step,
+                                                         int count) {
+  constexpr int tile = scheme_tile(kScheme), columns = NV * kPanel;
+  alignas(64) float rows[tile * columns];
+  const auto at = [&](auto* p, std::ptrdiff_t row) { return p ? p + t * row : nullptr; };
+  const TileOutput floats{at(out.raw, out.raw_row), rows, at(out.residual, out.residual_row), at(out.sum, out.sum_row),
+                          step * out.raw_row, columns, step * out.residual_row, step * out.sum_row,
+                          out.activation, out.channel, out.scale};
+  finish_tile<kScheme, NV>(m, point, bias, floats, 0, 1, count, 1.0f);
+  TileOutputOf<Element> rounded = out;
+  rounded.act += t * out.act_row;
+  rounded.act_row *= step;
+  activate_to(rounded, rows, count, columns);
+}
+
+template <Scheme kScheme, int NV, class Element>
+inline __attribute__((always_inline)) void finish_steps(const float* m, std::ptrdiff_t point, const float* bias,
+                                                        const TileOutputOf<Element>& out, std::int64_t t, int step,
+                                                        int count) {
+  constexpr int tile = scheme_tile(kScheme);
+  if constexpr (!std::is_same_v<Element, float>) {
+    if (out.act && out.activation->kind != ActKind::kLeaky) {
+      return finish_curved<kScheme, NV>(m, point, bias, out, t, step, count);
+    }
+  }
+  const float slope = out.act ? out.activation->leak() : 1.0f;
+  if (count == tile) return finish_tile<kScheme, NV>(m, point, bias, out, t, step, tile, slope);
+  finish_tile<kScheme, NV>(m, point, bias, out, t, step, count, slope);
+}
+
 // A convolution on its way: `x` is its transformed input [point][row][width]. Weights are [point][panel][group][cin][16].
+template <class Element>
 struct ToomCookRun {
   const ToomCook& conv;
-  const float* weight;
+  const Element* weight;
   const float* bias;
   int cin;
   int width;
-  const float* x;
+  const Element* x;
   std::ptrdiff_t point;
   float* sums;
 };
 
+// The products of R rows and NV panels, to rows that lie close together.
+template <int R, int NV, class Element>
+__attribute__((noinline)) void product_tile(const TileInputOf<Element>& in, float* y) {
+  Vec acc[R][NV * kVecs];
+  accumulate<R, NV>(in, acc);
+#pragma GCC unroll 32
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < NV * kVecs; ++v) store(y + r * NV * kPanel + v * FASTVOC_WIDTH, acc[r][v]);
+  }
+}
+
+template <int NV, class Element, int... R>
+constexpr std::array<void (*)(const TileInputOf<Element>&, float*), sizeof...(R) + 1> product_table(
+    std::integer_sequence<int, R...>) {
+  return {nullptr, &product_tile<R + 1, NV, Element>...};
+}
+
+template <int NV, class Element>
+void product_rows(TileInputOf<Element> in, float* y, std::int64_t rows) {
+  constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
+  static constexpr auto table = product_table<NV, Element>(std::make_integer_sequence<int, high>{});
+  for (std::int64_t tiles = ceil_div(rows, high); tiles > 0; --tiles) {
+    const std::int64_t n = ceil_div(rows, tiles);
+    table[static_cast<std::size_t>(n)](in, y);
+    in.x += n * in.row;
+    y += n * NV * kPanel;
+    rows -= n;
+  }
+}
+
 // NV panels of `count` output steps, from panel `panel` on.
-template <Scheme kScheme, int NV>
-void toom_cook_panels(const ToomCookRun& run, int panel, const TileOutput& out, std::int64_t count) {
+template <Scheme kScheme, int NV, class Element>
+void toom_cook_panels(const ToomCookRun<Element>& run, int panel, const TileOutputOf<Element>& out, std::int64_t count) {
   static constexpr float zeros[2 * kPanel] = {};
   constexpr int tile = scheme_tile(kScheme), points = scheme_points(kScheme), columns = NV * kPanel;
   constexpr std::ptrdiff_t sums_point = kToomCookChunk * columns;
-  const float slope = out.act ? out.activation->leak() : 1.0f;
   const int d = run.conv.dilation;
   const std::int64_t rows = ceil_div(count, run.conv.block()) * d;
   for (std::int64_t first = 0; first < rows; first += kToomCookChunk) {
     const std::int64_t n = std::min(kToomCookChunk, rows - first);
-    const float* w = run.weight;
+    const Element* w = run.weight;
     for (int q = 0; q < points; ++q) {
       const int taps = q + 1 < points ? run.conv.groups() : run.conv.groups_at_infinity();
-      const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(taps) * run.cin * kPanel;
-      const TileInput in{run.x + q * run.point + first * run.width,
-                         run.width,
-                         static_cast<std::ptrdiff_t>(d) * run.width,
-                         w + panel * size,
-                         size,
-                         zeros,
-                         taps,
-                         run.cin};
-      tile_rows<NV>(in, {run.sums + q * sums_point, nullptr, nullptr, nullptr, columns, 0, 0, 0, nullptr, 0, 1.0f}, n);
+      const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(taps) * grouped<Element>(run.cin) * kPanel;
+      const TileInputOf<Element> in{run.x + q * run.point + first * run.width,
+                                    run.width,
+                                    static_cast<std::ptrdiff_t>(d) * run.width,
+                                    w + panel * size,
+                                    size,
+                                    zeros,
+                                    taps,
+                                    run.cin};
+      product_rows<NV>(in, run.sums + q * sums_point, n);
       w += run.width / kPanel * size;
     }
     std::int64_t block = first / d;
@@ -149,33 +227,34 @@ void toom_cook_panels(const ToomCookRun& run, int panel, const TileOutput& out, 
       const std::int64_t t = block * tile * d + phase;
       const float* m = run.sums + row * columns;
       const float* bias = run.bias + panel * kPanel;
-      if (t + static_cast<std::int64_t>(tile - 1) * d < count) {
-        finish_tile<kScheme, NV>(m, sums_point, bias, out, t, d, tile, slope);
-      } else if (t < count) {
-        finish_tile<kScheme, NV>(m, sums_point, bias, out, t, d, static_cast<int>(ceil_div(count - t, d)), slope);
-      }
+      const std::int64_t left = ceil_div(count - t, d);
+      const int made = static_cast<int>(std::clamp<std::int64_t>(left, 0, tile));
+      if (made > 0) finish_steps<kScheme, NV>(m, sums_point, bias, out, t, d, made);
       if (++phase == d) {
         phase = 0;
         ++block;
       }
     }
   }
-  if (out.act && out.activation->kind != ActKind::kLeaky) {
-    activate_rows(*out.activation, out.act, out.act_row, count, out.channel, columns);
+  if constexpr (std::is_same_v<Element, float>) {
+    if (out.act && out.activation->kind != ActKind::kLeaky) {
+      activate_rows(*out.activation, out.act, out.act_row, count, out.channel, columns);
+    }
   }
 }
 
-template <Scheme kScheme>
-void toom_cook(const ToomCook& conv, const float* weight, const float* bias, int cin, const float* in, int width,
-               const TileOutput& out, std::int64_t count, float* scratch, const Team* team) {
-  constexpr int tile = scheme_tile(kScheme), points = scheme_points(kScheme);
+template <Scheme kScheme, class Element>
+void toom_cook(const ToomCook& conv, const Filter<Element>& filter, int cin, const Element* in, int width,
+               const TileOutputOf<Element>& out, std::int64_t count, float* scratch, const Team* team) {
+  constexpr int tile = scheme_tile(kScheme);
   const std::ptrdiff_t d = conv.dilation;
   const std::int64_t blocks = ceil_div(count, conv.block()), all = blocks + conv.groups() - 1;
   const std::ptrdiff_t point = all * d * width;
+  Element* const x = reinterpret_cast<Element*>(scratch);
   share(team, all, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t b = begin; b < end; ++b) {
-      const float* from = in + b * tile * d * width;
-      float* to = scratch + b * d * width;
+      const Element* from = in + b * tile * d * width;
+      Element* to = x + b * d * width;
       if (b < blocks + conv.groups_at_infinity() - 1) {
         transform_rows<kScheme, true>(from, d * width, to, point, d, width);
       } else {
@@ -183,9 +262,10 @@ void toom_cook(const ToomCook& conv, const float* weight, const float* bias, int
       }
     }
   });
+  float* const sums = scratch + toom_cook_points(conv, width, count);
   share_panels(team, width / kPanel, [&](int first, int last, int part) {
-    const ToomCookRun run{conv,    weight, bias,  cin,
-                          width,   scratch, point, scratch + points * point + part * toom_cook_sums(conv)};
+    const ToomCookRun<Element> run{conv,  filter.weight, filter.bias, cin,
+                                   width, x,             point,       sums + part * toom_cook_sums(conv)};
     int p = first;
     for (; FASTVOC_ROWS2 > 0 && p + 2 <= last; p += 2) {
       toom_cook_panels<kScheme, FASTVOC_ROWS2 ? 2 : 1>(run, p, shifted(out, p * kPanel), count);
@@ -196,17 +276,22 @@ void toom_cook(const ToomCook& conv, const float* weight, const float* bias, int
 
 // `count` output steps from the first of a tile on, all channels; `in` is the row of the first tap of the first, `scratch` what
 // toom_cook_floats() counts.
-inline void toom_cook_rows(const ToomCook& conv, const float* weight, const float* bias, int cin, const float* in,
-                           int width, const TileOutput& out, std::int64_t count, float* scratch, const Team* team) {
-  switch (conv.scheme) {
-    case Scheme::kDirect:
-      return;
-    case Scheme::kF63:
-      return toom_cook<Scheme::kF63>(conv, weight, bias, cin, in, width, out, count, scratch, team);
-    case Scheme::kF45:
-      return toom_cook<Scheme::kF45>(conv, weight, bias, cin, in, width, out, count, scratch, team);
-    case Scheme::kF44:
-      return toom_cook<Scheme::kF44>(conv, weight, bias, cin, in, width, out, count, scratch, team);
+template <class Element>
+void toom_cook_rows(const ToomCook& conv, const Filter<Element>& filter, int cin, const Element* in, int width,
+                    const TileOutputOf<Element>& out, std::int64_t count, float* scratch, const Team* team) {
+  if constexpr (std::is_same_v<Element, Bf16>) {
+    if (conv.scheme == Scheme::kF33) toom_cook<Scheme::kF33>(conv, filter, cin, in, width, out, count, scratch, team);
+  } else {
+    switch (conv.scheme) {
+      case Scheme::kF63:
+        return toom_cook<Scheme::kF63>(conv, filter, cin, in, width, out, count, scratch, team);
+      case Scheme::kF45:
+        return toom_cook<Scheme::kF45>(conv, filter, cin, in, width, out, count, scratch, team);
+      case Scheme::kF44:
+        return toom_cook<Scheme::kF44>(conv, filter, cin, in, width, out, count, scratch, team);
+      default:
+        return;
+    }
   }
 }
 

@@ -6,10 +6,14 @@
 namespace fastvoc {
 
 // The numbers of fastvoc/packing.py; F(m, r) makes m outputs of r taps.
-enum class Scheme : int { kDirect = 0, kF63 = 1, kF45 = 2, kF44 = 3 };
+enum class Scheme : int { kDirect = 0, kF63 = 1, kF45 = 2, kF44 = 3, kF33 = 4 };
 
-constexpr int scheme_tile(Scheme s) { return s == Scheme::kDirect ? 1 : s == Scheme::kF63 ? 6 : 4; }
-constexpr int scheme_group(Scheme s) { return s == Scheme::kF63 ? 3 : s == Scheme::kF45 ? 5 : 4; }
+constexpr int scheme_tile(Scheme s) {
+  return s == Scheme::kDirect ? 1 : s == Scheme::kF63 ? 6 : s == Scheme::kF33 ? 3 : 4;
+}
+constexpr int scheme_group(Scheme s) {
+  return s == Scheme::kF63 || s == Scheme::kF33 ? 3 : s == Scheme::kF45 ? 5 : 4;
+}
 // Products of a tile, that at infinity included.
 constexpr int scheme_points(Scheme s) { return scheme_tile(s) + scheme_group(s) - 1; }
 
@@ -35,15 +39,19 @@ struct ToomCook {
 };
 
 // Rows of transformed input that are multiplied before their results are transformed back.
-constexpr std::int64_t kToomCookChunk = 48;
+constexpr std::int64_t kToomCookChunk = 60;
 
 // Floats of scratch memory for the sums of one thread.
 inline std::int64_t toom_cook_sums(const ToomCook& conv) { return conv.points() * kToomCookChunk * 2 * kPanelWidth; }
 
+// Floats of scratch memory for the transformed input of up to `steps` output steps, whatever its type.
+inline std::int64_t toom_cook_points(const ToomCook& conv, int width, std::int64_t steps) {
+  return conv.points() * (ceil_div(steps, conv.block()) + conv.groups() - 1) * conv.dilation * width;
+}
+
 // Floats of scratch memory for up to `steps` output steps by so many threads.
 inline std::int64_t toom_cook_floats(const ToomCook& conv, int width, std::int64_t steps, int threads) {
-  const std::int64_t rows = (ceil_div(steps, conv.block()) + conv.groups() - 1) * conv.dilation;
-  return conv.points() * rows * width + threads * toom_cook_sums(conv);
+  return toom_cook_points(conv, width, steps) + threads * toom_cook_sums(conv);
 }
 
 }  // namespace fastvoc

@@ -29,7 +29,7 @@ from fastvoc.ops.mrf_stream import MrfStream, NativeMrfStream
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
 
-_MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 240  # of csrc/cpu/mrf_args.h
+_MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 720  # of csrc/cpu/mrf_args.h
 _PAD_MODES = ("zeros", "reflect", "causal")  # in the order of their numbers there
 _TILES = -1  # scheme of weights for csrc/cuda/mrf_tile.cuh
 
@@ -169,16 +169,21 @@ class _Packed:
     pad_mode: int
 
 
+def _scheme(conv: MrfConv) -> packing.ToomCook | None:
+    """How a convolution multiplies on the CPU, None for direct."""
+    dtype = conv.weight.dtype
+    if dtype not in (torch.float32, torch.bfloat16) or conv.input_range is not None:
+        return None
+    return packing.toom_cook(conv.weight.shape[2], conv.weight.shape[0], dtype)
+
+
 def _schemes(params: MrfParams) -> list[packing.ToomCook | None]:
-    """The Toom-Cook scheme of every convolution, None for a direct one, as all are that multiply less than floats."""
-    first = params.convs()[0]
-    if first.weight.dtype is not torch.float32 or first.input_range is not None:
-        return [None] * len(params.convs())
+    """The Toom-Cook scheme of every convolution."""
     schemes = []
     for block in params.blocks:
         for i, layer in enumerate(block):
             for j, conv in enumerate(layer):
-                scheme = packing.toom_cook(conv.weight.shape[2], conv.weight.shape[0])
+                scheme = _scheme(conv)
                 # A last convolution's tiles must fit the strips and ranges of the output.
                 last = i + 1 == len(block) and j + 1 == len(layer)
                 if scheme is not None and last and _GRANULE % (scheme.tile * conv.dilation):
@@ -193,20 +198,23 @@ def tiles(params: MrfParams) -> tuple[int, int]:
     for block in params.blocks:
         reach = 0
         for conv in (conv for layer in block for conv in layer):
-            kernel = conv.weight.shape[2]
-            scheme = packing.toom_cook(kernel, conv.weight.shape[0])
+            scheme = _scheme(conv)
             if scheme is not None:
                 grain = math.lcm(grain, scheme.tile * conv.dilation)
-                reach += (scheme.tile + -kernel % scheme.group) * conv.dilation
+                reach += (scheme.tile + -conv.weight.shape[2] % scheme.group) * conv.dilation
         slack = max(slack, reach)
     return grain, slack
 
 
-def _pack(params: MrfParams, schemes: list[packing.ToomCook | None]) -> _Packed:
+def _pack(
+    params: MrfParams,
+    schemes: list[packing.ToomCook | None],
+    pack: Callable[[Tensor], Tensor] = packing.pack_conv,
+) -> _Packed:
     convs = params.convs()
     channels = convs[0].weight.shape[0]
     weights = [
-        packing.pack_conv(c.weight).flatten() if s is None else packing.pack_toom_cook(c.weight, s)
+        pack(c.weight).flatten() if s is None else packing.pack_toom_cook(c.weight, s)
         for c, s in zip(convs, schemes, strict=True)
     ]
     return _Packed(
@@ -224,20 +232,20 @@ def _pack(params: MrfParams, schemes: list[packing.ToomCook | None]) -> _Packed:
 
 
 def _pack_cpp(params: MrfParams) -> _Packed:
-    return _for_cpu(params, _pack(params, _schemes(params)))
+    return _for_cpu(params, _schemes(params))
 
 
 def _pack_exact(params: MrfParams) -> _Packed:
-    return _for_cpu(params, _pack_direct(params))
+    return _for_cpu(params, [None] * len(params.convs()))
 
 
-def _for_cpu(params: MrfParams, packed: _Packed) -> _Packed:
+def _for_cpu(params: MrfParams, schemes: list[packing.ToomCook | None]) -> _Packed:
     if params.convs()[0].input_range is not None:
-        return _pack_integers(params, packed)
+        return _pack_integers(params, _pack(params, schemes))
     if params.convs()[0].weight.dtype is not torch.bfloat16:
-        return packed
-    weight = torch.cat([packing.pack_conv_groups(c.weight).flatten() for c in params.convs()])
-    return replace(packed, weight=weight, bias=packed.bias.float())
+        return _pack(params, schemes)
+    packed = _pack(params, schemes, packing.pack_conv_groups)
+    return replace(packed, bias=packed.bias.float())
 
 
 def _pack_direct(params: MrfParams) -> _Packed:
