@@ -15,6 +15,7 @@
 #include "arena.h"
 #include "denormals.h"
 #include "dispatch.h"
+#include "threads.h"
 
 namespace fastvoc {
 
@@ -212,12 +213,13 @@ using Output = OutputOf<float>;
 // `granule`; where never changes a result, so neither does their number.
 template <class Steps, class Work>
 void over_items(int64_t items, int64_t shortest, const Steps& steps, const Work& work, int64_t granule = 1) {
-  const int64_t threads = torch::stable::get_num_threads();
   int64_t longest = 0;
   for (int64_t i = 0; i < items; ++i) longest = std::max(longest, steps(i));
-  const int64_t wanted = items % threads ? threads : 1;
-  const int64_t parts = std::clamp<int64_t>(longest / shortest, 1, wanted);
-  torch::stable::parallel_for(0, items * parts, 1, [&](int64_t first, int64_t last) {
+  const int64_t most = std::max<int64_t>(longest / shortest, 1), all = torch::stable::get_num_threads();
+  const Share share(std::min(items * most, all), all);
+  const int64_t threads = share.count(), parts = std::min(most, items % threads ? threads : 1);
+  const int64_t tasks = items * parts;
+  torch::stable::parallel_for(0, tasks, (tasks + threads - 1) / threads, [&](int64_t first, int64_t last) {
     const FlushDenormals flush;
     for (int64_t task = first; task < last; ++task) {
       const int64_t item = task / parts, part = task % parts, total = steps(item);
@@ -252,7 +254,8 @@ void over_items_or_panels(int64_t items, int64_t shortest, const Steps& steps, i
     return;
   }
   const FlushDenormals flush;
-  const Team team = torch_team(parts);
+  const Share share(parts, threads);
+  const Team team = torch_team(share.count());
   for (int64_t item = 0; item < items; ++item) {
     if (steps(item) > 0) work(item, 0, steps(item), &team);
   }

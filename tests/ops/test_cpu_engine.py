@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import statistics
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -162,3 +165,42 @@ def test_threads_share_one_model_without_a_lock() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def running_threads() -> int:
+    """Threads of this process that run or could run."""
+    states = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # ended meanwhile
+            states.append((task / "stat").read_text().rsplit(")", 1)[1].split()[0])
+    return states.count("R")
+
+
+def test_models_at_once_share_the_threads() -> None:
+    """Calls on threads of their own divide torch's threads among them instead of taking them all each."""
+    model = HifiGan(SMALL).requires_grad_(False)
+    mel = torch.randn(1, 80, 300)
+    before, counts = torch.get_num_threads(), []
+    torch.set_num_threads(8)
+    try:
+        model(mel, backend="cpp")
+        done = threading.Event()
+
+        def work() -> None:
+            torch.set_num_threads(8)  # OpenMP's setting belongs to a thread
+            while not done.is_set():
+                model(mel, backend="cpp")
+
+        callers = [threading.Thread(target=work) for _ in range(8)]
+        for caller in callers:
+            caller.start()
+        time.sleep(0.3)
+        for _ in range(100):
+            counts.append(running_threads())
+            time.sleep(0.005)
+        done.set()
+        for caller in callers:
+            caller.join()
+    finally:
+        torch.set_num_threads(before)
+    assert statistics.median(counts) <= 12  # the callers, this thread, and whoever just wakes
