@@ -161,6 +161,16 @@ def pack_conv_groups(weight: Tensor) -> Tensor:
     return panels.reshape(count, kernel, cin // n, n, PANEL).transpose(3, 4).contiguous()
 
 
+def pack_pairs(weight: Tensor) -> Tensor:
+    """Linear weight [C_out, C_in] -> `pack_conv_groups` in pairs of panels, flat: in the order of its use.
+
+    Pairs [C_in / n, 2, 16, n] one after the other, then a last panel [C_in / n, 16, n] without a neighbour.
+    """
+    panels = pack_conv_groups(weight[:, :, None])[:, 0]
+    pairs = panels[: len(panels) // 2 * 2].unflatten(0, (-1, 2)).transpose(1, 2)
+    return torch.cat([pairs.flatten(), panels[len(panels) // 2 * 2 :].flatten()])
+
+
 def pack_fragments(weight: Tensor, cin: int, cout: int) -> Tensor:
     """Convolution weight [C_out, C_in, K] -> tiles [K, cin / 16, cout / 16, 32 lanes, 8] for 16-bit tensor cores.
 

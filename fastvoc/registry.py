@@ -33,10 +33,6 @@ def _accept(_: Spec) -> str | None:
     return None
 
 
-def _never(_: Any) -> bool:
-    return False
-
-
 def _as_given(params: Any) -> Any:
     return params
 
@@ -47,8 +43,7 @@ class Impl:
 
     `pack` turns the op's parameters into what `run` wants (packed weights); `supports` returns None or the reason for
     which it refuses a call. `stream` makes the op's state for a signal in chunks, from parameters and packed weights
-    (see `fastvoc.ops.stream`), where the op has such a form. `pack_exact` takes the place of `pack` under `use_exact`,
-    and for every stream of parameters of which `stream_exact` says that it is the faster one for few steps.
+    (see `fastvoc.ops.stream`), where the op has such a form. `pack_exact` takes the place of `pack` under `use_exact`.
     """
 
     name: str
@@ -59,7 +54,6 @@ class Impl:
     supports: Callable[[Spec], str | None] = _accept
     stream: Callable[[Any, Any], Any] | None = None
     pack_exact: Callable[[Any], Any] | None = None
-    stream_exact: Callable[[Any], bool] = _never
 
     def packed(self, params: Any, exact: bool) -> Any:
         """The op's parameters as `run` wants them."""

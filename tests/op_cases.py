@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fastvoc.ops.activation import TANH, Activation, elu, gelu, leaky_relu, snake
 from fastvoc.ops.conv1d import Conv1dParams
+from fastvoc.ops.convnext_block import ConvNextBlockParams
+from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.ops.mrf import MrfConv, MrfParams
 from fastvoc.ops.snake_aa import SnakeAaParams
 from fastvoc.ops.upsample import UpsampleParams
@@ -184,3 +186,21 @@ def strided(x: Tensor) -> dict[str, Tensor]:
         "sliced": sliced,
         "batch-last": x.permute(1, 2, 0).contiguous().permute(2, 0, 1),
     }
+
+
+def norm_params(channels: int, rows: int | None = None) -> LayerNormParams:
+    shape = (channels,) if rows is None else (rows, channels)
+    return LayerNormParams(1 + 0.3 * torch.randn(shape), 0.3 * torch.randn(shape))
+
+
+def block_params(channels: int, hidden: int, kernel: int = 7, rows: int | None = None) -> ConvNextBlockParams:
+    return ConvNextBlockParams(
+        torch.randn(channels, 1, kernel) / kernel**0.5,
+        torch.randn(channels) * 0.1,
+        norm_params(channels, rows),
+        torch.randn(hidden, channels) / channels**0.5,
+        torch.randn(hidden) * 0.1,
+        torch.randn(channels, hidden) / hidden**0.5,
+        torch.randn(channels) * 0.1,
+        torch.randn(channels),
+    )

@@ -10,14 +10,15 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
-// Depthwise convolution of one step: `x` is the step of the first tap.
-template <class Element>
-void depthwise_row(const ConvNextBlockArgs<Element>& args, const float* x, float* y) {
+// Depthwise convolution of one step: `x(k)` is the step of tap k.
+template <class Element, class Step>
+void depthwise_row(const ConvNextBlockArgs<Element>& args, const Step& x, float* y) {
   const int width = padded(args.channels);
-  for (int c = 0; c < width; c += FASTVOC_WIDTH) {
-    Vec sum = load(args.depthwise + args.kernel * width + c);
-    for (int k = 0; k < args.kernel; ++k) sum += load(args.depthwise + k * width + c) * load(x + k * width + c);
-    store(y + c, sum);
+  const float* const bias = args.depthwise + args.kernel * width;
+  for (int k = 0; k < args.kernel; ++k) {
+    const float* const sum = k ? y : bias;
+    const float *const weight = args.depthwise + k * width, *const step = x(k);
+    for (int c = 0; c < width; c += FASTVOC_WIDTH) store(y + c, load(sum + c) + load(weight + c) * load(step + c));
   }
 }
 
@@ -112,7 +113,7 @@ void convnext_block(const ConvNextBlockArgs<Element>& args, const SourceOf<Eleme
     in.pad_left(false);
     in.pad_right(t + count + side, source.steps, false);
     for (std::int64_t i = 0; i < count; ++i) {
-      depthwise_row(args, in.at(t + i - side), one);
+      depthwise_row(args, [&](int k) { return in.at(t + i - side + k); }, one);
       normalize_row(args.norm, one);
       narrow_row(one, normal + i * width, width);
     }

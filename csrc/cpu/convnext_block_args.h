@@ -6,8 +6,8 @@
 namespace fastvoc {
 
 // The hidden channels are computed `chunk` at a time; their shares of the result are added up in this order. `weight` holds,
-// for each chunk, panels [chunk / 16][channels][16] of the expanding layer, then [channels / 16][chunk][16] of the projecting
-// one, the last chunk as short as it is. Of bfloat16 elements the inputs lie in pairs, as in tile_bf16.h; the convolution, the
+// for each chunk, pairs of panels [chunk / 32][channels][2][16] of the expanding layer, then [channels / 32][chunk][2][16] of the
+// projecting one, a last panel without a neighbour as [...][16], the last chunk as short as it is. Of bfloat16 elements the inputs lie in pairs, as in tile_bf16.h; the convolution, the
 // norm and the residual are float32 always.
 template <class Element>
 struct ConvNextBlockArgs {

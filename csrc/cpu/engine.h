@@ -7,6 +7,7 @@
 #include "conv1d_wide_args.h"
 #include "conv2d_args.h"
 #include "convnext_block_args.h"
+#include "convnext_stream_args.h"
 #include "group_norm_act_args.h"
 #include "istft_head_args.h"
 #include "layer_norm_args.h"
@@ -88,6 +89,9 @@ struct Engine {
   // One layer over a group of items, all steps.
   void (*lstm)(const LstmLayer<float>&, const LstmGroup<float>&, float* workspace);
   void (*lstm_bf16)(const LstmLayer<Bf16>&, const LstmGroup<Bf16>&, float* workspace);
+  // All layers over a group of items, a few steps, by a crew.
+  void (*lstm_shared)(const LstmLayer<float>*, const LstmGroup<float>*, int count, CrewMember, float* workspace);
+  void (*lstm_shared_bf16)(const LstmLayer<Bf16>*, const LstmGroup<Bf16>*, int count, CrewMember, float* workspace);
   void (*layer_norm)(const LayerNormArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
                      float* workspace);
   void (*layer_norm_bf16)(const LayerNormArgs&, const SourceOf<Bf16>&, const SinkOf<Bf16>&, std::int64_t begin,
@@ -96,6 +100,7 @@ struct Engine {
                          std::int64_t end, float* workspace);
   void (*convnext_block_bf16)(const ConvNextBlockArgs<Bf16>&, const SourceOf<Bf16>&, const SinkOf<Bf16>&,
                               std::int64_t begin, std::int64_t end, float* workspace);
+  void (*convnext_stream)(const ConvNextStreamArgs&, const ConvNextChunk&, CrewMember, float* workspace);
   void (*nsf_source)(const NsfSourceArgs&, const NsfItem&, const Sink&, std::int64_t begin, std::int64_t end);
   void (*stft)(const StftArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
   void (*istft_head)(const IstftHeadArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,

@@ -102,13 +102,58 @@ int64_t tasks_floats(const std::vector<Task<Element>>& tasks) {
   return floats;
 }
 
+void run_shared(const std::vector<LstmLayer<float>>& layers, const std::vector<LstmGroup<float>>& groups, CrewMember crew,
+                float* memory) {
+  engine().lstm_shared(layers.data(), groups.data(), as_int(static_cast<int64_t>(layers.size())), crew, memory);
+}
+
+void run_shared(const std::vector<LstmLayer<Bf16>>& layers, const std::vector<LstmGroup<Bf16>>& groups, CrewMember crew,
+                float* memory) {
+  engine().lstm_shared_bf16(layers.data(), groups.data(), as_int(static_cast<int64_t>(layers.size())), crew, memory);
+}
+
+// Few steps, one task for each layer, the units of all of them shared out among the threads: behind one another the layers
+// would wait for each other half of the time.
+template <class Element>
+void run_crew(const std::vector<LstmLayer<Element>>& layers, std::vector<Task<Element>>& tasks, int64_t steps) {
+  std::vector<LstmGroup<Element>> groups;
+  int64_t floats = 0;
+  for (Task<Element>& task : tasks) {
+    groups.push_back({task.items.data(), as_int(static_cast<int64_t>(task.items.size())), nullptr, nullptr});
+    floats = std::max(floats, workspace_floats(*task.layer, groups.back(), steps));
+  }
+  const int64_t blocks = padded(layers[0].hidden) / kPanelWidth;
+  const int64_t threads = torch::stable::get_num_threads();
+  const Share share(std::min(threads, blocks), threads);
+  const int members = as_int(share.count());
+  Crew crew(members, as_int(static_cast<int64_t>(layers.size()) * (steps + 2)));
+  struct Work {
+    const std::vector<LstmLayer<Element>>& layers;
+    const std::vector<LstmGroup<Element>>& groups;
+    Crew& crew;
+    float* memory;
+  };
+  const Work work{layers, groups, crew, Arena::mine().floats(static_cast<std::size_t>(floats))};
+  torch_team(members).run(
+      members,
+      [](const void* state, int i) {
+        const Work& w = *static_cast<const Work*>(state);
+        run_shared(w.layers, w.groups, CrewMember(w.crew, i), w.memory);
+      },
+      &work);
+}
+
+// Steps up to which a crew runs all layers.
+constexpr int64_t kCrewSteps = 48;
+
 // Layers of one direction, one behind the other: all but the last leave their output where the next one replaces it, step by
 // step. With several threads each layer of a group is a task of its own.
 template <class Element>
 void run_forward(const Shape& shape, const std::vector<LstmLayer<Element>>& layers, const BatchOf<Element>& batch,
                  const OutputOf<Element>& out, float* h, float* c) {
   const int64_t threads = torch::stable::get_num_threads();
-  const auto groups = deal(batch, std::clamp<int64_t>(threads / shape.layers, 1, batch.items()));
+  const bool few = threads > 1 && batch.steps() <= kCrewSteps && batch.items() <= threads;
+  const auto groups = deal(batch, few ? 1 : std::clamp<int64_t>(threads / shape.layers, 1, batch.items()));
   const bool behind = threads > 1 && shape.layers > 1;
   std::vector<int64_t> done(groups.size() * layers.size());
   std::vector<Task<Element>> tasks;
@@ -125,11 +170,12 @@ void run_forward(const Shape& shape, const std::vector<LstmLayer<Element>>& laye
                               h ? h + state : nullptr, h ? c + state : nullptr});
       }
       int64_t* mine = &done[g * layers.size() + l];
-      if (behind) task.group.done = mine;
-      if (behind && l) task.group.before = mine - 1;
+      if (behind && !few) task.group.done = mine;
+      if (behind && !few && l) task.group.before = mine - 1;
       tasks.push_back(std::move(task));
     }
   }
+  if (few) return run_crew(layers, tasks, batch.length(groups[0][0]));
   run_tasks(tasks, Arena::mine().floats(static_cast<std::size_t>(tasks_floats(tasks))));
 }
 

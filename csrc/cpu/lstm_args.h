@@ -1,11 +1,10 @@
 // What the glue hands to lstm.
 #pragma once
 
-#include <sched.h>
-
 #include <type_traits>
 
 #include "args.h"
+#include "crew.h"
 
 namespace fastvoc {
 
@@ -64,18 +63,16 @@ std::int64_t lstm_chunk(const LstmGroup<Element>& group) {
   return std::clamp<std::int64_t>(96 / group.count, 12, 48);
 }
 
-// Floats of scratch memory that a group needs.
+// Floats of scratch memory that a group needs for so many steps at once.
 template <class Element>
-std::int64_t workspace_floats(const LstmLayer<Element>& layer, const LstmGroup<Element>& group) {
-  const std::int64_t width = padded(layer.hidden), chunk = lstm_chunk(group);
-  return group.count * (3 * width + chunk * kGates * width) + chunk * padded(layer.inputs);
+std::int64_t workspace_floats(const LstmLayer<Element>& layer, const LstmGroup<Element>& group, std::int64_t chunk) {
+  const std::int64_t width = padded(layer.hidden);
+  return group.count * (4 * width + chunk * (kGates * width + padded(layer.inputs)));
 }
 
-// Waits until `done` has reached `steps`; its writer runs on another thread or has ended.
-inline void await_steps(const std::int64_t* done, std::int64_t steps) {
-  for (int spins = 0; __atomic_load_n(done, __ATOMIC_ACQUIRE) < steps; ++spins) {
-    if (spins > 256) sched_yield();
-  }
+template <class Element>
+std::int64_t workspace_floats(const LstmLayer<Element>& layer, const LstmGroup<Element>& group) {
+  return workspace_floats(layer, group, lstm_chunk(group));
 }
 
 }  // namespace fastvoc

@@ -103,16 +103,23 @@ inline std::int64_t mrf_period(const MrfArgs& args) {
   return period;
 }
 
-// Output steps per strip: whole periods or granules, unless one strip is enough. The weights of wide layers pass through the
-// caches once per strip, those of Toom-Cook twice as many, so their strips are longer than what fits beside them.
-inline std::int64_t mrf_strip(const MrfArgs& args, std::int64_t longest) {
+// Output steps per strip. The weights of wide layers pass through the caches once per strip, those of Toom-Cook twice as many,
+// so their strips are longer than what fits beside them.
+inline std::int64_t mrf_steps(const MrfArgs& args, std::int64_t longest) {
   const int width = padded(args.channels), convs = args.block_begin[args.blocks];
   const auto has = [&](auto property) { return std::any_of(args.convs, args.convs + convs, property); };
   const bool halves = has([](const MrfConv& conv) { return conv.shape.scheme == Scheme::kF33; });
   const bool direct = !has([](const MrfConv& conv) { return !conv.direct(); });
   const std::int64_t least = direct ? 192 : halves ? 360 : width >= 256 ? 768 : 384;
-  const std::int64_t fit = std::min(std::max(strip_steps(width, longest), least), longest);
+  return std::min(std::max(strip_steps(width, longest), least), longest);
+}
+
+// The same in whole periods or granules, unless one strip is enough.
+inline std::int64_t mrf_strip(const MrfArgs& args, std::int64_t longest) {
+  const std::int64_t fit = mrf_steps(args, longest);
   if (fit == longest) return longest;
+  const bool halves = std::any_of(args.convs, args.convs + args.block_begin[args.blocks],
+                                  [](const MrfConv& conv) { return conv.shape.scheme == Scheme::kF33; });
   const std::int64_t period = halves ? mrf_period(args) : 0;
   if (period && period <= fit) return fit / period * period;
   return ceil_div(fit, args.granule) * args.granule;

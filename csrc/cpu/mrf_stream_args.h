@@ -32,7 +32,7 @@ inline std::int64_t mrf_state_floats(const MrfArgs& args, int block) {
 }
 
 inline std::int64_t mrf_stream_strip(const MrfArgs& args, std::int64_t steps, bool last) {
-  return strip_steps(padded(args.channels), last ? steps + args.ahead() : steps);
+  return mrf_steps(args, std::max<std::int64_t>(last ? steps + args.ahead() : steps, 1));
 }
 
 // Floats of scratch memory for a chunk of up to `steps`.

@@ -22,7 +22,8 @@ inline __attribute__((always_inline)) PairVec load_words(const Pair* p) { return
 inline __attribute__((always_inline)) Vec add_product(Vec sum, Vec w, float x) { return sum + w * x; }
 inline __attribute__((always_inline)) Vec add_product(Vec sum, PairVec w, Pair x) { return dot_pairs(sum, w, x); }
 
-// Rows of `depth` words, `row` apart; weights are panels [depth][16], one after the other.
+// Rows of `depth` words, `row` apart; weights are pairs of panels [depth][2][16], one after the other, and where their number
+// is odd a last one [depth][16]. From one input's weights to the next one's it is `step` words.
 template <class Word>
 struct PointwiseInput {
   const Word* x;
@@ -30,11 +31,11 @@ struct PointwiseInput {
   const Word* w;
   const float* bias;
   int depth;
+  int step = 2 * kPanel;
 };
 
-// Of few rows the panels themselves are fetched so many lines ahead, and where registers allow it four panels at once.
-constexpr int kNearLines = 64;
-constexpr int kFewRows = FASTVOC_WIDTH == 16 ? 6 : 0;
+// Of a single tile the panels' own lines are fetched so many ahead: 16 KB, which is what it takes to read as fast as memory can.
+constexpr int kNearLines = 256;
 
 // With every fourth input `lines` cache lines from `ahead` on are fetched, or without `ahead` the panels' own lines.
 template <int R, int NV, class Word>
@@ -46,26 +47,26 @@ inline __attribute__((always_inline)) void accumulate(const PointwiseInput<Word>
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) acc[r][v] = b;
   }
-  const std::ptrdiff_t row = in.row, panel = static_cast<std::ptrdiff_t>(in.depth) * kPanel;
+  const std::ptrdiff_t row = in.row, step = in.step;
   const Word* w = in.w;
   const Word* x[groups];
   for (int g = 0; g < groups; ++g) x[g] = in.x + 3 * g * row;
   const auto add = [&](int c) __attribute__((always_inline)) {
     decltype(load_words(w)) wv[NV * kVecs];
-    for (int v = 0; v < NV * kVecs; ++v) wv[v] = load_words(w + (v / kVecs) * panel + (v % kVecs) * FASTVOC_WIDTH);
+    for (int v = 0; v < NV * kVecs; ++v) wv[v] = load_words(w + v * FASTVOC_WIDTH);
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
       const Word xv = x[r / 3][(r % 3) * row + c];
       for (int v = 0; v < NV * kVecs; ++v) acc[r][v] = add_product(acc[r][v], wv[v], xv);
     }
-    w += kPanel;
+    w += step;
   };
   int c = 0;
   for (; c + 4 <= in.depth; c += 4) {
     if (ahead) {
       for (int i = 0; i < lines; ++i, ahead += kPanel) __builtin_prefetch(ahead);
     } else {
-      for (int i = 0; i < 4 * NV; ++i) __builtin_prefetch(w + i / 4 * panel + (kNearLines + i % 4) * kPanel);
+      for (int i = 0; i < 4 * NV; ++i) __builtin_prefetch(w + (kNearLines + i) * kPanel);
     }
     add(c);
     add(c + 1);
@@ -131,47 +132,48 @@ constexpr std::array<PointwiseFn<Word, Out>, sizeof...(R) + 1> pointwise_table(s
   return {nullptr, &pointwise_tile<R + 1, NV, Word, Out>...};
 }
 
-// Runs `rows` steps of the first NV panels in tiles of about equal height; each fetches its share of the next ones, or of four
-// panels what they need soon.
+// Runs `rows` steps of the first NV panels in tiles of about equal height; each fetches its share of the lines from `ahead` on.
+// A single one, and the first where nobody has fetched the panels (`cold`), fetches what it needs itself soon.
 template <int NV, class Word, class Out>
-void pointwise_panels(PointwiseInput<Word> in, Out out, std::int64_t rows) {
-  constexpr int high = NV == 4 ? kFewRows : NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
+void pointwise_panels(PointwiseInput<Word> in, const Word* ahead, bool cold, Out out, std::int64_t rows) {
+  constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
   static constexpr auto table = pointwise_table<NV, Word, Out>(std::make_integer_sequence<int, high>{});
   const std::int64_t tiles = ceil_div(rows, high);
   const int lines = static_cast<int>(ceil_div(4 * NV, tiles));
-  const Word* ahead = NV == 4 ? nullptr : in.w + static_cast<std::ptrdiff_t>(NV) * in.depth * kPanel;
+  bool near = in.step == NV * kPanel && (cold || tiles == 1);
   for (std::int64_t left = tiles; left > 0; --left) {
     const std::int64_t n = ceil_div(rows, left);
-    table[static_cast<std::size_t>(n)](in, ahead, lines, out);
+    table[static_cast<std::size_t>(n)](in, near ? nullptr : ahead, lines, out);
     in.x += n * in.row;
     out = moved(out, n, 0);
-    if (ahead) ahead += static_cast<std::ptrdiff_t>(in.depth / 4) * lines * kPanel;
+    ahead += static_cast<std::ptrdiff_t>(in.depth / 4) * lines * kPanel;
     rows -= n;
+    near = false;
   }
 }
 
-// All panels of `rows` steps; a TileOutput may have a residual and an activation other than the leaky ReLU, but no sum.
+// All panels of `rows` steps, the first of a pair; a TileOutput may have a residual and an activation other than the leaky ReLU,
+// but no sum.
 template <class Word, class Out>
 void pointwise_rows(PointwiseInput<Word> in, const Out& out, std::int64_t rows, int panels) {
   const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(in.depth) * kPanel;
   int p = 0;
-  if constexpr (kFewRows > 0) {
-    for (; rows <= kFewRows && p + 4 <= panels; p += 4) {
-      pointwise_panels<4>(in, moved(out, 0, p * kPanel), rows);
-      in.w += 4 * panel;
-      in.bias += 4 * kPanel;
+  for (; p + 2 <= panels; p += 2) {
+    const Word* ahead = in.w + 2 * panel;
+    if constexpr (FASTVOC_ROWS2 > 0) {
+      pointwise_panels<FASTVOC_ROWS2 ? 2 : 1>(in, ahead, p == 0, moved(out, 0, p * kPanel), rows);
+    } else {
+      PointwiseInput<Word> second = in;
+      second.w += kPanel;
+      second.bias += kPanel;
+      pointwise_panels<1>(in, ahead, false, moved(out, 0, p * kPanel), rows);
+      pointwise_panels<1>(second, ahead + panel, false, moved(out, 0, (p + 1) * kPanel), rows);
     }
-  }
-  for (; FASTVOC_ROWS2 > 0 && p + 2 <= panels; p += 2) {
-    pointwise_panels<FASTVOC_ROWS2 ? 2 : 1>(in, moved(out, 0, p * kPanel), rows);
     in.w += 2 * panel;
     in.bias += 2 * kPanel;
   }
-  for (; p < panels; ++p) {
-    pointwise_panels<1>(in, moved(out, 0, p * kPanel), rows);
-    in.w += panel;
-    in.bias += kPanel;
-  }
+  in.step = kPanel;
+  if (p < panels) pointwise_panels<1>(in, in.w + panel, p == 0, moved(out, 0, p * kPanel), rows);
 }
 
 }  // namespace fastvoc::FASTVOC_ISA

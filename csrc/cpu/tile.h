@@ -61,6 +61,11 @@ TileInputOf<Element> tile_input(const Element* x, std::ptrdiff_t row, std::ptrdi
   return {x, row, tap, filter.weight, panel, filter.bias, taps, cin, filter.scale, filter.start};
 }
 
+// Few rows wait for their weights, whose lines are fetched so many ahead. A tile that is as high as the registers allow has
+// nothing to gain.
+constexpr int kAwaitedRows = FASTVOC_WIDTH == 16 ? 11 : 0;
+constexpr int kAwaitedLines = 128;
+
 template <int R, int NV, class Element>
 inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>& in, Vec (&acc)[R][NV * kVecs]) {
   using D = Dot<Element>;
@@ -90,6 +95,7 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
       typename D::Weights wv[NV * kVecs];
       for (int v = 0; v < NV * kVecs; ++v) {
         wv[v] = D::load_weights(w + (v / kVecs) * panel + (v % kVecs) * FASTVOC_WIDTH * lanes);
+        if constexpr (R <= kAwaitedRows) __builtin_prefetch(w + v * panel + kAwaitedLines * kPanel * lanes);
       }
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r) {

@@ -204,8 +204,9 @@ void toom_cook_panels(const ToomCookRun<Element>& run, int panel, const TileOutp
   constexpr std::ptrdiff_t sums_point = kToomCookChunk * columns;
   const int d = run.conv.dilation;
   const std::int64_t rows = ceil_div(count, run.conv.block()) * d;
-  for (std::int64_t first = 0; first < rows; first += kToomCookChunk) {
-    const std::int64_t n = std::min(kToomCookChunk, rows - first);
+  const std::int64_t chunk = toom_cook_chunk(rows);
+  for (std::int64_t first = 0; first < rows; first += chunk) {
+    const std::int64_t n = std::min(chunk, rows - first);
     const Element* w = run.weight;
     for (int q = 0; q < points; ++q) {
       const int taps = q + 1 < points ? run.conv.groups() : run.conv.groups_at_infinity();
@@ -218,6 +219,15 @@ void toom_cook_panels(const ToomCookRun<Element>& run, int panel, const TileOutp
                                     zeros,
                                     taps,
                                     run.cin};
+      // The next point's weights lie elsewhere: few rows would wait for the first of them.
+      if (n <= kAwaitedRows + 1 && q + 1 < points) {
+        const std::ptrdiff_t taken = q + 2 < points ? run.conv.groups() : run.conv.groups_at_infinity();
+        const std::ptrdiff_t next = taken * grouped<Element>(run.cin) * kPanel;
+        const Element* first_lines = w + run.width / kPanel * size + panel * next;
+        for (int line = 0; line < NV * kAwaitedLines; ++line) {
+          __builtin_prefetch(first_lines + line % NV * next + line / NV * kPanel * Numbers<Element>::kGroup, 0, 2);
+        }
+      }
       product_rows<NV>(in, run.sums + q * sums_point, n);
       w += run.width / kPanel * size;
     }

@@ -38,8 +38,11 @@ struct ToomCook {
   int taps() const { return (points() - 1) * groups() + groups_at_infinity(); }
 };
 
-// Rows of transformed input that are multiplied before their results are transformed back.
+// Rows of transformed input that are multiplied before their results are transformed back: at most, and of so many in all. Where
+// there are few more than fit, two or three of them would wait for weights that serve all.
 constexpr std::int64_t kToomCookChunk = 60;
+
+inline std::int64_t toom_cook_chunk(std::int64_t rows) { return ceil_div(rows, ceil_div(rows, kToomCookChunk)); }
 
 // Floats of scratch memory for the sums of one thread.
 inline std::int64_t toom_cook_sums(const ToomCook& conv) { return conv.points() * kToomCookChunk * 2 * kPanelWidth; }

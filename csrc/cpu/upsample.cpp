@@ -23,7 +23,9 @@ Tensor run(const UpsampleArgs& args, const Tensor& x, const Tensor& weight, cons
     float* memory = Arena::mine().floats(static_cast<std::size_t>(count));
     table.upsample(mine, filter, batch.source(item), out.sink(item), begin, end, memory);
   };
-  over_items_or_panels(batch.items(), 12 * args.stride, steps, width / kPanelWidth, work);
+  // Weights that no L2 cache holds are not read by every thread for few steps.
+  const int64_t fewest = weights * static_cast<int64_t>(sizeof(Element)) > 1 << 20 ? 36 : 12;
+  over_items_or_panels(batch.items(), fewest * args.stride, steps, width / kPanelWidth, work);
   for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
   return out.tensor();
 }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastvoc.errors import ArgumentError
 from fastvoc.nn.streams import LayerStreams, ModelStream
-from fastvoc.ops.join import Join
+from fastvoc.ops.join import Sum
 
 
 class ReflectFirst:
@@ -54,10 +54,10 @@ class HiftStream(ModelStream):
         self._model, self._given = model, given_f0
         used = {n: layer for n, layer in model.layers().items() if not (given_f0 and n.startswith("f0_predictor."))}
         self._layers = LayerStreams(used, backend, exact=exact)
-        self._joins = [Join(2) for _ in model.stages()]
+        self._sums = [Sum(native=self._layers.stream(f"ups.{i}").native) for i in range(len(model.stages()))]
         self._reflect = ReflectFirst()
         self.parts = {"layers": self._layers, "reflect": self._reflect}
-        self.parts |= {f"join{i}": join for i, join in enumerate(self._joins)}
+        self.parts |= {f"sum{i}": one for i, one in enumerate(self._sums)}
         self._layers.stream("m_source").seed = seed
 
     def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
@@ -72,8 +72,7 @@ class HiftStream(ModelStream):
             x = run(up, x)
             if i + 1 == len(stages):
                 x = self._reflect.step(x)
-            x, s = self._joins[i](x, run(source_stage, run(down, spectrum)))
-            x = run(stage, x + s)
+            x = run(stage, self._sums[i](x, run(source_stage, run(down, spectrum))))
         return run(model.istft, run(model.conv_post, x))
 
     def _f0(self, x: Tensor, f0: Tensor | None = None) -> Tensor:
@@ -91,10 +90,10 @@ class HiftStream(ModelStream):
         reads = self._layers.reads
         span = reads("conv_post", *reads("istft", first, last))
         sources: list[tuple[int, int]] = []
-        for i in reversed(range(len(self._joins))):
+        for i in reversed(range(len(self._sums))):
             span = reads(f"mrf.{i}", *span)
             sources.append(reads(f"source_downs.{i}", *reads(f"source_mrf.{i}", *span)))
-            shift = 1 if i + 1 == len(self._joins) else 0
+            shift = 1 if i + 1 == len(self._sums) else 0
             span = reads(f"ups.{i}", span[0] - shift, span[1] - shift)
         mel = reads("conv_pre", *span)
         spectrum = min(low for low, _ in sources), max(high for _, high in sources)

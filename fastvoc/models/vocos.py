@@ -24,7 +24,7 @@ from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.spectral import IstftHead
 from fastvoc.nn.streams import Constant, LayerStreams, ModelStream
 from fastvoc.nn.wide import Wide
-from fastvoc.ops import rvq_decode
+from fastvoc.ops import convnext_stream, rvq_decode
 from fastvoc.ops.rvq_decode import RvqParams
 
 # Keeps exp of the log-magnitudes finite, as upstream.
@@ -392,8 +392,10 @@ class VocosStream(ModelStream):
     def __init__(self, model: Vocos, backend: str | None, row: Tensor | None, *, exact: bool) -> None:
         self._model = model
         used = {name: layer for name, layer in model.layers().items() if name != "feature_extractor"}
-        self._names = list(used)
         self._layers, self._row = LayerStreams(used, backend, exact=exact), Constant(row)
+        network = [name for name in used if name != "head.istft"]
+        self._joined = self._layers.join("network", network, convnext_stream.joined)
+        self._names = ["network"] if self._joined else network
         self.parts = {"layers": self._layers, "row": self._row}
 
     def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
@@ -402,7 +404,10 @@ class VocosStream(ModelStream):
         row = self._row.value
         if row is not None and len(row) != len(x):
             row = self._row.value = row.expand(len(x)).contiguous()
-        x = run(backbone.norm, run(backbone.embed, x.to(backbone.embed.weight.dtype)), row)
+        x = x.to(backbone.embed.weight.dtype)
+        if self._joined:
+            return run(head.istft, run.stream("network").step(x, final, row))
+        x = run(backbone.norm, run(backbone.embed, x), row)
         for block in backbone.convnext:
             assert isinstance(block, ConvNextBlock)
             x = run(block, x, row)
@@ -410,6 +415,6 @@ class VocosStream(ModelStream):
         return run(head.istft, run(head.out, x))
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
-        for name in reversed(self._names):
+        for name in ("head.istft", *reversed(self._names)):
             first, last = self._layers.reads(name, first, last)
         return first, last

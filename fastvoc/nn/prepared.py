@@ -60,10 +60,8 @@ class Prepared:
         Raises BackendError when the implementation that would run has no such form.
         """
         tensors = self.tensors()
-        device, dtype, params = tensors[0].device, tensors[0].dtype, self._params()
-        impl = self._op.select(Spec(device.type, dtype, params), backend)
-        with use_exact(exact or impl.stream_exact(params)):
-            entry = self._entry(tensors, device, dtype, backend)
+        with use_exact(exact):
+            entry = self._entry(tensors, tensors[0].device, tensors[0].dtype, backend)
         if entry.impl.stream is None:
             raise BackendError(f"{self._op.name}: implementation {entry.impl.name} has no streaming form")
         return entry.impl.stream(entry.params, entry.packed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -34,6 +34,13 @@ class LayerStreams:
     def __call__(self, layer: Layer, x: Tensor, *more: Tensor | None) -> Tensor:
         """[B, C, n] -> [B, C_out, m], `more` being the op's further tensors; the last chunk when `final` is set."""
         return self._by_layer[id(layer.prepared)].step(x, self.final, *more)
+
+    def join(self, name: str, layers: Sequence[str], joined: Callable[[Sequence[OpStream]], OpStream | None]) -> bool:
+        """Puts one stream in the place of those of `layers`, where `joined` makes one of them."""
+        one = joined([self._streams[layer] for layer in layers])
+        if one is not None:
+            self._streams = {key: s for key, s in self._streams.items() if key not in layers} | {name: one}
+        return one is not None
 
     def stream(self, name: str) -> Any:
         """The state of one layer."""

@@ -151,7 +151,6 @@ def _pack(params: ConvNextBlockParams) -> _Packed:
         project = (gamma[:, None] * project.double()).to(project.dtype)
         shift = gamma * shift.double()
     shift = shift.float()
-    pack = packing.pack_conv_groups
     chunk = min(-(-hidden // packing.PANEL) * packing.PANEL, _CHUNK)
     weights = []
     for h in range(0, hidden, chunk):
@@ -161,7 +160,7 @@ def _pack(params: ConvNextBlockParams) -> _Packed:
         pack_rows(torch.cat([taps, params.depthwise_bias[None]])).float(),
         pack_rows(params.norm.weight).float(),
         pack_rows(params.norm.bias).float(),
-        torch.cat([pack(weight[:, :, None]).flatten() for weight in weights]),
+        torch.cat([packing.pack_pairs(weight) for weight in weights]),
         packing.pad_bias(params.expand_bias, hidden, params.expand_weight).float(),
         packing.pad_bias(shift, channels, shift),
         [channels, hidden, kernel, chunk, 0],
@@ -213,9 +212,9 @@ def _fake(
     return x.new_empty((x.shape[0], x.shape[2] - 2 * shape[4], x.shape[1])).transpose(1, 2)
 
 
-def _stream(params: ConvNextBlockParams, run: Callable[..., Tensor]) -> TailStream:
+def _stream(params: ConvNextBlockParams, run: Callable[..., Tensor], native: Any = None) -> TailStream:
     channels, _, kernel = params.depthwise_weight.shape
-    return TailStream(Geometry(kernel, 1, kernel // 2, kernel // 2), channels, run)
+    return TailStream(Geometry(kernel, 1, kernel // 2, kernel // 2), channels, run, native)
 
 
 def _stream_ref(params: ConvNextBlockParams, _: Any) -> TailStream:
@@ -229,7 +228,7 @@ def _stream_ref(params: ConvNextBlockParams, _: Any) -> TailStream:
 
 def _stream_native(params: ConvNextBlockParams, packed: _Packed) -> TailStream:
     bare = replace(packed, shape=[*packed.shape[:4], params.depthwise_weight.shape[2] // 2])
-    return _stream(params, lambda rows, row=None: _run_native(rows, bare, row))
+    return _stream(params, lambda rows, row=None: _run_native(rows, bare, row), (params, packed))
 
 
 OP = define("convnext_block", _check, convnext_block_ref, _stream_ref)

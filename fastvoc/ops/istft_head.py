@@ -207,9 +207,11 @@ def _fake(
     return x.new_empty((x.shape[0], samples, 1), dtype=dtype).transpose(1, 2)
 
 
-def _stream(params: IstftHeadParams, run: Callable[[Tensor, int, int], Tensor]) -> PolyphaseStream:
+def _stream(
+    params: IstftHeadParams, run: Callable[[Tensor, int, int], Tensor], *, native: bool = False
+) -> PolyphaseStream:
     """A chunk's samples see all the frames they overlap, so that the envelope is that of the whole signal."""
-    return PolyphaseStream(params.n_fft, params.hop, (params.trim, params.trim), 1, run)
+    return PolyphaseStream(params.n_fft, params.hop, (params.trim, params.trim), 1, run, native=native)
 
 
 def _stream_ref(params: IstftHeadParams, _: Any) -> PolyphaseStream:
@@ -220,7 +222,7 @@ def _stream_native(params: IstftHeadParams, packed: _Packed) -> PolyphaseStream:
     def run(rows: Tensor, left: int, right: int) -> Tensor:
         return _run_native(rows, replace(packed, shape=[*packed.shape[:2], left, right, *packed.shape[4:]]))
 
-    return _stream(params, run)
+    return _stream(params, run, native=True)
 
 
 OP = define("istft_head", _check, istft_head_ref, _stream_ref)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastvoc import _library
+
 
 class Join:
     """Brings branches of different delay together: holds back what the others have not reached yet."""
@@ -34,3 +36,54 @@ class Join:
     def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
         """Continues from another one's `tensors`."""
         self._held = [tensors.get(str(i)) for i in range(len(counters))]
+
+
+class Sum:
+    """Two branches of different delay, added up as far as both have come; `native`: by C++ where it takes them."""
+
+    def __init__(self, *, native: bool = False) -> None:
+        self._native = native
+        self._held: list[Tensor] | None = None  # of each branch [B, steps, C]
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """The next chunk of either branch [B, C, n_i] -> the sum of the next steps that both have, [B, C, n]."""
+        held = (
+            [part.new_empty((part.shape[0], 0, part.shape[1])) for part in (x, y)] if self._held is None else self._held
+        )
+        if self._native and all(_takes(part) for part in (x, y)):
+            made: list[Tensor] = list(torch.ops._fastvoc.stream_sum.default(x, y, *held))
+            self._held = made[1:]
+            return made[0]
+        rows = [torch.cat([kept, part.transpose(1, 2)], 1) for kept, part in zip(held, (x, y), strict=True)]
+        count = min(part.shape[1] for part in rows)
+        self._held = [part[:, count:].clone() for part in rows]
+        first, second = (part[:, :count] for part in rows)
+        return (first + second).transpose(1, 2)
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """Steps held back of either branch."""
+        return (0, 0) if self._held is None else tuple(held.shape[1] for held in self._held)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is held back, batch first."""
+        return {} if self._held is None else {str(i): held for i, held in enumerate(self._held)}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        """Continues from another one's `tensors`."""
+        self._held = [tensors[str(i)].contiguous() for i in range(2)] if tensors else None
+
+
+def _takes(x: Tensor) -> bool:
+    return x.dtype is torch.float32 and (x.stride(1) == 1 or not x.shape[2])
+
+
+_library.define("stream_sum(Tensor x, Tensor y, Tensor kept_x, Tensor kept_y) -> (Tensor, Tensor, Tensor)")
+
+
+@torch.library.register_fake("_fastvoc::stream_sum")
+def _fake(x: Tensor, y: Tensor, kept_x: Tensor, kept_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    have = kept_x.shape[1] + x.shape[2], kept_y.shape[1] + y.shape[2]
+    count, channels = min(have), x.shape[1]
+    rest = [x.new_empty((x.shape[0], steps - count, channels)) for steps in have]
+    return x.new_empty((x.shape[0], count, channels)).transpose(1, 2), rest[0], rest[1]

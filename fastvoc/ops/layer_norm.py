@@ -153,7 +153,7 @@ def _stream_ref(params: LayerNormParams, _: Any) -> PointStream:
 
 
 def _stream_native(params: LayerNormParams, packed: _Packed) -> PointStream:
-    return PointStream(lambda x, row=None: _run_native(x, packed, row), params.weight.shape[-1])
+    return PointStream(lambda x, row=None: _run_native(x, packed, row), params.weight.shape[-1], (params, packed))
 
 
 OP = define("layer_norm", _check, layer_norm_ref, _stream_ref)

@@ -402,11 +402,6 @@ def _stream_native(params: MrfParams, p: _Packed) -> NativeMrfStream:
     return NativeMrfStream(pads, p.depth, p.channels, run)
 
 
-def _stream_exact(params: MrfParams) -> bool:
-    """Wide stages: their weights for Toom-Cook, read for every chunk, cost more than the multiplications they save."""
-    return params.convs()[0].weight.shape[0] >= 192
-
-
 OP = define("mrf", _check, mrf_ref, _stream_ref)
 OP.register(
     Impl(
@@ -418,7 +413,6 @@ OP.register(
         supports=_supports_cpp,
         stream=_stream_native,
         pack_exact=_pack_exact,
-        stream_exact=_stream_exact,
     )
 )
 register_cuda(OP, _run_native, _pack_cuda, _supports_cuda)

@@ -241,10 +241,10 @@ def _fake(
     return x.new_empty((x.shape[0], steps, out)).transpose(1, 2)
 
 
-def _stream(params: SeanetBlockParams, run: Callable[[Tensor], Tensor]) -> TailStream:
+def _stream(params: SeanetBlockParams, run: Callable[[Tensor], Tensor], native: Any = None) -> TailStream:
     if params.norms():
         raise BackendError("seanet_block: with group norms it has no streaming form: they need the whole signal")
-    return TailStream(geometry(params.conv1), params.conv2.weight.shape[0], run)
+    return TailStream(geometry(params.conv1), params.conv2.weight.shape[0], run, native)
 
 
 def _stream_ref(params: SeanetBlockParams, _: Any) -> TailStream:
@@ -262,7 +262,7 @@ def _stream_ref(params: SeanetBlockParams, _: Any) -> TailStream:
 def _stream_native(params: SeanetBlockParams, packed: _Packed) -> TailStream:
     shape = [*packed.shape[:5], 0, 0, 0, params.conv1.padding[0], packed.shape[9]]
     bare = replace(packed, shape=shape)
-    return _stream(params, lambda rows: _run_native(rows, bare))
+    return _stream(params, lambda rows: _run_native(rows, bare), (params, packed))
 
 
 OP = define("seanet_block", _check, seanet_block_ref, _stream_ref)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from fastvoc import _library
 
 
 class OpStream(Protocol):
@@ -65,15 +67,51 @@ class Geometry:
         return max(first, 0)
 
 
+def cut_rows(
+    x: Tensor, tail: Tensor | None, before: int, low: int, high: int, after: int, keep: int, native: bool
+) -> tuple[Tensor, Tensor]:
+    """Of the steps of `tail` [B, n, C] and then of x [B, C, T]: [low, high), and from `keep` on, each [B, steps, C].
+
+    The first has `before` and `after` steps of zeros beside it. native: by C++, in one call.
+    """
+    if tail is not None and not tail.shape[1]:
+        tail = None
+    if native:
+        made: tuple[Tensor, Tensor] = torch.ops._fastvoc.stream_rows.default(x, tail, [before, low, high, after, keep])
+        return made
+    rows = x.transpose(1, 2)
+    rows = rows if tail is None else torch.cat([tail, rows], 1)
+    parts = [rows[:, low:high]]
+    if before or after:
+        beside = [rows.new_zeros((rows.shape[0], count, rows.shape[2])) for count in (before, after)]
+        parts = [torch.cat([beside[0], *parts, beside[1]], 1)]
+    return parts[0], _kept(rows, keep)
+
+
+def _kept(rows: Tensor, first: int) -> Tensor:
+    return rows[:, first:].clone(memory_format=torch.contiguous_format)
+
+
+_library.define("stream_rows(Tensor x, Tensor? tail, int[] cut) -> (Tensor, Tensor)")
+
+
+@torch.library.register_fake("_fastvoc::stream_rows")
+def _fake(x: Tensor, tail: Tensor | None, cut: list[int]) -> tuple[Tensor, Tensor]:
+    before, low, high, after, keep = cut
+    have = x.shape[2] + (0 if tail is None else tail.shape[1])
+    shape = x.shape[0], before + high - low + after, x.shape[1]
+    return x.new_empty(shape), x.new_empty((x.shape[0], have - keep, x.shape[1]))
+
+
 class TailStream:
     """An op whose outputs read a window of the input (`Geometry`).
 
     run takes the window's rows [B, C, (m - 1) * stride + span], and what `step` is given besides, and gives
-    [B, C_out, m], without padding.
+    [B, C_out, m], without padding. native: parameters and packed weights where C++ may run the op among others.
     """
 
-    def __init__(self, geometry: Geometry, channels_out: int, run: Callable[..., Tensor]) -> None:
-        self._geometry, self._channels_out, self._run = geometry, channels_out, run
+    def __init__(self, geometry: Geometry, channels_out: int, run: Callable[..., Tensor], native: Any = None) -> None:
+        self._geometry, self._channels_out, self._run, self.native = geometry, channels_out, run, native
         self._tail: Tensor | None = None  # [B, rows, C]: the input steps from `first` on
         self._first = self._made = 0
 
@@ -96,34 +134,40 @@ class TailStream:
         return first * g.stride - g.left, last * g.stride - g.left + g.span - 1
 
     def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
-        rows = x.transpose(1, 2)
-        rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
-        have = self._first + rows.shape[1]
-        g, begin = self._geometry, self._made
+        g, begin, first = self._geometry, self._made, self._first
+        have = first + x.shape[2] + (0 if self._tail is None else self._tail.shape[1])
         end = max(g.ready(have, final), begin)
+        keep = min(max(g.keep_from(end, have), first), have)
+        low, high = begin * g.stride - g.left, (end - 1) * g.stride - g.left + g.span
+        if end == begin:
+            low = high = first
+        if g.pad_mode == "zeros" or (low >= 0 and high <= have):
+            begins, ends = min(max(low, first), have), min(max(high, first), have)
+            before, after = (min(max(n, 0), high - low) for n in (-low, high - have))
+            native = self.native is not None
+            window, tail = cut_rows(x, self._tail, before, begins - first, ends - first, after, keep - first, native)
+        else:
+            rows = x.transpose(1, 2)
+            rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
+            window, tail = self._window(rows, low, high), _kept(rows, keep - first)
         if end > begin:
-            low = begin * g.stride - g.left
-            window = self._window(rows, low, low + (end - begin - 1) * g.stride + g.span)
             y = self._run(window.transpose(1, 2), *more)
         else:
             y = x.new_empty((x.shape[0], self._channels_out, 0))
-        keep = max(g.keep_from(end, have), self._first)
-        self._tail, self._first, self._made = rows[:, keep - self._first :].clone(), keep, end
+        self._tail, self._first, self._made = tail, keep, end
         return y
 
     def _window(self, rows: Tensor, low: int, high: int) -> Tensor:
-        """The input steps [low, high), those outside of the signal made up."""
+        """The input steps [low, high), those outside of the signal repeated from inside."""
         have = self._first + rows.shape[1]
         parts = [rows[:, max(low, 0) - self._first : high - self._first]]
         if low < 0:
-            parts.insert(0, self._padding(rows, list(range(low, 0)), have))
+            parts.insert(0, self._repeated(rows, list(range(low, 0)), have))
         if high > have:
-            parts.append(self._padding(rows, list(range(max(have, low), high)), have))
+            parts.append(self._repeated(rows, list(range(max(have, low), high)), have))
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
-    def _padding(self, rows: Tensor, steps: list[int], have: int) -> Tensor:
-        if self._geometry.pad_mode == "zeros":
-            return rows.new_zeros((rows.shape[0], len(steps), rows.shape[2]))
+    def _repeated(self, rows: Tensor, steps: list[int], have: int) -> Tensor:
         if self._geometry.pad_mode == "reflect":
             index = [-t if t < 0 else 2 * (have - 1) - t for t in steps]
         else:
@@ -134,7 +178,7 @@ class TailStream:
 class PolyphaseStream:
     """A transposed convolution: input step q reaches the output steps from q * stride - left on.
 
-    `run(rows, crop_left, crop_right)` is the op on these rows alone with that crop.
+    `run(rows, crop_left, crop_right)` is the op on these rows alone with that crop. native: C++ keeps the rows.
     """
 
     def __init__(
@@ -144,7 +188,10 @@ class PolyphaseStream:
         crop: tuple[int, int],
         channels_out: int,
         run: Callable[[Tensor, int, int], Tensor],
+        *,
+        native: bool = False,
     ) -> None:
+        self.native = native
         self._kernel, self._stride, self._crop, self._channels_out, self._run = kernel, stride, crop, channels_out, run
         self._history = -(-kernel // stride) - 1
         self._tail: Tensor | None = None
@@ -173,23 +220,21 @@ class PolyphaseStream:
         return -(-(self._kernel - phase) // self._stride)
 
     def step(self, x: Tensor, final: bool) -> Tensor:
-        rows = x.transpose(1, 2)
-        rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
-        have = self._first + rows.shape[1]
+        first, begin = self._first, self._made
+        have = first + x.shape[2] + (0 if self._tail is None else self._tail.shape[1])
         left, right = self._crop
         total = (have - 1) * self._stride + self._kernel - left - right if have else 0
-        begin = self._made
         end = max(total if final else min(have * self._stride - left, total), begin)
+        low = max(min((begin + left) // self._stride - self._history, have - 1), 0) if end > begin else have
+        keep = max(min((end + left) // self._stride - self._history, have - 1), first)
+        window, tail = cut_rows(x, self._tail, 0, low - first, have - first, 0, keep - first, self.native)
         if end > begin:
-            low = max(min((begin + left) // self._stride - self._history, have - 1), 0)
-            window = rows[:, low - self._first :]
             crop = begin + left - low * self._stride
-            full = (window.shape[1] - 1) * self._stride + self._kernel
+            full = (have - low - 1) * self._stride + self._kernel
             y = self._run(window.transpose(1, 2), crop, full - crop - (end - begin))
         else:
             y = x.new_empty((x.shape[0], self._channels_out, 0))
-        keep = max(min((end + left) // self._stride - self._history, have - 1), self._first)
-        self._tail, self._first, self._made = rows[:, keep - self._first :].clone(), keep, end
+        self._tail, self._first, self._made = tail, keep, end
         return y
 
 
@@ -234,10 +279,10 @@ class MarginStream:
 
 
 class PointStream:
-    """An op whose outputs read one step each: it keeps nothing."""
+    """An op whose outputs read one step each: it keeps nothing. `native` as in TailStream."""
 
-    def __init__(self, run: Callable[..., Tensor], channels_out: int) -> None:
-        self._run, self._channels_out = run, channels_out
+    def __init__(self, run: Callable[..., Tensor], channels_out: int, native: Any = None) -> None:
+        self._run, self._channels_out, self.native = run, channels_out, native
 
     @property
     def counters(self) -> tuple[int, ...]:

@@ -210,7 +210,7 @@ def _stream_native(params: UpsampleParams, packed: _Packed) -> PolyphaseStream:
     def run(rows: Tensor, left: int, right: int) -> Tensor:
         return _run_native(rows, replace(packed, shape=[*packed.shape[:4], left, right]))
 
-    return PolyphaseStream(kernel, params.stride, params.crop, cout, run)
+    return PolyphaseStream(kernel, params.stride, params.crop, cout, run, native=True)
 
 
 OP = define("upsample", _check, upsample_ref, _stream_ref)

@@ -9,35 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from op_cases import cast, double, strided
+from op_cases import block_params, cast, double, norm_params, strided
 from torch import Tensor
 
 from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.ops.convnext_block import ConvNextBlockParams, convnext_block, convnext_block_ref
+from fastvoc.ops.convnext_block import convnext_block, convnext_block_ref
 from fastvoc.ops.layer_norm import LayerNormParams, layer_norm, layer_norm_ref
 from fastvoc.registry import OPS
 from helpers import implementations, relative_l2, run_under
 
 LENGTHS = (1, 2, 3, 7, 13, 31, 64, 100, 257)
-
-
-def norm_params(channels: int, rows: int | None = None) -> LayerNormParams:
-    shape = (channels,) if rows is None else (rows, channels)
-    return LayerNormParams(1 + 0.3 * torch.randn(shape), 0.3 * torch.randn(shape))
-
-
-def block_params(channels: int, hidden: int, kernel: int = 7, rows: int | None = None) -> ConvNextBlockParams:
-    return ConvNextBlockParams(
-        torch.randn(channels, 1, kernel) / kernel**0.5,
-        torch.randn(channels) * 0.1,
-        norm_params(channels, rows),
-        torch.randn(hidden, channels) / channels**0.5,
-        torch.randn(hidden) * 0.1,
-        torch.randn(channels, hidden) / hidden**0.5,
-        torch.randn(channels) * 0.1,
-        torch.randn(channels),
-    )
 
 
 CASES: dict[str, tuple[str, Callable[[], Any]]] = {

@@ -1,0 +1,168 @@
+// Torch's view of convnext_stream.
+#include "layer_norm_glue.h"
+
+namespace fastvoc {
+namespace {
+
+// Rows of all items that run at once: the activations of more would not stay in the caches.
+constexpr int64_t kMostRows = 96;
+
+// The packed tensors in the order of their use.
+class Weights {
+ public:
+  explicit Weights(const std::vector<Tensor>& all) : all_(all) {}
+
+  const Tensor& next() {
+    STD_TORCH_CHECK(at_ < all_.size(), "convnext_stream: too few weights");
+    return all_[at_++];
+  }
+  const float* next(int64_t count, const char* name) { return packed(next(), count, name); }
+  Filter<float> filter(int cout, int64_t inputs) {
+    const float* weight = next(padded(cout) * inputs, "weight");
+    return {weight, next(padded(cout), "bias")};
+  }
+  bool done() const { return at_ == all_.size(); }
+
+ private:
+  const std::vector<Tensor>& all_;
+  std::size_t at_ = 0;
+};
+
+// A network and the norms of its items.
+struct Network {
+  ConvNextStreamArgs args{};
+  std::vector<ConvNextBlockArgs<float>> blocks;
+  std::vector<LayerNormArgs> norms;  // by layer and item
+  std::vector<LayerNormArgs> some;   // those of the items of a call
+
+  // shape: input channels and kernel of the convolution, channels, output channels, then hidden channels, kernel and chunk of
+  // every block.
+  Network(const std::vector<Tensor>& tensors, const std::optional<Tensor>& row, const Ints& shape,
+          const std::vector<double>& eps, int64_t items) {
+    STD_TORCH_CHECK(shape.size() >= 4 && shape.size() % 3 == 1, "convnext_stream: expected 4 shape values and 3 for each block");
+    args.cin = as_int(shape[0]);
+    args.kernel = as_int(shape[1]);
+    args.channels = as_int(shape[2]);
+    args.out = as_int(shape[3]);
+    args.count = as_int(static_cast<int64_t>(shape.size()) / 3 - 1);
+    STD_TORCH_CHECK(args.cin > 0 && args.channels > 0 && args.out > 0 && args.kernel % 2 == 1,
+                    "convnext_stream: expected channels and odd kernels");
+    STD_TORCH_CHECK(eps.size() == static_cast<std::size_t>(args.count) + 2, "convnext_stream: expected an eps for each norm");
+    Weights next(tensors);
+    const int64_t width = padded(args.channels);
+    args.embed = next.filter(args.channels, int64_t{args.cin} * args.kernel);
+    add_norm(next, row, items, eps[0]);
+    for (std::size_t b = 0; b < static_cast<std::size_t>(args.count); ++b) {
+      ConvNextBlockArgs<float> block{};
+      block.channels = args.channels;
+      block.hidden = as_int(shape[4 + 3 * b]);
+      block.kernel = as_int(shape[5 + 3 * b]);
+      block.chunk = as_int(shape[6 + 3 * b]);
+      STD_TORCH_CHECK(block.hidden > 0 && block.kernel % 2 == 1 && block.chunk > 0 && block.chunk % kPanelWidth == 0,
+                      "convnext_stream: expected odd kernels and whole panels of hidden channels");
+      block.depthwise = next.next((block.kernel + 1) * width, "depthwise");
+      add_norm(next, row, items, eps[b + 1]);
+      block.weight = next.next(block.weights(), "weight");
+      block.expand_bias = next.next(padded(block.hidden), "expand bias");
+      block.project_bias = next.next(width, "project bias");
+      blocks.push_back(block);
+    }
+    add_norm(next, std::nullopt, items, eps.back());
+    args.head = next.filter(args.out, args.channels);
+    STD_TORCH_CHECK(next.done(), "convnext_stream: too many weights");
+    args.blocks = blocks.data();
+  }
+
+  // For the items [first, first + count) of `items`.
+  const ConvNextStreamArgs& of(int64_t first, int64_t count, int64_t items) {
+    some.clear();
+    for (int64_t layer = 0; layer < args.count + 2; ++layer) {
+      const auto begin = norms.begin() + layer * items + first;
+      some.insert(some.end(), begin, begin + count);
+    }
+    args.norms = some.data();
+    args.items = as_int(count);
+    return args;
+  }
+
+ private:
+  void add_norm(Weights& next, const std::optional<Tensor>& row, int64_t items, double eps) {
+    const Tensor& weight = next.next();
+    const NormRows rows(weight, next.next(), row, items, args.channels, eps);
+    for (int64_t i = 0; i < items; ++i) norms.push_back(rows.item(i));
+  }
+};
+
+void run(const ConvNextStreamArgs& args, const ConvNextChunk& chunk) {
+  const FlushDenormals flush;
+  float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, chunk)));
+  const int64_t threads = torch::stable::get_num_threads();
+  const Share share(std::min<int64_t>(threads, (padded(args.channels) / kPanelWidth + 1) / 2), threads);
+  const int64_t parts = share.count();
+  Crew crew(as_int(parts), args.phases());
+  struct Work {
+    const ConvNextStreamArgs& args;
+    const ConvNextChunk& chunk;
+    Crew& crew;
+    float* memory;
+  };
+  const Work work{args, chunk, crew, memory};
+  const auto member = [](const void* state, int i) {
+    const Work& w = *static_cast<const Work*>(state);
+    engine().convnext_stream(w.args, w.chunk, CrewMember(w.crew, i), w.memory);
+  };
+  if (parts == 1) return member(&work, 0);
+  torch_team(parts).run(as_int(parts), member, &work);
+}
+
+std::tuple<Tensor, Tensor> convnext_stream(Tensor x, Tensor state, int64_t have, bool last, std::vector<Tensor> weights,
+                                           std::optional<Tensor> row, Ints shape, std::vector<double> eps) {
+  STD_TORCH_CHECK(x.dim() == 3 && have >= 0, "convnext_stream: expected x [B, C, T] and have of 0 or more");
+  const int64_t items = x.size(0), steps = x.size(2);
+  Network network(weights, row, shape, eps, items);
+  const Batch batch(x, network.args.cin, std::nullopt);
+  const int64_t floats = network.args.state_floats(), delay = network.args.delay(network.args.count + 1);
+  const float* before = packed(state, items * floats, "state");
+  const Tensor after = torch::stable::empty({items, floats}, torch::headeronly::ScalarType::Float);
+  const int64_t made = std::max<int64_t>(0, have - delay);
+  const Output out(items, network.args.out, (last ? have + steps : std::max<int64_t>(0, have + steps - delay)) - made);
+  float* kept = after.mutable_data_ptr<float>();
+
+  const int64_t once = std::clamp<int64_t>(kMostRows / std::max<int64_t>(steps, 1), 1, std::max<int64_t>(items, 1));
+  std::vector<float> between;
+  for (int64_t first = 0; first < items; first += once) {
+    const int64_t count = std::min(once, items - first);
+    const ConvNextStreamArgs& args = network.of(first, count, items);
+    const float* from = before + first * floats;
+    // A chunk of many steps runs in several of a few; only then is there one item at a time.
+    int64_t begin = 0;
+    do {
+      const int64_t end = std::min(begin + kMostRows, steps);
+      ConvNextChunk chunk{nullptr, have + begin, end - begin, last && end == steps, from, kept + first * floats, nullptr};
+      std::vector<Source> sources;
+      std::vector<Sink> sinks;
+      for (int64_t i = first; i < first + count; ++i) {
+        Source source = batch.source(i);
+        source.data += begin * source.step;
+        sources.push_back(source);
+        Sink sink = out.sink(i);
+        sink.data += (std::max<int64_t>(0, have + begin - delay) - made) * sink.channels;
+        sinks.push_back(sink);
+      }
+      chunk.sources = sources.data();
+      chunk.sinks = sinks.data();
+      run(args, chunk);
+      if (end < steps) {
+        between.assign(chunk.after, chunk.after + floats);
+        from = between.data();
+      }
+      begin = end;
+    } while (begin < steps);
+  }
+  return {out.tensor(), after};
+}
+
+}  // namespace
+}  // namespace fastvoc
+
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("convnext_stream", TORCH_BOX(&fastvoc::convnext_stream)); }

@@ -1,0 +1,160 @@
+// convnext_stream: a ConvNeXt network on chunks of a few steps, its layers one after the other over the rows of all items. The
+// weights are read once for all of them, at the speed of memory, so the members of a crew share out the channels.
+#pragma once
+
+#include "conv1d.h"
+#include "convnext_block.h"
+#include "convnext_stream_args.h"
+
+namespace fastvoc::FASTVOC_ISA {
+
+// The input of one layer and item: its steps [begin, end) in rows, those before in the state.
+struct ConvNextRows {
+  const float* kept;
+  const float* rows;
+  const float* zeros;
+  std::int64_t keeps;
+  std::int64_t width;
+  std::int64_t begin;
+  std::int64_t end;
+
+  const float* at(std::int64_t t) const {
+    if (t >= end) return zeros;
+    return t >= begin ? rows + (t - begin) * width : kept + (t - begin + keeps) * width;
+  }
+  // The state behind this chunk: row i of it.
+  const float* rest(std::int64_t i) const { return at(end - keeps + i); }
+};
+
+class ConvNextRun {
+ public:
+  ConvNextRun(const ConvNextStreamArgs& args, const ConvNextChunk& chunk, CrewMember crew, float* workspace)
+      : args_(args), chunk_(chunk), crew_(crew), width_(padded(args.channels)) {
+    const std::int64_t floats = chunk.most(args) * args.items * args.row();
+    flow_ = workspace;
+    next_ = flow_ + floats;
+    normal_ = next_ + floats;
+    zeros_ = normal_ + floats;
+    wide_ = zeros_ + args.row();
+  }
+
+  void run() {
+    embed();
+    std::int64_t kept = 2ll * args_.side(0) * args_.width(0);
+    for (int b = 0; b < args_.count; ++b) {
+      block(b, kept);
+      kept += 2ll * args_.side(b + 1) * width_;
+      std::swap(flow_, next_);
+    }
+    head();
+  }
+
+ private:
+  std::int64_t rows(int layer) const { return args_.items * chunk_.count(args_, layer); }
+
+  // Part `piece` of `pieces` of the rows of a layer's output, by item and step, then of its state.
+  template <class Row>
+  void rows_of(int layer, int piece, int pieces, const Row& row) const {
+    const std::int64_t count = chunk_.count(args_, layer + 1), begin = chunk_.first(args_, layer + 1);
+    const std::int64_t all = args_.items * count;
+    for (std::int64_t r = all * piece / pieces; r < all * (piece + 1) / pieces; ++r) row(r, r / count, begin + r % count);
+  }
+  void keep(int layer, std::int64_t offset, int piece, int pieces, const auto& input) const {
+    const std::int64_t keeps = 2ll * args_.side(layer), width = args_.width(layer), all = args_.items * keeps;
+    for (std::int64_t r = all * piece / pieces; r < all * (piece + 1) / pieces; ++r) {
+      const std::int64_t item = r / keeps, i = r % keeps;
+      std::copy_n(input(item).rest(i), width, chunk_.after + item * args_.state_floats() + offset + i * width);
+    }
+  }
+  ConvNextRows input(int layer, std::int64_t offset, std::int64_t item, const float* rows) const {
+    return {chunk_.before + item * args_.state_floats() + offset, rows, zeros_, 2ll * args_.side(layer), args_.width(layer),
+            chunk_.first(args_, layer), chunk_.end(args_, layer)};
+  }
+
+  // The convolution and its norm: every output's window of inputs as one row.
+  void embed() {
+    const int cin = padded(args_.cin), side = args_.side(0);
+    const std::ptrdiff_t window = static_cast<std::ptrdiff_t>(args_.kernel) * cin;
+    // The inputs as rows of padded width; they lie where the blocks' rows will be.
+    float* const given = normal_;
+    crew_.share([&](int piece, int pieces) {
+      if (piece == 0) std::fill_n(zeros_, args_.row(), 0.0f);
+      for (std::int64_t i = 0; i < args_.items; ++i) {
+        if (i % pieces == piece) load_rows(chunk_.sources[i], 0, chunk_.steps, nullptr, given + i * chunk_.steps * cin, Act{});
+      }
+    });
+    const auto from = [&](std::int64_t item) { return input(0, 0, item, given + item * chunk_.steps * cin); };
+    crew_.share([&](int piece, int pieces) {
+      rows_of(0, piece, pieces, [&](std::int64_t r, std::int64_t item, std::int64_t t) {
+        const ConvNextRows x = from(item);
+        for (int k = 0; k < args_.kernel; ++k) std::copy_n(x.at(t - side + k), cin, wide_ + r * window + k * cin);
+      });
+      keep(0, 0, piece, pieces, from);
+    });
+    const auto tile = tile_input(static_cast<const float*>(wide_), window, cin, args_.embed, args_.kernel, args_.cin);
+    const TileOutput out{flow_, nullptr, nullptr, nullptr, width_, 0, 0, 0, nullptr, 0, 1.0f};
+    crew_.share_panels(static_cast<int>(width_ / kPanel), [&](int first, int last) {
+      conv_rows(tile.from(first), shifted(out, first * kPanel), rows(1), last - first);
+    });
+    normalise(0, 1);
+  }
+
+  // The rows that are a layer's input, in place.
+  void normalise(int norm, int layer) {
+    const std::int64_t count = chunk_.count(args_, layer);
+    crew_.share_rows(args_.items * count, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t r = first; r < last; ++r) normalize_row(args_.norm(norm, r / count), flow_ + r * width_);
+    });
+  }
+
+  // One block, whose state begins at `offset`: from `flow_` to `next_`.
+  void block(int b, std::int64_t offset) {
+    const ConvNextBlockArgs<float>& args = args_.blocks[b];
+    const std::int64_t given = chunk_.count(args_, b + 1);
+    const auto from = [&](std::int64_t item) { return input(b + 1, offset, item, flow_ + item * given * width_); };
+    crew_.share([&](int piece, int pieces) {
+      rows_of(b + 1, piece, pieces, [&](std::int64_t r, std::int64_t item, std::int64_t t) {
+        const ConvNextRows x = from(item);
+        depthwise_row(args, [&](int k) { return x.at(t - args.kernel / 2 + k); }, normal_ + r * width_);
+        normalize_row(args_.norm(b + 1, item), normal_ + r * width_);
+        std::copy_n(x.at(t), width_, next_ + r * width_);
+      });
+      keep(b + 1, offset, piece, pieces, from);
+    });
+    if (rows(b + 2) == 0) return;
+    const ConvNextStrip<float> both{args, normal_, wide_, 0, padded(args.hidden), next_, next_, zeros_, rows(b + 2)};
+    crew_.share_panels(padded(args.hidden) / kPanel, [&](int first, int last) { both.expand(first, last); });
+    crew_.share_panels(static_cast<int>(width_ / kPanel), [&](int first, int last) { both.project(first, last); });
+  }
+
+  // The last norm and the linear layer.
+  void head() {
+    const int last_layer = args_.count + 1, width = padded(args_.out);
+    normalise(last_layer, last_layer);
+    const auto tile = tile_input(static_cast<const float*>(flow_), width_, 0, args_.head, 1, args_.channels);
+    const TileOutput out{wide_, nullptr, nullptr, nullptr, width, 0, 0, 0, nullptr, 0, 1.0f};
+    crew_.share_panels(width / kPanel, [&](int first, int last) {
+      conv_rows(tile.from(first), shifted(out, first * kPanel), rows(last_layer), last - first);
+    });
+    const std::int64_t count = chunk_.count(args_, last_layer);
+    crew_.share_rows(rows(last_layer), [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t r = first; r < last; ++r) store_rows(chunk_.sinks[r / count], r % count, wide_ + r * width, 1);
+    });
+  }
+
+  const ConvNextStreamArgs& args_;
+  const ConvNextChunk& chunk_;
+  CrewMember crew_;
+  std::ptrdiff_t width_;
+  float* flow_;    // rows of the layer's input
+  float* next_;    // of its output
+  float* normal_;  // of the input of a block's first linear layer
+  float* zeros_;
+  float* wide_;    // rows of what is wider than the blocks
+};
+
+inline void convnext_stream(const ConvNextStreamArgs& args, const ConvNextChunk& chunk, CrewMember crew, float* workspace) {
+  ConvNextRun(args, chunk, crew, workspace).run();
+}
+
+}  // namespace fastvoc::FASTVOC_ISA

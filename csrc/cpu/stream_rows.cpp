@@ -1,0 +1,85 @@
+// stream_rows: what an op on a stream reads of a chunk and of what it kept, and what it keeps of them.
+#include <cstring>
+
+#include "glue.h"
+
+namespace fastvoc {
+namespace {
+
+// Steps [from, to) of `steps` ones, each `channels` elements in a row of its own, to `rows`.
+template <class Element>
+void copy_steps(const Tensor& x, int64_t item, int64_t from, int64_t to, char* rows) {
+  if (from >= to) return;
+  const int64_t channels = x.size(1), step = x.stride(2), channel = x.stride(1);
+  const auto* data = static_cast<const Element*>(x.const_data_ptr()) + item * x.stride(0);
+  auto* out = reinterpret_cast<Element*>(rows);
+  if (channel == 1 && step == channels) {
+    std::memcpy(out, data + from * step, static_cast<std::size_t>((to - from) * channels) * sizeof(Element));
+    return;
+  }
+  for (int64_t t = from; t < to; ++t, out += channels) {
+    for (int64_t c = 0; c < channels; ++c) out[c] = data[t * step + c * channel];
+  }
+}
+
+template <class Element>
+void run(const Tensor& x, const std::optional<Tensor>& tail, const Ints& cut, Tensor& window, Tensor& kept) {
+  const int64_t held = tail ? tail->size(1) : 0, have = held + x.size(2), channels = x.size(1);
+  const auto size = static_cast<int64_t>(sizeof(Element));
+  const auto copy = [&](int64_t item, int64_t from, int64_t to, char* rows) {
+    const int64_t middle = std::clamp(held, from, to);
+    if (from < middle) {
+      const char* data = static_cast<const char*>(tail->const_data_ptr()) + (item * held + from) * channels * size;
+      std::memcpy(rows, data, static_cast<std::size_t>((middle - from) * channels * size));
+    }
+    copy_steps<Element>(x, item, middle - held, to - held, rows + (middle - from) * channels * size);
+  };
+  const auto zero = [&](char* rows, int64_t count) { std::memset(rows, 0, static_cast<std::size_t>(count * channels * size)); };
+  const int64_t before = cut[0], low = cut[1], high = cut[2], after = cut[3], keep = cut[4];
+  char* to = static_cast<char*>(window.mutable_data_ptr());
+  char* rest = static_cast<char*>(kept.mutable_data_ptr());
+  for (int64_t item = 0; item < x.size(0); ++item) {
+    zero(to, before);
+    copy(item, low, high, to + before * channels * size);
+    zero(to + (before + high - low) * channels * size, after);
+    to += (before + high - low + after) * channels * size;
+    copy(item, keep, have, rest);
+    rest += (have - keep) * channels * size;
+  }
+}
+
+// Of the steps of `tail` [B, n, C] and then of x [B, C, T]: [low, high) between `before` and `after` ones of zeros, as
+// [B, steps, C], and those from `keep` on. cut: before, low, high, after, keep.
+std::tuple<Tensor, Tensor> stream_rows(Tensor x, std::optional<Tensor> tail, Ints cut) {
+  STD_TORCH_CHECK(x.is_cpu() && x.dim() == 3 && cut.size() == 5, "stream_rows: expected x [B, C, T] on the CPU and 5 numbers");
+  const int64_t items = x.size(0), channels = x.size(1), held = tail ? tail->size(1) : 0, have = held + x.size(2);
+  if (tail) {
+    STD_TORCH_CHECK(tail->is_cpu() && tail->scalar_type() == x.scalar_type() && tail->dim() == 3 && tail->is_contiguous() &&
+                        tail->size(0) == items && tail->size(2) == channels,
+                    "tail: expected a contiguous [", items, ", n, ", channels, "] of the chunk's type");
+  }
+  STD_TORCH_CHECK(cut[0] >= 0 && 0 <= cut[1] && cut[1] <= cut[2] && cut[2] <= have && cut[3] >= 0 && 0 <= cut[4] &&
+                      cut[4] <= have,
+                  "stream_rows: expected ranges inside of ", have, " steps");
+  Tensor window = torch::stable::empty({items, cut[0] + cut[2] - cut[1] + cut[3], channels}, x.scalar_type());
+  Tensor kept = torch::stable::empty({items, have - cut[4], channels}, x.scalar_type());
+  switch (x.element_size()) {
+    case 2:
+      run<std::uint16_t>(x, tail, cut, window, kept);
+      break;
+    case 4:
+      run<std::uint32_t>(x, tail, cut, window, kept);
+      break;
+    case 8:
+      run<std::uint64_t>(x, tail, cut, window, kept);
+      break;
+    default:
+      STD_TORCH_CHECK(false, "x: expected elements of 2, 4 or 8 bytes, got ", x.element_size());
+  }
+  return {window, kept};
+}
+
+}  // namespace
+}  // namespace fastvoc
+
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("stream_rows", TORCH_BOX(&fastvoc::stream_rows)); }
