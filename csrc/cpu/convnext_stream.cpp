@@ -1,4 +1,6 @@
 // Torch's view of convnext_stream.
+#include <utility>
+
 #include "layer_norm_glue.h"
 
 namespace fastvoc {
@@ -7,25 +9,32 @@ namespace {
 // Rows of all items that run at once: the activations of more would not stay in the caches.
 constexpr int64_t kMostRows = 96;
 
-// The packed tensors in the order of their use.
+// The packed weights in the order of their use: a tensor for each product, and one of all the small ones.
 class Weights {
  public:
-  explicit Weights(const std::vector<Tensor>& all) : all_(all) {}
+  explicit Weights(const std::vector<Tensor>& all) : all_(all) {
+    STD_TORCH_CHECK(!all.empty(), "convnext_stream: expected weights");
+    left_ = all[0].numel();
+    small_ = packed(all[0], left_, "small weights");
+  }
 
-  const Tensor& next() {
+  const float* large(int64_t count) {
     STD_TORCH_CHECK(at_ < all_.size(), "convnext_stream: too few weights");
-    return all_[at_++];
+    return packed(all_[at_++], count, "weight");
   }
-  const float* next(int64_t count, const char* name) { return packed(next(), count, name); }
-  Filter<float> filter(int cout, int64_t inputs) {
-    const float* weight = next(padded(cout) * inputs, "weight");
-    return {weight, next(padded(cout), "bias")};
+  const float* small(int64_t count) {
+    STD_TORCH_CHECK(count <= left_, "convnext_stream: too few small weights");
+    left_ -= count;
+    return std::exchange(small_, small_ + count);
   }
-  bool done() const { return at_ == all_.size(); }
+  Filter<float> filter(int cout, int64_t inputs) { return {large(padded(cout) * inputs), small(padded(cout))}; }
+  bool done() const { return at_ == all_.size() && left_ == 0; }
 
  private:
   const std::vector<Tensor>& all_;
-  std::size_t at_ = 0;
+  const float* small_ = nullptr;
+  int64_t left_ = 0;
+  std::size_t at_ = 1;
 };
 
 // A network and the norms of its items.
@@ -35,39 +44,40 @@ struct Network {
   std::vector<LayerNormArgs> norms;  // by layer and item
   std::vector<LayerNormArgs> some;   // those of the items of a call
 
-  // shape: input channels and kernel of the convolution, channels, output channels, then hidden channels, kernel and chunk of
-  // every block.
+  // shape: input channels and kernel of the convolution, channels, output channels, rows of the norms but the last, then hidden
+  // channels, kernel and chunk of every block.
   Network(const std::vector<Tensor>& tensors, const std::optional<Tensor>& row, const Ints& shape,
           const std::vector<double>& eps, int64_t items) {
-    STD_TORCH_CHECK(shape.size() >= 4 && shape.size() % 3 == 1, "convnext_stream: expected 4 shape values and 3 for each block");
+    STD_TORCH_CHECK(shape.size() >= 5 && shape.size() % 3 == 2, "convnext_stream: expected 5 shape values and 3 for each block");
     args.cin = as_int(shape[0]);
     args.kernel = as_int(shape[1]);
     args.channels = as_int(shape[2]);
     args.out = as_int(shape[3]);
     args.count = as_int(static_cast<int64_t>(shape.size()) / 3 - 1);
-    STD_TORCH_CHECK(args.cin > 0 && args.channels > 0 && args.out > 0 && args.kernel % 2 == 1,
+    const int64_t rows = shape[4];
+    STD_TORCH_CHECK(args.cin > 0 && args.channels > 0 && args.out > 0 && rows > 0 && args.kernel % 2 == 1,
                     "convnext_stream: expected channels and odd kernels");
     STD_TORCH_CHECK(eps.size() == static_cast<std::size_t>(args.count) + 2, "convnext_stream: expected an eps for each norm");
     Weights next(tensors);
     const int64_t width = padded(args.channels);
     args.embed = next.filter(args.channels, int64_t{args.cin} * args.kernel);
-    add_norm(next, row, items, eps[0]);
+    add_norm(next, rows, row, items, eps[0]);
     for (std::size_t b = 0; b < static_cast<std::size_t>(args.count); ++b) {
       ConvNextBlockArgs<float> block{};
       block.channels = args.channels;
-      block.hidden = as_int(shape[4 + 3 * b]);
-      block.kernel = as_int(shape[5 + 3 * b]);
-      block.chunk = as_int(shape[6 + 3 * b]);
+      block.hidden = as_int(shape[5 + 3 * b]);
+      block.kernel = as_int(shape[6 + 3 * b]);
+      block.chunk = as_int(shape[7 + 3 * b]);
       STD_TORCH_CHECK(block.hidden > 0 && block.kernel % 2 == 1 && block.chunk > 0 && block.chunk % kPanelWidth == 0,
                       "convnext_stream: expected odd kernels and whole panels of hidden channels");
-      block.depthwise = next.next((block.kernel + 1) * width, "depthwise");
-      add_norm(next, row, items, eps[b + 1]);
-      block.weight = next.next(block.weights(), "weight");
-      block.expand_bias = next.next(padded(block.hidden), "expand bias");
-      block.project_bias = next.next(width, "project bias");
+      block.depthwise = next.small((block.kernel + 1) * width);
+      add_norm(next, rows, row, items, eps[b + 1]);
+      block.weight = next.large(block.weights());
+      block.expand_bias = next.small(padded(block.hidden));
+      block.project_bias = next.small(width);
       blocks.push_back(block);
     }
-    add_norm(next, std::nullopt, items, eps.back());
+    add_norm(next, 1, std::nullopt, items, eps.back());
     args.head = next.filter(args.out, args.channels);
     STD_TORCH_CHECK(next.done(), "convnext_stream: too many weights");
     args.blocks = blocks.data();
@@ -86,9 +96,10 @@ struct Network {
   }
 
  private:
-  void add_norm(Weights& next, const std::optional<Tensor>& row, int64_t items, double eps) {
-    const Tensor& weight = next.next();
-    const NormRows rows(weight, next.next(), row, items, args.channels, eps);
+  void add_norm(Weights& next, int64_t count, const std::optional<Tensor>& row, int64_t items, double eps) {
+    const int64_t floats = count * padded(args.channels);
+    const float* const weight = next.small(floats);
+    const NormRows rows(weight, next.small(floats), count, row, items, args.channels, eps);
     for (int64_t i = 0; i < items; ++i) norms.push_back(rows.item(i));
   }
 };

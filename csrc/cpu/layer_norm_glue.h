@@ -9,10 +9,14 @@ class NormRows {
  public:
   NormRows(const Tensor& weight, const Tensor& bias, const std::optional<Tensor>& row, int64_t items, int channels,
            double eps)
-      : channels_(channels), eps_(static_cast<float>(eps)) {
-    const int64_t width = padded(channels), rows = weight.numel() / width;
-    weight_ = packed(weight, rows * width, "norm weight");
-    bias_ = packed(bias, rows * width, "norm bias");
+      : NormRows(packed(weight, weight.numel() / padded(channels) * padded(channels), "norm weight"),
+                 packed(bias, weight.numel() / padded(channels) * padded(channels), "norm bias"),
+                 weight.numel() / padded(channels), row, items, channels, eps) {}
+
+  // The same from memory of so many rows.
+  NormRows(const float* weight, const float* bias, int64_t rows, const std::optional<Tensor>& row, int64_t items,
+           int channels, double eps)
+      : weight_(weight), bias_(bias), channels_(channels), eps_(static_cast<float>(eps)) {
     STD_TORCH_CHECK(rows > 0 && (row || rows == 1), "row: expected one per item for ", rows, " rows of weights");
     if (!row) return;
     STD_TORCH_CHECK(row->is_cpu() && row->scalar_type() == torch::headeronly::ScalarType::Long &&
@@ -30,8 +34,8 @@ class NormRows {
   }
 
  private:
-  const float* weight_ = nullptr;
-  const float* bias_ = nullptr;
+  const float* weight_;
+  const float* bias_;
   const int64_t* row_ = nullptr;
   int channels_;
   float eps_;

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastvoc import _library, packing
 from fastvoc.ops.conv1d import Conv1dParams
@@ -21,7 +22,7 @@ from fastvoc.ops.stream import OpStream
 
 @dataclass(frozen=True)
 class _Network:
-    """The layers as C++ takes them: packed tensors in the order of their use, and their shapes."""
+    """The layers as C++ takes them: all small weights in one tensor, those of the products, and their shapes."""
 
     weights: list[Tensor]
     shape: list[int]
@@ -68,7 +69,9 @@ class ConvNextStream:
             state = x.new_zeros((x.shape[0], n.state_floats))
         (have,) = self.counters
         row = more[0] if more else None
-        y, self._state = torch.ops._fastvoc.convnext_stream(x, state, have, final, n.weights, row, n.shape, n.eps)
+        y, self._state = torch.ops._fastvoc.convnext_stream.default(
+            x, state, have, final, n.weights, row, n.shape, n.eps
+        )
         self._have = have + x.shape[2]
         result: Tensor = y
         return result
@@ -87,16 +90,34 @@ def joined(layers: Sequence[OpStream]) -> ConvNextStream | None:
         return None
     if not all(isinstance(params, LayerNormParams) for params, _ in (norm, last)) or last[0].rows is not None:
         return None
-    weights, eps = [conv[1].weight, conv[1].bias, norm[1].weight, norm[1].bias], [norm[1].eps]
+    if any(params.norm.rows != norm[0].rows for params, _ in blocks):
+        return None
     cout, cin, kernel = conv[0].weight.shape
-    shape, sides = [cin, kernel, cout, linear[0].weight.shape[0]], [kernel // 2]
+    shape, sides = [cin, kernel, cout, linear[0].weight.shape[0], norm[0].rows or 1], [kernel // 2]
+    large, small, eps = [conv[1].weight], [conv[1].bias, norm[1].weight, norm[1].bias], [norm[1].eps]
     for _, p in blocks:
-        weights += [p.depthwise, p.norm_weight, p.norm_bias, p.weight, p.expand_bias, p.project_bias]
+        large.append(p.weight)
+        small += [p.depthwise, p.norm_weight, p.norm_bias, p.expand_bias, p.project_bias]
         shape += p.shape[1:4]
         eps.append(p.eps)
         sides.append(p.shape[2] // 2)
-    weights += [last[1].weight, last[1].bias, linear[1].weight, linear[1].bias]
+    small += [last[1].weight, last[1].bias, linear[1].bias]
+    weights = [_together(linear[1].weight, small), *large, linear[1].weight]
     return ConvNextStream(_Network(weights, shape, [*eps, last[1].eps], sides))
+
+
+# Of each network, by its last product's weights while they live: its small weights, and all of them in one tensor.
+_JOINED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def _together(of: Tensor, small: list[Tensor]) -> Tensor:
+    """The small weights in one tensor, the same for all streams of a network."""
+    before, one = _JOINED.get(of, ((), None))
+    if len(before) != len(small) or any(a is not b for a, b in zip(before, small, strict=True)):
+        one = torch.cat([t.flatten() for t in small])
+        _JOINED[of] = small, one
+    joint: Tensor = one
+    return joint
 
 
 def _convolves(params: Any, packed: Any, kernel: int | None = None) -> bool:
@@ -130,7 +151,7 @@ def _fake(
     shape: list[int],
     eps: list[float],
 ) -> tuple[Tensor, Tensor]:
-    delay = shape[1] // 2 + sum(kernel // 2 for kernel in shape[5::3])
+    delay = shape[1] // 2 + sum(kernel // 2 for kernel in shape[6::3])
     end = have + x.shape[2]
     steps = (end if last else max(0, end - delay)) - max(0, have - delay)
     return x.new_empty((x.shape[0], steps, shape[3])).transpose(1, 2), torch.empty_like(state)

@@ -162,6 +162,20 @@ def test_other_layers_are_left_alone() -> None:
     assert joined(layers([("conv1d", reflect), *parts[1:]])) is None
 
 
+def test_streams_of_a_network_share_its_small_weights_until_one_changes() -> None:
+    parts = network(CASES["odd"])
+    made = layers(parts)
+    first, second = joined(made), joined(made)
+    assert first is not None
+    assert second is not None
+    assert first._network.weights[0] is second._network.weights[0]
+    other = layers([*parts[:2], ("convnext_block", block_params(21, 101, 5)), *parts[3:]])[2]
+    third = joined([*made[:2], other, *made[3:]])
+    assert third is not None
+    assert not torch.equal(third._network.weights[0], first._network.weights[0])
+    assert joined([*made[:2], *layers([("convnext_block", block_params(21, 101, 5, 2))]), *made[3:]]) is None
+
+
 def test_wrong_weights_are_told() -> None:
     stream = one(network(CASES["odd"]))
     x = torch.randn(1, 37, 5)
