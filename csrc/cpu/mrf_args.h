@@ -67,14 +67,17 @@ struct MrfArgs {
   }
 
   // Whether `threads` that share the output channels of every convolution beat ranges of their own of `steps` steps, which
-  // compute twice what lies around their ends.
+  // compute twice what lies around their ends, or one range where those would be too short.
   bool wants_team(std::int64_t steps, std::int64_t threads) const {
     constexpr std::int64_t fork = 600'000;  // multiply-adds in the time of a fork and join
-    std::int64_t taps = 0;
-    const std::int64_t count = block_begin[blocks];
-    for (int i = 0; i < count; ++i) taps += convs[i].shape.kernel;
-    if (steps / threads < around() / 2) return true;
-    return around() / 4 * taps * channels * channels > fork * count * ceil_div(steps, 192);
+    std::int64_t taps = 0, forks = 0;
+    for (int i = 0; i < block_begin[blocks]; ++i) {
+      taps += convs[i].shape.kernel;
+      forks += convs[i].direct() ? 1 : 2;
+    }
+    const bool ranges = steps / threads >= around() / 2;
+    const std::int64_t saved = ranges ? around() / 4 : steps - steps / threads;
+    return saved * taps * channels * channels > fork * forks * ceil_div(steps, ranges ? 192 : steps);
   }
 
   // At most the steps by which whole blocks make a layer run ahead of what is needed.

@@ -41,7 +41,7 @@ class Conv1d(QuantizedInput):
         self._stride, self._dilation = stride, dilation
         self._padding = (even, even) if padding is None else padding
         self._pad_mode, self._pre, self._post = pad_mode, pre, post
-        self.prepared = Prepared(op.OP, self.params, self._tensors)
+        self.prepared = Prepared(op.OP, self.params, self.held)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -70,9 +70,6 @@ class Conv1d(QuantizedInput):
             return None
         reach = self._dilation * (self.weight.shape[2] - 1) + 1
         return (lengths + sum(self._padding) - reach) // self._stride + 1
-
-    def _tensors(self) -> list[Tensor]:
-        return [t for t in (self.weight, self.bias, self.input_range) if t is not None]
 
     def forward(
         self,

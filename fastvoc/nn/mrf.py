@@ -99,10 +99,12 @@ class MrfStage:
         return self._convs[0].conv.weight.dtype
 
     def _tensors(self) -> list[Tensor]:
-        parts = [t for conv, _ in self._convs for t in (conv.weight, conv.bias, conv.input_range)]
-        weights = [t for t in parts if t is not None]
-        curves = [t for _, s in self._convs if s is not None for t in (s.alpha, s.beta) if t is not None]
-        return weights + curves
+        tensors = []
+        for conv, snake in self._convs:
+            tensors += conv.held()
+            if snake is not None:
+                tensors += [t for t in (snake.alpha, snake.beta) if t is not None]
+        return tensors
 
     def tiles(self) -> tuple[int, int]:
         """At multiples of how many steps all tiles begin, and how far beside a step's inputs they may read."""

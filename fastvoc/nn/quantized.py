@@ -27,6 +27,17 @@ class QuantizedInput(nn.Module):
         super().__init__()
         self.register_buffer(RANGE, None)
 
+    def held(self) -> list[Tensor]:
+        """Weight, bias and range, those that there are: asked for in every call, hence past `Module.__getattr__`."""
+        own = self._parameters
+        weight, bias, span = own.get("weight"), own.get("bias"), self._buffers[RANGE]
+        tensors: list[Tensor] = [self.weight if weight is None else weight]  # None: parametrised
+        if bias is not None:
+            tensors.append(bias)
+        if span is not None:
+            tensors.append(span)
+        return tensors
+
 
 def int8_layers(model: nn.Module) -> dict[str, QuantizedInput]:
     """The layers of a model, by name, that compute in int8 where it is converted to that.

@@ -32,7 +32,7 @@ class Upsample(QuantizedInput):
         self.weight = nn.Parameter(torch.empty(in_channels, out_channels, kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels))
         self._stride, self._crop, self._pre = stride, (padding, padding - output_padding), pre
-        self.prepared = Prepared(op.OP, self.params, self._tensors)
+        self.prepared = Prepared(op.OP, self.params, self.held)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -43,9 +43,6 @@ class Upsample(QuantizedInput):
     def params(self) -> op.UpsampleParams:
         """The op's view of this layer."""
         return op.UpsampleParams(self.weight, self.bias, self._stride, self._crop, self._pre, self.input_range)
-
-    def _tensors(self) -> list[Tensor]:
-        return [t for t in (self.weight, self.bias, self.input_range) if t is not None]
 
     def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
         """Valid output steps of each item."""
