@@ -93,12 +93,23 @@ void transform_rows(const Element* in, std::ptrdiff_t step, Element* out, std::p
   }
 }
 
+// What is written of a tile, known before its rows are walked: the activation alone, as of a layer's first convolution; with
+// the residual, which is kept, as of its last; or what the pointers say.
+enum class TileEnd { kAct, kLayer, kAny };
+
+template <class Element>
+TileEnd tile_end(const TileOutputOf<Element>& out) {
+  if (!out.act || out.sum || out.scale != 1.0f || !out.residual != !out.raw) return TileEnd::kAny;
+  return out.raw ? TileEnd::kLayer : TileEnd::kAct;
+}
+
 // The outputs of one tile, of which the first `count` are written: `step` steps lie between them.
-template <Scheme kScheme, int NV, class Element>
+template <Scheme kScheme, int NV, TileEnd kEnd = TileEnd::kAny, class Element>
 inline __attribute__((always_inline)) void finish_tile(const float* m, std::ptrdiff_t point, const float* bias,
                                                        const TileOutputOf<Element>& out, std::int64_t t, int step,
                                                        int count, float slope) {
   constexpr int tile = scheme_tile(kScheme), points = scheme_points(kScheme);
+  constexpr bool any = kEnd == TileEnd::kAny, layer = kEnd == TileEnd::kLayer;
   for (int v = 0; v < NV * kVecs; ++v) {
     const std::ptrdiff_t c = v * FASTVOC_WIDTH;
     Vec sums[points], y[tile];
@@ -111,11 +122,11 @@ inline __attribute__((always_inline)) void finish_tile(const float* m, std::ptrd
       if (j >= count) break;
       const std::ptrdiff_t at = t + static_cast<std::ptrdiff_t>(j) * step;
       Vec value = y[j] + b;
-      if (out.residual) value += load(out.residual + at * out.residual_row + c);
-      if (out.sum) value += load(out.sum + at * out.sum_row + c);
-      if (out.scale != 1.0f) value *= out.scale;
-      if (out.raw) store(out.raw + at * out.raw_row + c, value);
-      if (out.act) put(out.act + at * out.act_row + c, leaky(value, slope), *out.activation);
+      if (layer || (any && out.residual)) value += load(out.residual + at * out.residual_row + c);
+      if (any && out.sum) value += load(out.sum + at * out.sum_row + c);
+      if (any && out.scale != 1.0f) value *= out.scale;
+      if (layer || (any && out.raw)) store(out.raw + at * out.raw_row + c, value);
+      if (!any || out.act) put(out.act + at * out.act_row + c, leaky(value, slope), *out.activation);
     }
   }
 }
@@ -138,19 +149,18 @@ inline __attribute__((always_inline)) void finish_curved(const float* m, std::pt
   activate_to(rounded, rows, count, columns);
 }
 
-template <Scheme kScheme, int NV, class Element>
+template <Scheme kScheme, int NV, TileEnd kEnd, class Element>
 inline __attribute__((always_inline)) void finish_steps(const float* m, std::ptrdiff_t point, const float* bias,
                                                         const TileOutputOf<Element>& out, std::int64_t t, int step,
-                                                        int count) {
+                                                        int count, float slope) {
   constexpr int tile = scheme_tile(kScheme);
-  if constexpr (!std::is_same_v<Element, float>) {
+  if constexpr (!std::is_same_v<Element, float> && kEnd == TileEnd::kAny) {
     if (out.act && out.activation->kind != ActKind::kLeaky) {
       return finish_curved<kScheme, NV>(m, point, bias, out, t, step, count);
     }
   }
-  const float slope = out.act ? out.activation->leak() : 1.0f;
-  if (count == tile) return finish_tile<kScheme, NV>(m, point, bias, out, t, step, tile, slope);
-  finish_tile<kScheme, NV>(m, point, bias, out, t, step, count, slope);
+  if (count == tile) return finish_tile<kScheme, NV, kEnd>(m, point, bias, out, t, step, tile, slope);
+  finish_tile<kScheme, NV, kEnd>(m, point, bias, out, t, step, count, slope);
 }
 
 // A convolution on its way: `x` is its transformed input [point][row][width]. Weights are [point][panel][group][cin][16].
@@ -163,6 +173,7 @@ struct ToomCookRun {
   int width;
   const Element* x;
   std::ptrdiff_t point;
+  std::int64_t count;  // output steps
   float* sums;
 };
 
@@ -196,17 +207,44 @@ void product_rows(TileInputOf<Element> in, float* y, std::int64_t rows) {
   }
 }
 
-// NV panels of `count` output steps, from panel `panel` on.
-template <Scheme kScheme, int NV, class Element>
-void toom_cook_panels(const ToomCookRun<Element>& run, int panel, const TileOutputOf<Element>& out, std::int64_t count) {
-  static constexpr float zeros[2 * kPanel] = {};
-  constexpr int tile = scheme_tile(kScheme), points = scheme_points(kScheme), columns = NV * kPanel;
+// Writes the outputs of the `n` rows of sums from row `first` on.
+template <Scheme kScheme, int NV, TileEnd kEnd, class Element>
+inline __attribute__((always_inline)) void finish_chunk(const ToomCookRun<Element>& run, int panel,
+                                                        const TileOutputOf<Element>& given, std::int64_t first,
+                                                        std::int64_t n) {
+  constexpr int tile = scheme_tile(kScheme), columns = NV * kPanel;
   constexpr std::ptrdiff_t sums_point = kToomCookChunk * columns;
+  const TileOutputOf<Element> out = given;
+  const float slope = out.act ? out.activation->leak() : 1.0f;
+  const float* bias = run.bias + panel * kPanel;
   const int d = run.conv.dilation;
-  const std::int64_t rows = ceil_div(count, run.conv.block()) * d;
-  const std::int64_t chunk = toom_cook_chunk(rows);
-  for (std::int64_t first = 0; first < rows; first += chunk) {
-    const std::int64_t n = std::min(chunk, rows - first);
+  std::int64_t block = first / d;
+  int phase = static_cast<int>(first % d);
+  for (std::int64_t row = 0; row < n; ++row) {
+    const std::int64_t t = block * tile * d + phase;
+    const int made = static_cast<int>(std::clamp<std::int64_t>(ceil_div(run.count - t, d), 0, tile));
+    const float* m = run.sums + row * columns;
+    if (made > 0) finish_steps<kScheme, NV, kEnd>(m, sums_point, bias, out, t, d, made, slope);
+    if (++phase == d) {
+      phase = 0;
+      ++block;
+    }
+  }
+}
+
+// NV panels of the rows [first, end), from panel `panel` on.
+template <Scheme kScheme, int NV, class Element>
+void toom_cook_panels(const ToomCookRun<Element>& run, int panel, const TileOutputOf<Element>& out, std::int64_t first,
+                      std::int64_t end) {
+  static constexpr float zeros[2 * kPanel] = {};
+  constexpr int points = scheme_points(kScheme);
+  constexpr std::ptrdiff_t sums_point = kToomCookChunk * NV * kPanel;
+  const int d = run.conv.dilation;
+  const bool leaky = out.act && out.activation->kind == ActKind::kLeaky;
+  const TileEnd to = leaky ? tile_end(out) : TileEnd::kAny;
+  const std::int64_t chunk = toom_cook_chunk(end - first);
+  for (; first < end; first += chunk) {
+    const std::int64_t n = std::min(chunk, end - first);
     const Element* w = run.weight;
     for (int q = 0; q < points; ++q) {
       const int taps = q + 1 < points ? run.conv.groups() : run.conv.groups_at_infinity();
@@ -231,26 +269,24 @@ void toom_cook_panels(const ToomCookRun<Element>& run, int panel, const TileOutp
       product_rows<NV>(in, run.sums + q * sums_point, n);
       w += run.width / kPanel * size;
     }
-    std::int64_t block = first / d;
-    int phase = static_cast<int>(first % d);
-    for (std::int64_t row = 0; row < n; ++row) {
-      const std::int64_t t = block * tile * d + phase;
-      const float* m = run.sums + row * columns;
-      const float* bias = run.bias + panel * kPanel;
-      const std::int64_t left = ceil_div(count - t, d);
-      const int made = static_cast<int>(std::clamp<std::int64_t>(left, 0, tile));
-      if (made > 0) finish_steps<kScheme, NV>(m, sums_point, bias, out, t, d, made);
-      if (++phase == d) {
-        phase = 0;
-        ++block;
-      }
+    if (to == TileEnd::kAct) {
+      finish_chunk<kScheme, NV, TileEnd::kAct>(run, panel, out, first, n);
+    } else if (to == TileEnd::kLayer) {
+      finish_chunk<kScheme, NV, TileEnd::kLayer>(run, panel, out, first, n);
+    } else {
+      finish_chunk<kScheme, NV, TileEnd::kAny>(run, panel, out, first, n);
     }
   }
-  if constexpr (std::is_same_v<Element, float>) {
-    if (out.act && out.activation->kind != ActKind::kLeaky) {
-      activate_rows(*out.activation, out.act, out.act_row, count, out.channel, columns);
-    }
+}
+
+// The panels [panel, last) of the rows [first, end).
+template <Scheme kScheme, class Element>
+void toom_cook_range(const ToomCookRun<Element>& run, int panel, int last, const TileOutputOf<Element>& out,
+                     std::int64_t first, std::int64_t end) {
+  for (; FASTVOC_ROWS2 > 0 && panel + 2 <= last; panel += 2) {
+    toom_cook_panels<kScheme, FASTVOC_ROWS2 ? 2 : 1>(run, panel, shifted(out, panel * kPanel), first, end);
   }
+  for (; panel < last; ++panel) toom_cook_panels<kScheme, 1>(run, panel, shifted(out, panel * kPanel), first, end);
 }
 
 template <Scheme kScheme, class Element>
@@ -261,7 +297,7 @@ void toom_cook(const ToomCook& conv, const Filter<Element>& filter, int cin, con
   const std::int64_t blocks = ceil_div(count, conv.block()), all = blocks + conv.groups() - 1;
   const std::ptrdiff_t point = all * d * width;
   Element* const x = reinterpret_cast<Element*>(scratch);
-  share(team, all, [&](std::int64_t begin, std::int64_t end, int) {
+  const auto transform = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t b = begin; b < end; ++b) {
       const Element* from = in + b * tile * d * width;
       Element* to = x + b * d * width;
@@ -271,17 +307,37 @@ void toom_cook(const ToomCook& conv, const Filter<Element>& filter, int cin, con
         transform_rows<kScheme, false>(from, d * width, to, point, d, width);
       }
     }
-  });
+  };
+  const std::int64_t rows = blocks * d;
+  const bool curved = out.act && out.activation->kind != ActKind::kLeaky;
   float* const sums = scratch + toom_cook_points(conv, width, count);
-  share_panels(team, width / kPanel, [&](int first, int last, int part) {
-    const ToomCookRun<Element> run{conv,  filter.weight, filter.bias, cin,
-                                   width, x,             point,       sums + part * toom_cook_sums(conv)};
-    int p = first;
-    for (; FASTVOC_ROWS2 > 0 && p + 2 <= last; p += 2) {
-      toom_cook_panels<kScheme, FASTVOC_ROWS2 ? 2 : 1>(run, p, shifted(out, p * kPanel), count);
+  ToomCookRun<Element> run{conv, filter.weight, filter.bias, cin, width, x, point, count, sums};
+  if (!team && width <= kToomCookNear) {
+    std::int64_t made = 0;
+    const std::int64_t chunk = toom_cook_chunk(rows);
+    for (std::int64_t first = 0; first < rows; first += chunk) {
+      const std::int64_t last = std::min(first + chunk, rows);
+      const std::int64_t wanted = std::min(ceil_div(last, d) + conv.groups() - 1, all);
+      transform(made, wanted);
+      made = wanted;
+      toom_cook_range<kScheme>(run, 0, width / kPanel, out, first, last);
     }
-    for (; p < last; ++p) toom_cook_panels<kScheme, 1>(run, p, shifted(out, p * kPanel), count);
-  });
+  } else {
+    share(team, all, [&](std::int64_t begin, std::int64_t end, int) { transform(begin, end); });
+    share_panels(team, width / kPanel, [&](int first, int last, int part) {
+      ToomCookRun<Element> mine = run;
+      mine.sums += part * toom_cook_sums(conv);
+      toom_cook_range<kScheme>(mine, first, last, out, 0, rows);
+    });
+  }
+  if constexpr (std::is_same_v<Element, float>) {
+    if (curved) {
+      share_panels(team, width / kPanel, [&](int first, int last, int) {
+        const TileOutputOf<Element> part = shifted(out, first * kPanel);
+        activate_rows(*part.activation, part.act, part.act_row, count, part.channel, (last - first) * kPanel);
+      });
+    }
+  }
 }
 
 // `count` output steps from the first of a tile on, all channels; `in` is the row of the first tap of the first, `scratch` what

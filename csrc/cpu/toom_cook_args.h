@@ -41,6 +41,8 @@ struct ToomCook {
 // Rows of transformed input that are multiplied before their results are transformed back: at most, and of so many in all. Where
 // there are few more than fit, two or three of them would wait for weights that serve all.
 constexpr std::int64_t kToomCookChunk = 60;
+// Rows up to so many channels are transformed just before they are multiplied, and stay in L1.
+constexpr int kToomCookNear = 64;
 
 inline std::int64_t toom_cook_chunk(std::int64_t rows) { return ceil_div(rows, ceil_div(rows, kToomCookChunk)); }
 
