@@ -169,6 +169,7 @@ def compile_object(command: list[str], source: Path, output: Path) -> None:
         files = made_of.read_text().replace("\\\n", " ").partition(":")[2].split()
         if all(Path(file).exists() and Path(file).stat().st_mtime < output.stat().st_mtime for file in files):
             return
+    said.unlink(missing_ok=True)  # what an interrupted compiler leaves is not taken for an object
     run(command)
     said.write_text(shlex.join(command))
 

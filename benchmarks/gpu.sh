@@ -68,8 +68,10 @@ package() { [ -f "$WORK/lib/fastvoc/_C_cuda.so" ] || build_part; export PYTHONPA
 
 build_part() {
   FASTVOC_BUILD=cuda TORCH_CUDA_ARCH_LIST=$capability MAX_JOBS=${MAX_JOBS:-$(nproc)} \
-    "$PYTHON" -W ignore setup.py -q build --build-lib "$WORK/lib" --build-temp "$WORK/temp" >"$WORK/logs/build.log" 2>&1
+    timeout "$(left)" "$PYTHON" -W ignore setup.py -q build --build-lib "$WORK/lib" --build-temp "$WORK/temp" \
+    >"$WORK/logs/build.log" 2>&1
   local status=$?
+  [ $status = 124 ] && echo "build: out of time; what is compiled is kept, the next run goes on"
   grep "^fastvoc:" "$WORK/logs/build.log"
   [ $status = 0 ] || { tail -60 "$WORK/logs/build.log"; return $status; }
   PYTHONPATH="$WORK/lib" "$PYTHON" - "$WORK/results/build.json" <<'PY'

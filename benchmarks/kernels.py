@@ -43,19 +43,31 @@ MODELS = (
     "encodec-24k-decode",
     "encodec-48k-decode",
     "bigvgan-v2",
+    "univnet",
+    "hiftnet",
 )
-SAMPLE = ("v2", "cosyvoice2", "vocos", "encodec-24k-encode", "encodec-24k-decode", "encodec-48k-decode", "bigvgan-base")
+SAMPLE = (
+    "v2",
+    "cosyvoice2",
+    "vocos",
+    "encodec-24k-encode",
+    "encodec-24k-decode",
+    "encodec-48k-decode",
+    "bigvgan-base",
+    "univnet",
+    "hiftnet",
+)
 OUTPUTS = ("out", "carry")
 SHOWN = ("CIN", "COUT", "PHASES", "GROUPS", "SUM", "PRE", "POST", "BT", "BN", "BK")
 
 
-def launches(model: str, dtype: torch.dtype, target: int) -> Recording:
-    """What a second of audio launches."""
+def launches(model: str, dtype: torch.dtype, target: int, values: dict[str, dict[str, Any]]) -> Recording:
+    """What a second of audio launches; `values` take the place of tuned ones."""
     entry = ZOO[model]
     network = entry.model(dtype=dtype)
     inputs = [x.to(dtype) if x.is_floating_point() else x for x in entry.inputs(network, 1.0, 1)]
     table, backend = tuned.compile_for(f"sm_{target}"), fastvoc.use_backend("lstm=torch,*=triton")
-    with torch.inference_mode(), table, backend, record(dry=True) as recording:
+    with torch.inference_mode(), table, tuned.override(**values), backend, record(dry=True) as recording:
         entry.run(network, *inputs)
     return recording
 
@@ -73,12 +85,14 @@ def read_per_output(launch: Launch) -> float:
     return sum(read.values()) / max(made, 1)
 
 
-def rows(models: list[str], dtypes: list[torch.dtype], target: int, sample: bool) -> list[dict[str, Any]]:
+def rows(
+    models: list[str], dtypes: list[torch.dtype], target: int, sample: bool, values: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
     """A row for every kernel that the models launch; with `sample` the two largest of each name."""
     found: dict[ahead.Specialization, tuple[str, torch.dtype, Launch]] = {}
     for model in models:
         for dtype in dtypes:
-            for launch in launches(model, dtype, target).launches:
+            for launch in launches(model, dtype, target, values).launches:
                 found.setdefault(ahead.specialize(launch), (model, dtype, launch))
     chosen = list(found)
     if sample:
@@ -115,6 +129,7 @@ def main() -> None:
     parser.add_argument("--target", type=int, default=90, choices=ahead.TARGETS)
     parser.add_argument("--models", default="all", help="names from the zoo, `all`, or `sample`: two of each kernel")
     parser.add_argument("--dtype", default="bfloat16,float32")
+    parser.add_argument("--values", type=json.loads, default={}, help='as \'{"conv1d": {"PRECISION": "tf32x3"}}\'')
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", action="store_true", help="write results/sm_<target>/kernels.json")
     options = parser.parse_args()
@@ -125,7 +140,7 @@ def main() -> None:
     report = {
         "target": f"sm_{options.target}",
         "triton": ahead.triton.__version__,
-        "kernels": rows(models, dtypes[:1] if sample else dtypes, options.target, sample),
+        "kernels": rows(models, dtypes[:1] if sample else dtypes, options.target, sample, options.values),
     }
     text = json.dumps(report, indent=1)
     if options.json:

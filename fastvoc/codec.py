@@ -147,6 +147,8 @@ class Codec(LoadedModel):
         codes: Codes | _Array | Sequence[_Array],
         scale: _Array | None = None,
         lengths: Lengths = None,
+        *,
+        check: bool | None = None,
     ) -> Tensor:
         """Makes the waveform of codes.
 
@@ -157,16 +159,18 @@ class Codec(LoadedModel):
             scale: with plain codes, the volumes [B, segments] or [segments]; 1 when None.
             lengths: with plain codes, the samples [B] of each item, to which the result is cut; when None it is as long
                 as the codes make it.
+            check: also look at the values, for which the host waits. None: True on the CPU; elsewhere a code outside
+                the codebooks counts as the nearest one, and `codec.check()` tells of it.
 
         Returns:
             Samples, float32, [B, C, S], or [C, S] for codes [K, T]; for `Codes` in the shape that was encoded.
 
         Raises:
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
-            ArgumentError: a code outside the codebooks, a volume that is not finite and positive, codes of another
-                model.
+            ArgumentError: codes of another model; with `check` a code outside the codebooks, a volume that is not
+                finite and positive.
         """
-        segments, volumes, frames, finish = self.checked(codes, scale, lengths)
+        segments, volumes, frames, finish = self.checked(codes, scale, lengths, values=self._checks(check))
         with torch.inference_mode():
             wav: Tensor = self.model.decode(segments, volumes, frames, self.backend).float()
         return finish(wav)
@@ -303,7 +307,7 @@ class Codec(LoadedModel):
         return volumes.reshape(shape)
 
     def _check_values(self, segments: list[Tensor], volumes: Tensor | None, frames: list[list[int]]) -> None:
-        """Always on: a wrong code would end in an index error of the device."""
+        """Codes must be in the codebooks, volumes finite and above 0."""
         last = int(self.config.bins) - 1
         low, high = torch.cat([segment.flatten() for segment in segments]).aminmax()
         if int(low) >= 0 and int(high) <= last and (volumes is None or bool(_audible(volumes).all())):

@@ -24,8 +24,11 @@ ISA = Variable("FASTVOC_ISA", "highest CPU instruction set to use: portable, avx
 DEBUG = Variable("FASTVOC_DEBUG", "1 shows the traceback of an error on the command line")
 BUILD = Variable("FASTVOC_BUILD", "what a source install builds: auto, python, cpu or cuda", "auto")
 LABEL = Variable("FASTVOC_LABEL", "1 puts what was asked for into a wheel's version: +cpu, or +cu130 for the toolkit")
+AUTOTUNE = Variable(
+    "FASTVOC_AUTOTUNE", "1 times Triton's tuned values on the GPU, once a layer; a path `*.json` keeps what was found"
+)
 INTERPRET = Variable("TRITON_INTERPRET", "1 runs Triton's kernels in its interpreter, for tests without a GPU")
 GOLDEN = Variable("FASTVOC_GOLDEN", "folder of the golden test data", "../shared/golden")
 REQUIRE = Variable("FASTVOC_REQUIRE", "capabilities that a test must not skip for want of: golden,native,triton,arm")
 
-VARIABLES = (BACKEND, ISA, DEBUG, BUILD, LABEL, INTERPRET, GOLDEN, REQUIRE)
+VARIABLES = (BACKEND, ISA, DEBUG, BUILD, LABEL, AUTOTUNE, INTERPRET, GOLDEN, REQUIRE)

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError
 from fastvoc.graphs import Request
 from fastvoc.lengths import on_device
-from fastvoc.loaded import Lengths
+from fastvoc.loaded import Check, Lengths
 from fastvoc.models.checks import item_seeds
 from fastvoc.registry import settings
 
@@ -35,7 +35,7 @@ class _Loaded:
         return [layer.held() for layer in self._loaded.layers().values()]
 
     def check(self) -> None:
-        pass
+        self._loaded.check()
 
 
 class MelGraphable(_Loaded):
@@ -44,7 +44,7 @@ class MelGraphable(_Loaded):
     def samples(self, frames: int) -> int:
         return int(self._loaded.config.samples(frames))
 
-    def request(self, mel: Any, lengths: Lengths = None, *, check: bool | None = None, **inputs: Any) -> Request:
+    def request(self, mel: Any, lengths: Lengths = None, *, check: Check = None, **inputs: Any) -> Request:
         voc = self._loaded
         batch, frames, single, further = voc.checked(mel, lengths, check, inputs)
         if "seed" in getattr(voc.model, "inputs", ()):

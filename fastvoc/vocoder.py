@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc import mel_check
+from fastvoc import flags, mel_check
 from fastvoc.errors import ArgumentError, MelWarning, ShapeError
 from fastvoc.explanation import explain
 from fastvoc.graphable import MelGraphable
 from fastvoc.graphs import Graphed
-from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
+from fastvoc.lengths import on_device
+from fastvoc.loaded import Check, Lengths, LoadedModel, whole_lengths
 from fastvoc.mel import MelConfig, MelSpectrogram
 from fastvoc.nn.streams import ModelStream
 from fastvoc.registry import exact as exact_in_force
@@ -94,7 +95,7 @@ class Vocoder(LoadedModel):
         return mel.clone()  # an ordinary tensor, which may be changed in place
 
     def each(
-        self, mels: Sequence[Tensor | np.ndarray[Any, Any]], *, check: bool | None = None, **inputs: Any
+        self, mels: Sequence[Tensor | np.ndarray[Any, Any]], *, check: Check = None, **inputs: Any
     ) -> list[Tensor]:
         """Makes the waveforms of log-mels [n_mels, T_i] of any lengths in one batch -> [S_i] each, as if alone.
 
@@ -119,7 +120,7 @@ class Vocoder(LoadedModel):
         mel: Tensor | np.ndarray[Any, Any],
         lengths: Lengths = None,
         *,
-        check: bool | None = None,
+        check: Check = None,
         exact: bool = False,
         **inputs: Any,
     ) -> Tensor:
@@ -129,7 +130,8 @@ class Vocoder(LoadedModel):
             mel: [n_mels, T] or [B, n_mels, T], any floating-point type, on the model's device (numpy: anywhere).
             lengths: [B] whole numbers, the valid frames of each item of a batch; the waveform is 0 beyond them.
             check: also look at the values, inside the lengths: NaN and infinity raise, and a mel of at least 50
-                frames that looks like another front end's gives one MelWarning. None: True on the CPU.
+                frames that looks like another front end's gives one MelWarning. None: True on the CPU. "later": the
+                device looks for NaN and infinity in the mel, and `voc.check()` tells; the host does not wait.
             exact: compute as a stream does (`fastvoc.use_exact`): slower, and equal to it bit for bit on the C++ CPU
                 implementation; the default agrees with a stream to about 1e-6.
             inputs: what this model's own `forward` takes besides, as HiFTNet's f0, source, seed, phase and noise, or
@@ -149,7 +151,7 @@ class Vocoder(LoadedModel):
         return (wav[0] if single else wav).clone()  # an ordinary tensor, which may be changed in place
 
     def checked(
-        self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths, check: bool | None, inputs: dict[str, Any]
+        self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths, check: Check, inputs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None, bool, dict[str, Any]]:
         """A call's arguments as the model takes them: [B, n_mels, T], lengths, whether a batch axis was added, inputs.
 
@@ -157,7 +159,13 @@ class Vocoder(LoadedModel):
         """
         batch, frames, single = self._batch(mel, lengths)
         further = {name: self._input(name, value, single) for name, value in inputs.items()}
-        if self._checks(check):
+        if check == "later":
+            wrong = ~batch.isfinite()
+            if frames is not None:
+                inside = torch.arange(batch.shape[2], device=batch.device) < on_device(frames, batch)[:, None]
+                wrong &= inside[:, None]
+            flags.note(flags.NOT_FINITE, wrong)
+        elif self._checks(check):
             for name, value in further.items():
                 _check_finite(name, value, frames, batch.shape[2])
             if (problem := self._examine(batch, frames)) is not None:
@@ -185,8 +193,8 @@ class Vocoder(LoadedModel):
             [S] or [B, S] samples, float32.
 
         Raises:
-            ArgumentError: the model takes no codes, a code outside the codebooks, an input that this model does not
-                take, lengths outside 1..T.
+            ArgumentError: the model takes no codes, an input that this model does not take, lengths outside 1..T; on
+                the CPU a code outside the codebooks, which elsewhere counts as the nearest (see `check`).
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
         """
         books = int(getattr(self.config, "num_codebooks", 0))

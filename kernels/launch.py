@@ -58,6 +58,8 @@ def launch(kernel: Any, grid: tuple[int, ...], config: dict[str, int], device: t
     options = {name: value for name, value in config.items() if name.startswith("num_")}
     arguments |= {name: value for name, value in config.items() if name not in options}
     recording = _recording.get()
+    if recording is not None or interpreting():
+        _check_names(kernel, arguments)
     if recording is not None:
         recording.launches.append(Launch(kernel, grid, arguments, options))
         if recording.dry:
@@ -66,6 +68,13 @@ def launch(kernel: Any, grid: tuple[int, ...], config: dict[str, int], device: t
     with torch.cuda.device(device) if there else nullcontext():
         # The default of contracting multiplications and additions differs between versions of Triton.
         kernel[grid](**arguments, **options, enable_fp_fusion=True)
+
+
+def _check_names(kernel: Any, arguments: dict[str, Any]) -> None:
+    """Raises TypeError where a GPU would refuse the arguments, which Triton's interpreter does not."""
+    odd = set(arguments) ^ set(kernel.arg_names)
+    if odd:
+        raise TypeError(f"{kernel.__name__}: arguments missing or unknown: {', '.join(sorted(odd))}")
 
 
 def cdiv(a: int, b: int) -> int:

@@ -169,10 +169,11 @@ def convolve_pair(
     made = config["BT"] - span
     tiles, side = cdiv(steps, made), 1 if last else groups
     scratch = x.new_empty((side * batch * tiles, config["BT"], width))
+    blocks = {name: value for name, value in config.items() if name != "FUSE"}
     launch(
         mrf_pair_kernel,
         (tiles, side, batch),
-        {**config, "BK": min(config["BK"], width & -width)},
+        {**blocks, "BK": min(blocks["BK"], width & -width)},
         x.device,
         x=x,
         weight=weight,

@@ -84,9 +84,11 @@ def accumulate(
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How numbers are multiplied: float32 as IEEE says, never rounded to TF32.
+    """How numbers are multiplied: float32 as IEEE says.
 
-    The interpreter multiplies no bfloat16; widened to float32 the products are the same.
+    Tuned values for float32 may ask for `"PRECISION": "tf32x3"`, three products of TF32 that together are as exact to
+    about 2^-22; a single one is never taken. The interpreter multiplies no bfloat16; widened to float32 the products
+    are the same.
     """
     return "widened" if interpreting() and dtype is torch.bfloat16 else "ieee"
 

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc import _library
+from fastvoc import _library, flags
 from fastvoc.kernels.launch import cdiv, launch
 from fastvoc.kernels.tuned import tuned
 
@@ -61,10 +61,8 @@ class Packed:
 
 def pack(params: Any) -> Packed:
     """Codebooks of an RvqParams."""
-    from fastvoc.kernels.flags import wrong_codes
-
     books = params.codebooks.detach().contiguous()
-    return Packed(books, wrong_codes(books.device))
+    return Packed(books, flags.flag(books.device, flags.CODES))
 
 
 def run(codes: Tensor, p: Packed, lengths: Tensor | None = None) -> Tensor:

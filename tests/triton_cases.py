@@ -13,10 +13,12 @@ from torch import Tensor
 
 from fastvoc.ops.activation import IDENTITY, Activation, elu
 from fastvoc.ops.conv1d import Conv1dParams, conv1d, conv1d_ref
+from fastvoc.ops.conv2d import Conv2dParams, conv2d, conv2d_ref
 from fastvoc.ops.convnext_block import ConvNextBlockParams, convnext_block, convnext_block_ref
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act, group_norm_act_ref
 from fastvoc.ops.istft_head import IstftHeadParams, istft_head, istft_head_ref
 from fastvoc.ops.layer_norm import LayerNormParams, layer_norm, layer_norm_ref
+from fastvoc.ops.lvc import LvcParams, lvc, lvc_ref
 from fastvoc.ops.mrf import mrf, mrf_ref
 from fastvoc.ops.nsf_source import NsfSourceParams, nsf_source, nsf_source_ref
 from fastvoc.ops.rvq_decode import RvqParams, rvq_decode, rvq_decode_ref
@@ -219,7 +221,57 @@ def _seanet(
     return case
 
 
+def _lvc(cin: int, cout: int, taps: int, hop: int, gated: bool = True) -> Callable[[], Case]:
+    """Its kernels and biases come step by step, so that they are cut as the signal is; the op sees one of each hop."""
+
+    def by_frame(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(x: Tensor, params: LvcParams, kernels: Tensor, biases: Tensor, *args: Any, **options: Any) -> Tensor:
+            return call(x, params, kernels[..., ::hop], biases[..., ::hop], *args, **options)
+
+        return run
+
+    def extra(batch: int, steps: int) -> dict[str, Any]:
+        kernels = torch.randn(batch, taps, cin, cout, steps) / (cin * taps) ** 0.5
+        made = cout // 2 if gated else cout
+        residual = {"residual": torch.randn(batch, made, steps)} if gated else {}
+        return {"kernels": kernels, "biases": torch.randn(batch, cout, steps), **residual}
+
+    params = LvcParams(hop, taps, gated)
+    return lambda: Case(by_frame(lvc), by_frame(lvc_ref), params, (hop, 36), _signal(cin), extra)
+
+
+def _conv2d(cin: int, cout: int, kernel: tuple[int, int], bands: int, slope: float, pool: int) -> Callable[[], Case]:
+    """Frequencies lie among the channels, so that the signal has three axes as others."""
+
+    def flat(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def grid(rows: Tensor) -> Tensor:
+            return rows.unflatten(1, (-1, bands)).transpose(2, 3)
+
+        def run(x: Tensor, params: Conv2dParams, residual: Tensor | None = None, **options: Any) -> Tensor:
+            y = call(grid(x), params, None if residual is None else grid(residual), **options)
+            return y.transpose(2, 3).flatten(1, 2)
+
+        return run
+
+    def case() -> Case:
+        weight = torch.randn(cout, cin, *kernel) / (cin * kernel[0] * kernel[1]) ** 0.5
+        params = Conv2dParams(weight, torch.randn(cout), slope, pool)
+
+        def extra(batch: int, steps: int) -> dict[str, Any]:
+            return {"residual": torch.randn(batch, cout * bands, steps)} if pool == 1 else {}
+
+        return Case(flat(conv2d), flat(conv2d_ref), params, (1, 13), _signal(cin * bands), extra)
+
+    return case
+
+
 CASES |= {
+    "lvc-odd": _lvc(5, 14, 5, 3),
+    "lvc-plain": _lvc(17, 21, 3, 9, gated=False),
+    "lvc-published": _lvc(32, 64, 3, 9),
+    "conv2d-first": _conv2d(1, 20, (3, 3), 7, 0.01, 2),
+    "conv2d-residual": _conv2d(19, 37, (3, 3), 5, 0.2, 1),
+    "conv2d-tall": _conv2d(35, 5, (5, 1), 9, 1.0, 4),
     **{f"snake_aa-{name}": _plain(snake_aa, snake_aa_ref, SNAKE_AA[name], 1, 45) for name in ("odd", "other-filter")},
     "layer_norm-odd": _layer_norm(37),
     "layer_norm-wide": _layer_norm(384),
@@ -268,5 +320,7 @@ _SMALL: dict[str, dict[str, int]] = {
     "rvq_encode": {"BT": 16, "BN": 512},
     "snake_aa": {"BT": 32, "BN": 16},
     "group_norm_act": {"BT": 16, "BS": 4},
+    "lvc": {"BT": 16, "BN": 16, "BK": 16},
+    "conv2d": {"BT": 32, "BN": 16, "BK": 16},
     "seanet_block": {"BT": 32, "BN": 16, "BK": 16},
 }

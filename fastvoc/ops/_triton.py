@@ -43,8 +43,11 @@ def register_triton(
     interpreted = _interpreted()
 
     def run(x: Tensor, packed: Any, *args: Any) -> Tensor:
-        there = (a if isinstance(a, int) else on_device(a, x) for a in args)
-        y: Tensor = importlib.import_module(name).run(x, packed, *there)
+        there = [a if isinstance(a, int) else on_device(a, x) for a in args]
+        kernel: Callable[..., Tensor] = importlib.import_module(name).run
+        if not _autotuning():
+            return kernel(x, packed, *there)
+        y: Tensor = importlib.import_module("fastvoc.kernels.tuned.search").run(kernel, x, packed, there)
         return y
 
     def packed(params: Any) -> Any:
@@ -72,11 +75,25 @@ def register_triton(
     )
 
 
+def refuse_triton(op: Op, reason: str) -> None:
+    """Says why an op has no Triton kernel, to `fastvoc.explain` and where it is forced."""
+
+    def run(*_: Any) -> Tensor:
+        raise AssertionError(f"{op.name}: chosen although refused")
+
+    op.register(Impl("triton", run, frozenset({"cuda", "cpu"}), priority=-20, supports=lambda _: reason))
+
+
 @cache
 def triton_problem() -> str | None:
     """None when Triton and the kernels are installed, otherwise what is not."""
     missing = [name for name in ("triton", "fastvoc.kernels") if find_spec(name) is None]
     return f"{missing[0]} is not installed" if missing else None
+
+
+@cache
+def _autotuning() -> bool:
+    return bool(env.AUTOTUNE.get())
 
 
 def _interpreted() -> bool:

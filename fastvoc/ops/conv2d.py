@@ -13,6 +13,7 @@ from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import FLOATS, check_lengths
 from fastvoc.ops._reference import full_float32
+from fastvoc.ops._triton import register_triton
 from fastvoc.registry import Impl, define
 
 
@@ -171,3 +172,4 @@ OP = define("conv2d", _check, conv2d_ref)
 OP.register(
     Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=lambda s: _library.cpu_refusal(s.dtype))
 )
+register_triton(OP)

@@ -15,6 +15,7 @@ from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import full_float32
+from fastvoc.ops._triton import refuse_triton
 from fastvoc.registry import Impl, Spec, define
 
 Layer = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -267,3 +268,8 @@ OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
 register_cuda(OP, _run_native, _pack_cuda)
+refuse_triton(
+    OP,
+    "a step must wait for all of the one before it, which Triton's blocks cannot; cuDNN's, which torch runs, and the"
+    " one of cuda keep their weights on the chip",
+)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc import _library
+from fastvoc import _library, flags
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_lengths
@@ -79,11 +79,22 @@ def rvq_decode_ref(codes: Tensor, params: RvqParams, lengths: Tensor | None = No
     """The op's meaning in torch."""
     if lengths is not None:
         return by_item(codes, lengths, codes.shape[2], lambda item, _: rvq_decode_ref(item, params))
+    if codes.device.type != "cpu":
+        _note(codes, params.codebooks.shape[1])
     codes = codes.clamp(0, params.codebooks.shape[1] - 1)
     total = F.embedding(codes[:, 0], params.codebooks[0])
     for k in range(1, codes.shape[1]):
         total = total + F.embedding(codes[:, k], params.codebooks[k])
     return total.transpose(1, 2)
+
+
+def _note(codes: Tensor, entries: int, lengths: Tensor | None = None) -> None:
+    """Sets the device's flag where a code inside the lengths names no entry; on the CPU the check has raised."""
+    wrong = (codes < 0) | (codes >= entries)
+    if lengths is not None:
+        inside = torch.arange(codes.shape[2], device=codes.device) < on_device(lengths, codes)[:, None]
+        wrong = wrong & inside[:, None]
+    flags.note(flags.CODES, wrong)
 
 
 def _pack(params: RvqParams) -> Tensor:
@@ -93,6 +104,11 @@ def _pack(params: RvqParams) -> Tensor:
 def _run_native(codes: Tensor, books: Tensor, lengths: Tensor | None = None) -> Tensor:
     y: Tensor = torch.ops._fastvoc.rvq_decode(codes, books, on_device(lengths, codes))
     return y
+
+
+def _run_cuda(codes: Tensor, books: Tensor, lengths: Tensor | None = None) -> Tensor:
+    _note(codes, books.shape[1], lengths)
+    return _run_native(codes, books, lengths)
 
 
 def _supports_cpp(spec: Spec) -> str | None:
@@ -114,5 +130,5 @@ def _fake(codes: Tensor, books: Tensor, lengths: Tensor | None) -> Tensor:
 
 OP = define("rvq_decode", _check, rvq_decode_ref)
 OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
-register_cuda(OP, _run_native, _pack, dtype=lambda spec: spec.params.codebooks.dtype)
+register_cuda(OP, _run_cuda, _pack, dtype=lambda spec: spec.params.codebooks.dtype)
 register_triton(OP, _supports_triton)

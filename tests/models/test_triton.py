@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from codec_models import MONO, STEREO, lively
+from stream_families import MAKERS, vocoder
 from torch import Tensor
 
+import fastvoc
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.models.encodec import Encodec
 from fastvoc.models.encodec_config import ENCODEC_24K
@@ -17,7 +20,7 @@ from fastvoc.models.hift_config import COSYVOICE2
 from fastvoc.models.hiftnet import HiftNet
 from fastvoc.models.vocos import VOCOS_MEL_24K, Vocos
 from fastvoc.registry import use_backend
-from helpers import assert_golden, golden, need_triton
+from helpers import GoldenCase, assert_golden, golden, need_triton
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +55,77 @@ def test_golden_vocos() -> None:
     model = Vocos(checkpoint.config)
     model.load_state_dict(checkpoint.state)
     assert_golden(model(case.inputs["features"], backend="triton")[:, 0], case, "wav")
+
+
+def _loaded(name: str) -> tuple[GoldenCase, Any]:
+    case = golden(name)
+    return case, fastvoc.load(case.dir).model
+
+
+@pytest.mark.golden
+def test_golden_hift() -> None:
+    case, model = _loaded("cosyvoice2_hift")
+    mel = case.inputs["mel_loud"]
+    assert_golden(model(mel, source=case.inputs["source_loud"], backend="triton")[:, 0], case, "wav_loud")
+    assert_golden(model.predict_f0(case.inputs["mel"], backend="triton"), case, "f0")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_golden_hiftnet_with_its_pitch_network() -> None:
+    case, model = _loaded("hiftnet_original")
+    with use_backend("lstm=torch,*=triton"):
+        assert_golden(model.predict_f0(case.inputs["mel"]), case, "f0")
+        assert_golden(model(case.inputs["mel"], source=case.inputs["source"][:, None]), case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("part", ["short", pytest.param("bw1p5", marks=pytest.mark.slow)])
+def test_golden_encodec(part: str) -> None:
+    case, model = _loaded("encodec_24k")
+    audio = case.inputs["audio_short" if part == "short" else "audio"]
+    with use_backend("lstm=torch,*=triton"):
+        (codes,), _ = model.encode(audio, 2)
+        assert_golden(codes, case, f"codes_{part}")
+        assert_golden(model.decode([codes]), case, f"audio_{part}")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_golden_encodec_stereo() -> None:
+    case, model = _loaded("hf_encodec_48k_small")
+    with use_backend("lstm=torch,*=triton"):
+        codes = [segment.contiguous() for segment in case.outputs["codes_bw3"][:, 0].transpose(0, 1).split(1, 1)]
+        segments = [codes_of.transpose(0, 1) for codes_of in codes]
+        wav = model.decode(segments, case.outputs["scales"][..., 0].transpose(0, 1))
+    assert_golden(wav, case, "audio_bw3")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bigvgan_base_small", "bigvgan_v2_small"])
+def test_golden_bigvgan(name: str) -> None:
+    case, model = _loaded(name)
+    assert_golden(model(case.inputs["mel"], backend="triton"), case, "wav")
+
+
+@pytest.mark.golden
+def test_golden_univnet() -> None:
+    case, model = _loaded("hf_univnet")
+    mel, noise = case.inputs["input_features"].mT, case.inputs["noise_sequence"].mT
+    assert_golden(model(mel, backend="triton", noise=noise)[:, 0], case, "wav")
+
+
+def test_what_is_left_with_torch() -> None:
+    """Every layer of every family runs on Triton, but for LSTMs, and those say why, and what computes in float64."""
+    left = {}
+    models = [vocoder(family) for family in MAKERS] + [lively(MONO), lively(STEREO)]
+    for layer in (row for model in models for row in fastvoc.explain(model, "triton")):
+        (verdict,) = (v for v in layer.verdicts if v.impl == "triton")
+        if verdict.reason is not None and "not in torch.float64" not in verdict.reason:
+            left[layer.op] = verdict.reason
+    assert set(left) == {"lstm"}
+    assert "cuDNN" in left["lstm"]
 
 
 def _vocoder(model: Callable[[Any], Any], config: Any) -> Callable[[], Tensor]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,17 @@ from fastvoc.ops._triton import triton_problem
 from helpers import ROOT, need
 
 LIMITS = {"80": 163 * 1024, "90": 227 * 1024, "100": 227 * 1024, "120": 99 * 1024}
+
+
+def _rows(target: str, models: str, *options: str) -> list[dict[str, Any]]:
+    need("triton", triton_problem())
+    script = [sys.executable, str(ROOT / "benchmarks" / "kernels.py"), "--target", target, "--models", models]
+    path = filter(None, [str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH"), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    done = subprocess.run([*script, "--json", *options], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    rows: list[dict[str, Any]] = json.loads(done.stdout)["kernels"]
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -24,16 +36,24 @@ LIMITS = {"80": 163 * 1024, "90": 227 * 1024, "100": 227 * 1024, "120": 99 * 102
     ],
 )
 def test_kernels_fit(target: str, models: str) -> None:
-    need("triton", triton_problem())
-    script = [sys.executable, str(ROOT / "benchmarks" / "kernels.py"), "--target", target, "--models", models]
-    path = filter(None, [str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH"), str(ROOT)])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    done = subprocess.run([*script, "--json"], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-4000:]
-    rows = json.loads(done.stdout)["kernels"]
+    rows = _rows(target, models)
     assert rows
     for row in rows:
         assert row["shared"] <= LIMITS[target], row
         assert row["spills"] == 0, row
         assert row["stack"] == 0, row
     assert any(row["matrix_share"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["80", "90"])
+def test_float32_fits_on_tensor_cores_too(target: str) -> None:
+    """In three products of TF32, which tuned values may ask for."""
+    values = {name: {"PRECISION": "tf32x3"} for name in ("conv1d", "mrf", "lvc")}
+    rows = _rows(target, "v2,univnet", "--dtype", "float32", "--values", json.dumps(values))
+    products = [row for row in rows if row["kernel"] in ("conv1d_kernel", "mrf_pair_kernel", "lvc_kernel")]
+    assert products
+    for row in products:
+        assert row["matrix_share"] > 0, row
+        assert row["shared"] <= LIMITS[target], row
+        assert row["spills"] == 0, row

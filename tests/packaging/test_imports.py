@@ -25,6 +25,7 @@ FLOORS = (
         "coder",
         "coder_python",
         "ecdc",
+        "flags",
         "hub",
         "hub_record",
         "lengths",

@@ -1,0 +1,187 @@
+"""conv2d as implicit matrix multiplication: a row is a step and a pooled frequency, the sum runs over tap and channel.
+
+The frequencies that a row pools are summed one after the other, and only the largest is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastvoc import _library
+from fastvoc.kernels import packing
+from fastvoc.kernels.launch import cdiv, launch
+from fastvoc.kernels.packing import pad_channels
+from fastvoc.kernels.products import fitted, multiply, precision
+from fastvoc.kernels.tuned import tuned
+
+
+@triton.jit(do_not_specialize=["steps"])
+def conv2d_kernel(
+    x,
+    weight,
+    bias,
+    residual,
+    lengths,
+    out,
+    steps,
+    x_batch,
+    x_channel,
+    x_step,
+    x_band,
+    residual_batch,
+    residual_channel,
+    residual_step,
+    residual_band,
+    BANDS: tl.constexpr,
+    POOL: tl.constexpr,
+    TIMES: tl.constexpr,
+    WIDE: tl.constexpr,
+    CIN: tl.constexpr,
+    CIN_PAD: tl.constexpr,
+    COUT: tl.constexpr,
+    COUT_PAD: tl.constexpr,
+    SLOPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BT: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    COLUMNS: tl.constexpr = (COUT + BN - 1) // BN
+    MADE: tl.constexpr = BANDS // POOL
+    CHUNKS: tl.constexpr = CIN_PAD // BK
+    tile = tl.program_id(0)
+    item = tl.program_id(1).to(tl.int64)
+    n = (tile % COLUMNS) * BN + tl.arange(0, BN)
+    first_row = (tile // COLUMNS) * BT
+    r = first_row + tl.arange(0, BT)
+    t = r // MADE
+    k = tl.arange(0, BK)
+    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    busy = (first_row < length * MADE).to(tl.int32)
+    columns = (n < COUT_PAD)[None, :]
+    within = (t < steps)[:, None] & (n < COUT)[None, :]
+    valid = within & (t < length)[:, None]
+    shift = tl.load(bias + n, mask=n < COUT_PAD, other=0.0)[None, :]
+    best = tl.full([BT, BN], float("-inf"), tl.float32)
+    for p in range(POOL * busy):
+        f = r % MADE * POOL + p
+        acc = tl.zeros([BT, BN], tl.float32)
+        for i in range(TIMES * WIDE * CHUNKS):
+            tap = i // CHUNKS
+            c = i % CHUNKS * BK + k
+            s = t + tap // WIDE - TIMES // 2
+            g = f + tap % WIDE - WIDE // 2
+            inside = ((s >= 0) & (s < length) & (g >= 0) & (g < BANDS))[:, None] & (c < CIN)[None, :]
+            at = x + item * x_batch + s.to(tl.int64)[:, None] * x_step + g.to(tl.int64)[:, None] * x_band
+            a = tl.load(at + c.to(tl.int64)[None, :] * x_channel, mask=inside, other=0.0)
+            w = tl.load(weight + (i * BK + k)[:, None] * COUT_PAD + n[None, :], mask=columns, other=0.0)
+            acc = multiply(a, w, acc, PRECISION)
+        acc += shift
+        if residual is not None:
+            at = residual + item * residual_batch + t.to(tl.int64)[:, None] * residual_step
+            at = at + f.to(tl.int64)[:, None] * residual_band + n.to(tl.int64)[None, :] * residual_channel
+            acc += tl.load(at, mask=valid, other=0.0).to(tl.float32)
+        if SLOPE != 1.0:
+            acc = tl.where(acc > 0, acc, acc * SLOPE)
+        # As torch's pooling: NaN wins.
+        best = tl.where((acc > best) | (acc != acc), acc, best)
+    place = out + (item * steps * MADE + r)[:, None] * COUT + n[None, :]
+    tl.store(place, tl.where(valid, best, 0.0).to(out.dtype.element_ty), mask=within)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A convolution as `run` takes it; `shape`: C_out, C_in, K_time, K_frequency, pool."""
+
+    weight: Tensor
+    bias: Tensor
+    shape: list[int]
+    slope: float
+
+
+def pack(params: Any) -> Packed:
+    """Weights of a Conv2dParams."""
+    weight = params.weight
+    bias = packing.pack_row(params.bias, len(weight), weight)
+    return Packed(packing.pack_taps(weight.flatten(2)), bias, [*weight.shape, params.pool], float(params.slope))
+
+
+def run(x: Tensor, p: Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    """conv2d of `fastvoc.ops.conv2d`; lengths on the device of x."""
+    y: Tensor = torch.ops._fastvoc.triton_conv2d(x, p.weight, p.bias, residual, lengths, p.shape, p.slope)
+    return y
+
+
+_library.define(
+    "triton_conv2d(Tensor x, Tensor weight, Tensor bias, Tensor? residual, Tensor? lengths, int[] shape, float slope)"
+    " -> Tensor"
+)
+
+
+def _output(x: Tensor, shape: list[int]) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[3] // shape[4], shape[0]))
+
+
+@torch.library.register_fake("_fastvoc::triton_conv2d")
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    lengths: Tensor | None,
+    shape: list[int],
+    slope: float,
+) -> Tensor:
+    return _output(x, shape).permute(0, 3, 1, 2)
+
+
+@torch.library.impl("_fastvoc::triton_conv2d", ("CPU", "CUDA"))
+def _conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    lengths: Tensor | None,
+    shape: list[int],
+    slope: float,
+) -> Tensor:
+    cout, cin, times, wide, pool = shape
+    batch, _, steps, bands = x.shape
+    out = _output(x, shape)
+    config = fitted(tuned("conv2d", x.device, x.dtype, cin=cin, cout=cout), pad_channels(cin), cout)
+    axes = ("batch", "channel", "step", "band")
+    added = dict.fromkeys((f"residual_{axis}" for axis in axes), 0)
+    if residual is not None:
+        added = {f"residual_{axis}": stride for axis, stride in zip(axes, residual.stride(), strict=True)}
+    launch(
+        conv2d_kernel,
+        (cdiv(steps * (bands // pool), config["BT"]) * cdiv(cout, config["BN"]), batch),
+        config,
+        x.device,
+        x=x,
+        weight=weight,
+        bias=bias,
+        residual=residual,
+        lengths=lengths,
+        out=out,
+        steps=steps,
+        **{f"x_{axis}": stride for axis, stride in zip(axes, x.stride(), strict=True)},
+        **added,
+        BANDS=bands,
+        POOL=pool,
+        TIMES=times,
+        WIDE=wide,
+        CIN=cin,
+        CIN_PAD=pad_channels(cin),
+        COUT=cout,
+        COUT_PAD=pad_channels(cout),
+        SLOPE=slope,
+        PRECISION=precision(x.dtype),
+    )
+    return out.permute(0, 3, 1, 2)
