@@ -171,6 +171,33 @@ def pack_pairs(weight: Tensor) -> Tensor:
     return torch.cat([pairs.flatten(), panels[len(panels) // 2 * 2 :].flatten()])
 
 
+def pack_conv_window(weight: Tensor) -> Tensor:
+    """Convolution weight [1, C_in, K] -> [K, C_in], flat, zeros up to whole vectors of 16 groups (`pack_conv_groups`)."""
+    flat = weight.detach()[0].T.reshape(-1)
+    return torch.nn.functional.pad(flat, (0, -flat.numel() % (PANEL * _GROUPS.get(weight.dtype, 1))))
+
+
+def row_width(channels: int) -> int:
+    """Elements of a row inside the CPU's residual stages: half a panel, or whole panels."""
+    return PANEL // 2 if channels <= PANEL // 2 else -(-channels // PANEL) * PANEL
+
+
+def pack_conv_halves(weight: Tensor) -> Tensor:
+    """Convolution weight [C_out, C_in, K] of up to 8 channels -> [K, 4 / n, 8 outputs, 2, n], zeros beyond.
+
+    Half h of an output multiplies the h-th of every two groups of n input channels; n as in `pack_conv_groups`.
+    """
+    n, width = _GROUPS.get(weight.dtype, 1), PANEL // 2
+    padded = weight.new_zeros((width, width, weight.shape[2]))
+    padded[: weight.shape[0], : weight.shape[1]] = weight.detach()
+    return padded.reshape(width, width // (2 * n), 2, n, weight.shape[2]).permute(4, 1, 0, 2, 3).contiguous()
+
+
+def half_panels_twice(panels: Tensor) -> Tensor:
+    """Panels, flat, with the first half of each in place of its second."""
+    return panels.reshape(-1, PANEL)[:, : PANEL // 2].repeat(1, 2).flatten()
+
+
 def pack_fragments(weight: Tensor, cin: int, cout: int) -> Tensor:
     """Convolution weight [C_out, C_in, K] -> tiles [K, cin / 16, cout / 16, 32 lanes, 8] for 16-bit tensor cores.
 
@@ -232,17 +259,15 @@ _TOOM_COOK_BF16 = ToomCook(4, 3, 3, (0, 1, -1, 2))
 
 
 def toom_cook(kernel: int, channels: int, dtype: torch.dtype = torch.float32) -> ToomCook | None:
-    """The scheme for a kernel, None where direct convolution measured faster: short kernels, half-empty panels.
+    """The scheme for a kernel, None where direct convolution measured faster: short kernels, half panels.
 
     In bfloat16, whose rounding after the transforms grows with the tile, tiles are short.
     """
+    if channels <= PANEL // 2:
+        return None
     if dtype is torch.bfloat16:
         return _TOOM_COOK_BF16 if kernel > (2 if channels > 2 * PANEL else 3) and channels > PANEL else None
-    return (
-        None
-        if channels <= PANEL // 2 and kernel < 11
-        else _TOOM_COOK.get(kernel, _TOOM_COOK[0] if kernel > 5 else None)
-    )
+    return _TOOM_COOK.get(kernel, _TOOM_COOK[0] if kernel > 5 else None)
 
 
 def pack_toom_cook(weight: Tensor, scheme: ToomCook) -> Tensor:
@@ -276,6 +301,16 @@ def pack_upsample(weight: Tensor, stride: int, pack: Callable[[Tensor], Tensor] 
     """
     phases = [weight[:, :, p::stride].transpose(0, 1) for p in range(stride)]
     return torch.cat([pack(phase).flatten() for phase in phases])
+
+
+def pack_upsample_merged(weight: Tensor, stride: int) -> Tensor:
+    """Transposed-convolution weight [C_in, C_out, K], K a multiple of the stride -> one convolution to all phases, flat.
+
+    Its output channel p * C_out + c is channel c of phase p; taps and layout are those of `pack_upsample` with
+    `pack_conv_groups`.
+    """
+    phases = weight.unflatten(2, (-1, stride)).permute(3, 1, 0, 2).flatten(0, 1)
+    return pack_conv_groups(phases).flatten()
 
 
 def pack_lstm(weight: Tensor) -> Tensor:

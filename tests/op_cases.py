@@ -122,6 +122,19 @@ MRF = {
     "one-snake": lambda: replace(mrf_params(9, (3, 5), ((1, 2),) * 2, 1), act=random_snake(9)),
 }
 
+# Stages of half a panel and of one, which have kernels of their own on the CPU.
+NARROW_MRF = {
+    "half-panel-v3": lambda: mrf_params(8, (3, 5, 7), ((1, 2), (2, 6), (3, 12)), 1),
+    "half-panel-causal": lambda: mrf_params(7, (2, 11), ((1, 5), (3, 4)), 2, "causal"),
+    "half-panel-reflect": lambda: mrf_params(3, (7, 5), ((1, 3), (12, 1)), 2, "reflect"),
+    "half-panel-elu": lambda: replace(mrf_params(8, (3,), ((1, 4),), 1), act=elu()),
+    "half-panel-snake": lambda: with_snakes(mrf_params(8, (3, 7), ((1, 5), (3, 1)), 2)),
+    "one-channel": lambda: mrf_params(1, (3,), ((1, 3),), 2),
+    "panel-v2": lambda: mrf_params(16, (3, 7, 11), ((1, 3, 5),) * 3, 2),
+    "panel-v3": lambda: mrf_params(16, (7, 11), ((12, 5), (1, 12)), 1),
+    "panel-snake": lambda: with_snakes(mrf_params(13, (7,), ((1, 3),), 2)),
+}
+
 
 def snake_aa_params(count: int, scale: float = 1.0) -> SnakeAaParams:
     return SnakeAaParams((torch.randn(count) * 0.5).exp() * scale, (torch.randn(count) * 0.5).exp())

@@ -14,6 +14,9 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1
 // Channels rounded up to whole panels: the width of every row inside the engine.
 inline int padded(int channels) { return static_cast<int>(ceil_div(channels, kPanelWidth)) * kPanelWidth; }
 
+// The same where a row may be half a panel wide (tile_narrow.h).
+inline int narrow_width(int channels) { return channels <= kPanelWidth / 2 ? kPanelWidth / 2 : padded(channels); }
+
 // One item's input: element (time t, channel c) is data[t * step + c * channel], valid for t in [0, steps).
 template <class Element>
 struct SourceOf {

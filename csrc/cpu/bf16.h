@@ -18,15 +18,16 @@ inline __attribute__((always_inline)) PairVec load_pairs(const Pair* p) {
 }
 
 // sum + first(w) * first(x) + second(w) * second(x) in every lane.
-inline __attribute__((always_inline)) Vec dot_pairs(Vec sum, PairVec w, Pair x) {
+inline __attribute__((always_inline)) Vec dot_pairs(Vec sum, PairVec w, PairVec x) {
 #ifdef FASTVOC_BF16
-  return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)_mm512_set1_epi32(static_cast<int>(x)));
+  return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x);
 #else
-  const PairVec both = PairVec{} + x;
-  sum += (Vec)(w << 16) * (Vec)(both << 16);
-  return sum + (Vec)(w & 0xffff0000u) * (Vec)(both & 0xffff0000u);
+  sum += (Vec)(w << 16) * (Vec)(x << 16);
+  return sum + (Vec)(w & 0xffff0000u) * (Vec)(x & 0xffff0000u);
 #endif
 }
+
+inline __attribute__((always_inline)) Vec dot_pairs(Vec sum, PairVec w, Pair x) { return dot_pairs(sum, w, PairVec{} + x); }
 
 inline float widen(Bf16 v) { return __builtin_bit_cast(float, static_cast<std::uint32_t>(v.bits) << 16); }
 
@@ -43,16 +44,19 @@ inline __attribute__((always_inline)) Vec load(const Bf16* p) {
   return (Vec)(__builtin_convertvector(halves, PairVec) << 16);
 }
 
-inline __attribute__((always_inline)) void store(Bf16* p, Vec v) {
+inline __attribute__((always_inline)) HalfVec to_halves(Vec v) {
 #ifdef FASTVOC_BF16
-  const __m256bh halves = _mm512_cvtneps_pbh((__m512)v);
-  std::memcpy(p, &halves, sizeof halves);
+  return (HalfVec)_mm512_cvtneps_pbh((__m512)v);
 #else
   const PairVec bits = (PairVec)v;
   const PairVec rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  const HalfVec halves = __builtin_convertvector(v == v ? rounded : (bits >> 16 | 0x40), HalfVec);
-  std::memcpy(p, &halves, sizeof halves);
+  return __builtin_convertvector(v == v ? rounded : (bits >> 16 | 0x40), HalfVec);
 #endif
+}
+
+inline __attribute__((always_inline)) void store(Bf16* p, Vec v) {
+  const HalfVec halves = to_halves(v);
+  std::memcpy(p, &halves, sizeof halves);
 }
 
 // `count` floats rounded, and back.
@@ -65,6 +69,14 @@ inline void narrow_row(const float* x, Bf16* y, std::ptrdiff_t count) {
 inline void narrow_row(const float* x, float* y, std::ptrdiff_t count) { std::copy_n(x, count, y); }
 
 inline float widen(float v) { return v; }
+
+// `count` elements as floats, by vectors.
+template <class Given>
+inline void widen_vectors(const Given* x, float* y, std::ptrdiff_t count) {
+  std::ptrdiff_t i = 0;
+  for (; i + FASTVOC_WIDTH <= count; i += FASTVOC_WIDTH) store(y + i, load(x + i));
+  for (; i < count; ++i) y[i] = widen(x[i]);
+}
 
 // `count` elements as floats, which hold them exactly, and back.
 inline void widen_row(const float* x, float* y, std::ptrdiff_t count) { std::copy_n(x, count, y); }

@@ -55,7 +55,9 @@ Tensor run(const Conv1dArgs& args, const Tensor& x, const Tensor& weight, const 
            const std::optional<Tensor>& residual, const std::optional<Tensor>& lengths) {
   using Given = Outer<Element>;
   const int width = padded(args.cout);
-  const int64_t weights = int64_t{1} * width * args.kernel * grouped<Element>(args.cin);
+  const bool single = args.single() && !std::is_same_v<Element, std::uint8_t>;
+  const int64_t window = int64_t{1} * args.kernel * args.cin, lanes = kPanelWidth * Numbers<Element>::kGroup;
+  const int64_t weights = single ? ceil_div(window, lanes) * lanes : int64_t{1} * width * args.kernel * grouped<Element>(args.cin);
   const auto filter = Filters<Element>(weight, weights, bias, 1, width).next(weights);
   const int64_t span = int64_t{1} * args.dilation * (args.kernel - 1) + 1;
   const BatchOf<Given> batch(x, args.cin, lengths);

@@ -2,17 +2,17 @@
 #pragma once
 
 #include "conv1d_args.h"
+#include "conv1d_single.h"
 #include "strip.h"
 #include "team.h"
 #include "tile.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
-// Adds the residual to `count` computed rows, activates them and writes them to the output from step `t` on.
+// Adds the residual to `count` computed rows of `width`, activates them and writes them to the output from step `t` on.
 template <class Given>
 void finish_rows(const Conv1dArgs& args, const SourceOf<Given>* residual, const SinkOf<Given>& sink, std::int64_t t,
-                 float* rows, std::int64_t count) {
-  const int width = padded(args.cout);
+                 float* rows, std::int64_t count, int width) {
   for (std::int64_t i = 0; residual && i < count; ++i) {
     const Given* r = residual->data + (t + i) * residual->step;
     for (int c = 0; c < args.cout; ++c) rows[i * width + c] += widen(r[c * residual->channel]);
@@ -35,10 +35,10 @@ inline std::int64_t padding_source(std::int64_t t, std::int64_t steps, Pad pad) 
   return t < 0 ? -t : 2 * (steps - 1) - t;
 }
 
-// Fills `rows` with the padded, activated steps [from, to).
-template <class Given, class Element>
-void padded_rows(const Conv1dArgs& args, const SourceOf<Given>& source, std::int64_t from, std::int64_t to, Element* rows) {
-  const int width = padded(args.cin);
+// Fills `rows` of `width` elements with the padded, activated steps [from, to); load(first, last, rows) loads those of the source.
+template <class Given, class Element, class Load>
+void padded_rows(const Conv1dArgs& args, const SourceOf<Given>& source, std::int64_t from, std::int64_t to, Element* rows,
+                 int width, const Load& load) {
   const std::int64_t valid = std::clamp<std::int64_t>(0, from, to), end = std::clamp(source.steps, valid, to);
   const auto pad = [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t t = first; t < last; ++t) {
@@ -47,19 +47,46 @@ void padded_rows(const Conv1dArgs& args, const SourceOf<Given>& source, std::int
       if (s < 0) {
         std::fill_n(row, width, zero_of<Element>(args.pre));
       } else {
-        load_rows(source, s, s + 1, nullptr, row, args.pre);
+        load(s, s + 1, row);
       }
     }
   };
   pad(from, valid);
-  load_rows(source, valid, end, nullptr, rows + (valid - from) * width, args.pre);
+  load(valid, end, rows + (valid - from) * width);
   pad(end, to);
+}
+
+// The same in rows of whole panels.
+template <class Given, class Element>
+void padded_rows(const Conv1dArgs& args, const SourceOf<Given>& source, std::int64_t from, std::int64_t to, Element* rows) {
+  padded_rows(args, source, from, to, rows, padded(args.cin), [&](std::int64_t first, std::int64_t last, Element* y) {
+    load_rows(source, first, last, nullptr, y, args.pre);
+  });
+}
+
+// conv1d to one output channel, whose products the lanes share out.
+template <class Element>
+void conv1d_single(const Conv1dArgs& args, const Filter<Element>& filter, const SourceOf<Outer<Element>>& source,
+                   const SourceOf<Outer<Element>>* residual, const SinkOf<Outer<Element>>& sink, std::int64_t begin,
+                   std::int64_t end, float* workspace) {
+  const std::int64_t strip = conv1d_strip(args, end - begin);
+  Element* held = reinterpret_cast<Element*>(workspace + padded(static_cast<int>(strip)));
+  const auto load = [&](std::int64_t from, std::int64_t to, Element* rows) { load_dense(source, from, to, rows, args.pre); };
+  for (std::int64_t t = begin; t < end; t += strip) {
+    const std::int64_t count = std::min(strip, end - t), from = t * args.stride - args.left;
+    padded_rows(args, source, from, from + (count - 1) * args.stride + args.kernel, held, args.cin, load);
+    single_rows(args, held, filter, workspace, count);
+    finish_rows(args, residual, sink, t, workspace, count, 1);
+  }
 }
 
 template <class Element>
 void conv1d(const Conv1dArgs& args, const Filter<Element>& filter, const SourceOf<Outer<Element>>& source,
             const SourceOf<Outer<Element>>* residual, const SinkOf<Outer<Element>>& sink, std::int64_t begin,
             std::int64_t end, float* workspace) {
+  if constexpr (!std::is_same_v<Element, std::uint8_t>) {
+    if (args.single()) return conv1d_single(args, filter, source, residual, sink, begin, end, workspace);
+  }
   const int cin = padded(args.cin), cout = padded(args.cout);
   const std::int64_t strip = conv1d_strip(args, end - begin);
   const std::int64_t span = static_cast<std::int64_t>(args.dilation) * (args.kernel - 1) + 1;
@@ -75,7 +102,7 @@ void conv1d(const Conv1dArgs& args, const Filter<Element>& filter, const SourceO
     share_panels(args.team, cout / kPanel, [&](int first, int last, int) {
       conv_rows(tile.from(first), shifted(out, first * kPanel), count, last - first);
     });
-    finish_rows(args, residual, sink, t, result, count);
+    finish_rows(args, residual, sink, t, result, count, cout);
   }
 }
 

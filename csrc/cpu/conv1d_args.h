@@ -17,6 +17,10 @@ struct Conv1dArgs {
   Act pre;
   Act post;
   const Team* team = nullptr;
+
+  // Whether the lanes share out the products of one output channel, unless they are whole numbers: fastvoc/ops/conv1d.py
+  // packs the weights alike.
+  bool single() const { return cout == 1 && dilation == 1 && post.kind != ActKind::kSnake; }
 };
 
 // Steps of a strip. The weights of a wide layer pass through the caches once per strip, so its strips are longer, few and of
@@ -34,7 +38,9 @@ inline std::int64_t workspace_floats(const Conv1dArgs& args, std::int64_t steps)
   const int cin = padded(args.cin), cout = padded(args.cout);
   const std::int64_t strip = conv1d_strip(args, steps);
   const std::int64_t span = static_cast<std::int64_t>(args.dilation) * (args.kernel - 1) + 1;
-  return strip * cout + (strip * args.stride + span) * cin;
+  // One output channel is made in whole vectors, from whole vectors.
+  const std::int64_t beyond = args.single() ? (kPanelWidth * args.stride + 2) * cin : 0;
+  return strip * cout + (strip * args.stride + span) * cin + beyond;
 }
 
 }  // namespace fastvoc

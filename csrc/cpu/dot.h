@@ -17,7 +17,8 @@ struct Dot {
   using Sum = Vec;
 
   static inline __attribute__((always_inline)) Weights load_weights(const float* w) { return load(w); }
-  static inline __attribute__((always_inline)) Sum add(Sum sum, Weights w, Word x) { return sum + w * x; }
+  static inline __attribute__((always_inline)) Weights spread(Word x) { return x - Vec{}; }
+  static inline __attribute__((always_inline)) Sum add(Sum sum, Weights w, Weights x) { return sum + w * x; }
 };
 
 template <>
@@ -29,7 +30,8 @@ struct Dot<Bf16> {
   static inline __attribute__((always_inline)) Weights load_weights(const Bf16* w) {
     return load_pairs(reinterpret_cast<const Pair*>(w));
   }
-  static inline __attribute__((always_inline)) Sum add(Sum sum, Weights w, Word x) { return dot_pairs(sum, w, x); }
+  static inline __attribute__((always_inline)) Weights spread(Word x) { return PairVec{} + x; }
+  static inline __attribute__((always_inline)) Sum add(Sum sum, Weights w, Weights x) { return dot_pairs(sum, w, x); }
 };
 
 // Four bytes without a sign by four with one, summed as integers.
@@ -43,30 +45,38 @@ struct Dot<std::uint8_t> {
     return load_pairs(reinterpret_cast<const Pair*>(w));
   }
 
-  static inline __attribute__((always_inline)) Sum add(Sum sum, Weights w, Word x) {
+  static inline __attribute__((always_inline)) Weights spread(Word x) { return PairVec{} + x; }
+  static inline __attribute__((always_inline)) Sum add(Sum sum, Weights w, Weights x) {
 #ifdef FASTVOC_BF16
-    return (Sum)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(static_cast<int>(x)), (__m512i)w);
+    return (Sum)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
 #else
     const IntVec words = (IntVec)w;
-    sum += (words << 24 >> 24) * static_cast<int>(x & 0xff);
-    sum += (words << 16 >> 24) * static_cast<int>(x >> 8 & 0xff);
-    sum += (words << 8 >> 24) * static_cast<int>(x >> 16 & 0xff);
-    return sum + (words >> 24) * static_cast<int>(x >> 24);
+    sum += (words << 24 >> 24) * (IntVec)(x & 0xff);
+    sum += (words << 16 >> 24) * (IntVec)(x >> 8 & 0xff);
+    sum += (words << 8 >> 24) * (IntVec)(x >> 16 & 0xff);
+    return sum + (words >> 24) * (IntVec)(x >> 24);
 #endif
   }
 };
 
-// Writes what an activation makes, in the type in which it is multiplied.
-inline __attribute__((always_inline)) void put(float* y, Vec v, const Act&) { store(y, v); }
-inline __attribute__((always_inline)) void put(Bf16* y, Vec v, const Act&) { store(y, v); }
-inline __attribute__((always_inline)) void put(std::uint8_t* y, Vec v, const Act& act) {
-  typedef std::uint8_t Bytes __attribute__((vector_size(FASTVOC_WIDTH)));
+typedef std::uint8_t ByteVec __attribute__((vector_size(FASTVOC_WIDTH)));
+
+// What an activation makes, in the type in which it is multiplied: to_elements(v, act, Element{}).
+inline __attribute__((always_inline)) Vec to_elements(Vec v, const Act&, float) { return v; }
+inline __attribute__((always_inline)) HalfVec to_elements(Vec v, const Act&, Bf16) { return to_halves(v); }
+inline __attribute__((always_inline)) ByteVec to_elements(Vec v, const Act& act, std::uint8_t) {
   const Vec scaled = v * act.steps, low = broadcast(-act.zero), high = low + 255.0f;
   const Vec above = scaled > low ? scaled : low, bounded = above < high ? above : high;
   // Adding 1.5 * 2^23 leaves the nearest integer in the low bits, ties to even.
   const IntVec whole = (IntVec)(bounded + 12582912.0f) - (0x4b400000 - static_cast<std::int32_t>(act.zero));
-  const Bytes bytes = __builtin_convertvector(whole, Bytes);
-  std::memcpy(y, &bytes, sizeof bytes);
+  return __builtin_convertvector(whole, ByteVec);
+}
+
+// Writes it.
+template <class Element>
+inline __attribute__((always_inline)) void put(Element* y, Vec v, const Act& act) {
+  const auto elements = to_elements(v, act, Element{});
+  std::memcpy(y, &elements, sizeof elements);
 }
 
 // What padding with zeros holds.

@@ -5,6 +5,7 @@
 #include "mrf_stream_args.h"
 #include "strip.h"
 #include "team.h"
+#include "tile_narrow.h"
 #include "toom_cook.h"
 
 namespace fastvoc::FASTVOC_ISA {
@@ -25,7 +26,7 @@ class BlockRun {
       done_[l] = std::max<std::int64_t>(0, wanted) / multiple * multiple;
       wanted = done_[l] - convs_[l].left;
     }
-    const int width = padded(args.channels), slack = args.slack(block);
+    const int width = args.width(), slack = args.slack(block);
     std::int64_t made = std::max<std::int64_t>(0, wanted);  // first step that the layer before makes
     for (int l = 0; l < count_; ++l) {
       const MrfConv& conv = convs_[l];
@@ -45,7 +46,7 @@ class BlockRun {
   void resume(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
               std::int64_t have, std::int64_t strip, float* memory, float* scratch, const float* state) {
     take(args, filters, block, source, scratch, false);
-    const int width = padded(args.channels), slack = args.slack(block);
+    const int width = args.width(), slack = args.slack(block);
     const std::int64_t wait = args.ahead() - args.ahead(block);
     std::int64_t end = have;
     for (int l = 0; l < count_; ++l) {
@@ -79,7 +80,11 @@ class BlockRun {
     Strip<float>& raw = residual_[0];
     if (to <= in.end) return;
     // The residual starts later than the input by the padding of the layers between.
-    load_rows(*source_, in.end, to, raw.at(in.end), in.at(in.end), convs_[0].act);
+    if (in.width < kPanel) {
+      load_half_rows(*source_, in.end, to, raw.at(in.end), in.at(in.end), convs_[0].act);
+    } else {
+      load_rows(*source_, in.end, to, raw.at(in.end), in.at(in.end), convs_[0].act);
+    }
     in.end = raw.end = to;
   }
 
@@ -142,7 +147,7 @@ class BlockRun {
 
   void run(int l, std::int64_t to, const float* sum, float* result, float scale) {
     const MrfConv& conv = convs_[l];
-    const int width = padded(args_->channels);
+    const int width = args_->width();
     Strip<Element>& in = input_[l];
     if (args_->reflect && in.first < 0) in.pad_left(true);
     if (in.end == source_->steps) pad_right(in, conv);
@@ -168,9 +173,15 @@ class BlockRun {
     if (conv.direct()) {
       const std::ptrdiff_t tap = static_cast<std::ptrdiff_t>(conv.shape.dilation) * width;
       const auto tile = tile_input(rows, width, tap, filters_[l], conv.shape.kernel, args_->channels);
-      share_panels(args_->team, width / kPanel, [&](int first, int last, int) {
-        conv_rows(tile.from(first), shifted(out, first * kPanel), to - from, last - first);
-      });
+      if (width < kPanel) {
+        narrow_rows<true>(tile, out, conv.shape.dilation, to - from);
+      } else if (width == kPanel && shares_rows(conv, adds)) {
+        narrow_rows<false>(tile, out, conv.shape.dilation, to - from);
+      } else {
+        share_panels(args_->team, width / kPanel, [&](int first, int last, int) {
+          conv_rows(tile.from(first), shifted(out, first * kPanel), to - from, last - first);
+        });
+      }
     } else if constexpr (!std::is_same_v<Element, std::uint8_t>) {
       // The last tile of a stream reads zeros where the input is not there yet; outputs that depend on it are not kept.
       const std::int64_t read = from + whole_blocks(to - from, conv.block()) + conv.beyond();
@@ -182,6 +193,12 @@ class BlockRun {
     done_[l] = to;
     in.drop_before(to - conv.left);
     if (adds) residual_[layer].drop_before(to);
+  }
+
+  // Whether two steps of one panel gain by sharing what they read: not where their results, a dilation apart, are many beside
+  // their products.
+  static bool shares_rows(const MrfConv& conv, bool adds) {
+    return kShared > 1 && (conv.shape.dilation == 1 || (conv.shape.kernel >= 7 && !adds));
   }
 
   const MrfArgs* args_;
@@ -200,7 +217,7 @@ class BlockRun {
 template <class Element>
 void mrf(const MrfArgs& args, const Filter<Element>* filters, const SourceOf<Outer<Element>>& source,
          const SinkOf<Outer<Element>>& sink, std::int64_t begin, std::int64_t end, float* workspace) {
-  const int width = padded(args.channels);
+  const int width = args.width();
   const std::int64_t strip = mrf_strip(args, end - begin);
   float* mean = workspace;
   float* scratch = mean + strip * width;
@@ -220,7 +237,7 @@ void mrf(const MrfArgs& args, const Filter<Element>* filters, const SourceOf<Out
       const bool last = b + 1 == args.blocks;
       runs[b].advance(limit, b ? mean : nullptr, mean, last ? scale : 1.0f);
     }
-    if (m > 0) store_rows(sink, begin + (m - 1) * strip, mean, limit - (begin + (m - 1) * strip));
+    if (m > 0) store_rows(sink, begin + (m - 1) * strip, mean, limit - (begin + (m - 1) * strip), width);
   }
 }
 

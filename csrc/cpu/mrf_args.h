@@ -40,6 +40,9 @@ struct MrfArgs {
   int granule;  // where ranges and strips of outputs may begin: at multiples of it
   const Team* team = nullptr;
 
+  // Elements of a row of the strips.
+  int width() const { return narrow_width(channels); }
+
   // Steps that a block sees after an output step.
   int ahead(int block) const {
     const MrfConv& first = convs[block_begin[block]];
@@ -109,7 +112,7 @@ inline std::int64_t mrf_period(const MrfArgs& args) {
 // Output steps per strip. The weights of wide layers pass through the caches once per strip, those of Toom-Cook twice as many,
 // so their strips are longer than what fits beside them.
 inline std::int64_t mrf_steps(const MrfArgs& args, std::int64_t longest) {
-  const int width = padded(args.channels), convs = args.block_begin[args.blocks];
+  const int width = args.width(), convs = args.block_begin[args.blocks];
   const auto has = [&](auto property) { return std::any_of(args.convs, args.convs + convs, property); };
   const bool halves = has([](const MrfConv& conv) { return conv.shape.scheme == Scheme::kF33; });
   const bool direct = !has([](const MrfConv& conv) { return !conv.direct(); });
@@ -146,7 +149,7 @@ inline std::int64_t block_floats(const MrfArgs& args, int block, std::int64_t st
     steps += mrf_input_steps(args.convs[l], strip, slack);
     if ((l - first) % args.depth == 0) steps += mrf_residual_steps(args.convs + l, args.depth, strip, slack);
   }
-  return steps * padded(args.channels);
+  return steps * args.width();
 }
 
 // Floats of scratch memory that any one convolution of the stage needs.
@@ -156,7 +159,7 @@ inline std::int64_t mrf_scratch(const MrfArgs& args, std::int64_t strip) {
     for (int l = args.block_begin[b]; l < args.block_begin[b + 1]; ++l) {
       const MrfConv& conv = args.convs[l];
       if (conv.direct()) continue;
-      floats = std::max(floats, toom_cook_floats(conv.shape, padded(args.channels), strip + args.slack(b),
+      floats = std::max(floats, toom_cook_floats(conv.shape, args.width(), strip + args.slack(b),
                                                   args.team ? args.team->parts : 1));
     }
   }
@@ -166,7 +169,7 @@ inline std::int64_t mrf_scratch(const MrfArgs& args, std::int64_t strip) {
 // Floats of scratch memory that a task of up to `steps` output steps needs.
 inline std::int64_t workspace_floats(const MrfArgs& args, std::int64_t steps) {
   const std::int64_t strip = mrf_strip(args, steps);
-  std::int64_t floats = strip * padded(args.channels) + mrf_scratch(args, strip);
+  std::int64_t floats = strip * args.width() + mrf_scratch(args, strip);
   for (int b = 0; b < args.blocks; ++b) floats += block_floats(args, b, strip);
   return floats;
 }

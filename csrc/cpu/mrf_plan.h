@@ -56,14 +56,15 @@ class MrfPlan {
   // The weights of the convolutions in order.
   template <class Element>
   std::vector<Filter<Element>> filters(const Tensor& weight, const Tensor& bias) const {
-    const int width = padded(args_.channels);
+    const int width = padded(args_.channels), half = kPanelWidth / 2;
     const auto weights = [&](const MrfConv& conv) {
       const int taps = conv.direct() ? conv.shape.kernel : conv.shape.taps();
-      return int64_t{1} * taps * width * grouped<Element>(args_.channels);
+      return int64_t{1} * taps * (args_.width() == half ? half * half : width * grouped<Element>(args_.channels));
     };
     int64_t total = 0;
     for (const MrfConv& conv : convs_) {
       const bool halves = conv.shape.scheme == Scheme::kF33;
+      STD_TORCH_CHECK(conv.direct() || args_.width() >= kPanelWidth, "mrf: half a panel takes direct convolutions only");
       STD_TORCH_CHECK(conv.direct() || (halves ? std::is_same_v<Element, Bf16> : std::is_same_v<Element, float>),
                       "mrf: no such scheme for ", scalar_name<typename Numbers<Element>::Weight>());
       total += weights(conv);

@@ -12,7 +12,7 @@ std::tuple<Tensor, Tensor> run(const MrfPlan& plan, const Tensor& x, const Tenso
                                const Tensor& weight, const Tensor& bias) {
   using Given = Outer<Element>;
   const MrfArgs& args = plan.args();
-  const int channels = args.channels, width = padded(channels);
+  const int channels = args.channels, width = args.width();
   const auto filters = plan.filters<Element>(weight, bias);
   const BatchOf<Given> batch(x, channels, std::nullopt);
   int64_t floats = 0;

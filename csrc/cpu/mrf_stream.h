@@ -23,12 +23,12 @@ void mrf_stream_range(const MrfArgs& args, const Filter<Element>* filters, int b
     run.start(args, filters, block, source, begin, strip, memory, workspace, false);
     limit = begin - (args.lead(block) / strip + 1) * strip;
   }
-  float* result = chunk.result + (begin - chunk.first(args)) * padded(args.channels);
+  float* result = chunk.result + (begin - chunk.first(args)) * args.width();
   while (limit < stop) {
     const std::int64_t made = std::max(limit, begin);
     limit = std::min(stop, limit + strip);
     run.advance(limit, nullptr, result, 1.0f);
-    result += std::max<std::int64_t>(limit - made, 0) * padded(args.channels);
+    result += std::max<std::int64_t>(limit - made, 0) * args.width();
   }
   if (chunk.last || stop < chunk.target(args)) return;
   run.feed(chunk.end());
@@ -58,20 +58,28 @@ void mrf_stream(const MrfArgs& args, const Filter<Element>* filters, int block, 
 template <class Given>
 void mrf_mean(const MrfArgs& args, const float* results, std::int64_t steps, const SinkOf<Given>& sink, std::int64_t begin,
               std::int64_t end) {
-  const int width = padded(args.channels);
+  const int width = args.width();
   const float scale = 1.0f / static_cast<float>(args.blocks);
-  for (std::int64_t t = begin; t < end; ++t) {
+  // Rows of the sink without padding are one long row.
+  const bool dense = args.channels == width;
+  const std::int64_t rows = dense ? 1 : end - begin, row = dense ? (end - begin) * width : args.channels;
+  for (std::int64_t t = begin; t < begin + rows; ++t) {
     Given* out = sink.data + t * sink.channels;
-    for (int c = 0; c < args.channels; c += FASTVOC_WIDTH) {
-      Vec y = load(results + t * width + c);
-      for (int b = 1; b < args.blocks; ++b) y = load(results + (b * steps + t) * width + c) + y;
-      if (args.blocks > 1) y *= scale;
-      const int count = std::min(FASTVOC_WIDTH, args.channels - c);
+    for (std::int64_t c = 0; c < row; c += FASTVOC_WIDTH) {
+      const float* at = results + t * width + c;
+      const std::int64_t count = std::min<std::int64_t>(FASTVOC_WIDTH, row - c);
       if (count == FASTVOC_WIDTH) {
+        Vec y = load(at);
+        for (int b = 1; b < args.blocks; ++b) y = load(at + b * steps * width) + y;
+        if (args.blocks > 1) y *= scale;
         store(out + c, y);
       } else {
         float part[FASTVOC_WIDTH];
-        store(part, y);
+        for (std::int64_t i = 0; i < count; ++i) {
+          float y = at[i];
+          for (int b = 1; b < args.blocks; ++b) y = at[b * steps * width + i] + y;
+          part[i] = args.blocks > 1 ? y * scale : y;
+        }
         narrow_row(part, out + c, count);
       }
     }

@@ -28,7 +28,7 @@ inline std::int64_t mrf_state_floats(const MrfArgs& args, int block) {
     steps += mrf_kept_input(args, block, l);
     if (l % args.depth == 0) steps += mrf_kept_residual(args, block, l);
   }
-  return steps * padded(args.channels);
+  return steps * args.width();
 }
 
 inline std::int64_t mrf_stream_strip(const MrfArgs& args, std::int64_t steps, bool last) {
@@ -39,7 +39,7 @@ inline std::int64_t mrf_stream_strip(const MrfArgs& args, std::int64_t steps, bo
 inline std::int64_t mrf_stream_floats(const MrfArgs& args, int block, std::int64_t steps, bool last) {
   const std::int64_t wait = args.ahead() - args.ahead(block);
   const std::int64_t strip = mrf_stream_strip(args, steps, last);
-  const std::int64_t one = mrf_scratch(args, strip) + block_floats(args, block, strip) + 2 * wait * padded(args.channels);
+  const std::int64_t one = mrf_scratch(args, strip) + block_floats(args, block, strip) + 2 * wait * args.width();
   return (args.team ? args.team->parts : 1) * ceil_div(one, kPanelWidth) * kPanelWidth;
 }
 

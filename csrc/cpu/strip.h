@@ -102,13 +102,50 @@ void load_rows(const SourceOf<Given>& source, std::int64_t from, std::int64_t to
   }
 }
 
-// Copies rows of padded width to the steps from `t` on of the output.
+// As load_rows() into rows of half a panel, which lie side by side.
+template <class Given, class Element>
+void load_half_rows(const SourceOf<Given>& source, std::int64_t from, std::int64_t to, float* raw, Element* act,
+                    const Act& activation) {
+  constexpr int width = kPanel / 2, many = 64;
+  const bool dense = source.channels == width && source.channel == 1 && source.step == width;
+  const float slope = activation.leak();
+  alignas(64) float space[many * width + kPanel] = {};
+  for (std::int64_t t = from; t < to; t += many) {
+    const std::int64_t rows = std::min<std::int64_t>(many, to - t), count = rows * width;
+    const Given* x = source.data + t * source.step;
+    if (dense) {
+      widen_vectors(x, space, count);
+    } else {
+      for (std::int64_t r = 0; r < rows; ++r) {
+        for (int c = 0; c < source.channels; ++c) space[r * width + c] = widen(x[r * source.step + c * source.channel]);
+      }
+    }
+    if (raw) std::copy_n(space, count, raw + (t - from) * width);
+    if (activation.kind != ActKind::kLeaky) {
+      activate_rows(activation, space, kPanel, ceil_div(count, kPanel), 0, kPanel);
+    }
+    Element* y = act + (t - from) * width;
+    std::int64_t i = 0;
+    for (; i + FASTVOC_WIDTH <= count; i += FASTVOC_WIDTH) put(y + i, leaky(load(space + i), slope), activation);
+    if (i == count) continue;
+    Element rest[FASTVOC_WIDTH];
+    put(rest, leaky(load(space + i), slope), activation);
+    std::copy_n(rest, count - i, y + i);
+  }
+}
+
+// Copies rows of `width` floats to the steps from `t` on of the output.
 template <class Given>
-void store_rows(const SinkOf<Given>& sink, std::int64_t t, const float* rows, std::int64_t count) {
-  const int width = padded(sink.channels);
+void store_rows(const SinkOf<Given>& sink, std::int64_t t, const float* rows, std::int64_t count, int width) {
   Given* y = sink.data + t * sink.channels;
   if (width == sink.channels) return narrow_row(rows, y, count * width);
   for (std::int64_t i = 0; i < count; ++i) narrow_row(rows + i * width, y + i * sink.channels, sink.channels);
+}
+
+// The same for rows of padded width.
+template <class Given>
+void store_rows(const SinkOf<Given>& sink, std::int64_t t, const float* rows, std::int64_t count) {
+  store_rows(sink, t, rows, count, padded(sink.channels));
 }
 
 }  // namespace fastvoc::FASTVOC_ISA

@@ -99,7 +99,7 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
       }
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r) {
-        const typename D::Word xv = x[r / 3][(r % 3) * row + c];
+        const typename D::Weights xv = D::spread(x[r / 3][(r % 3) * row + c]);
         for (int v = 0; v < NV * kVecs; ++v) sum[r][v] = D::add(sum[r][v], wv[v], xv);
       }
       w += kPanel * lanes;
@@ -118,21 +118,65 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
   }
 }
 
-template <int R, int NV, class Element>
-inline __attribute__((always_inline)) void finish(const TileOutputOf<Element>& out, Vec (&acc)[R][NV * kVecs]) {
-  const float slope = out.act ? out.activation->leak() : 1.0f;
+// What becomes of the results of a tile, known before its rows are walked: their activation alone, that of the first of a
+// layer's two convolutions; with the residual, which is kept too, that of the second; or whatever the pointers say.
+enum class Fate { kAct, kLayer, kRaw, kAny };
+
+// use(fate) with the fate of the results as a constant.
+template <class Element, class Use>
+inline __attribute__((always_inline)) void with_fate(const TileOutputOf<Element>& out, const Use& use) {
+  if (out.sum || out.scale != 1.0f || (out.residual && !(out.raw && out.act))) {
+    use(std::integral_constant<Fate, Fate::kAny>{});
+  } else if (out.residual) {
+    use(std::integral_constant<Fate, Fate::kLayer>{});
+  } else if (out.act && !out.raw) {
+    use(std::integral_constant<Fate, Fate::kAct>{});
+  } else if (out.raw && !out.act) {
+    use(std::integral_constant<Fate, Fate::kRaw>{});
+  } else {
+    use(std::integral_constant<Fate, Fate::kAny>{});
+  }
+}
+
+// How a vector of results lies in memory: in one piece.
+struct WholeRow {
+  inline __attribute__((always_inline)) Vec read(const float* p) const { return load(p); }
+  template <class Element, class Elements>
+  inline __attribute__((always_inline)) void write(Element* p, Elements v) const {
+    std::memcpy(p, &v, sizeof v);
+  }
+};
+
+// Finishes y, the results of row r from column c on, and returns what is activated.
+template <Fate fate, class Lie, class Element>
+inline __attribute__((always_inline)) Vec finish_vector(const TileOutputOf<Element>& out, const Act& activation, float slope,
+                                                         int r, std::ptrdiff_t c, Vec y, const Lie& lie) {
+  constexpr bool any = fate == Fate::kAny, layer = fate == Fate::kLayer;
+  if (layer || (any && out.residual)) y += lie.read(out.residual + r * out.residual_row + c);
+  if (any && out.sum) y += lie.read(out.sum + r * out.sum_row + c);
+  if (any && out.scale != 1.0f) y *= out.scale;
+  if (layer || fate == Fate::kRaw || (any && out.raw)) lie.write(out.raw + r * out.raw_row + c, y);
+  if (layer || fate == Fate::kAct || (any && out.act)) {
+    lie.write(out.act + r * out.act_row + c, to_elements(leaky(y, slope), activation, Element{}));
+  }
+  return y;
+}
+
+template <Fate fate, int R, int NV, class Element>
+inline __attribute__((always_inline)) void finish_as(const TileOutputOf<Element> out, Vec (&acc)[R][NV * kVecs]) {
+  const Act activation = out.act ? *out.activation : Act{};
+  const float slope = activation.leak();
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
     for (int v = 0; v < NV * kVecs; ++v) {
-      const std::ptrdiff_t c = v * FASTVOC_WIDTH;
-      Vec y = acc[r][v];
-      if (out.residual) y += load(out.residual + r * out.residual_row + c);
-      if (out.sum) y += load(out.sum + r * out.sum_row + c);
-      if (out.scale != 1.0f) y *= out.scale;
-      if (out.raw) store(out.raw + r * out.raw_row + c, y);
-      if (out.act) put(out.act + r * out.act_row + c, leaky(y, slope), *out.activation);
+      finish_vector<fate>(out, activation, slope, r, v * FASTVOC_WIDTH, acc[r][v], WholeRow{});
     }
   }
+}
+
+template <int R, int NV, class Element>
+inline __attribute__((always_inline)) void finish(const TileOutputOf<Element>& out, Vec (&acc)[R][NV * kVecs]) {
+  with_fate(out, [&](auto fate) __attribute__((always_inline)) { finish_as<decltype(fate)::value, R, NV>(out, acc); });
 }
 
 // Any activation of `count` rows of floats, in place, and as they are multiplied.
@@ -159,9 +203,9 @@ __attribute__((noinline)) void tile(const TileInputOf<Element>& in, const TileOu
     finish<R, NV>(out, acc);
   } else {
     alignas(64) float rows[R * columns];
-    finish<R, NV>(TileOutput{out.raw, rows, out.residual, out.sum, out.raw_row, columns, out.residual_row, out.sum_row,
-                             out.activation, out.channel, out.scale},
-                  acc);
+    finish_as<Fate::kAny, R, NV>(TileOutput{out.raw, rows, out.residual, out.sum, out.raw_row, columns, out.residual_row,
+                                            out.sum_row, out.activation, out.channel, out.scale},
+                                 acc);
     activate_to(out, rows, R, columns);
   }
 }

@@ -8,8 +8,10 @@ template <class Element>
 Tensor run(const UpsampleArgs& args, const Tensor& x, const Tensor& weight, const Tensor& bias,
            const std::optional<Tensor>& lengths) {
   using Given = Outer<Element>;
-  const int width = padded(args.cout);
-  const int64_t weights = int64_t{1} * width * args.kernel * grouped<Element>(args.cin);
+  const bool merged = args.merged() && !std::is_same_v<Element, std::uint8_t>;
+  const int width = merged ? args.stride * args.cout : padded(args.cout);
+  const int taps = merged ? args.kernel / args.stride : args.kernel;
+  const int64_t weights = int64_t{1} * width * taps * grouped<Element>(args.cin);
   const auto filter = Filters<Element>(weight, weights, bias, 1, width, args.stride).next(weights);
   const BatchOf<Given> batch(x, args.cin, lengths);
   const auto made = [&](int64_t n) { return (n - 1) * args.stride + args.kernel - args.left - args.right; };

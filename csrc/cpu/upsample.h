@@ -11,7 +11,9 @@ namespace fastvoc::FASTVOC_ISA {
 template <class Element>
 void upsample(const UpsampleArgs& args, const Filter<Element>& filter, const SourceOf<Outer<Element>>& source,
               const SinkOf<Outer<Element>>& sink, std::int64_t begin, std::int64_t end, float* workspace) {
-  const int cin = padded(args.cin), cout = padded(args.cout);
+  const bool merged = args.merged() && !std::is_same_v<Element, std::uint8_t>;
+  const int cin = padded(args.cin), cout = merged ? args.cout : padded(args.cout);
+  const int phases = merged ? 1 : args.stride, panels = (merged ? args.stride * cout : cout) / kPanel;
   const std::int64_t stride = args.stride;
   const std::int64_t history = std::max(args.reach() - 1, 0);
   // Output step t is step n = t + left of the full result, made of the input steps q, q - 1, ... with q = n / stride.
@@ -32,20 +34,20 @@ void upsample(const UpsampleArgs& args, const Filter<Element>& filter, const Sou
     }
     in.pad_left(false, zero);
     in.pad_right(q + count, source.steps, false, zero);
-    share_panels(args.team, cout / kPanel, [&](int first, int last, int) {
+    share_panels(args.team, panels, [&](int first, int last, int) {
       Filter<Element> of_phase = filter;
-      for (int phase = 0; phase < stride; ++phase) {
+      for (int phase = 0; phase < phases; ++phase) {
         const auto tile = tile_input(in.at(q), cin, -cin, of_phase, args.taps(phase), args.cin);
         const TileOutputOf<Element> out{result + phase * cout, nullptr, nullptr, nullptr, stride * cout, 0, 0, 0, nullptr, 0,
                                         1.0f};
         conv_rows(tile.from(first), shifted(out, first * kPanel), count, last - first);
-        of_phase.weight += tile.panel * (cout / kPanel);
+        of_phase.weight += tile.panel * panels;
         if (of_phase.start) of_phase.start += cout;
       }
     });
     const std::int64_t from = std::max(begin, q * stride - args.left);
     const std::int64_t to = std::min(end, (q + count) * stride - args.left);
-    store_rows(sink, from, result + (from + args.left - q * stride) * cout, to - from);
+    store_rows(sink, from, result + (from + args.left - q * stride) * cout, to - from, cout);
   }
 }
 

@@ -17,6 +17,10 @@ struct UpsampleArgs {
 
   int taps(int phase) const { return phase < kernel ? (kernel - phase - 1) / stride + 1 : 0; }
   int reach() const { return taps(0); }
+
+  // Whether the phases, as long as one another, are one convolution to so many whole panels of channels, unless it is one of
+  // whole numbers: fastvoc/ops/upsample.py packs the weights alike.
+  bool merged() const { return kernel % stride == 0 && stride * cout % kPanelWidth == 0; }
 };
 
 // Input steps per strip of an upsampling: its results are `stride` rows for each.

@@ -177,9 +177,11 @@ def _pack_cpp(params: Conv1dParams) -> _Packed:
         bias = packing.pack_integer_bias(params.bias, weight[None], step, grid)
         acts = packing.pack_activations((params.pre, params.post), grids=(grid, None))
         return replace(packed, weight=packing.pack_conv_groups(weight.to(torch.int8)), bias=bias, acts=acts)
-    if params.weight.dtype is not torch.bfloat16:
+    if params.weight.dtype is torch.float64:
         return packed
-    return replace(packed, weight=packing.pack_conv_groups(params.weight), bias=packed.bias.float())
+    single = params.weight.shape[0] == 1 and params.dilation == 1 and params.post.kind != "snake"
+    pack = packing.pack_conv_window if single else packing.pack_conv_groups
+    return replace(packed, weight=pack(params.weight), bias=packed.bias.float())
 
 
 def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:

@@ -240,19 +240,24 @@ def _pack_exact(params: MrfParams) -> _Packed:
 
 
 def _for_cpu(params: MrfParams, schemes: list[packing.ToomCook | None]) -> _Packed:
-    if params.convs()[0].input_range is not None:
-        return _pack_integers(params, _pack(params, schemes))
-    if params.convs()[0].weight.dtype is not torch.bfloat16:
-        return _pack(params, schemes)
-    packed = _pack(params, schemes, packing.pack_conv_groups)
-    return replace(packed, bias=packed.bias.float())
+    first = params.convs()[0]
+    half = packing.row_width(first.weight.shape[0]) < packing.PANEL
+    pack = packing.pack_conv_halves if half else packing.pack_conv_groups
+    packed = _pack(params, schemes, pack)
+    packed = replace(packed, bias=packed.bias.float())
+    if first.input_range is not None:
+        packed = _pack_integers(params, packed, pack)
+    if not half:
+        return packed
+    curves = None if packed.acts.curves is None else packing.half_panels_twice(packed.acts.curves)
+    return replace(packed, bias=packing.half_panels_twice(packed.bias), acts=packed.acts._replace(curves=curves))
 
 
 def _pack_direct(params: MrfParams) -> _Packed:
     return _pack(params, [None] * len(params.convs()))
 
 
-def _pack_integers(params: MrfParams, packed: _Packed) -> _Packed:
+def _pack_integers(params: MrfParams, packed: _Packed, pack: Callable[[Tensor], Tensor]) -> _Packed:
     convs = params.convs()
     weights, biases, grids = [], [], []
     for conv in convs:
@@ -260,7 +265,7 @@ def _pack_integers(params: MrfParams, packed: _Packed) -> _Packed:
             raise BackendError("mrf: expected an input range for every convolution or for none")
         grid = packing.ByteGrid.over(conv.input_range)
         weight, step = packing.quantise_weight(conv.weight)
-        weights.append(packing.pack_conv_groups(weight.to(torch.int8)).flatten())
+        weights.append(pack(weight.to(torch.int8)).flatten())
         biases.append(packing.pack_integer_bias(conv.bias, weight[None], step, grid))
         grids.append(grid)
     acts = packing.pack_activations([params.act_before(conv) for conv in convs], grids=grids)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastvoc.ops.join import Join
 from fastvoc.ops.stream import TailStream
-from fastvoc.packing import PANEL
+from fastvoc.packing import row_width
 
 
 class _Block:
@@ -89,7 +89,7 @@ class NativeMrfStream:
     ) -> None:
         self._left = max(sum(left for left, _ in row) for row in pads)
         self._right = max(sum(right for _, right in row) for row in pads)
-        self._floats = sum(_kept(row, depth, self._right) for row in pads) * -(-channels // PANEL) * PANEL
+        self._floats = sum(_kept(row, depth, self._right) for row in pads) * row_width(channels)
         self._run, self._have = run, 0
         self._state: Tensor | None = None
 

@@ -137,10 +137,12 @@ def _pack_cpp(params: UpsampleParams) -> _Packed:
         bias = packing.pack_integer_bias(params.bias, phases.permute(3, 1, 0, 2), step, grid)
         weight = packing.pack_upsample(whole.to(torch.int8), params.stride, packing.pack_conv_groups)
         return replace(packed, weight=weight, bias=bias, acts=packing.pack_activations((params.pre,), grids=(grid,)))
-    if params.weight.dtype is not torch.bfloat16:
-        return packed
-    weight = packing.pack_upsample(params.weight, params.stride, packing.pack_conv_groups)
-    return replace(packed, weight=weight, bias=packed.bias.float())
+    cout, kernel, stride = params.weight.shape[1], params.weight.shape[2], params.stride
+    if kernel % stride or stride * cout % packing.PANEL:
+        weight = packing.pack_upsample(params.weight, stride, packing.pack_conv_groups)
+        return replace(packed, weight=weight, bias=packed.bias.float())
+    bias = packed.bias[:cout].repeat(stride).float()
+    return replace(packed, weight=packing.pack_upsample_merged(params.weight, stride), bias=bias)
 
 
 def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from op_cases import CONV1D, MRF, UPSAMPLE, cast, channels, double, strided
+from op_cases import CONV1D, MRF, NARROW_MRF, UPSAMPLE, cast, channels, double, strided
 from torch import Tensor
 
 from fastvoc import _library, use_exact
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.native
 BF16 = torch.bfloat16
 CASES = [
     pytest.param(op, make, id=f"{op}-{name}")
-    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF))
+    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF | NARROW_MRF))
     for name, make in table.items()
 ]
 each_case = pytest.mark.parametrize(("op", "make"), CASES)
@@ -103,6 +103,24 @@ def test_fast_chunks_are_near_the_meaning(name: str, nan_poison: None) -> None:
         assert relative_l2(torch.cat(parts, 2), meant) < 1e-2
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
+@pytest.mark.parametrize("name", ["half-panel-v3", "half-panel-snake", "panel-v2", "panel-v3"])
+def test_many_strips_of_narrow_stages(name: str, dtype: torch.dtype, nan_poison: None) -> None:
+    params, call = cast(NARROW_MRF[name](), dtype), OPS["mrf"]
+    lengths = torch.tensor([7013, 3331, 13])
+    x = torch.full((3, channels(params), 7013), torch.nan, dtype=dtype)
+    for i, n in enumerate(lengths.tolist()):
+        x[i, :, :n] = torch.randn(channels(params), n)
+    y = call(x, params, lengths, backend="cpp")
+    for i, n in enumerate(lengths.tolist()):
+        alone = x[i : i + 1, :, :n]
+        assert torch.equal(y[i, :, :n], call(alone, params, backend="cpp")[0])
+        assert not y[i, :, n:].any()
+        meant = call.reference(alone.double(), double(params))[0]
+        torchs = relative_l2(call.reference(alone, params)[0], meant)
+        assert relative_l2(y[i, :, :n], meant) < max(1.2 * torchs, 2e-6)
+
+
 def test_conv1d_adds_a_residual_before_the_rounding() -> None:
     call, params = OPS["conv1d"], half(CONV1D["elu"])
     x, residual = torch.randn(2, channels(params), 333).to(BF16), torch.randn(2, 9, 333).to(BF16)
@@ -118,10 +136,10 @@ def test_every_instruction_set_agrees_up_to_rounding(isa: str) -> None:
     """Sums of float32 in one order everywhere, though not every one rounds between the products of a pair."""
     script = (
         "import torch\n"
-        "from op_cases import CONV1D, MRF, UPSAMPLE, cast, channels, double\n"
+        "from op_cases import CONV1D, MRF, NARROW_MRF, UPSAMPLE, cast, channels, double\n"
         "from fastvoc.registry import OPS\n"
         "from fastvoc.ops import conv1d, mrf, upsample\n"
-        "for op, table in (('conv1d', CONV1D), ('upsample', UPSAMPLE), ('mrf', MRF)):\n"
+        "for op, table in (('conv1d', CONV1D), ('upsample', UPSAMPLE), ('mrf', MRF | NARROW_MRF)):\n"
         "    for name, make in table.items():\n"
         "        params = cast(make(), torch.bfloat16)\n"
         "        x = torch.randn(1, channels(params), 151).to(torch.bfloat16)\n"

@@ -72,9 +72,9 @@ def test_every_instruction_set_agrees(isa: str) -> None:
 def test_every_op_equals_its_meaning_on_every_instruction_set(isa: str) -> None:
     script = (
         "import torch\n"
-        "from op_cases import CONV1D, MRF, UPSAMPLE, channels, double\n"
+        "from op_cases import CONV1D, MRF, NARROW_MRF, UPSAMPLE, channels, double\n"
         "from fastvoc.ops import conv1d, mrf, upsample\n"
-        "for op, table in ((conv1d.OP, CONV1D), (upsample.OP, UPSAMPLE), (mrf.OP, MRF)):\n"
+        "for op, table in ((conv1d.OP, CONV1D), (upsample.OP, UPSAMPLE), (mrf.OP, MRF | NARROW_MRF)):\n"
         "    for name, make in table.items():\n"
         "        params = make()\n"
         "        x = torch.randn(1, channels(params), 151)\n"

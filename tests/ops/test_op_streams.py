@@ -12,6 +12,7 @@ import torch
 from op_cases import (
     CONV1D,
     MRF,
+    NARROW_MRF,
     UPSAMPLE,
     channels,
     conv1d_params,
@@ -25,7 +26,7 @@ from helpers import implementations, relative_l2
 
 CASES = [
     pytest.param(op, make, impl.values[0], marks=impl.marks, id=f"{op}-{name}-{impl.values[0]}")
-    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF))
+    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF | NARROW_MRF))
     for name, make in table.items()
     for impl in implementations(op)
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from op_cases import CONV1D, MRF, SNAKE_AA, UPSAMPLE, channels, double, strided
+from op_cases import CONV1D, MRF, NARROW_MRF, SNAKE_AA, UPSAMPLE, channels, double, strided
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops.conv1d import conv1d, conv1d_ref
@@ -24,7 +24,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 CASES = [
     pytest.param(op, make, impl.values[0], marks=impl.marks, id=f"{op}-{name}-{impl.values[0]}")
-    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF), ("snake_aa", SNAKE_AA))
+    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF | NARROW_MRF), ("snake_aa", SNAKE_AA))
     for name, make in table.items()
     for impl in implementations(op)
 ]

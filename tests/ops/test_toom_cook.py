@@ -59,9 +59,10 @@ def test_packed_weights_mean_the_convolution(kernel: int, dtype: torch.dtype) ->
     torch.testing.assert_close(y, expected)
 
 
-def test_short_kernels_stay_direct() -> None:
+def test_short_kernels_and_half_panels_stay_direct() -> None:
     assert all(packing.toom_cook(k, 64) is None for k in (1, 2, 4))
     assert all(packing.toom_cook(k, 64, BF16) is None for k in (1, 2))
+    assert all(packing.toom_cook(k, 8) is None for k in (3, 5, 7, 11))
 
 
 def test_narrow_stages_stay_direct_in_bfloat16() -> None:
@@ -175,6 +176,5 @@ def _schemes(params: MrfParams) -> list[int]:
 def test_tiles_that_do_not_fit_the_output_stay_direct() -> None:
     assert _schemes(mrf_params(16, (7,), ((7, 7),), 1)) == [3, 0]
     assert _schemes(mrf_params(16, (7,), ((7, 5),), 1)) == [3, 3]
-    assert _schemes(mrf_params(8, (7, 11), ((1,), (1,)), 1)) == [0, 3]
     assert _schemes(cast(mrf_params(48, (7,), ((7, 7),), 1), BF16)) == [4, 0]
     assert _schemes(cast(mrf_params(48, (7,), ((7, 12),), 1), BF16)) == [4, 4]
