@@ -172,7 +172,7 @@ def pack_pairs(weight: Tensor) -> Tensor:
 
 
 def pack_conv_window(weight: Tensor) -> Tensor:
-    """Convolution weight [1, C_in, K] -> [K, C_in], flat, zeros up to whole vectors of 16 groups (`pack_conv_groups`)."""
+    """Convolution weight [1, C_in, K] -> [K, C_in], flat, zeros up to 16 groups as `pack_conv_groups`."""
     flat = weight.detach()[0].T.reshape(-1)
     return torch.nn.functional.pad(flat, (0, -flat.numel() % (PANEL * _GROUPS.get(weight.dtype, 1))))
 
@@ -304,7 +304,7 @@ def pack_upsample(weight: Tensor, stride: int, pack: Callable[[Tensor], Tensor] 
 
 
 def pack_upsample_merged(weight: Tensor, stride: int) -> Tensor:
-    """Transposed-convolution weight [C_in, C_out, K], K a multiple of the stride -> one convolution to all phases, flat.
+    """Transposed-convolution weight [C_in, C_out, K], K a multiple of the stride -> one to all phases, flat.
 
     Its output channel p * C_out + c is channel c of phase p; taps and layout are those of `pack_upsample` with
     `pack_conv_groups`.

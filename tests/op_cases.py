@@ -126,7 +126,7 @@ MRF = {
 NARROW_MRF = {
     "half-panel-v3": lambda: mrf_params(8, (3, 5, 7), ((1, 2), (2, 6), (3, 12)), 1),
     "half-panel-causal": lambda: mrf_params(7, (2, 11), ((1, 5), (3, 4)), 2, "causal"),
-    "half-panel-reflect": lambda: mrf_params(3, (7, 5), ((1, 3), (12, 1)), 2, "reflect"),
+    "half-panel-reflect": lambda: mrf_params(3, (7, 5), ((1, 3), (4, 1)), 2, "reflect"),
     "half-panel-elu": lambda: replace(mrf_params(8, (3,), ((1, 4),), 1), act=elu()),
     "half-panel-snake": lambda: with_snakes(mrf_params(8, (3, 7), ((1, 5), (3, 1)), 2)),
     "one-channel": lambda: mrf_params(1, (3,), ((1, 3),), 2),
