@@ -46,6 +46,12 @@ def _chain(width: int, tile: str, kind: str = "Leaky", halo: int = 10) -> Kernel
     return Kernel(name, "cuda/mrf_tiles.cuh", instance, f"fastvoc::cuda::ChainArgs<{BF16}>", shared, traffic)
 
 
+def _kernel(name: str, header: str, kernel: str, args: str, shared: int, traffic: str) -> Kernel:
+    """`args` is the argument's type with its template arguments, which are those of the kernel too."""
+    types = args[args.index("<") :] if "<" in args else ""
+    return Kernel(name, f"cuda/{header}.cuh", kernel + types, f"fastvoc::cuda::{args}", str(shared), traffic)
+
+
 KERNELS = (
     _chain(16, "Tile16"),
     _chain(32, "Tile32"),
@@ -57,6 +63,46 @@ KERNELS = (
     _chain(256, "Tile256", halo=50),
     _chain(256, "Tile256", "Snake", 50),
     _chain(256, "SmallTile256", halo=50),
+    # Shared memory of the launches: convolutions of 7 taps, transforms of 1024, 512 channels, 8 books of 1024 by 128.
+    _kernel(
+        "conv-tile",
+        "conv_tile",
+        "conv_tile_kernel",
+        f"ConvTileArgs<{BF16}>",
+        12288 + 34816,
+        "2 C_in a block of 64 outputs; weights 2 K C_in / 128 for each output",
+    ),
+    _kernel(
+        "conv1d",
+        "conv1d",
+        "conv1d_kernel",
+        "Conv1dArgs<float, float, float>",
+        0,
+        "4 K C_in from the cache; weights 4 K C_in / 8 for each output",
+    ),
+    _kernel("upsample", "upsample", "upsample_kernel", "UpsampleArgs<float>", 0, "as conv1d, with K / stride taps"),
+    _kernel("layer-norm", "layer_norm", "layer_norm_kernel", f"LayerNormArgs<{BF16}>", 16384, "2 K C, K = 1 or 7"),
+    _kernel("group-pieces", "group_norm_act", "group_pieces_kernel", f"GroupNormArgs<{BF16}>", 1024, "4 C"),
+    _kernel(
+        "group-norm", "group_norm_act", "group_norm_kernel", f"GroupNormArgs<{BF16}>", 1024, "2 C, 4 C with an addend"
+    ),
+    _kernel("stft", "stft", "stft_kernel", "StftArgs<float>", 12288, "4 n_fft a frame, tables 12 n_fft a block"),
+    _kernel(
+        "istft-frames", "istft_head", "istft_frames_kernel", "IstftHeadArgs<float, float>", 12296, "4 n_fft a frame"
+    ),
+    _kernel("istft-gather", "istft_head", "istft_gather_kernel", "IstftHeadArgs<float, float>", 0, "8 n_fft / hop"),
+    _kernel("nsf-scan", "nsf_source", "nsf_scan_kernel", "NsfSourceArgs<float>", 2048, "4 a frame"),
+    _kernel("nsf-source", "nsf_source", "nsf_source_kernel", "NsfSourceArgs<float>", 0, "12 a frame"),
+    _kernel("rvq-decode", "rvq_decode", "rvq_decode_kernel", f"RvqDecodeArgs<{BF16}>", 0, "(8 + 2 D) a book"),
+    _kernel("rvq-encode", "rvq_encode", "rvq_encode_kernel", "RvqEncodeArgs", 20512, "4 N D / 8 a book"),
+    Kernel(
+        "lstm",
+        "cuda/lstm.cuh",
+        f"lstm_kernel<{BF16}, {BF16}, 8>",
+        f"fastvoc::cuda::LstmArgs<{BF16}, {BF16}>",
+        str(4 * 4 * 512 * 2 + 8 * (512 + 16) * 4),
+        "4 H of the state a block, 16 H of the gates",
+    ),
 )
 
 
@@ -81,10 +127,11 @@ class Report:
 
 def compile_kernel(kernel: Kernel, arch: int, folder: Path) -> tuple[Path, str]:
     """The cubin of one kernel, and what ptxas said; both are kept in `folder`, by their sources, and not made again."""
+    wanted = f"template __global__ void fastvoc::cuda::{kernel.instance}(const __grid_constant__ {kernel.argument});\n"
     text = (
         f'#include "{kernel.header}"\n'
-        f"template __global__ void fastvoc::cuda::{kernel.instance}(const __grid_constant__ {kernel.argument});\n"
-        f"__device__ char fastvoc_shared_bytes[{kernel.shared} + 1];\n"  # ptxas then says how many
+        + (wanted if "<" in kernel.instance else "")  # what is no template is compiled as it stands
+        + f"__device__ char fastvoc_shared_bytes[{kernel.shared} + 1];\n"  # ptxas then says how many
     )
     digest = hashlib.sha256("".join([text, *_headers(kernel.header).values()]).encode()).hexdigest()[:16]
     stem = f"{kernel.name}-{arch}-{digest}"

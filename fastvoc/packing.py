@@ -13,7 +13,7 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError, ShapeError
 
 PANEL = 16
-
+TILE_STEPS = 128  # outputs of one tile of csrc/cuda/conv_tile.cuh
 
 _KINDS = {"identity": 0, "leaky_relu": 0, "tanh": 1, "elu": 2, "gelu": 3, "snake": 4}  # of csrc/cpu/args.h
 
@@ -212,11 +212,14 @@ def pack_fragments(weight: Tensor, cin: int, cout: int) -> Tensor:
     return tiles.permute(7, 3, 0, 2, 5, 1, 4, 6).reshape(weight.shape[2], cin // 16, cout // 16, 32, 8).contiguous()
 
 
-def pack_conv_tiles(weight: Tensor) -> Tensor:
+def pack_conv_tiles(weight: Tensor, beside: Tensor | None = None) -> Tensor:
     """Convolution weight [C_out, C_in, K] -> `pack_fragments` of 64 outputs and 32 inputs at a time, all taps of each.
 
-    [ceil(C_out / 64), ceil(C_in / 32), K, 2, 4, 256], zeros beyond the channels.
+    [ceil(C_out / 64), ceil(C_in / 32), K, 2, 4, 256], zeros beyond the channels; the blocks of 32 further inputs that
+    have the weight `beside` follow those of the others.
     """
+    if beside is not None:
+        return torch.cat([pack_conv_tiles(weight), pack_conv_tiles(beside)], 1)
     cout, cin, kernel = weight.shape
     columns, inputs = -(-cout // 64), -(-cin // 32)
     tiles = pack_fragments(weight, inputs * 32, columns * 64).reshape(kernel, inputs, 2, columns, 4, 256)

@@ -136,6 +136,63 @@ def rvq_decode(codes: Tensor, books: Tensor, lengths: Tensor | None = None) -> T
     return y.transpose(1, 2)
 
 
+def rvq_encode(x: Tensor, packed: Any, n_q: int, lengths: Tensor | None = None) -> Tensor:
+    codes = torch.full((x.shape[0], n_q, x.shape[2]), -1)
+    tensors = [pointer(t) for t in (lengths, packed.books, packed.panels, packed.squares, codes)]
+    shape = ints([n_q, *packed.books.shape[1:]])
+    library("sources.cpp").rvq_encode(pointer(x), ints(x.stride()), *sizes(x), *tensors, shape)
+    return codes
+
+
+def stft(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
+    size, hop, left, right = packed.shape[:4]
+    y = poisoned(x.shape[0], size + 2, (x.shape[2] + left + right - size) // hop + 1, x.dtype)
+    head = [DTYPES.index(x.dtype), pointer(x), ints(x.stride()), *sizes(x), pointer(lengths)]
+    library("sources.cpp").stft(*head, pointer(packed.tables), pointer(y), ints(packed.shape))
+    return y.transpose(1, 2)
+
+
+def _rows(x: Tensor, lengths: Tensor | None) -> list[Any]:
+    return [DTYPES.index(x.dtype), pointer(x), ints(x.stride()), *sizes(x), pointer(lengths)]
+
+
+def layer_norm(x: Tensor, packed: Any, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    y = poisoned(*x.shape, x.dtype)
+    tensors = [pointer(t) for t in (packed.weight, packed.bias, row, y)]
+    eps = ctypes.c_double(packed.eps)
+    library("blocks.cpp").layer_norm(*_rows(x, lengths), *tensors, ctypes.c_int64(x.shape[1]), eps)
+    return y.transpose(1, 2)
+
+
+def convnext_block(x: Tensor, packed: Any, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    y = poisoned(*x.shape, x.dtype)
+    norm = [pointer(t) for t in (packed.depthwise, packed.norm_weight, packed.norm_bias)]
+    weights = [pointer(packed.weight), ctypes.c_int64(packed.weight.numel())]
+    biases = [pointer(t) for t in (packed.expand_bias, packed.project_bias)]
+    further = [pointer(row), pointer(y), ints(packed.shape), ctypes.c_double(packed.eps)]
+    library("blocks.cpp").convnext_block(*_rows(x, lengths), *norm, *weights, *biases, *further)
+    return y.transpose(1, 2)
+
+
+def group_norm_act(x: Tensor, packed: Any, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    y = poisoned(*x.shape, x.dtype)
+    norm = [pointer(packed.weight), pointer(packed.bias), ctypes.c_double(packed.eps)]
+    beside = [pointer(residual), None if residual is None else ints(residual.stride())]
+    further = [pointer(y), ctypes.c_int64(x.shape[1]), *_acts(packed)]
+    library("blocks.cpp").group_norm_act(*_rows(x, lengths), *norm, *beside, *further)
+    return y.transpose(1, 2)
+
+
+def seanet_block(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
+    y = poisoned(x.shape[0], packed.shape[2], x.shape[2], x.dtype)
+    first = [pointer(packed.weight1), pointer(packed.bias1)]
+    second = [pointer(packed.weight2), ctypes.c_int64(packed.weight2.numel()), pointer(packed.bias2)]
+    norms = [pointer(t) for t in (packed.shortcut, packed.bias_shortcut, packed.norms)]
+    further = [doubles(packed.eps), pointer(y), ints(packed.shape), *_acts(packed)]
+    library("blocks.cpp").seanet_block(*_rows(x, lengths), *first, *second, *norms, *further)
+    return y.transpose(1, 2)
+
+
 def istft_head(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
     size, hop, left, right, _, wide = packed.shape
     samples = (x.shape[2] - 1) * hop + size - left - right
@@ -178,13 +235,35 @@ def lstm(
 
 RUN: dict[str, Callable[..., Tensor]] = {
     "conv1d": conv1d,
+    "convnext_block": convnext_block,
+    "group_norm_act": group_norm_act,
     "istft_head": istft_head,
+    "layer_norm": layer_norm,
     "lstm": lstm,
     "mrf": mrf,
     "nsf_source": nsf_source,
     "rvq_decode": rvq_decode,
+    "rvq_encode": rvq_encode,
+    "seanet_block": seanet_block,
+    "stft": stft,
     "upsample": upsample,
 }
+
+
+@contextmanager
+def dry_launches() -> Iterator[Callable[[], int]]:
+    """Inside a `with` block the kernels are not run, and outputs stay NaN; the yielded function counts the launches."""
+    functions = [library(source.name) for source in sorted(FOLDER.glob("*.cpp"))]
+
+    def count() -> int:
+        return sum(int(f.count_launches(1)) for f in functions)
+
+    count()
+    try:
+        yield count
+    finally:
+        for f in functions:
+            f.count_launches(0)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ struct Act {
   const float* inverse;
 };
 
+__host__ __device__ inline Act identity() { return {ActKind::kLeaky, 1.0f, nullptr, nullptr}; }
+
 // sin(x)^2, good to 3e-7: x less the nearest multiple of pi in three parts, then a polynomial in its square. Beyond 1e5 the
 // phase is lost, as it is in x itself; the result stays within 0..1.
 __device__ inline float sin_squared(float x) {

@@ -1,8 +1,6 @@
 // Shared by the plain kernels: packed panels, arguments of convolutions, padding, and which thread does what.
 #pragma once
 
-#include <initializer_list>
-
 #include "common/view.h"
 #include "cuda/activation.cuh"
 
@@ -17,28 +15,40 @@ __host__ __device__ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b)
 
 __host__ __device__ inline std::int64_t padded(std::int64_t channels) { return ceil_div(channels, kPanel) * kPanel; }
 
-// What convolutions have in common; `lengths` may be null.
+// What convolutions have in common. `residual`, `beside`, `lengths` and `bias` may be null; `beside` [items, further, made]
+// joins the inputs of a convolution of one tap, without an activation.
 template <class In, class W, class Out>
 struct ConvArgs {
   View<const In> x;
   View<Out> y;
+  View<const In> residual;
+  View<const In> beside;
   const W* weight;
   const W* bias;
   const std::int64_t* lengths;
   std::int64_t steps;
   int cout;
   int cin;
+  int further;
   int kernel;
   int stride;
+  int dilation;
+  int left;
+  int right;
+  Pad pad;
   Act pre;
+  Act post;
 
-  std::int64_t weights() const { return padded(cout) * kernel * cin; }
+  // The steps at whose ends padding reflects: a signal that is too short gets zeros first.
+  __device__ std::int64_t mirrored(std::int64_t valid) const {
+    const std::int64_t least = (left > right ? left : right) + 1;
+    return pad == Pad::kReflect && valid < least ? least : valid;
+  }
 
- protected:
-  // Takes cout, cin, kernel, stride and what follows them from the op's shape.
-  void set_shape(const std::int64_t* shape, std::initializer_list<int*> further) {
-    for (int* field : {&cout, &cin, &kernel, &stride}) *field = static_cast<int>(*shape++);
-    for (int* field : further) *field = static_cast<int>(*shape++);
+  // Takes what the shape of a convolution says.
+  void set(const std::int64_t* shape) {
+    for (int* field : {&cout, &cin, &kernel, &stride, &dilation, &left, &right}) *field = static_cast<int>(*shape++);
+    pad = static_cast<Pad>(*shape);
   }
 };
 

@@ -1,7 +1,5 @@
 // Torch's view of conv1d.
-#include "cuda/conv1d.cuh"
-
-#include "cuda/conv_tile.cuh"
+#include "cuda/conv.cuh"
 #include "cuda/glue.h"
 
 namespace fastvoc {
@@ -17,7 +15,8 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, MaybeTensor residual, MaybeT
   Tensor out;
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    const auto run = [&](auto args, const auto& launch) {
+    check_tiles<T>(shape[8]);
+    cuda::convolve<T>(shape.data(), x.size(0), current_stream(x), [&](auto& args) {
       set_common<T>(args, x, weight, bias, lengths);
       args.pre = acts[0];
       args.post = acts[1];
@@ -29,21 +28,7 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, MaybeTensor residual, MaybeT
       }
       out = new_rows(x, args.cout, args.made(args.steps));
       args.y = rows_view<T>(out);
-      launch(args);
-    };
-    if (shape[8] == 0) {
-      cuda::Conv1dArgs<T, T, T> args{};
-      args.set(shape.data());
-      return run(args, [&](const auto& ready) { cuda::conv1d(ready, x.size(0), current_stream(x)); });
-    }
-    if constexpr (std::is_same_v<T, float>) {
-      STD_TORCH_CHECK(false, "CUDA: conv1d's tiles compute in float16 and bfloat16");
-    } else {
-      run(cuda::conv1d_tile<T>(shape.data()), [&](const auto& ready) {
-        STD_TORCH_CHECK(ready.shared() <= cuda::shared_limit(), "CUDA: the tile of conv1d does not fit this device");
-        cuda::conv_tile(ready, x.size(0), current_stream(x));
-      });
-    }
+    });
   });
   check_launch();
   return torch::stable::transpose(out, 1, 2);

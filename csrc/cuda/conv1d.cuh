@@ -5,31 +5,20 @@
 
 namespace fastvoc::cuda {
 
-// `bias`, `residual` and `sum` may be null. The weights are panels [ceil(cout / 16), kernel, cin, 16].
+// `sum` may be null. The weights are panels [ceil(cout / 16), kernel, cin, 16], those of `beside` follow in the same way.
 template <class In, class W, class Out>
 struct Conv1dArgs : ConvArgs<In, W, Out> {
   using Base = ConvArgs<In, W, Out>;
-  using Base::steps, Base::cout, Base::kernel, Base::stride;
-  View<const In> residual;
+  using Base::steps, Base::cout, Base::cin, Base::further, Base::kernel, Base::stride, Base::dilation, Base::left, Base::right;
   View<const float> sum;
-  int dilation;
-  int left;
-  int right;
-  Pad pad;
-  Act post;
-  float scale;
+  float scale = 1.0f;
 
   __host__ __device__ std::int64_t made(std::int64_t n) const {
     return (n + left + right - static_cast<std::int64_t>(dilation) * (kernel - 1) - 1) / stride + 1;
   }
   __host__ __device__ std::int64_t threads() const { return ceil_div(made(steps), kTile) * cout; }
-
-  // Takes cout, cin, kernel, stride, dilation, left, right and the padding from the op's shape.
-  void set(const std::int64_t* shape) {
-    this->set_shape(shape, {&dilation, &left, &right});
-    pad = static_cast<Pad>(shape[7]);
-    scale = 1.0f;
-  }
+  __host__ __device__ std::int64_t own_weights() const { return padded(cout) * kernel * cin; }
+  std::int64_t weights() const { return own_weights() + padded(cout) * further; }
 };
 
 // One thread computes kTile output steps of one channel; neighbouring threads take neighbouring channels.
@@ -40,7 +29,7 @@ __global__ void conv1d_kernel(const __grid_constant__ Conv1dArgs<In, W, Out> a) 
   const int co = static_cast<int>(thread % a.cout);
   const std::int64_t first = thread / a.cout * kTile;
   const std::int64_t steps = a.lengths ? a.lengths[item] : a.steps;
-  const std::int64_t valid = a.made(steps), last = min(first + kTile, a.made(a.steps));
+  const std::int64_t valid = a.made(steps), last = min(first + kTile, a.made(a.steps)), mirrored = a.mirrored(steps);
 
   float sum[kTile] = {};
   const W* weights = a.weight + (co / kPanel) * static_cast<std::int64_t>(a.kernel) * a.cin * kPanel + co % kPanel;
@@ -49,10 +38,21 @@ __global__ void conv1d_kernel(const __grid_constant__ Conv1dArgs<In, W, Out> a) 
 #pragma unroll
     for (int i = 0; i < kTile; ++i) {
       const std::int64_t at = (first + i) * a.stride + static_cast<std::int64_t>(k) * a.dilation - a.left;
-      const std::int64_t t = first + i < valid ? padded_step(at, steps, a.pad) : -1;
-      rows[i] = t < 0 ? nullptr : a.x.data + item * a.x.item + t * a.x.step;
+      const std::int64_t t = first + i < valid ? padded_step(at, mirrored, a.pad) : -1;
+      rows[i] = t < 0 || t >= steps ? nullptr : a.x.data + item * a.x.item + t * a.x.step;
     }
     accumulate(sum, rows, a.x.channel, weights, a.cin, a.pre);
+  }
+  if (a.further) {
+    const In* rows[kTile];
+#pragma unroll
+    for (int i = 0; i < kTile; ++i) {
+      const std::int64_t t = first + i;
+      rows[i] = t < valid ? a.beside.data + item * a.beside.item + t * a.beside.step : nullptr;
+    }
+    const std::int64_t row = static_cast<std::int64_t>(a.further) * kPanel;
+    weights = a.weight + a.own_weights() + co / kPanel * row + co % kPanel;
+    accumulate_as<ActKind::kLeaky>(sum, rows, a.beside.channel, weights, a.further, identity());
   }
 
   const float bias = a.bias ? widen(a.bias[co]) : 0.0f;

@@ -17,16 +17,11 @@ template <class T>
 using ConvWeights = WeightStream<T, kConvColumns, kConvThreads>;
 
 // Row q and column p * width + c of the product are output step q * phases + p - crop of channel c, where there is one. The
-// weights are fragments [ceil(phases * width / 64), ceil(cin / 32), kernel, 2, 4, 256]; made(n) steps come of n.
+// weights are fragments [ceil(phases * width / 64), ceil(cin / 32) + ceil(further / 32), kernel, 2, 4, 256]; made(n) steps come of n.
 template <class T>
 struct ConvTileArgs : ConvArgs<T, T, T> {
   using Base = ConvArgs<T, T, T>;
-  using Base::steps, Base::cin, Base::kernel, Base::stride;
-  View<const T> residual;  // may be null
-  int dilation;
-  int left;
-  Pad pad;
-  Act post;
+  using Base::steps, Base::cin, Base::further, Base::kernel, Base::stride, Base::dilation;
   int phases;
   int width;  // of a phase
   std::int64_t crop;
@@ -39,7 +34,8 @@ struct ConvTileArgs : ConvArgs<T, T, T> {
   __host__ __device__ std::int64_t rows() const { return ceil_div(made(steps) + crop, phases); }
   __host__ __device__ int input_rows() const { return (kConvRows - 1) * stride + (kernel - 1) * dilation + 1; }
   __host__ __device__ int blocks_across() const { return static_cast<int>(ceil_div(phases * width, kConvColumns)); }
-  __host__ __device__ int input_blocks() const { return static_cast<int>(ceil_div(cin, kConvInputs)); }
+  __host__ __device__ int own_blocks() const { return static_cast<int>(ceil_div(cin, kConvInputs)); }
+  __host__ __device__ int input_blocks() const { return own_blocks() + static_cast<int>(ceil_div(further, kConvInputs)); }
   __host__ __device__ std::int64_t weight_steps() const { return std::int64_t{2} * input_blocks() * kernel; }
   std::int64_t weights() const { return blocks_across() * weight_steps() * ConvWeights<T>::kStep; }
   int shared() const {
@@ -48,30 +44,31 @@ struct ConvTileArgs : ConvArgs<T, T, T> {
   }
 };
 
-// act(x) of the rows that a tile reads, channels from `first_channel` on; zeros beyond the channels.
+// act(x) of the rows that a tile reads, channels from `first_channel` to `channels`; zeros beyond.
 template <class T>
-__device__ void load_inputs(const ConvTileArgs<T>& a, T* to, std::int64_t first, std::int64_t valid, std::int64_t item,
-                            int first_channel) {
+__device__ void load_inputs(const ConvTileArgs<T>& a, T* to, const View<const T>& from, const Act& act, int first_channel,
+                            int channels, std::int64_t first, std::int64_t valid) {
   constexpr int kVectors = kConvInputs / 8;
-  const T* x = a.x.data + item * a.x.item;
-  const bool whole = a.x.channel == 1 && a.x.step % 8 == 0 && reinterpret_cast<std::uintptr_t>(x) % 16 == 0;
+  const T* x = from.data + static_cast<std::int64_t>(blockIdx.y) * from.item;
+  const std::int64_t mirrored = a.mirrored(valid);
+  const bool whole = from.channel == 1 && from.step % 8 == 0 && reinterpret_cast<std::uintptr_t>(x) % 16 == 0;
   for (int i = static_cast<int>(threadIdx.x); i < a.input_rows() * kVectors; i += kConvThreads) {
     const int row = i / kVectors, c = first_channel + i % kVectors * 8;
-    const std::int64_t at = padded_step(first * a.stride - a.left + row, valid, a.pad);
+    const std::int64_t at = padded_step(first * a.stride - a.left + row, mirrored, a.pad);
     const std::int64_t t = at < valid ? at : -1;  // a reflection may leave the signal where no output reads it
     Eight<T> v;
-    if (t >= 0 && whole && c + 8 <= a.cin) {
-      v = *reinterpret_cast<const Eight<T>*>(x + t * a.x.step + c);
+    if (t >= 0 && whole && c + 8 <= channels) {
+      v = *reinterpret_cast<const Eight<T>*>(x + t * from.step + c);
     } else {
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
-        v.v[j] = t >= 0 && c + j < a.cin ? x[(c + j) * a.x.channel + t * a.x.step] : narrow<T>(0.0f);
+        v.v[j] = t >= 0 && c + j < channels ? x[(c + j) * from.channel + t * from.step] : narrow<T>(0.0f);
       }
     }
-    with_kind(a.pre.kind, [&](auto kind) {
+    with_kind(act.kind, [&](auto kind) {
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
-        const float out = c + j < a.cin ? activate_as<decltype(kind)::value>(a.pre, widen(v.v[j]), c + j) : 0.0f;
+        const float out = c + j < channels ? activate_as<decltype(kind)::value>(act, widen(v.v[j]), c + j) : 0.0f;
         v.v[j] = narrow<T>(out);
       }
     });
@@ -96,9 +93,11 @@ __global__ void __launch_bounds__(kConvThreads, 2) conv_tile_kernel(const __grid
   const bool any = first * a.phases - a.crop < outputs;
   if (any) {
     ConvWeights<T> weights(ring, a.weight + block * a.weight_steps() * ConvWeights<T>::kStep, a.weight_steps());
-    for (int channel = 0; channel < a.cin; channel += kConvInputs) {
+    for (int i = 0; i < a.input_blocks(); ++i) {
+      const bool own = i < a.own_blocks();
+      const int channel = (own ? i : i - a.own_blocks()) * kConvInputs;
       __syncthreads();
-      load_inputs(a, inputs, first, valid, item, channel);
+      load_inputs(a, inputs, own ? a.x : a.beside, own ? a.pre : identity(), channel, own ? a.cin : a.further, first, valid);
       __syncthreads();
       for (int tap = 0; tap < a.kernel; ++tap) {
         int rows[kRows];
@@ -146,18 +145,12 @@ void conv_tile(const ConvTileArgs<T>& args, std::int64_t items, Stream stream) {
 template <class T>
 ConvTileArgs<T> conv1d_tile(const std::int64_t* shape) {
   ConvTileArgs<T> args{};
-  args.cout = static_cast<int>(shape[0]);
-  args.cin = static_cast<int>(shape[1]);
-  args.kernel = static_cast<int>(shape[2]);
-  args.stride = static_cast<int>(shape[3]);
-  args.dilation = static_cast<int>(shape[4]);
-  args.left = static_cast<int>(shape[5]);
-  args.pad = static_cast<Pad>(shape[7]);
+  args.set(shape);
   args.phases = 1;
-  args.width = static_cast<int>(padded(shape[0]));
+  args.width = static_cast<int>(padded(args.cout));
   args.up = args.base = 1;
-  args.more = shape[5] + shape[6] - shape[4] * (shape[2] - 1) - 1;
-  args.down = shape[3];
+  args.more = args.left + args.right - args.dilation * (args.kernel - 1) - 1;
+  args.down = args.stride;
   return args;
 }
 
@@ -170,9 +163,9 @@ ConvTileArgs<T> upsample_tile(const std::int64_t* shape) {
   args.kernel = static_cast<int>(ceil_div(shape[2], shape[3]));
   args.stride = args.dilation = 1;
   args.left = args.kernel - 1;
-  args.post = {ActKind::kLeaky, 1.0f, nullptr, nullptr};
+  args.post = identity();
   args.phases = static_cast<int>(shape[3]);
-  args.width = static_cast<int>(padded(shape[0]));
+  args.width = static_cast<int>(padded(args.cout));
   args.crop = shape[4];
   args.up = shape[3];
   args.more = shape[2] - shape[3] - shape[4] - shape[5];

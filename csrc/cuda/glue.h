@@ -102,6 +102,12 @@ std::vector<cuda::Act> activations(const Ints& kinds, const Doubles& slopes, con
   return acts;
 }
 
+// Weights for tensor cores are of 16-bit numbers.
+template <class T>
+void check_tiles(std::int64_t tiles) {
+  STD_TORCH_CHECK(tiles == 0 || (tiles == 1 && sizeof(T) == 2), "CUDA: convolutions in tiles take float16 and bfloat16");
+}
+
 // The arguments that conv1d and upsample share, once their shape is set.
 template <class T, class Args>
 void set_common(Args& args, const Tensor& x, const Tensor& weight, const Tensor& bias, const MaybeTensor& lengths) {

@@ -67,8 +67,7 @@ bool lstm(const LstmLayersArgs<T>& a, Stream stream) {
     project.cout = kGates * a.hidden;
     project.cin = channels;
     project.kernel = project.stride = project.dilation = 1;
-    project.pre = project.post = {ActKind::kLeaky, 1.0f, nullptr, nullptr};
-    project.scale = 1.0f;
+    project.pre = project.post = identity();
     conv1d(project, a.items, stream);
     clear_memory(a.barriers, a.items, stream);
     if (a.h) {

@@ -66,7 +66,7 @@ void mrf(const MrfArgs<T>& a, Stream stream) {
     args.left = a.left(conv);
     args.right = a.right(conv);
     args.pad = a.pad == MrfPad::kReflect ? Pad::kReflect : Pad::kZeros;
-    args.post = {ActKind::kLeaky, 1.0f, nullptr, nullptr};
+    args.post = identity();
     args.scale = scale;
     conv1d(args, a.items, stream);
     weight += args.weights();

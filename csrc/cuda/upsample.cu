@@ -1,7 +1,5 @@
 // Torch's view of upsample.
-#include "cuda/upsample.cuh"
-
-#include "cuda/conv_tile.cuh"
+#include "cuda/conv.cuh"
 #include "cuda/glue.h"
 
 namespace fastvoc {
@@ -17,24 +15,13 @@ Tensor upsample(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints 
   Tensor out;
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    const auto run = [&](auto args, const auto& launch) {
+    check_tiles<T>(shape[6]);
+    cuda::convolve_transposed<T>(shape.data(), x.size(0), current_stream(x), [&](auto& args) {
       set_common<T>(args, x, weight, bias, lengths);
       args.pre = acts[0];
       out = new_rows(x, args.cout, args.made(args.steps));
       args.y = rows_view<T>(out);
-      launch(args);
-    };
-    if (shape[6] == 0) {
-      cuda::UpsampleArgs<T> args{};
-      args.set(shape.data());
-      return run(args, [&](const auto& ready) { cuda::upsample(ready, x.size(0), current_stream(x)); });
-    }
-    if constexpr (std::is_same_v<T, float>) {
-      STD_TORCH_CHECK(false, "CUDA: upsample's tiles compute in float16 and bfloat16");
-    } else {
-      run(cuda::upsample_tile<T>(shape.data()),
-          [&](const auto& ready) { cuda::conv_tile(ready, x.size(0), current_stream(x)); });
-    }
+    });
   });
   check_launch();
   return torch::stable::transpose(out, 1, 2);

@@ -9,9 +9,8 @@ namespace fastvoc::cuda {
 // off its beginning. The weights are one convolution per phase, in order, each packed as for conv1d.
 template <class T>
 struct UpsampleArgs : ConvArgs<T, T, T> {
-  using ConvArgs<T, T, T>::steps, ConvArgs<T, T, T>::cout, ConvArgs<T, T, T>::kernel, ConvArgs<T, T, T>::stride;
-  int left;
-  int right;
+  using Base = ConvArgs<T, T, T>;
+  using Base::steps, Base::cout, Base::cin, Base::kernel, Base::stride, Base::left, Base::right;
 
   __host__ __device__ std::int64_t made(std::int64_t n) const { return (n - 1) * stride + kernel - left - right; }
   __host__ __device__ std::int64_t tiles() const { return ceil_div(ceil_div(made(steps) + left, stride), kTile); }
@@ -22,8 +21,12 @@ struct UpsampleArgs : ConvArgs<T, T, T> {
     return static_cast<std::int64_t>(phase) * (kernel / stride) + longer;
   }
 
+  std::int64_t weights() const { return padded(cout) * kernel * cin; }
+
   // Takes cout, cin, kernel, stride, left and right from the op's shape.
-  void set(const std::int64_t* shape) { this->set_shape(shape, {&left, &right}); }
+  void set(const std::int64_t* shape) {
+    for (int* field : {&cout, &cin, &kernel, &stride, &left, &right}) *field = static_cast<int>(*shape++);
+  }
 };
 
 // One thread computes one phase and channel of kTile neighbouring q; neighbouring threads take neighbouring channels.

@@ -204,7 +204,7 @@ def _pack_cuda(params: Conv1dParams) -> _Packed:
     """Weights for tensor cores where they compute it, which the last shape value says, else as for the CPU."""
     plain = replace(_pack(params), acts=pack_cuda_activations((params.pre, params.post)))
     cout, cin, kernel = params.weight.shape
-    rows = 127 * params.stride + (kernel - 1) * params.dilation + 1
+    rows = (packing.TILE_STEPS - 1) * params.stride + (kernel - 1) * params.dilation + 1
     if not fits_conv_tile(params.weight.dtype, cin, cout, rows):
         return replace(plain, shape=[*plain.shape, 0])
     return replace(plain, weight=packing.pack_conv_tiles(params.weight), shape=[*plain.shape, 1])

@@ -17,6 +17,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cuda import fits_conv_tile, register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.layer_norm import LayerNormParams, check_row, layer_norm_ref, pack_rows
@@ -145,11 +146,7 @@ class _Packed:
 def _pack(params: ConvNextBlockParams) -> _Packed:
     hidden, channels = params.expand_weight.shape
     kernel = params.depthwise_weight.shape[2]
-    project, shift = params.project_weight, params.project_bias
-    if params.gamma is not None:
-        gamma = params.gamma.double()
-        project = (gamma[:, None] * project.double()).to(project.dtype)
-        shift = gamma * shift.double()
+    project, shift = _scaled_projection(params)
     shift = shift.float()
     chunk = min(-(-hidden // packing.PANEL) * packing.PANEL, _CHUNK)
     weights = []
@@ -168,6 +165,34 @@ def _pack(params: ConvNextBlockParams) -> _Packed:
     )
 
 
+def _scaled_projection(params: ConvNextBlockParams) -> tuple[Tensor, Tensor]:
+    """Weight, in its dtype, and bias of the projection, with gamma."""
+    project, shift = params.project_weight, params.project_bias
+    if params.gamma is None:
+        return project, shift
+    gamma = params.gamma.double()
+    return (gamma[:, None] * project.double()).to(project.dtype), gamma * shift.double()
+
+
+def _pack_cuda(params: ConvNextBlockParams) -> _Packed:
+    """The pointwise layers packed as for conv1d, for tensor cores where the fourth shape value says so."""
+    hidden, channels = params.expand_weight.shape
+    taps = params.depthwise_weight[:, 0].t()
+    project, shift = _scaled_projection(params)
+    tiles = fits_conv_tile(project.dtype, channels, hidden, packing.TILE_STEPS)
+    pack = packing.pack_conv_tiles if tiles else packing.pack_conv
+    return _Packed(
+        pack_rows(torch.cat([taps, params.depthwise_bias[None]])).float(),
+        pack_rows(params.norm.weight).float(),
+        pack_rows(params.norm.bias).float(),
+        torch.cat([pack(weight[:, :, None]).flatten() for weight in (params.expand_weight, project)]),
+        packing.pad_bias(params.expand_bias, hidden, project),
+        packing.pad_bias(shift, channels, project),
+        [channels, hidden, params.depthwise_weight.shape[2], int(tiles), 0],
+        params.norm.eps,
+    )
+
+
 def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
     y: Tensor = torch.ops._fastvoc.convnext_block(
         x,
@@ -177,7 +202,7 @@ def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tenso
         p.weight,
         p.expand_bias,
         p.project_bias,
-        row,
+        on_device(row, x),
         on_device(lengths, x),
         p.shape,
         p.eps,
@@ -235,4 +260,5 @@ OP = define("convnext_block", _check, convnext_block_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
+register_cuda(OP, _run_native, _pack_cuda)
 register_triton(OP)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.registry import Impl, Spec, define
@@ -105,6 +106,10 @@ def _pack(params: GroupNormParams) -> _Packed:
     return _Packed(weight, bias, params.eps, packing.pack_activations((params.act,)))
 
 
+def _pack_cuda(params: GroupNormParams) -> _Packed:
+    return replace(_pack(params), acts=pack_cuda_activations((params.act,)))
+
+
 def _run_native(x: Tensor, p: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
     y: Tensor = torch.ops._fastvoc.group_norm_act(x, p.weight, p.bias, p.eps, residual, on_device(lengths, x), *p.acts)
     return y
@@ -137,4 +142,5 @@ def _fake(
 
 OP = define("group_norm_act", _check, group_norm_act_ref)
 OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+register_cuda(OP, _run_native, _pack_cuda)
 register_triton(OP)

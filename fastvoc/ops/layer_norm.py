@@ -13,6 +13,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.stream import PointStream
 from fastvoc.registry import Impl, Spec, define
@@ -132,7 +133,8 @@ def _pack(params: LayerNormParams) -> _Packed:
 
 
 def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.layer_norm(x, p.weight, p.bias, row, on_device(lengths, x), p.eps)
+    there = on_device(row, x), on_device(lengths, x)
+    y: Tensor = torch.ops._fastvoc.layer_norm(x, p.weight, p.bias, *there, p.eps)
     return y
 
 
@@ -160,4 +162,5 @@ OP = define("layer_norm", _check, layer_norm_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
+register_cuda(OP, _run_native, _pack)
 register_triton(OP)

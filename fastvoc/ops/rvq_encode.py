@@ -11,6 +11,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._triton import float32_only, register_triton
 from fastvoc.ops.rvq_decode import RvqParams
 from fastvoc.registry import Impl, Spec, define
@@ -108,4 +109,5 @@ def _fake(x: Tensor, books: Tensor, panels: Tensor, squares: Tensor, count: int,
 
 OP = define("rvq_encode", _check, rvq_encode_ref)
 OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+register_cuda(OP, _run_native, _pack, float32_only)
 register_triton(OP, float32_only)

@@ -14,6 +14,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, BackendError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY
 from fastvoc.ops.conv1d import PAD_MODES, Conv1dParams, conv1d_ref, geometry
@@ -175,12 +176,55 @@ def _pack(params: SeanetBlockParams) -> _Packed:
         bias2,
         None if beside is None else pack(beside),
         bias_beside,
-        torch.cat([packing.pad_bias(t, t.shape[0], t).float() for n in norms for t in (n.weight, n.bias)])
-        if norms
-        else None,
+        _pack_norms(norms),
         [norm.eps for norm in norms],
         shape,
         acts,
+    )
+
+
+def _pack_norms(norms: list[GroupNormParams]) -> Tensor | None:
+    """Scale and shift of each norm, float32, padded to whole panels."""
+    rows = [packing.pad_bias(t, t.shape[0], t).float() for norm in norms for t in (norm.weight, norm.bias)]
+    return torch.cat(rows) if rows else None
+
+
+def _pack_cuda(params: SeanetBlockParams) -> _Packed:
+    """Convolutions as for conv1d, the shortcut's beside those of conv2 unless norms come between.
+
+    All are for tensor cores where the last shape value says so.
+    """
+    conv1, conv2, shortcut = params.conv1, params.conv2, params.shortcut
+    hidden, channels, kernel = conv1.weight.shape
+    out, dtype = conv2.weight.shape[0], conv1.weight.dtype
+    span = conv1.dilation * (kernel - 1)
+    tiles = fits_conv_tile(dtype, min(channels, hidden), out, packing.TILE_STEPS + span)
+    pack = packing.pack_conv_tiles if tiles else packing.pack_conv
+    norms = list(params.norms().values())
+    weight2, bias2 = pack(conv2.weight), packing.pad_bias(conv2.bias, out, conv2.weight)
+    beside = bias_beside = None
+    if shortcut is not None and norms:
+        beside, bias_beside = pack(shortcut.weight), packing.pad_bias(shortcut.bias, out, shortcut.weight)
+    elif shortcut is not None:
+        if tiles:
+            weight2 = packing.pack_conv_tiles(conv2.weight, shortcut.weight)
+        else:
+            weight2 = torch.cat([weight2.flatten(), pack(shortcut.weight).flatten()])
+        further = packing.pad_bias(shortcut.bias, out, shortcut.weight)
+        bias2 = (bias2.double() + further.double()).to(dtype)
+    pad_mode = PAD_MODES.index(conv1.pad_mode)
+    shape = [channels, hidden, out, kernel, conv1.dilation, *conv1.padding, pad_mode, 0, int(shortcut is None)]
+    return _Packed(
+        pack(conv1.weight),
+        packing.pad_bias(conv1.bias, hidden, conv1.weight),
+        weight2,
+        bias2,
+        beside,
+        bias_beside,
+        _pack_norms(norms),
+        [norm.eps for norm in norms],
+        [*shape, int(tiles)],
+        pack_cuda_activations((conv1.pre, conv2.pre)),
     )
 
 
@@ -208,7 +252,7 @@ def _supports_cpp(spec: Spec) -> str | None:
     return _shape_refusal(spec.params) or _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
 
 
-def _supports_triton(spec: Spec) -> str | None:
+def _supports_device(spec: Spec) -> str | None:
     return _shape_refusal(spec.params)
 
 
@@ -269,4 +313,5 @@ OP = define("seanet_block", _check, seanet_block_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
-register_triton(OP, _supports_triton)
+register_cuda(OP, _run_native, _pack_cuda, _supports_device)
+register_triton(OP, _supports_device)

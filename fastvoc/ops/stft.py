@@ -14,6 +14,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_reflect
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._triton import float32_only, register_triton
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.registry import Impl, Spec, define
@@ -138,6 +139,15 @@ def _pack(params: StftParams) -> _Packed:
     return _Packed(torch.cat([factors, window]), radices, [size, params.hop, half, half, *flags])
 
 
+def _pack_cuda(params: StftParams) -> _Packed:
+    """Tables as csrc/cuda/stft.cuh reads them."""
+    turns = torch.arange(params.n_fft, dtype=torch.float64) * (2 * torch.pi / params.n_fft)
+    tables = torch.cat([turns.cos(), turns.sin(), params.window.detach().cpu().double()]).float()
+    half = params.n_fft // 2
+    shape = [params.n_fft, params.hop, half, half, int(params.features == "polar"), int(params.first_is_real)]
+    return _Packed(tables.to(params.window.device), [], shape)
+
+
 def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
     y: Tensor = torch.ops._fastvoc.stft(x, p.tables, on_device(lengths, x), p.radices, p.shape)
     return y
@@ -185,4 +195,5 @@ OP = define("stft", _check, stft_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp, stream=_stream_native)
 )
+register_cuda(OP, _run_native, _pack_cuda)
 register_triton(OP, float32_only)

@@ -163,7 +163,7 @@ def _pack_cuda(params: UpsampleParams) -> _Packed:
     """Weights for tensor cores where they compute it, which the last shape value says, else as for the CPU."""
     plain = replace(_pack(params), acts=pack_cuda_activations((params.pre,)))
     cin, cout, kernel = params.weight.shape
-    if not fits_conv_tile(params.weight.dtype, cin, cout * params.stride, 128 + kernel // params.stride):
+    if not fits_conv_tile(params.weight.dtype, cin, cout * params.stride, packing.TILE_STEPS + kernel // params.stride):
         return replace(plain, shape=[*plain.shape, 0])
     weight = packing.pack_upsample_tiles(params.weight, params.stride)
     return replace(plain, weight=weight, shape=[*plain.shape, 1])

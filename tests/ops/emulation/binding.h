@@ -3,6 +3,7 @@
 
 #include <cuda/common.cuh>
 
+#include <utility>
 #include <vector>
 
 namespace emulation {
@@ -45,3 +46,9 @@ inline std::vector<cuda::Act> activations(const std::vector<std::int64_t>& kinds
 }
 
 }  // namespace emulation
+
+// From now on launches are counted, and run unless `dry`; returns how many there were.
+extern "C" std::int64_t count_launches(int dry) {
+  emulation::dry = dry != 0;
+  return std::exchange(emulation::launches, 0);
+}

@@ -1,9 +1,7 @@
 // The CUDA convolutions behind C functions, for tests that call them through ctypes.
-#include <cuda/conv1d.cuh>
-#include <cuda/conv_tile.cuh>
+#include <cuda/conv.cuh>
 #include <cuda/mrf.cuh>
 #include <cuda/mrf_tiles.cuh>
-#include <cuda/upsample.cuh>
 
 #include "binding.h"
 
@@ -38,21 +36,13 @@ extern "C" void conv1d(int dtype, const void* x, Ints strides, std::int64_t item
                        Ints shape, Ints kinds, const double* slopes, const float* curves) {
   for_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
-    const auto run = [&](auto args, const auto& launch) {
+    cuda::convolve<T>(shape, items, 0, [&](auto& args) {
       set_common<T>(args, x, strides, steps, lengths, weight, bias, y);
       args.pre = act(kinds[0], slopes[0], curves, args.cin);
       const float* further = args.pre.kind == cuda::ActKind::kSnake ? curves + 2 * cuda::padded(args.cin) : curves;
       args.post = act(kinds[1], slopes[1], further, args.cout);
       if (residual) args.residual = view<T>(residual, residual_strides);
-      launch(args);
-    };
-    if (shape[8] == 0) {
-      cuda::Conv1dArgs<T, T, T> args{};
-      args.set(shape);
-      run(args, [&](const auto& ready) { cuda::conv1d(ready, items, 0); });
-    } else if constexpr (!std::is_same_v<T, float>) {
-      run(cuda::conv1d_tile<T>(shape), [&](const auto& ready) { cuda::conv_tile(ready, items, 0); });
-    }
+    });
   });
 }
 
@@ -61,18 +51,10 @@ extern "C" void upsample(int dtype, const void* x, Ints strides, std::int64_t it
                          const float* curves) {
   for_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
-    const auto run = [&](auto args, const auto& launch) {
+    cuda::convolve_transposed<T>(shape, items, 0, [&](auto& args) {
       set_common<T>(args, x, strides, steps, lengths, weight, bias, y);
       args.pre = act(kinds[0], slopes[0], curves, args.cin);
-      launch(args);
-    };
-    if (shape[6] == 0) {
-      cuda::UpsampleArgs<T> args{};
-      args.set(shape);
-      run(args, [&](const auto& ready) { cuda::upsample(ready, items, 0); });
-    } else if constexpr (!std::is_same_v<T, float>) {
-      run(cuda::upsample_tile<T>(shape), [&](const auto& ready) { cuda::conv_tile(ready, items, 0); });
-    }
+    });
   });
 }
 

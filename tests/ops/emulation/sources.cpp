@@ -2,6 +2,8 @@
 #include <cuda/istft_head.cuh>
 #include <cuda/nsf_source.cuh>
 #include <cuda/rvq_decode.cuh>
+#include <cuda/rvq_encode.cuh>
+#include <cuda/stft.cuh>
 
 #include "binding.h"
 
@@ -15,6 +17,30 @@ extern "C" void rvq_decode(int dtype, const std::int64_t* codes, Ints strides, s
                                             static_cast<const T*>(books), lengths, steps, static_cast<int>(shape[0]),
                                             static_cast<int>(shape[1]), static_cast<int>(shape[2])},
                      items, 0);
+  });
+}
+
+extern "C" void rvq_encode(const float* x, Ints strides, std::int64_t items, std::int64_t steps, Ints lengths,
+                           const float* books, const float* panels, const float* squares, std::int64_t* codes,
+                           Ints shape) {
+  cuda::rvq_encode(cuda::RvqEncodeArgs{view<float>(x, strides), codes, books, panels, squares, lengths, steps,
+                                       static_cast<int>(shape[0]), static_cast<int>(shape[1]),
+                                       static_cast<int>(shape[2])},
+                   items, 0);
+}
+
+extern "C" void stft(int dtype, const void* x, Ints strides, std::int64_t items, std::int64_t steps, Ints lengths,
+                     const float* tables, void* y, Ints shape) {
+  for_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    cuda::StftArgs<T> args{};
+    args.set(shape);
+    args.x = view<T>(x, strides);
+    args.y = static_cast<T*>(y);
+    args.tables = tables;
+    args.lengths = lengths;
+    args.steps = steps;
+    cuda::stft(args, items, 0);
   });
 }
 

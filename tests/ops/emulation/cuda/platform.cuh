@@ -31,6 +31,8 @@ T& of_thread() {
 inline int shared_limit = 227 * 1024;
 inline std::int64_t multiprocessors = 6;
 inline bool backwards = false;  // whether a block's last thread runs first
+inline bool dry = false;        // whether launches are counted only
+inline std::int64_t launches = 0;
 
 }  // namespace emulation
 
@@ -100,6 +102,8 @@ inline int shared_limit() { return emulation::shared_limit; }
 template <class Args>
 void launch(void (*kernel)(Args), std::int64_t threads, std::int64_t items, Stream, const Args& args) {
   constexpr unsigned kBlock = 32;
+  ++emulation::launches;
+  if (emulation::dry) return;
   blockDim = {kBlock, 1};
   gridDim = {static_cast<unsigned>((threads + kBlock - 1) / kBlock), static_cast<unsigned>(items)};
   for (std::int64_t item = 0; item < items; ++item) {
@@ -118,6 +122,8 @@ template <class Args>
 void run_blocks(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared, const Args& args,
                 std::int64_t together) {
   if (shared > emulation::shared_limit) emulation::fail("a block asks for more shared memory than there is");
+  ++emulation::launches;
+  if (emulation::dry) return;
   blockDim = {static_cast<unsigned>(threads), 1};
   gridDim = {static_cast<unsigned>(blocks), static_cast<unsigned>(items)};
   const auto body = [&] { kernel(args); };

@@ -1,0 +1,108 @@
+"""Whole models by the emulated CUDA kernels: golden cases, accuracy on tensor cores, launches of a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cuda_emulation import dry_launches, emulated, library, set_device
+from torch import Tensor
+
+from fastvoc.checkpoints import detect_and_load
+from fastvoc.loading import model_of
+from fastvoc.models.encodec import Encodec
+from fastvoc.models.encodec_config import ENCODEC_24K
+from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3, HifiGan
+from fastvoc.models.hift_config import COSYVOICE2
+from fastvoc.models.hiftnet import HiftNet
+from fastvoc.models.vocos import VOCOS_MEL_24K, Vocos
+from helpers import GoldenCase, assert_golden, golden, relative_l2
+
+
+def load(case: GoldenCase) -> Any:
+    return model_of(detect_and_load(case.dir))
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("hifigan_v1_small", marks=pytest.mark.slow), "hifigan_v2", "hifigan_v3", "hifigan_odd_kernel"],
+)
+def test_golden(name: str) -> None:
+    case = golden(name)
+    with torch.inference_mode(), emulated():
+        assert_golden(load(case)(case.inputs["mel"], backend="cuda"), case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["hifigan_v1_small", "hifigan_v3"])
+def test_bfloat16_errs_no_more_than_torch(name: str) -> None:
+    case = golden(name)
+    mel = case.inputs["mel"][:1, :, :12].bfloat16()
+    model = load(case).bfloat16()
+    with torch.inference_mode():
+        theirs = model(mel, backend="torch")
+        with emulated():
+            ours = model(mel, backend="cuda")
+        exact = model.double()(mel.double(), backend="torch")
+    assert relative_l2(ours, exact) <= 1.1 * relative_l2(theirs, exact)
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_golden_hift() -> None:
+    case = golden("cosyvoice2_hift")
+    with torch.inference_mode(), emulated():
+        wav = load(case)(case.inputs["mel"], source=case.inputs["source"], backend="cuda")
+    assert_golden(wav[:, 0], case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["vocos_mel_same", pytest.param("vocos_mel_center", marks=pytest.mark.slow)])
+def test_golden_vocos(name: str) -> None:
+    case = golden(name)
+    with torch.inference_mode(), emulated():
+        assert_golden(load(case)(case.inputs["features"], backend="cuda")[:, 0], case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encodec_24k", "hf_encodec_48k_small"])
+def test_golden_encodec(name: str) -> None:
+    case = golden(name)
+    model = load(case)
+    with torch.inference_mode(), emulated():
+        segments, scale = model.encode(case.inputs["audio"], model.config.codebooks(6.0), backend="cuda")
+        padded = [torch.nn.functional.pad(s, (0, 150 - s.shape[2])) for s in segments]
+        assert_golden(segments[0] if scale is None else torch.stack(padded), case, "codes_bw6")
+        assert_golden(model.decode(segments, scale, backend="cuda"), case, "audio_bw6")
+
+
+def _vocoder(model: Callable[[Any], Any], config: Any) -> Callable[[], Tensor]:
+    return lambda: model(config).bfloat16()(torch.randn(1, config.num_mels, 9).bfloat16(), backend="cuda")
+
+
+def _decoded() -> Tensor:
+    return Encodec(ENCODEC_24K).bfloat16().decode([torch.zeros(1, 8, 9, dtype=torch.int64)], backend="cuda")
+
+
+@pytest.mark.parametrize(
+    ("forward", "most"),
+    [
+        pytest.param(_vocoder(HifiGan, HIFIGAN_V1), 32, id="v1"),
+        pytest.param(_vocoder(HifiGan, HIFIGAN_V2), 32, id="v2"),
+        pytest.param(_vocoder(HifiGan, HIFIGAN_V3), 13, id="v3"),
+        pytest.param(_vocoder(HiftNet, COSYVOICE2), 40, id="hift"),
+        pytest.param(_vocoder(Vocos, VOCOS_MEL_24K), 30, id="vocos"),
+        pytest.param(_decoded, 16 + 4, id="encodec-decode"),
+    ],
+)
+def test_launches_per_forward(forward: Callable[[], Tensor], most: int) -> None:
+    """In bfloat16 on sm_90; the LSTM of EnCodec is four of them."""
+    set_device(library("convolutions.cpp"))
+    library("recurrent.cpp").set_multiprocessors(132)
+    with torch.inference_mode(), emulated(), dry_launches() as count:
+        forward()
+        assert 0 < count() <= most
