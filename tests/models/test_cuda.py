@@ -18,6 +18,7 @@ from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3, HifiGan
 from fastvoc.models.hift_config import COSYVOICE2
 from fastvoc.models.hiftnet import HiftNet
 from fastvoc.models.vocos import VOCOS_MEL_24K, Vocos
+from fastvoc.nn.wide import WideOnCpu
 from helpers import GoldenCase, assert_golden, golden, relative_l2
 
 
@@ -93,16 +94,18 @@ def _decoded() -> Tensor:
     [
         pytest.param(_vocoder(HifiGan, HIFIGAN_V1), 32, id="v1"),
         pytest.param(_vocoder(HifiGan, HIFIGAN_V2), 32, id="v2"),
-        pytest.param(_vocoder(HifiGan, HIFIGAN_V3), 13, id="v3"),
+        pytest.param(_vocoder(HifiGan, HIFIGAN_V3), 17, id="v3"),
         pytest.param(_vocoder(HiftNet, COSYVOICE2), 40, id="hift"),
         pytest.param(_vocoder(Vocos, VOCOS_MEL_24K), 30, id="vocos"),
         pytest.param(_decoded, 16 + 4, id="encodec-decode"),
     ],
 )
-def test_launches_per_forward(forward: Callable[[], Tensor], most: int) -> None:
+def test_launches_per_forward(forward: Callable[[], Tensor], most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In bfloat16 on sm_90; the LSTM of EnCodec is four of them."""
+    monkeypatch.setattr(WideOnCpu, "stays_wide", lambda *_: False)  # as on a device
     set_device(library("convolutions.cpp"))
     library("recurrent.cpp").set_multiprocessors(132)
     with torch.inference_mode(), emulated(), dry_launches() as count:
         forward()
-        assert 0 < count() <= most
+        made = count()
+    assert 0 < made <= most
