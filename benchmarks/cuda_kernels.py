@@ -48,8 +48,9 @@ def _chain(width: int, tile: str, kind: str = "Leaky", halo: int = 10) -> Kernel
 
 def _kernel(name: str, header: str, kernel: str, args: str, shared: int, traffic: str) -> Kernel:
     """`args` is the argument's type with its template arguments, which are those of the kernel too."""
-    types = args[args.index("<") :] if "<" in args else ""
-    return Kernel(name, f"cuda/{header}.cuh", kernel + types, f"fastvoc::cuda::{args}", str(shared), traffic)
+    return Kernel(
+        name, f"cuda/{header}.cuh", kernel + args[args.index("<") :], f"fastvoc::cuda::{args}", str(shared), traffic
+    )
 
 
 KERNELS = (
@@ -94,7 +95,7 @@ KERNELS = (
     _kernel("nsf-scan", "nsf_source", "nsf_scan_kernel", "NsfSourceArgs<float>", 2048, "4 a frame"),
     _kernel("nsf-source", "nsf_source", "nsf_source_kernel", "NsfSourceArgs<float>", 0, "12 a frame"),
     _kernel("rvq-decode", "rvq_decode", "rvq_decode_kernel", f"RvqDecodeArgs<{BF16}>", 0, "(8 + 2 D) a book"),
-    _kernel("rvq-encode", "rvq_encode", "rvq_encode_kernel", "RvqEncodeArgs", 20512, "4 N D / 8 a book"),
+    _kernel("rvq-encode", "rvq_encode", "rvq_encode_kernel", "RvqEncodeArgs<float>", 20512, "4 N D / 8 a book"),
     Kernel(
         "lstm",
         "cuda/lstm.cuh",
@@ -127,11 +128,10 @@ class Report:
 
 def compile_kernel(kernel: Kernel, arch: int, folder: Path) -> tuple[Path, str]:
     """The cubin of one kernel, and what ptxas said; both are kept in `folder`, by their sources, and not made again."""
-    wanted = f"template __global__ void fastvoc::cuda::{kernel.instance}(const __grid_constant__ {kernel.argument});\n"
     text = (
         f'#include "{kernel.header}"\n'
-        + (wanted if "<" in kernel.instance else "")  # what is no template is compiled as it stands
-        + f"__device__ char fastvoc_shared_bytes[{kernel.shared} + 1];\n"  # ptxas then says how many
+        f"template __global__ void fastvoc::cuda::{kernel.instance}(const __grid_constant__ {kernel.argument});\n"
+        f"__device__ char fastvoc_shared_bytes[{kernel.shared} + 1];\n"  # ptxas then says how many
     )
     digest = hashlib.sha256("".join([text, *_headers(kernel.header).values()]).encode()).hexdigest()[:16]
     stem = f"{kernel.name}-{arch}-{digest}"

@@ -12,7 +12,7 @@ Tensor rvq_encode(Tensor x, Tensor books, Tensor panels, Tensor squares, std::in
   STD_TORCH_CHECK(books.dim() == 3 && count >= 1 && count <= books.size(0), "books: expected [K, N, D] with a book a code");
   const DeviceGuard guard(x.get_device_index());
   const std::int64_t channels = books.size(2), rows = books.size(0) * cuda::padded(books.size(1));
-  cuda::RvqEncodeArgs args{};
+  cuda::RvqEncodeArgs<float> args{};
   args.x = view<float>(x, channels, "x");
   args.books = packed<float>(books, x, books.numel(), "books");
   args.panels = packed<float>(panels, x, rows * channels, "panels");

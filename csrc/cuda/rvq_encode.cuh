@@ -11,8 +11,9 @@ constexpr int kEncodeFrames = kEncodeThreads / 32;
 
 // `books` [books, entries, channels]; `panels` the same in panels [books, ceil(entries / 16), channels, 16]; `squares` [books,
 // padded entries] are |entry|^2.
+template <class T>
 struct RvqEncodeArgs {
-  View<const float> x;
+  View<const T> x;
   std::int64_t* codes;  // [items, count, steps]
   const float* books;
   const float* panels;
@@ -34,7 +35,8 @@ __device__ inline bool nearer(float distance, int entry, float other, int other_
   return distance > other || (distance == other && entry < other_entry);
 }
 
-inline __global__ void rvq_encode_kernel(const __grid_constant__ RvqEncodeArgs a) {
+template <class T>
+__global__ void rvq_encode_kernel(const __grid_constant__ RvqEncodeArgs<T> a) {
   const int thread = static_cast<int>(threadIdx.x), width = static_cast<int>(padded(a.entries));
   const std::int64_t item = blockIdx.y, first = static_cast<std::int64_t>(blockIdx.x) * kEncodeFrames;
   const std::int64_t valid = a.lengths ? a.lengths[item] : a.steps;
@@ -52,7 +54,7 @@ inline __global__ void rvq_encode_kernel(const __grid_constant__ RvqEncodeArgs a
   }
   for (int i = thread; i < kEncodeFrames * a.channels; i += kEncodeThreads) {
     const std::int64_t t = first + i % kEncodeFrames, c = i / kEncodeFrames;
-    left[i] = t < valid ? a.x.data[item * a.x.item + c * a.x.channel + t * a.x.step] : 0.0f;
+    left[i] = t < valid ? widen(a.x.data[item * a.x.item + c * a.x.channel + t * a.x.step]) : 0.0f;
   }
   for (int book = 0; book < a.count; ++book) {
     __syncthreads();
@@ -116,8 +118,9 @@ inline __global__ void rvq_encode_kernel(const __grid_constant__ RvqEncodeArgs a
   }
 }
 
-inline void rvq_encode(const RvqEncodeArgs& args, std::int64_t items, Stream stream) {
-  launch_blocks(rvq_encode_kernel, ceil_div(args.steps, kEncodeFrames), items, kEncodeThreads, args.shared(), stream,
+template <class T>
+void rvq_encode(const RvqEncodeArgs<T>& args, std::int64_t items, Stream stream) {
+  launch_blocks(rvq_encode_kernel<T>, ceil_div(args.steps, kEncodeFrames), items, kEncodeThreads, args.shared(), stream,
                 args);
 }
 

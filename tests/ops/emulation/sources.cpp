@@ -23,7 +23,7 @@ extern "C" void rvq_decode(int dtype, const std::int64_t* codes, Ints strides, s
 extern "C" void rvq_encode(const float* x, Ints strides, std::int64_t items, std::int64_t steps, Ints lengths,
                            const float* books, const float* panels, const float* squares, std::int64_t* codes,
                            Ints shape) {
-  cuda::rvq_encode(cuda::RvqEncodeArgs{view<float>(x, strides), codes, books, panels, squares, lengths, steps,
+  cuda::rvq_encode(cuda::RvqEncodeArgs<float>{view<float>(x, strides), codes, books, panels, squares, lengths, steps,
                                        static_cast<int>(shape[0]), static_cast<int>(shape[1]),
                                        static_cast<int>(shape[2])},
                    items, 0);
