@@ -22,7 +22,10 @@ LARGE[120] -= {"mrf-128-small"}
 
 
 def _check(report: Report) -> None:
-    assert (report.stack, report.spilled) == (0, 0)
+    assert report.spilled == 0
+    assert report.stack == (
+        32 if report.kernel == "istft-frames" and report.arch <= 90 else 0
+    )  # sines of large numbers
     if report.kernel not in LARGE.get(report.arch, set()):
         assert report.shared <= SHARED_LIMIT[report.arch]
     assert (report.tensor > 0) == report.kernel.startswith(("mrf", "conv-tile"))
