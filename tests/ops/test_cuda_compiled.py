@@ -23,9 +23,8 @@ LARGE[120] -= {"mrf-128-small"}
 
 def _check(report: Report) -> None:
     assert report.spilled == 0
-    assert report.stack == (
-        32 if report.kernel == "istft-frames" and report.arch <= 90 else 0
-    )  # sines of large numbers
+    reduces_large_angles = report.kernel == "istft-frames" and report.arch <= 90
+    assert report.stack == (32 if reduces_large_angles else 0)
     if report.kernel not in LARGE.get(report.arch, set()):
         assert report.shared <= SHARED_LIMIT[report.arch]
     assert (report.tensor > 0) == report.kernel.startswith(("mrf", "conv-tile"))
