@@ -12,6 +12,7 @@ from cuda_emulation import SANITIZERS
 from helpers import ROOT, compiler
 
 FILES = {
+    "blocks": ["tests/ops/test_cuda_blocks.py", "-k", "ragged or short or large_means"],
     "convolutions": ["tests/ops/test_cuda_emulated.py", "-k", "ragged or one_step or tiles_for or smaller"],
     "sources": ["tests/ops/test_cuda_sources.py", "-k", "ragged or rvq or narrow or pieces"],
 }
