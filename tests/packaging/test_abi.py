@@ -87,7 +87,8 @@ def test_the_cuda_library_holds_code_for_its_targets() -> None:
     machine, portable = (set(re.findall(r"\.sm_(\w+)\.", text)) for text in listing)
     archs = record["libraries"]["cuda"]["archs"].split(";")
     numbers = {arch: arch.removesuffix("+PTX").removesuffix("-virtual").replace(".", "") for arch in archs}
-    assert machine == {number for arch, number in numbers.items() if not arch.endswith("-virtual")}
+    wanted = {number for arch, number in numbers.items() if not arch.endswith("-virtual")}
+    assert machine in (wanted, {number.rstrip("a") for number in wanted})  # Triton 3.6's tool drops the letter
     assert portable == {number for arch, number in numbers.items() if arch.endswith(("+PTX", "-virtual"))}
 
 
