@@ -48,7 +48,7 @@ class Recorder(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         assert not kwargs
         assert len(args) == len(func._schema.arguments)
-        given = [a.clone() if isinstance(a, Tensor) else a for a in args]
+        given = [_copy(a) for a in args]
         results = func(*args)
         written = [i for i, a in enumerate(func._schema.arguments) if a.alias_info and a.alias_info.is_write]
         changed = [i for i in written if args[i] is not None]
@@ -59,6 +59,12 @@ class Recorder(TorchDispatchMode):
         return results
 
 
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone(memory_format=torch.preserve_format)
+    return [t.clone() for t in value] if isinstance(value, list) and value and isinstance(value[0], Tensor) else value
+
+
 def _numbers(*values: int) -> bytes:
     return torch.tensor(values, dtype=torch.int64).numpy().tobytes()
 
@@ -67,8 +73,12 @@ def _listed(values: Tensor) -> bytes:
     return _numbers(values.numel()) + values.numpy().tobytes()
 
 
-def _bytes(t: Tensor) -> bytes:
-    return t.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+def _tensor(t: Tensor) -> bytes:
+    """Its elements in the order of memory, outermost dimension first, and which dimensions these are."""
+    order = sorted(range(t.dim()), key=lambda d: (-t.stride(d), d == 1))
+    dense = t.permute(order).contiguous()
+    data = dense.flatten().view(torch.uint8).numpy().tobytes()
+    return _numbers(_TYPES[t.dtype], t.dim(), *dense.shape) + data + _numbers(t.dim(), *order)
 
 
 def _value(value: Any, declared: str) -> bytes:
@@ -76,7 +86,9 @@ def _value(value: Any, declared: str) -> bytes:
     if value is None:
         return _numbers(0)
     if isinstance(value, Tensor):
-        return _numbers(1, _TYPES[value.dtype], value.dim(), *value.shape) + _bytes(value)
+        return _numbers(1) + _tensor(value)
+    if declared == "List[Tensor]":
+        return _numbers(6, len(value)) + b"".join(map(_tensor, value))
     if declared in ("int", "bool"):
         return _numbers(2, value)
     if declared == "float":

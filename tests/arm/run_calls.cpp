@@ -46,24 +46,32 @@ std::size_t bytes_of(const Tensor& t) {
   return static_cast<std::size_t>(t.numel()) * torch::stable::bytes_of(t.scalar_type());
 }
 
+Tensor read_tensor(File& file) {
+  const auto type = static_cast<torch::headeronly::ScalarType>(file.number());
+  const Tensor t(file.list<std::int64_t>(), type);
+  file.read(t.mutable_data_ptr(), bytes_of(t));
+  return t.reordered(file.list<std::int64_t>());
+}
+
 Value read_value(File& file) {
   switch (file.number()) {
     case 0:
       return {};
-    case 1: {
-      const auto type = static_cast<torch::headeronly::ScalarType>(file.number());
-      Tensor t(file.list<std::int64_t>(), type);
-      file.read(t.mutable_data_ptr(), bytes_of(t));
-      return t;
-    }
+    case 1:
+      return read_tensor(file);
     case 2:
       return file.number();
     case 3:
       return file.list<double>().at(0);
     case 4:
       return file.list<std::int64_t>();
-    default:
+    case 5:
       return file.list<double>();
+    default: {
+      std::vector<Tensor> tensors;
+      for (std::int64_t left = file.number(); left > 0; --left) tensors.push_back(read_tensor(file));
+      return tensors;
+    }
   }
 }
 

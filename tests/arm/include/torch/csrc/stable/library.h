@@ -14,8 +14,8 @@
 namespace stand_in {
 
 using torch::stable::Tensor;
-using Value =
-    std::variant<std::monostate, Tensor, std::int64_t, double, std::vector<std::int64_t>, std::vector<double>>;
+using Value = std::variant<std::monostate, Tensor, std::int64_t, double, std::vector<std::int64_t>, std::vector<double>,
+                           std::vector<Tensor>>;
 using Boxed = std::vector<Tensor> (*)(const std::vector<Value>&);
 
 class Library {

@@ -44,6 +44,7 @@ class Tensor {
   bool is_cuda() const { return false; }
   std::int32_t get_device_index() const { return -1; }
   headeronly::ScalarType scalar_type() const { return type_; }
+  std::size_t element_size() const { return bytes_of(type_); }
   std::int64_t dim() const { return static_cast<std::int64_t>(sizes_.size()); }
   std::int64_t size(std::int64_t i) const { return sizes_.at(static_cast<std::size_t>(i)); }
   std::int64_t stride(std::int64_t i) const { return strides_.at(static_cast<std::size_t>(i)); }
@@ -77,6 +78,16 @@ class Tensor {
     Tensor view = *this;
     std::swap(view.sizes_.at(a), view.sizes_.at(b));
     std::swap(view.strides_.at(a), view.strides_.at(b));
+    return view;
+  }
+
+  // The tensor whose dimension order[i] is this one's dimension i.
+  Tensor reordered(const std::vector<std::int64_t>& order) const {
+    Tensor view = *this;
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      view.sizes_.at(static_cast<std::size_t>(order[i])) = sizes_[i];
+      view.strides_.at(static_cast<std::size_t>(order[i])) = strides_[i];
+    }
     return view;
   }
 
