@@ -63,12 +63,14 @@ def test_every_tensor_is_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", torch.float16, torch.bfloat16])
-def test_dtype(dtype: str | torch.dtype, tmp_path: Path) -> None:
-    write_jik(tmp_path, random_state(SMALL))
+@pytest.mark.parametrize("taps", [5, 7, 11])
+def test_dtype(taps: int, dtype: str | torch.dtype, tmp_path: Path) -> None:
+    config = replace(SMALL, resblock_kernel_sizes=(3, taps))
+    write_jik(tmp_path, random_state(config), config)
     vocoder = fastvoc.load(tmp_path, dtype=dtype, backend="torch")
     wanted = loading.parse_dtype(dtype)
     assert vocoder.dtype == wanted
-    blocks = range(len(vocoder.config.resblock_kernel_sizes))
+    blocks = range(len(vocoder.config.resblock_kernel_sizes) if taps > 7 else 0)
     kept = ("conv_pre.", "ups.0.", *(f"resblocks.{i}." for i in blocks))  # the front of the generator
     dtypes = {name: p.dtype for name, p in vocoder.model.named_parameters()}
     assert vocoder.input_dtype == torch.float32
