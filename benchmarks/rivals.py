@@ -109,6 +109,7 @@ def _onnxruntime(entry: Entry, model: nn.Module, inputs: Inputs, dtype: torch.dt
 
     file, _ = _onnx(entry, model, inputs)
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # not beside the next one's call
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
