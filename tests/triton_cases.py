@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from op_cases import CONV1D, MRF, SNAKE_AA, UPSAMPLE, channels, random_snake
+from op_cases import CONV1D, MRF, SNAKE_AA, UPSAMPLE, block_params, channels, norm_params, random_snake
 from torch import Tensor
 
 from fastvoc.ops.activation import IDENTITY, Activation, elu
 from fastvoc.ops.conv1d import Conv1dParams, conv1d, conv1d_ref
 from fastvoc.ops.conv2d import Conv2dParams, conv2d, conv2d_ref
-from fastvoc.ops.convnext_block import ConvNextBlockParams, convnext_block, convnext_block_ref
+from fastvoc.ops.convnext_block import convnext_block, convnext_block_ref
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act, group_norm_act_ref
 from fastvoc.ops.istft_head import IstftHeadParams, istft_head, istft_head_ref
-from fastvoc.ops.layer_norm import LayerNormParams, layer_norm, layer_norm_ref
+from fastvoc.ops.layer_norm import layer_norm, layer_norm_ref
 from fastvoc.ops.lvc import LvcParams, lvc, lvc_ref
 from fastvoc.ops.mrf import mrf, mrf_ref
 from fastvoc.ops.nsf_source import NsfSourceParams, nsf_source, nsf_source_ref
@@ -101,31 +101,16 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
-def _norm(count: int, rows: int | None = None) -> LayerNormParams:
-    shape = (count,) if rows is None else (rows, count)
-    return LayerNormParams(1 + 0.3 * torch.randn(shape), 0.3 * torch.randn(shape))
-
-
 def _with_rows(case: Case, rows: int) -> Case:
     return replace(case, extra=lambda batch, steps: {"row": torch.arange(batch) * 2 % rows})
 
 
 def _layer_norm(count: int) -> Callable[[], Case]:
-    return lambda: Case(layer_norm, layer_norm_ref, _norm(count), (1, 21), _signal(count))
+    return lambda: Case(layer_norm, layer_norm_ref, norm_params(count), (1, 21), _signal(count))
 
 
 def _block(count: int, hidden: int, kernel: int = 7, rows: int | None = None) -> Case:
-    params = ConvNextBlockParams(
-        torch.randn(count, 1, kernel) / kernel**0.5,
-        torch.randn(count) * 0.1,
-        _norm(count, rows),
-        torch.randn(hidden, count) / count**0.5,
-        torch.randn(hidden) * 0.1,
-        torch.randn(count, hidden) / hidden**0.5,
-        torch.randn(count) * 0.1,
-        torch.randn(count),
-    )
-    return Case(convnext_block, convnext_block_ref, params, (1, 37), _signal(count))
+    return Case(convnext_block, convnext_block_ref, block_params(count, hidden, kernel, rows), (1, 37), _signal(count))
 
 
 def _istft(n_fft: int, hop: int, shortest: int, **options: Any) -> Callable[[], Case]:
@@ -275,7 +260,7 @@ CASES |= {
     **{f"snake_aa-{name}": _plain(snake_aa, snake_aa_ref, SNAKE_AA[name], 1, 45) for name in ("odd", "other-filter")},
     "layer_norm-odd": _layer_norm(37),
     "layer_norm-wide": _layer_norm(384),
-    "layer_norm-adaptive": lambda: _with_rows(replace(_layer_norm(20)(), params=_norm(20, 4)), 4),
+    "layer_norm-adaptive": lambda: _with_rows(replace(_layer_norm(20)(), params=norm_params(20, 4)), 4),
     "convnext_block-odd": lambda: _block(37, 101),
     "convnext_block-adaptive": lambda: _with_rows(_block(24, 72, 5, rows=3), 3),
     "istft_head-hift": _istft(16, 4, 4, clip=1e2, phase="sin", clamp=0.99),

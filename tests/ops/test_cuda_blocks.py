@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from cuda_emulation import DTYPES, RUN
-from op_cases import cast, conv1d_params, double, random_snake, strided
+from op_cases import block_params, cast, conv1d_params, double, norm_params, random_snake, strided
 from torch import Tensor
 
 from fastvoc.ops.activation import elu, leaky_relu
 from fastvoc.ops.conv1d import Conv1dParams
-from fastvoc.ops.convnext_block import ConvNextBlockParams, convnext_block_ref
+from fastvoc.ops.convnext_block import convnext_block_ref
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act_ref
-from fastvoc.ops.layer_norm import LayerNormParams, layer_norm_ref
+from fastvoc.ops.layer_norm import layer_norm_ref
 from fastvoc.ops.rvq_decode import RvqParams, rvq_decode_ref
 from fastvoc.ops.rvq_encode import rvq_encode_ref
 from fastvoc.ops.seanet_block import SeanetBlockParams, seanet_block_ref
@@ -32,24 +32,6 @@ MEANING: dict[str, Callable[..., Tensor]] = {
     "seanet_block": seanet_block_ref,
     "stft": stft_ref,
 }
-
-
-def norm(channels: int, rows: int | None = None) -> LayerNormParams:
-    shape = (channels,) if rows is None else (rows, channels)
-    return LayerNormParams(1 + 0.3 * torch.randn(shape), 0.3 * torch.randn(shape))
-
-
-def convnext(channels: int, hidden: int, kernel: int = 7, rows: int | None = None) -> ConvNextBlockParams:
-    return ConvNextBlockParams(
-        torch.randn(channels, 1, kernel) / kernel**0.5,
-        torch.randn(channels) * 0.1,
-        norm(channels, rows),
-        torch.randn(hidden, channels) / channels**0.5,
-        torch.randn(hidden) * 0.1,
-        torch.randn(channels, hidden) / hidden**0.5,
-        torch.randn(channels) * 0.1,
-        torch.randn(channels),
-    )
 
 
 def group(channels: int, **options: Any) -> GroupNormParams:
@@ -93,13 +75,13 @@ class Case:
 
 
 CASES = {
-    "norm": Case("layer_norm", lambda: norm(64), 64),
-    "norm-odd": Case("layer_norm", lambda: norm(37, 3), 37, rows=3),
-    "norm-narrow": Case("layer_norm", lambda: norm(3), 3),
-    "convnext": Case("convnext_block", lambda: convnext(64, 96), 64),
-    "convnext-odd": Case("convnext_block", lambda: convnext(37, 101, 3, rows=2), 37, rows=2),
-    "convnext-narrow": Case("convnext_block", lambda: convnext(1, 5), 1),
-    "convnext-no-gamma": Case("convnext_block", lambda: replace(convnext(18, 33, 1), gamma=None), 18),
+    "norm": Case("layer_norm", lambda: norm_params(64), 64),
+    "norm-odd": Case("layer_norm", lambda: norm_params(37, 3), 37, rows=3),
+    "norm-narrow": Case("layer_norm", lambda: norm_params(3), 3),
+    "convnext": Case("convnext_block", lambda: block_params(64, 96), 64),
+    "convnext-odd": Case("convnext_block", lambda: block_params(37, 101, 3, rows=2), 37, rows=2),
+    "convnext-narrow": Case("convnext_block", lambda: block_params(1, 5), 1),
+    "convnext-no-gamma": Case("convnext_block", lambda: replace(block_params(18, 33, 1), gamma=None), 18),
     "group": Case("group_norm_act", lambda: group(16), 16),
     "group-elu": Case("group_norm_act", lambda: group(33, act=elu()), 33, adds=True),
     "group-snake": Case("group_norm_act", lambda: group(5, act=random_snake(5)), 5, adds=True),
@@ -167,7 +149,7 @@ def test_blocks_use_tensor_cores_where_they_can() -> None:
 
     for dtype in DTYPES:
         half = dtype is not torch.float32
-        assert tiles(cast(convnext(64, 96), dtype), "convnext_block") == half
+        assert tiles(cast(block_params(64, 96), dtype), "convnext_block") == half
         assert tiles(cast(seanet(32, 16), dtype), "seanet_block") == half
     assert not tiles(cast(seanet(27, 13), torch.bfloat16), "seanet_block")
 
@@ -189,7 +171,7 @@ def test_norms_of_large_means_and_of_many_pieces() -> None:
     assert relative_l2(RUN["group_norm_act"](x, packed), group_norm_act_ref(x.double(), double(params))) < 5e-6
     flat = RUN["group_norm_act"](torch.full((1, 24, 31), 2.5), packed)
     torch.testing.assert_close(flat[0], params.bias[:, None].expand(-1, 31))
-    quiet, plain = torch.randn(1, 37, 20) * 1e-3, norm(37)
+    quiet, plain = torch.randn(1, 37, 20) * 1e-3, norm_params(37)
     y = RUN["layer_norm"](quiet, OPS["layer_norm"].impls["cuda"].pack(plain))
     assert relative_l2(y, layer_norm_ref(quiet.double(), double(plain))) < 1e-6
 
