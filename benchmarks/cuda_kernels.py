@@ -40,7 +40,7 @@ class Kernel:
 def _chain(width: int, tile: str, kind: str = "Leaky", halo: int = 10) -> Kernel:
     name = f"mrf-{width}" + ("-snake" if kind == "Snake" else "") + ("-small" if tile.startswith("Small") else "")
     instance = f"chain_kernel<{BF16}, fastvoc::cuda::{tile}, fastvoc::cuda::ActKind::k{kind}>"
-    once = "2 C a block" if width < 128 else "2 (2 to 4) C a layer"
+    once = "4 C a block" if width < 128 else "4 or 8 C a launch, 4 C a further layer"
     traffic = f"{once}, 4 C of the sum from the second block on"
     shared = f"fastvoc::cuda::{tile}::bytes<{BF16}>({halo})"
     return Kernel(name, "cuda/mrf_tiles.cuh", instance, f"fastvoc::cuda::ChainArgs<{BF16}>", shared, traffic)

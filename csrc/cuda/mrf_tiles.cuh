@@ -1,4 +1,4 @@
-// The mean of residual blocks by tensor cores: which tiles, and how many layers of a block one launch takes.
+// The mean of residual blocks by tensor cores: which tiles, and how many layers and blocks one launch takes.
 #pragma once
 
 #include "cuda/mrf_args.cuh"
@@ -23,51 +23,103 @@ inline int tile_width(std::int64_t channels) {
   return width;
 }
 
-// The convolutions from `first` to `last` of one block in one launch.
-struct ChainPlan {
+// The convolutions from `first` to `last`, which are layers of one block.
+struct RunPlan {
   std::size_t first;
   std::size_t last;
-  int lead;
-  int made;
-  int halo;
+  int lead;   // as in ChainRun
+  int reach;  // rows that the convolutions after the first lose
+  int halo;   // rows that the first reads beyond those that it makes
+  std::int64_t taps;
 };
 
-// How a stage runs in tiles of `rows` rows: the launches of each block. `fits` is false where a tile makes too little.
+struct LaunchPlan {
+  std::vector<RunPlan> runs;
+  int made;
+  int halo;
+  bool begins;  // blocks
+  bool ends;
+};
+
+// How a stage runs in tiles of `rows` rows, whose residual stays in registers with `keep`. What it rounds does not depend on it.
 struct MrfPlan {
-  std::vector<std::vector<ChainPlan>> blocks;
+  std::vector<LaunchPlan> launches;
   int halo = 0;
-  bool fits = true;
+  bool fits = true;        // whether every tile makes enough
+  bool rereads = false;    // whether tiles keep residuals in memory
+  std::int64_t least = 0;  // steps that a tile makes at least
 
   template <class T>
   MrfPlan(const MrfArgs<T>& a, int rows, bool keep) {
     std::size_t conv = 0;
     for (std::int64_t layers : a.layers) {
-      const std::size_t convs = static_cast<std::size_t>(layers * a.depth), end = conv + convs;
-      ChainPlan whole = chain(a, conv, end, rows);
-      auto& launches = blocks.emplace_back();
-      // Half of the rows at least must make outputs, or the halo costs more than states of float32 between launches.
-      if ((keep || layers == 1) && 2 * whole.made >= rows && convs <= kMaxChain) {
-        launches.push_back(whole);
-      } else {
-        for (std::size_t i = conv; i < end; i += static_cast<std::size_t>(a.depth)) {
-          launches.push_back(chain(a, i, i + static_cast<std::size_t>(a.depth), rows));
-        }
-      }
-      for (const ChainPlan& launch : launches) {
-        halo = std::max(halo, launch.halo);
-        fits = fits && launch.made >= 16;
-      }
+      const std::size_t end = conv + static_cast<std::size_t>(layers * a.depth);
+      add_block(a, conv, end, rows, keep);
       conv = end;
+    }
+    if (keep) join(rows);
+    least = rows;
+    for (const LaunchPlan& launch : launches) {
+      halo = std::max(halo, launch.halo);
+      fits = fits && launch.made >= 16;
+      least = std::min<std::int64_t>(least, launch.made);
+      for (const RunPlan& run : launch.runs) {
+        rereads |= !keep && run.last - run.first > static_cast<std::size_t>(a.depth);
+      }
     }
   }
 
  private:
+  // A launch takes as many layers as leave three quarters of the rows for outputs, or the whole block where the residual stays
+  // in registers and half of them are left: more halo would cost more than residuals that pass through memory.
   template <class T>
-  static ChainPlan chain(const MrfArgs<T>& a, std::size_t first, std::size_t last, int rows) {
-    ChainPlan plan{first, last, 0, rows, a.reach(first)};
-    for (std::size_t i = first + 1; i < last; ++i) {
+  void add_block(const MrfArgs<T>& a, std::size_t conv, std::size_t end, int rows, bool keep) {
+    const auto layer = static_cast<std::size_t>(a.depth);
+    const RunPlan whole = run(a, conv, end);
+    if (keep && 2 * whole.reach <= rows && end - conv <= kMaxChain) {
+      launches.push_back({{whole}, rows - whole.reach, whole.halo, true, true});
+      return;
+    }
+    for (std::size_t first = conv; first < end;) {
+      RunPlan group = run(a, first, first + layer);
+      while (group.last < end && group.last - first + layer <= kMaxChain) {
+        const RunPlan more = run(a, first, group.last + layer);
+        if (4 * more.reach > rows) break;
+        group = more;
+      }
+      launches.push_back({{group}, rows - group.reach, group.halo, first == conv, group.last == end});
+      first = group.last;
+    }
+  }
+
+  // Blocks that are one launch each become one together where the common halo costs a tenth of the work at most.
+  void join(int rows) {
+    std::size_t convs = 0;
+    int reach = 0, halo_rows = 0;
+    double apart = 0.0, taps = 0.0;
+    for (const LaunchPlan& launch : launches) {
+      if (!launch.begins || !launch.ends || launch.made <= 0) return;
+      const RunPlan& run = launch.runs[0];
+      convs += run.last - run.first;
+      reach = std::max(reach, run.reach);
+      halo_rows = std::max(halo_rows, run.halo);
+      apart += static_cast<double>(run.taps) / launch.made;
+      taps += static_cast<double>(run.taps);
+    }
+    if (launches.size() > kMaxRuns || convs > kMaxChain || taps / (rows - reach) > 1.1 * apart) return;
+    LaunchPlan all{{}, rows - reach, halo_rows, true, true};
+    for (const LaunchPlan& launch : launches) all.runs.push_back(launch.runs[0]);
+    launches = {all};
+  }
+
+  template <class T>
+  static RunPlan run(const MrfArgs<T>& a, std::size_t first, std::size_t last) {
+    RunPlan plan{first, last, 0, 0, a.reach(first), 0};
+    for (std::size_t i = first; i < last; ++i) {
+      plan.taps += a.kernels[i];
+      if (i == first) continue;
       plan.lead += a.left(i);
-      plan.made -= a.reach(i);
+      plan.reach += a.reach(i);
     }
     return plan;
   }
@@ -110,10 +162,16 @@ bool has_tile(const MrfArgs<T>& a) {
   return with_tile(a, [](auto) {});
 }
 
-// float32 buffers of a whole batch: the sum and two states.
+// float32 numbers: of the sum and two states, and what tiles keep for themselves.
 template <class T>
 std::int64_t mrf_tiles_scratch(const MrfArgs<T>& a) {
-  return 3 * a.items * a.steps * tile_width(a.channels);
+  std::int64_t rows = 3 * a.steps;
+  with_tile(a, [&](auto shape) {
+    using S = decltype(shape);
+    const MrfPlan plan(a, S::kSteps, S::kKeep);
+    if (plan.rereads) rows += ceil_div(a.steps, plan.least) * S::kSteps;
+  });
+  return rows * a.items * tile_width(a.channels);
 }
 
 template <class T, class S>
@@ -136,40 +194,44 @@ void mrf_tiles(const MrfArgs<T>& a, Stream stream) {
     const MrfPlan plan(a, S::kSteps, S::kKeep);
     const std::int64_t size = a.items * a.steps * S::kWidth, square = std::int64_t{S::kWidth} * S::kWidth;
     const T* weight = a.weight;
-    for (std::size_t block = 0; block < plan.blocks.size(); ++block) {
-      const float* state = nullptr;
-      for (std::size_t i = 0; i < plan.blocks[block].size(); ++i) {
-        const ChainPlan& chain = plan.blocks[block][i];
-        const bool ends = i + 1 == plan.blocks[block].size(), last = ends && block + 1 == plan.blocks.size();
-        ChainArgs<T> args{};
-        args.x = a.x;
-        args.y = a.y;
-        args.state_in = state;
-        args.state_out = ends ? nullptr : a.scratch + (1 + i % 2) * size;
-        args.sum_in = ends && block > 0 ? a.scratch : nullptr;
-        args.sum_out = ends && !last ? a.scratch : nullptr;
-        args.weight = weight;
-        args.bias = a.bias + chain.first * S::kWidth;
-        args.lengths = a.lengths;
-        args.steps = a.steps;
-        args.channels = a.channels;
-        args.convs = static_cast<int>(chain.last - chain.first);
-        args.depth = static_cast<int>(a.depth);
-        args.made = chain.made;
-        args.lead = chain.lead;
-        args.halo = chain.halo;
-        args.scale = 1.0f / static_cast<float>(a.layers.size());
-        std::int64_t taps = 0;
-        for (std::size_t c = chain.first; c < chain.last; ++c) {
-          args.conv[c - chain.first] = {static_cast<int>(a.kernels[c]), static_cast<int>(a.dilations[c]), a.left(c),
-                                        a.acts[c]};
-          taps += a.kernels[c];
+    const float* state = nullptr;
+    bool adds = false;
+    for (std::size_t i = 0; i < plan.launches.size(); ++i) {
+      const LaunchPlan& launch = plan.launches[i];
+      ChainArgs<T> args{};
+      args.x = a.x;
+      args.y = a.y;
+      args.state_in = launch.begins ? nullptr : state;
+      args.state_out = launch.ends ? nullptr : a.scratch + (1 + i % 2) * size;
+      args.sum = a.scratch;
+      args.tiles = a.scratch + 3 * size;
+      args.weight = weight;
+      args.bias = a.bias + launch.runs[0].first * S::kWidth;
+      args.lengths = a.lengths;
+      args.steps = a.steps;
+      args.channels = a.channels;
+      args.depth = static_cast<int>(a.depth);
+      args.made = launch.made;
+      args.halo = launch.halo;
+      args.runs = static_cast<int>(launch.runs.size());
+      args.adds = adds;
+      args.ends = i + 1 == plan.launches.size();
+      args.scale = 1.0f / static_cast<float>(a.layers.size());
+      std::int64_t taps = 0;
+      ChainConv* conv = args.conv;
+      for (std::size_t r = 0; r < launch.runs.size(); ++r) {
+        const RunPlan& run = launch.runs[r];
+        args.run[r] = {static_cast<int>(run.last - run.first), run.lead, launch.made + run.reach};
+        taps += run.taps;
+        for (std::size_t c = run.first; c < run.last; ++c) {
+          *conv++ = {static_cast<int>(a.kernels[c]), static_cast<int>(a.dilations[c]), a.left(c), a.acts[c]};
         }
-        args.weight_steps = taps * (S::kWidth / 16);
-        launch_chain<T, S>(args, a.items, stream);
-        weight += taps * square;
-        state = args.state_out;
       }
+      args.weight_steps = taps * (S::kWidth / 16);
+      launch_chain<T, S>(args, a.items, stream);
+      weight += taps * square;
+      state = args.state_out;
+      adds |= launch.ends;
     }
   });
   static_cast<void>(ran);

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_emulation import DTYPES, RUN, SHARED_LIMITS, library, pack_mrf, set_device
+from cuda_emulation import DTYPES, RUN, SHARED_LIMITS, dry_launches, library, pack_mrf, set_device
 from op_cases import (
     CONV1D,
     MRF,
@@ -136,7 +136,9 @@ TILES = {
     "64-one-conv": (lambda: mrf_params(64, (3, 5), ((1, 2), (2, 6)), 1), 300),
     "64-far": (lambda: mrf_params(34, (11,), ((9, 7, 5),), 2), 300),
     "128": (lambda: mrf_params(128, (7, 3), ((1, 3), (1,)), 2), 260),
+    "128-deep": (lambda: mrf_params(128, (3, 7), ((1, 3, 7), (3, 12)), 1), 280),
     "256": (lambda: mrf_params(131, (3, 5), ((1, 5), (2,)), 2), 135),
+    "nine-blocks": (lambda: mrf_params(12, (3,) * 9, ((1,),) * 9, 1), 600),
     "snake": (lambda: with_snakes(mrf_params(40, (3, 7), ((1, 3, 5),) * 2, 2)), 290),
     "causal": (lambda: mrf_params(21, (3, 7), ((1, 3, 5),) * 2, 2, "causal"), 600),
 }
@@ -157,8 +159,25 @@ def test_tiles_for_tensor_cores(name: str) -> None:
         assert torch.equal(RUN["mrf"](x[i : i + 1, :, :n], packed)[0], y[i, :, :n])
 
 
+@pytest.mark.parametrize(
+    ("name", "large", "small"), [("16", 1, 1), ("64", 1, 1), ("128-deep", 3, 4), ("256", 2, 2), ("nine-blocks", 9, 9)]
+)
+def test_launches_do_not_change_the_bits(name: str, large: int, small: int) -> None:
+    """A whole stage, blocks, groups of layers or single ones in a launch, by the device's shared memory."""
+    params = as_dtype(TILES[name][0](), torch.bfloat16)
+    x = torch.randn(1, channels(params), 200).bfloat16()
+    outputs = []
+    for arch, launches in (("sm_90", large), ("sm_120", small)):
+        set_device(library("convolutions.cpp"), SHARED_LIMITS[arch])
+        with dry_launches() as count:
+            RUN["mrf"](x, pack_mrf(params))
+            assert count() == launches
+        outputs.append(RUN["mrf"](x, pack_mrf(params)))
+    assert torch.equal(*outputs)
+
+
 @pytest.mark.parametrize("arch", ["sm_80", "sm_120"])
-@pytest.mark.parametrize("name", ["32", "64", "64-far", "128", "256"])
+@pytest.mark.parametrize("name", ["32", "64", "64-far", "128", "128-deep", "256"])
 def test_smaller_shared_memory(name: str, arch: str) -> None:
     params = as_dtype(TILES[name][0](), torch.float16)
     set_device(library("convolutions.cpp"), SHARED_LIMITS[arch])
