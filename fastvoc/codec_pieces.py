@@ -17,6 +17,7 @@ from fastvoc.codec import Codec
 from fastvoc.coder_python import Codes
 from fastvoc.errors import ArgumentError
 from fastvoc.models.encodec_config import EncodecConfig
+from fastvoc.models.segments import Fade
 from fastvoc.nn.lstm import Lstm
 
 STRETCH_SECONDS = 10.0
@@ -103,7 +104,7 @@ class CodecDecoder:
         self._run = _CausalDecoder(codec) if codec.config.segment is None else None
         self._codes: list[Tensor] = []
         self._held: Tensor = torch.zeros((codec.channels, 0))
-        self._fade: _Fade | None = None
+        self._fade: Fade | None = None
 
     def push(self, codes: Codes, scale: float | None = None) -> Tensor:
         """The next codes [K, T], a whole segment of a model that has them, -> the samples that they complete.
@@ -152,7 +153,7 @@ class CodecDecoder:
             elif group:
                 made += [row for item in group for row in self._decode([item])]
         self._segments = []
-        self._fade = self._fade or _Fade(made[0].shape[1], self._config.segment_stride)
+        self._fade = self._fade or Fade(made[0].shape[1], self._config.segment_stride)
         return torch.cat([*(self._fade.push(piece) for piece in made), *([self._fade.rest()] if last else [])], 1)
 
     def _decode(self, group: list[tuple[Tensor, float | None]]) -> Tensor:
@@ -171,38 +172,6 @@ class CodecDecoder:
         self._held, out = wav[:, ready:], wav[:, :ready]
         self._given += ready
         return out
-
-
-class _Fade:
-    """Overlap-add as `fastvoc.models.segments.overlap_add` does it, segment by segment."""
-
-    def __init__(self, first: int, stride: int) -> None:
-        at = torch.arange(1, first + 1, dtype=torch.float64) / (first + 1)
-        self._weight = (0.5 - (at - 0.5).abs()).float()
-        self._stride = stride
-        self._sums: Tensor | None = None  # of the weighted samples, from the last segment's begin on
-        self._weights = torch.zeros(0)
-
-    def push(self, piece: Tensor) -> Tensor:
-        """The next segment [C, n] -> the samples before it."""
-        out = piece[:, :0]
-        if self._sums is None:
-            self._sums = piece.new_zeros((len(piece), 0))
-        else:
-            out = self._sums[:, : self._stride] / self._weights[: self._stride]
-            self._sums, self._weights = self._sums[:, self._stride :], self._weights[self._stride :]
-        size = piece.shape[1]
-        missing = max(0, size - self._sums.shape[1])
-        self._sums = torch.nn.functional.pad(self._sums, (0, missing))
-        self._weights = torch.nn.functional.pad(self._weights, (0, missing))
-        self._sums[:, :size] += self._weight[:size] * piece
-        self._weights[:size] += self._weight[:size]
-        return out
-
-    def rest(self) -> Tensor:
-        """The samples from the last segment's begin on."""
-        assert self._sums is not None
-        return self._sums / self._weights
 
 
 class _CausalEncoder:

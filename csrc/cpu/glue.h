@@ -15,6 +15,7 @@
 #include "arena.h"
 #include "denormals.h"
 #include "dispatch.h"
+#include "pages.h"
 #include "threads.h"
 
 namespace fastvoc {
@@ -189,7 +190,9 @@ class OutputOf {
       : rows_(torch::stable::empty({items, steps, channels}, scalar_type<Element>)),
         data_(static_cast<Element*>(rows_.mutable_data_ptr())),
         channels_(channels),
-        steps_(steps) {}
+        steps_(steps) {
+    prefer_large_pages(data_, static_cast<std::size_t>(items * steps * channels) * sizeof(Element));
+  }
 
   SinkOf<Element> sink(int64_t item) const { return {data_ + item * steps_ * channels_, channels_}; }
 

@@ -12,7 +12,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.encodec_stream import EncodecStream
 from fastvoc.models.seanet_chain import SeanetChain
-from fastvoc.models.segments import Segment, cut, overlap_add
+from fastvoc.models.segments import Fade, Segment, cut
 from fastvoc.nn.lstm import Lstm
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.rvq import ResidualVectorQuantizer
@@ -199,7 +199,12 @@ class Encodec(nn.Module):
             volume = None if scale is None else scale[:, 0]
             return self.decode_segment(segments[0], volume, None if whole else counts, backend)
         pieces = [Segment(b, i, 0, size) for b, row in enumerate(frames) for i, size in enumerate(row)]
-        made: dict[tuple[int, int], Tensor] = {}
+        device = segments[0].device
+        fades = [Fade(row[0] * hop, stride, device) for row in frames]
+        ends = [(stride * (len(row) - 1), row[-1] * hop) for row in frames]
+        made: list[dict[int, Tensor]] = [{} for _ in frames]  # those that wait for one before them
+        given = [0] * len(frames)
+        out: Tensor | None = None
         for group in _groups(pieces, max(piece.size for piece in pieces)):
             sizes = torch.tensor([piece.size for piece in group])
             codes = segments[0].new_zeros((len(group), segments[0].shape[1], int(sizes.max())))
@@ -208,11 +213,20 @@ class Encodec(nn.Module):
             volume = None if scale is None else torch.stack([scale[p.item, p.index] for p in group])
             whole = int(sizes.min()) == codes.shape[2]
             wav = self.decode_segment(codes, volume, None if whole else sizes, backend)
+            if out is None:
+                out = wav.new_zeros((len(frames), wav.shape[1], max(sum(end) for end in ends)))
             for row, piece in zip(wav, group, strict=True):
-                made[piece.item, piece.index] = row[:, : piece.size * hop]
-        rows = [overlap_add([made[b, i] for i in range(len(row))], stride) for b, row in enumerate(frames)]
-        longest = max(row.shape[1] for row in rows)
-        return torch.stack([nn.functional.pad(row, (0, longest - row.shape[1])) for row in rows])
+                item, waiting = piece.item, made[piece.item]
+                waiting[piece.index] = row[:, : piece.size * hop]
+                while given[item] in waiting:
+                    before = fades[item].push(waiting.pop(given[item]))
+                    start = max(given[item] - 1, 0) * stride
+                    out[item, :, start : start + before.shape[1]] = before
+                    given[item] += 1
+        assert out is not None
+        for row, fade, (start, size) in zip(out, fades, ends, strict=True):
+            row[:, start : start + size] = fade.rest()
+        return out
 
     def encode_segment(
         self, wav: Tensor, n_q: int, lengths: Tensor | None = None, backend: str | None = None

@@ -5,10 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.pieces import Pieces, cuttable
 from fastvoc.nn.seanet import SeanetBlock, SeanetConv, SeanetUpsample
+
+# The widest activation in float32 of a piece, or of items that go together where none can be cut: a piece reads little
+# beside itself, and larger activations come from fresh pages at each call.
+_PIECE_BYTES = 12 << 20
 
 
 class SeanetChain:
@@ -26,7 +31,11 @@ class SeanetChain:
         """[B, in, T] -> [B, out, T_out] and the lengths that follow from those given."""
         batch, _, steps = x.shape
         frames = -(-steps // self._down)
-        if not self._local or not cuttable(x, backend) or self._pieces.fit(batch, frames):
+        if not self._convs or not cuttable(x, backend):
+            return self._whole(x, lengths, backend)
+        if not self._local:
+            return self._by_items(x, lengths, backend, max(_PIECE_BYTES // (4 * frames * self._widest), 1))
+        if self._pieces.fit(batch, frames):
             return self._whole(x, lengths, backend)
         counts = None if lengths is None else -(-lengths // self._down)
 
@@ -45,6 +54,15 @@ class SeanetChain:
                 lengths = layer.output_lengths(lengths)
         return x, lengths
 
+    def _by_items(
+        self, x: Tensor, lengths: Tensor | None, backend: str | None, together: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """So many items at a time, each of them whole."""
+        cuts = [slice(first, first + together) for first in range(0, len(x), together)]
+        made = [self._whole(x[cut], None if lengths is None else lengths[cut], backend) for cut in cuts]
+        counts = [n for _, n in made if n is not None]
+        return torch.cat([y for y, _ in made]), torch.cat(counts) if counts else None
+
     @property
     def _local(self) -> bool:
         """Whether an output reads a few steps only, and not, as by a group norm, all of them."""
@@ -59,8 +77,13 @@ class SeanetChain:
                 first, last = stream.reads(first, last)
             return first // self._down, last // self._down
 
+        return Pieces.of(reads, (), self._up, self._widest, _PIECE_BYTES)
+
+    @cached_property
+    def _widest(self) -> int:
+        """Floats per frame of the widest activation."""
         rate, widest = self._down, 0
         for conv in self._convs:
             rate = rate * conv.stride if isinstance(conv, SeanetUpsample) else rate // conv.stride
             widest = max(widest, rate * conv.channels)
-        return Pieces.of(reads, (), self._up, widest)
+        return widest

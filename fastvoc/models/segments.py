@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -32,22 +33,42 @@ def frames_of(samples: int, length: int, stride: int, hop: int) -> list[int]:
     return [-(-piece.size // hop) for piece in cut([samples], length, stride)]
 
 
-def overlap_add(pieces: list[Tensor], stride: int) -> Tensor:
-    """Segments [C, n_i], one every `stride` samples, faded into each other -> [C, stride * (N - 1) + n_last].
+class Fade:
+    """Segments [C, n_i] of one signal, one every `stride` samples, faded into each other as they come.
 
-    Each is weighted by a triangle as wide as the first segment is long, and the sum is divided by that of the weights
-    (github.com/facebookresearch/encodec, `utils.py`). What a segment has beyond the end of the last is cut off.
+    Each is weighted by a triangle as wide as the first segment is long, `first` samples, and the sum is divided by that
+    of the weights (github.com/facebookresearch/encodec, `utils.py`).
     """
-    first = pieces[0].shape[1]
-    # Whole numbers in float64: the same weights whatever the number of threads.
-    at = torch.arange(1, first + 1, dtype=torch.float64, device=pieces[0].device) / (first + 1)
-    weight = (0.5 - (at - 0.5).abs()).float()
-    total = stride * (len(pieces) - 1) + pieces[-1].shape[1]
-    sums = weight.new_zeros(total)
-    wav = weight.new_zeros((pieces[0].shape[0], total))
-    for i, piece in enumerate(pieces):
-        start = i * stride
-        size = min(piece.shape[1], total - start)
-        wav[:, start : start + size] += weight[:size] * piece[:, :size]
-        sums[start : start + size] += weight[:size]
-    return (wav / sums).to(pieces[0].dtype)
+
+    def __init__(self, first: int, stride: int, device: torch.device | None = None) -> None:
+        # Whole numbers in float64: the same weights whatever the number of threads.
+        at = torch.arange(1, first + 1, dtype=torch.float64, device=device) / (first + 1)
+        self._weight = (0.5 - (at - 0.5).abs()).float()
+        self._stride = stride
+        self._sums: Tensor | None = None  # of the weighted samples, from the last segment's begin on
+        self._weights = self._weight[:0]
+        self._last = 0
+
+    def push(self, piece: Tensor) -> Tensor:
+        """The next segment -> the `stride` samples before it, none before the first; float32."""
+        if self._sums is None:
+            self._sums = self._weight.new_zeros((len(piece), 0))
+        out = self._sums[:, : self._stride] / self._weights[: self._stride]
+        self._sums, self._weights = self._sums[:, self._stride :], self._weights[self._stride :]
+        size = self._last = piece.shape[1]
+        missing = max(0, size - self._sums.shape[1])
+        self._sums, self._weights = F.pad(self._sums, (0, missing)), F.pad(self._weights, (0, missing))
+        self._sums[:, :size] += self._weight[:size] * piece
+        self._weights[:size] += self._weight[:size]
+        return out
+
+    def rest(self) -> Tensor:
+        """The samples of the last segment; what those before it have beyond its end is cut off."""
+        assert self._sums is not None
+        return self._sums[:, : self._last] / self._weights[: self._last]
+
+
+def overlap_add(pieces: list[Tensor], stride: int) -> Tensor:
+    """Segments [C, n_i], faded into each other by `Fade` -> [C, stride * (N - 1) + n_last]."""
+    fade = Fade(pieces[0].shape[1], stride, pieces[0].device)
+    return torch.cat([*(fade.push(piece) for piece in pieces), fade.rest()], 1).to(pieces[0].dtype)

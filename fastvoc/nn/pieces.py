@@ -12,8 +12,8 @@ from torch import Tensor
 from fastvoc.nn.mrf import MrfStage
 from fastvoc.registry import requested
 
-# Of a model's widest activation in float32. A piece has two of them and some smaller ones at a time.
-PIECE_BYTES = 72 << 20
+# Of a model's widest activation in float32, unless it says otherwise. A piece has two and some smaller ones at a time.
+PIECE_BYTES = 40 << 20
 
 Reads = Callable[[int, int], tuple[int, int]]
 # For batch items (a slice or an index), from frame, to frame, valid frames of each in between -> [b, C, samples].
@@ -41,11 +41,18 @@ class Pieces:
     hop: int
 
     @classmethod
-    def of(cls, reads: Reads, stages: Iterable[tuple[MrfStage, int]], hop: int, floats: int) -> Pieces:
+    def of(
+        cls,
+        reads: Reads,
+        stages: Iterable[tuple[MrfStage, int]],
+        hop: int,
+        floats: int,
+        most: int = PIECE_BYTES,
+    ) -> Pieces:
         """The rule for a model.
 
         reads: the first and last frame that the output steps from one to another read; stages: its residual stages,
-        and the steps per frame at each; floats: per frame, of the widest activation.
+        and the steps per frame at each; floats: per frame, of the widest activation; most: bytes of that in float32.
         """
         first, last = reads(0, hop - 1)
         grain, slack = 1, 0
@@ -55,7 +62,7 @@ class Pieces:
             slack += -(-reach // rate)
         before, after = max(-first, 0) + slack, max(last, 0) + slack
         least = 4 * (before + after + grain)  # so that what is computed twice stays a small part
-        return cls(max(PIECE_BYTES // (4 * floats), least), before, after, grain, hop)
+        return cls(max(most // (4 * floats), least), before, after, grain, hop)
 
     def fit(self, batch: int, frames: int) -> bool:
         """Whether so many items of so many frames are no longer than a piece."""

@@ -237,6 +237,23 @@ def test_overlap_add_fades_linearly() -> None:
     assert overlap_add([ones, ones[:, :7]], 90).shape == (1, 97)
 
 
+def test_segments_of_any_order_of_lengths_are_faded() -> None:
+    config = replace(STEREO, overlap=0.5)
+    model = lively(config)
+    counts = [13, 8, 13, 7]
+    segments = [torch.randint(0, STEREO.bins, (2, STEREO.n_q, n)) for n in counts]
+    made = model.decode(segments, None, [counts, [13, 5]])
+    stride = config.segment_stride
+    assert stride is not None
+    for row, item, sizes in ((made[0], 0, counts), (made[1], 1, [13, 5])):
+        parts = [
+            model.decode_segment(s[item : item + 1, :, :n], None)[0] for s, n in zip(segments, sizes, strict=False)
+        ]
+        expected = overlap_add(parts, stride)
+        assert torch.allclose(row[:, : expected.shape[1]], expected, rtol=1e-4, atol=1e-5)
+        assert not row[:, expected.shape[1] :].any()
+
+
 def test_every_length_decodes() -> None:
     """At some lengths the last whole segment reaches beyond the short one after it, where upstream fails."""
     model = lively(STEREO)
