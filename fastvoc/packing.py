@@ -171,6 +171,34 @@ def pack_pairs(weight: Tensor) -> Tensor:
     return torch.cat([pairs.flatten(), panels[len(panels) // 2 * 2 :].flatten()])
 
 
+def pack_trios(weight: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Linear weight [C_out, C_in] -> words, flat int32, and scale [C_out rounded up to the panel].
+
+    The layout is csrc/cpu/trio_args.h's. Weights become integers of 21 or 22 bits times their output's scale: off by
+    1e-6 of their mean magnitude where they are normally distributed. None where it would be more than `TRIO_ERROR`,
+    because a few are far above the others.
+    """
+    cout, cin = weight.shape
+    whole = weight.detach().float()
+    scale = whole.abs().amax(1).clamp(min=1e-30) / (2**31 - 2**13)
+    step = scale.double() * 2**11
+    if not (step.square().mean() / 12).sqrt() < TRIO_ERROR * whole.abs().mean(dtype=torch.float64):
+        return None
+    groups, panels = -(-cin // 3), 2 * -(-cout // (2 * PANEL))
+    units = torch.nn.functional.pad(whole / scale[:, None], (0, 3 * groups - cin, 0, panels * PANEL - cout))
+    first, second, third = units.unflatten(1, (groups, 3)).unbind(2)
+    between = (second / 2**10).round().clamp(-(2**21), 2**21 - 1).to(torch.int32)
+    words = []
+    for units, rest in ((first, (between >> 11) & 2047), (third, between & 2047)):
+        words.append((((units - rest) / 2**11).round().to(torch.int32) << 11) | rest)
+    by_lane = torch.stack(words).unflatten(1, (-1, 2, PANEL))  # [2 words, pairs, 2 panels, 16, groups]
+    return by_lane.permute(1, 4, 2, 0, 3).flatten(), pad_bias(scale, cout, scale)
+
+
+# Float32 sums of a few hundred products are off by as much.
+TRIO_ERROR = 4e-6
+
+
 def pack_conv_window(weight: Tensor) -> Tensor:
     """Convolution weight [1, C_in, K] -> [K, C_in], flat, zeros up to 16 groups as `pack_conv_groups`."""
     flat = weight.detach()[0].T.reshape(-1)

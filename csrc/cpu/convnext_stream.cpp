@@ -9,7 +9,7 @@ namespace {
 // Rows of all items that run at once: the activations of more would not stay in the caches.
 constexpr int64_t kMostRows = 96;
 
-// The packed weights in the order of their use: a tensor for each product, and one of all the small ones.
+// The packed weights in the order of their use: a tensor for each product, floats or trios, and one of all the small ones.
 class Weights {
  public:
   explicit Weights(const std::vector<Tensor>& all) : all_(all) {
@@ -18,9 +18,12 @@ class Weights {
     small_ = packed(all[0], left_, "small weights");
   }
 
-  const float* large(int64_t count) {
+  bool trios() const { return all_.size() > 1 && all_[1].scalar_type() == scalar_type<std::int32_t>; }
+
+  template <class Element = float>
+  const Element* large(int64_t count) {
     STD_TORCH_CHECK(at_ < all_.size(), "convnext_stream: too few weights");
-    return packed(all_[at_++], count, "weight");
+    return packed<Element>(all_[at_++], count, "weight");
   }
   const float* small(int64_t count) {
     STD_TORCH_CHECK(count <= left_, "convnext_stream: too few small weights");
@@ -28,6 +31,11 @@ class Weights {
     return std::exchange(small_, small_ + count);
   }
   Filter<float> filter(int cout, int64_t inputs) { return {large(padded(cout) * inputs), small(padded(cout))}; }
+  Trios trio(int inputs, int outputs) {
+    const std::int32_t* const words = large<std::int32_t>(trio_words(inputs, outputs));
+    const float* const scale = small(padded(outputs));
+    return {reinterpret_cast<const std::uint32_t*>(words), scale, small(padded(outputs)), inputs, outputs};
+  }
   bool done() const { return at_ == all_.size() && left_ == 0; }
 
  private:
@@ -41,6 +49,7 @@ class Weights {
 struct Network {
   ConvNextStreamArgs args{};
   std::vector<ConvNextBlockArgs<float>> blocks;
+  std::vector<Trios> trios;
   std::vector<LayerNormArgs> norms;  // by layer and item
   std::vector<LayerNormArgs> some;   // those of the items of a call
 
@@ -60,7 +69,13 @@ struct Network {
     STD_TORCH_CHECK(eps.size() == static_cast<std::size_t>(args.count) + 2, "convnext_stream: expected an eps for each norm");
     Weights next(tensors);
     const int64_t width = padded(args.channels);
-    args.embed = next.filter(args.channels, int64_t{args.cin} * args.kernel);
+    const bool in_trios = next.trios();
+    if (in_trios) {
+      STD_TORCH_CHECK(args.kernel < 1 << 10 && args.cin < 1 << 20, "convnext_stream: expected a smaller convolution");
+      trios.push_back(next.trio(args.window(), args.channels));
+    } else {
+      args.embed = next.filter(args.channels, int64_t{args.cin} * args.kernel);
+    }
     add_norm(next, rows, row, items, eps[0]);
     for (std::size_t b = 0; b < static_cast<std::size_t>(args.count); ++b) {
       ConvNextBlockArgs<float> block{};
@@ -72,15 +87,25 @@ struct Network {
                       "convnext_stream: expected odd kernels and whole panels of hidden channels");
       block.depthwise = next.small((block.kernel + 1) * width);
       add_norm(next, rows, row, items, eps[b + 1]);
-      block.weight = next.large(block.weights());
-      block.expand_bias = next.small(padded(block.hidden));
-      block.project_bias = next.small(width);
+      if (in_trios) {
+        trios.push_back(next.trio(args.channels, block.hidden));
+        trios.push_back(next.trio(block.hidden, args.channels));
+      } else {
+        block.weight = next.large(block.weights());
+        block.expand_bias = next.small(padded(block.hidden));
+        block.project_bias = next.small(width);
+      }
       blocks.push_back(block);
     }
     add_norm(next, 1, std::nullopt, items, eps.back());
-    args.head = next.filter(args.out, args.channels);
+    if (in_trios) {
+      trios.push_back(next.trio(args.channels, args.out));
+    } else {
+      args.head = next.filter(args.out, args.channels);
+    }
     STD_TORCH_CHECK(next.done(), "convnext_stream: too many weights");
     args.blocks = blocks.data();
+    args.trios = in_trios ? trios.data() : nullptr;
   }
 
   // For the items [first, first + count) of `items`.

@@ -5,6 +5,7 @@
 #include "conv1d.h"
 #include "convnext_block.h"
 #include "convnext_stream_args.h"
+#include "trio.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
@@ -74,7 +75,7 @@ class ConvNextRun {
   // The convolution and its norm: every output's window of inputs as one row.
   void embed() {
     const int cin = padded(args_.cin), side = args_.side(0);
-    const std::ptrdiff_t window = static_cast<std::ptrdiff_t>(args_.kernel) * cin;
+    const std::ptrdiff_t window = args_.window();
     // The inputs as rows of padded width; they lie where the blocks' rows will be.
     float* const given = normal_;
     crew_.share([&](int piece, int pieces) {
@@ -91,11 +92,18 @@ class ConvNextRun {
       });
       keep(0, 0, piece, pieces, from);
     });
-    const auto tile = tile_input(static_cast<const float*>(wide_), window, cin, args_.embed, args_.kernel, args_.cin);
-    const TileOutput out{flow_, nullptr, nullptr, nullptr, width_, 0, 0, 0, nullptr, 0, 1.0f};
-    crew_.share_panels(static_cast<int>(width_ / kPanel), [&](int first, int last) {
-      conv_rows(tile.from(first), shifted(out, first * kPanel), rows(1), last - first);
-    });
+    TileOutput out{};
+    out.raw = flow_;
+    out.raw_row = width_;
+    out.scale = 1.0f;
+    if (args_.trios) {
+      multiply(0, wide_, window, out, rows(1));
+    } else {
+      const auto tile = tile_input(static_cast<const float*>(wide_), window, cin, args_.embed, args_.kernel, args_.cin);
+      crew_.share_panels(static_cast<int>(width_ / kPanel), [&](int first, int last) {
+        conv_rows(tile.from(first), shifted(out, first * kPanel), rows(1), last - first);
+      });
+    }
     normalise(0, 1);
   }
 
@@ -122,20 +130,48 @@ class ConvNextRun {
       keep(b + 1, offset, piece, pieces, from);
     });
     if (rows(b + 2) == 0) return;
-    const ConvNextStrip<float> both{args, normal_, wide_, 0, padded(args.hidden), next_, next_, zeros_, rows(b + 2)};
-    crew_.share_panels(padded(args.hidden) / kPanel, [&](int first, int last) { both.expand(first, last); });
+    const int hidden = padded(args.hidden);
+    if (args_.trios) {
+      const Act gelu{ActKind::kGelu};
+      multiply(2 * b + 1, normal_, width_, hidden_output(wide_, hidden, gelu), rows(b + 2));
+      TileOutput out{};
+      out.raw = next_;
+      out.residual = next_;
+      out.raw_row = out.residual_row = width_;
+      out.scale = 1.0f;
+      multiply(2 * b + 2, wide_, hidden, out, rows(b + 2));
+      return;
+    }
+    const ConvNextStrip<float> both{args, normal_, wide_, 0, hidden, next_, next_, zeros_, rows(b + 2)};
+    crew_.share_panels(hidden / kPanel, [&](int first, int last) { both.expand(first, last); });
     crew_.share_panels(static_cast<int>(width_ / kPanel), [&](int first, int last) { both.project(first, last); });
+  }
+
+  // Layer i of the trios.
+  void multiply(int i, const float* x, std::ptrdiff_t row, const TileOutput& out, std::int64_t count) {
+    const Trios &layer = args_.trios[i], &after = args_.trios[(i + 1) % args_.products()];
+    const std::uint32_t* const next = after.pair(crew_.own(trio_pairs(after.outputs)));
+    crew_.share_rows(trio_pairs(layer.outputs), [&](std::int64_t first, std::int64_t last) {
+      trio_rows(layer, x, row, out, count, first, last, next);
+    });
   }
 
   // The last norm and the linear layer.
   void head() {
     const int last_layer = args_.count + 1, width = padded(args_.out);
     normalise(last_layer, last_layer);
-    const auto tile = tile_input(static_cast<const float*>(flow_), width_, 0, args_.head, 1, args_.channels);
-    const TileOutput out{wide_, nullptr, nullptr, nullptr, width, 0, 0, 0, nullptr, 0, 1.0f};
-    crew_.share_panels(width / kPanel, [&](int first, int last) {
-      conv_rows(tile.from(first), shifted(out, first * kPanel), rows(last_layer), last - first);
-    });
+    TileOutput out{};
+    out.raw = wide_;
+    out.raw_row = width;
+    out.scale = 1.0f;
+    if (args_.trios) {
+      multiply(args_.products() - 1, flow_, width_, out, rows(last_layer));
+    } else {
+      const auto tile = tile_input(static_cast<const float*>(flow_), width_, 0, args_.head, 1, args_.channels);
+      crew_.share_panels(width / kPanel, [&](int first, int last) {
+        conv_rows(tile.from(first), shifted(out, first * kPanel), rows(last_layer), last - first);
+      });
+    }
     const std::int64_t count = chunk_.count(args_, last_layer);
     crew_.share_rows(rows(last_layer), [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t r = first; r < last; ++r) store_rows(chunk_.sinks[r / count], r % count, wide_ + r * width, 1);

@@ -4,11 +4,13 @@
 #include "conv1d_args.h"
 #include "convnext_block_args.h"
 #include "crew.h"
+#include "trio_args.h"
 
 namespace fastvoc {
 
 // A convolution, a norm, blocks, a norm and a linear layer. The norms lie by layer and item: that behind the convolution, those
-// of the blocks, the last one.
+// of the blocks, the last one. With `trios` these are what is multiplied, each layer once: the convolution, whose inputs are
+// windows of `kernel` rows, the two of every block, the last one; the other products' weights and biases are then not there.
 struct ConvNextStreamArgs {
   int cin;
   int kernel;
@@ -20,6 +22,7 @@ struct ConvNextStreamArgs {
   Filter<float> head;
   const ConvNextBlockArgs<float>* blocks;
   const LayerNormArgs* norms;
+  const Trios* trios;
 
   const LayerNormArgs& norm(int layer, std::int64_t item) const { return norms[layer * items + item]; }
   // Layer 0 is the convolution, the blocks follow.
@@ -38,6 +41,9 @@ struct ConvNextStreamArgs {
     for (int l = 0; l <= count; ++l) floats += 2ll * side(l) * width(l);
     return floats;
   }
+  // Inputs of the convolution as one row, and the products.
+  int window() const { return kernel * width(0); }
+  int products() const { return 2 * count + 2; }
   int phases() const { return 3 * count + 7; }
 };
 
@@ -67,7 +73,7 @@ struct ConvNextChunk {
 inline std::int64_t workspace_floats(const ConvNextStreamArgs& args, const ConvNextChunk& chunk) {
   int hidden = 0;
   for (int b = 0; b < args.count; ++b) hidden = std::max(hidden, padded(args.blocks[b].hidden));
-  const std::int64_t window = static_cast<std::int64_t>(args.kernel) * padded(args.cin), row = args.row();
+  const std::int64_t window = args.window(), row = args.row();
   return chunk.most(args) * args.items * (3 * row + std::max<std::int64_t>({hidden, window, padded(args.out)})) + row;
 }
 

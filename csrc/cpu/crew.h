@@ -69,6 +69,9 @@ class CrewMember {
     });
   }
 
+  // Where this member's own range of `count` begins.
+  std::int64_t own(std::int64_t count) const { return count * index_ / crew_.members_; }
+
   // The same for panels of output channels, pairs of them where they can.
   template <class Part>
   void share_panels(int panels, const Part& part) {

@@ -30,11 +30,14 @@ template <>
 inline constexpr auto scalar_type<Bf16> = torch::headeronly::ScalarType::BFloat16;
 template <>
 inline constexpr auto scalar_type<std::int8_t> = torch::headeronly::ScalarType::Char;
+template <>
+inline constexpr auto scalar_type<std::int32_t> = torch::headeronly::ScalarType::Int;
 
 template <class Element>
 constexpr const char* scalar_name() {
   if constexpr (std::is_same_v<Element, Bf16>) return "bfloat16";
   else if constexpr (std::is_same_v<Element, std::int8_t>) return "int8";
+  else if constexpr (std::is_same_v<Element, std::int32_t>) return "int32";
   else return "float32";
 }
 

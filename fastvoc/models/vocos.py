@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -394,7 +394,8 @@ class VocosStream(ModelStream):
         used = {name: layer for name, layer in model.layers().items() if name != "feature_extractor"}
         self._layers, self._row = LayerStreams(used, backend, exact=exact), Constant(row)
         network = [name for name in used if name != "head.istft"]
-        self._joined = self._layers.join("network", network, convnext_stream.joined)
+        joined = partial(convnext_stream.joined, exact=exact)
+        self._joined = self._layers.join("network", network, joined)
         self._names = ["network"] if self._joined else network
         self.parts = {"layers": self._layers, "row": self._row}
 

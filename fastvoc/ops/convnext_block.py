@@ -146,7 +146,7 @@ class _Packed:
 def _pack(params: ConvNextBlockParams) -> _Packed:
     hidden, channels = params.expand_weight.shape
     kernel = params.depthwise_weight.shape[2]
-    project, shift = _scaled_projection(params)
+    project, shift = scaled_projection(params)
     shift = shift.float()
     chunk = min(-(-hidden // packing.PANEL) * packing.PANEL, _CHUNK)
     weights = []
@@ -165,7 +165,7 @@ def _pack(params: ConvNextBlockParams) -> _Packed:
     )
 
 
-def _scaled_projection(params: ConvNextBlockParams) -> tuple[Tensor, Tensor]:
+def scaled_projection(params: ConvNextBlockParams) -> tuple[Tensor, Tensor]:
     """Weight, in its dtype, and bias of the projection, with gamma."""
     project, shift = params.project_weight, params.project_bias
     if params.gamma is None:
@@ -178,7 +178,7 @@ def _pack_cuda(params: ConvNextBlockParams) -> _Packed:
     """The pointwise layers packed as for conv1d, for tensor cores where the fourth shape value says so."""
     hidden, channels = params.expand_weight.shape
     taps = params.depthwise_weight[:, 0].t()
-    project, shift = _scaled_projection(params)
+    project, shift = scaled_projection(params)
     tiles = fits_conv_tile(project.dtype, channels, hidden, packing.TILE_STEPS)
     pack = packing.pack_conv_tiles if tiles else packing.pack_conv
     return _Packed(

@@ -5,6 +5,7 @@ A chunk of a few steps takes as long as its weights take to be read, so that the
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastvoc import _library, packing
 from fastvoc.ops.conv1d import Conv1dParams
-from fastvoc.ops.convnext_block import ConvNextBlockParams
+from fastvoc.ops.convnext_block import ConvNextBlockParams, scaled_projection
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.ops.stream import OpStream
 
@@ -77,10 +78,11 @@ class ConvNextStream:
         return result
 
 
-def joined(layers: Sequence[OpStream]) -> ConvNextStream | None:
+def joined(layers: Sequence[OpStream], *, exact: bool = True) -> ConvNextStream | None:
     """One stream in the place of these layers' as the C++ implementations made them, or None where it cannot be.
 
-    layers: of a convolution, a layer norm, ConvNeXt blocks, a layer norm and a linear layer.
+    layers: of a convolution, a layer norm, ConvNeXt blocks, a layer norm and a linear layer. exact: with the weights as
+    they are, so that it equals the layers bit for bit; otherwise as trios (`packing.pack_trios`), a third shorter.
     """
     native: list[Any] = [getattr(layer, "native", None) for layer in layers]
     if len(native) < 4 or any(part is None for part in native):
@@ -94,30 +96,64 @@ def joined(layers: Sequence[OpStream]) -> ConvNextStream | None:
         return None
     cout, cin, kernel = conv[0].weight.shape
     shape, sides = [cin, kernel, cout, linear[0].weight.shape[0], norm[0].rows or 1], [kernel // 2]
-    large, small, eps = [conv[1].weight], [conv[1].bias, norm[1].weight, norm[1].bias], [norm[1].eps]
+    eps = [norm[1].eps]
     for _, p in blocks:
-        large.append(p.weight)
-        small += [p.depthwise, p.norm_weight, p.norm_bias, p.expand_bias, p.project_bias]
         shape += p.shape[1:4]
         eps.append(p.eps)
         sides.append(p.shape[2] // 2)
-    small += [last[1].weight, last[1].bias, linear[1].bias]
-    weights = [_together(linear[1].weight, small), *large, linear[1].weight]
-    return ConvNextStream(_Network(weights, shape, [*eps, last[1].eps], sides))
+    return ConvNextStream(_Network(_weights(native, exact), shape, [*eps, last[1].eps], sides))
 
 
-# Of each network, by its last product's weights while they live: its small weights, and all of them in one tensor.
+# By the last product's packed weights while they live, and by `exact`: the packed weights of all layers, and what C++
+# takes, which was made of them.
 _JOINED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def _together(of: Tensor, small: list[Tensor]) -> Tensor:
-    """The small weights in one tensor, the same for all streams of a network."""
-    before, one = _JOINED.get(of, ((), None))
-    if len(before) != len(small) or any(a is not b for a, b in zip(before, small, strict=True)):
-        one = torch.cat([t.flatten() for t in small])
-        _JOINED[of] = small, one
-    joint: Tensor = one
-    return joint
+def _weights(native: list[Any], exact: bool) -> list[Tensor]:
+    """What C++ takes, the same for all streams of a network: all small weights in one tensor, then the products'."""
+    parts = [t for _, packed in native for t in vars(packed).values() if isinstance(t, Tensor)]
+    made = _JOINED.setdefault(native[-1][1].weight, {})
+    before, weights = made.get(exact, ((), []))
+    if len(before) != len(parts) or any(kept() is not t for kept, t in zip(before, parts, strict=True)):
+        with torch.no_grad():
+            weights = (None if exact else _trios(native)) or _floats(native)
+        made[exact] = [weakref.ref(t) for t in parts], weights
+    result: list[Tensor] = weights
+    return result
+
+
+def _floats(native: list[Any]) -> list[Tensor]:
+    (_, conv), (_, norm), *blocks, (_, last), (_, linear) = native
+    small = [conv.bias, norm.weight, norm.bias]
+    for _, p in blocks:
+        small += [p.depthwise, p.norm_weight, p.norm_bias, p.expand_bias, p.project_bias]
+    small += [last.weight, last.bias, linear.bias]
+    return [_together(small), conv.weight, *(p.weight for _, p in blocks), linear.weight]
+
+
+def _trios(native: list[Any]) -> list[Tensor] | None:
+    """The same with every product's weights as trios, its scale before its bias; None where one would lose too much."""
+    (embed, conv), (_, norm), *blocks, (_, last), (head, linear) = native
+    padded = torch.nn.functional.pad(embed.weight, (0, 0, 0, -embed.weight.shape[1] % packing.PANEL))
+    products = [padded.transpose(1, 2).flatten(1), head.weight[:, :, 0]]
+    products[1:1] = [weight for params, _ in blocks for weight in (params.expand_weight, scaled_projection(params)[0])]
+    packed = []
+    for weight in products:
+        trios = packing.pack_trios(weight)
+        if trios is None:
+            return None
+        packed.append(trios)
+    scales = iter([scale for _, scale in packed])
+    small = [next(scales), conv.bias, norm.weight, norm.bias]
+    for _, p in blocks:
+        small += [p.depthwise, p.norm_weight, p.norm_bias]
+        small += [next(scales), p.expand_bias, next(scales), p.project_bias]
+    small += [last.weight, last.bias, next(scales), linear.bias]
+    return [_together(small), *(words for words, _ in packed)]
+
+
+def _together(small: list[Tensor]) -> Tensor:
+    return torch.cat([t.flatten() for t in small])
 
 
 def _convolves(params: Any, packed: Any, kernel: int | None = None) -> bool:
