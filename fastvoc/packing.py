@@ -280,24 +280,35 @@ class ToomCook:
     group: int
     points: tuple[float, ...]
 
+    def products(self, kernel: int) -> float:
+        """Of a kernel's taps, for each output."""
+        groups = -(-kernel // self.group)
+        return (len(self.points) * groups + kernel // self.group) / self.tile
+
 
 _TOOM_COOK = {
     3: ToomCook(1, 6, 3, (0, 1, -1, 2, -2, 0.5, -0.5)),
     5: ToomCook(2, 4, 5, (0, 1, -1, 2, -2, 0.5, -0.5)),
     0: ToomCook(3, 4, 4, (0, 1, -1, 2, -2, 0.5)),
 }
-_TOOM_COOK_BF16 = ToomCook(4, 3, 3, (0, 1, -1, 2))
+_TOOM_COOK_BF16 = (ToomCook(4, 3, 3, (0, 1, -1, 2)), _TOOM_COOK[0])
 
 
-def toom_cook(kernel: int, channels: int, dtype: torch.dtype = torch.float32) -> ToomCook | None:
+def toom_cook(
+    kernel: int, channels: int, dtype: torch.dtype = torch.float32, *, smooth: bool = True
+) -> ToomCook | None:
     """The scheme for a kernel, None where direct convolution measured faster: short kernels, half panels.
 
-    In bfloat16, whose rounding after the transforms grows with the tile, tiles are short.
+    In bfloat16, whose rounding after the transforms grows with the tile, the longer tile must save clearly more, and
+    the input must be `smooth`, which after a Snake it is not.
     """
     if channels <= PANEL // 2:
         return None
     if dtype is torch.bfloat16:
-        return _TOOM_COOK_BF16 if kernel > (2 if channels > 2 * PANEL else 3) and channels > PANEL else None
+        if channels <= PANEL or kernel <= (2 if channels > 2 * PANEL else 3):
+            return None
+        short, long = _TOOM_COOK_BF16
+        return long if smooth and long.products(kernel) < 0.85 * short.products(kernel) else short
     return _TOOM_COOK.get(kernel, _TOOM_COOK[0] if kernel > 5 else None)
 
 

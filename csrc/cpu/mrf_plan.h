@@ -63,10 +63,12 @@ class MrfPlan {
     };
     int64_t total = 0;
     for (const MrfConv& conv : convs_) {
-      const bool halves = conv.shape.scheme == Scheme::kF33;
+      const Scheme scheme = conv.shape.scheme;
+      const bool known = std::is_same_v<Element, Bf16> ? scheme == Scheme::kF33 || scheme == Scheme::kF44
+                                                       : std::is_same_v<Element, float> && scheme != Scheme::kF33;
       STD_TORCH_CHECK(conv.direct() || args_.width() >= kPanelWidth, "mrf: half a panel takes direct convolutions only");
-      STD_TORCH_CHECK(conv.direct() || (halves ? std::is_same_v<Element, Bf16> : std::is_same_v<Element, float>),
-                      "mrf: no such scheme for ", scalar_name<typename Numbers<Element>::Weight>());
+      STD_TORCH_CHECK(conv.direct() || known, "mrf: no such scheme for ",
+                      scalar_name<typename Numbers<Element>::Weight>());
       total += weights(conv);
     }
     Filters<Element> all(weight, total, bias, static_cast<int64_t>(convs_.size()), width);

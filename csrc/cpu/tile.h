@@ -119,20 +119,20 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
 }
 
 // What becomes of the results of a tile, known before its rows are walked: their activation alone, that of the first of a
-// layer's two convolutions; with the residual, which is kept too, that of the second; or whatever the pointers say.
-enum class Fate { kAct, kLayer, kRaw, kAny };
+// layer's two convolutions; with the residual, which is kept too, that of the second; results as they are; with the residual,
+// those of a block; with the residual and the sum of the blocks before, times the scale; or whatever the pointers say.
+enum class Fate { kAct, kLayer, kRaw, kBlock, kMean, kAny };
 
 // use(fate) with the fate of the results as a constant.
 template <class Element, class Use>
 inline __attribute__((always_inline)) void with_fate(const TileOutputOf<Element>& out, const Use& use) {
-  if (out.sum || out.scale != 1.0f || (out.residual && !(out.raw && out.act))) {
-    use(std::integral_constant<Fate, Fate::kAny>{});
-  } else if (out.residual) {
-    use(std::integral_constant<Fate, Fate::kLayer>{});
-  } else if (out.act && !out.raw) {
-    use(std::integral_constant<Fate, Fate::kAct>{});
-  } else if (out.raw && !out.act) {
-    use(std::integral_constant<Fate, Fate::kRaw>{});
+  const bool scaled = out.scale != 1.0f;
+  if (out.raw && !out.act && out.residual && out.sum) {
+    use(std::integral_constant<Fate, Fate::kMean>{});
+  } else if (out.raw && !out.act && !out.sum && !scaled) {
+    out.residual ? use(std::integral_constant<Fate, Fate::kBlock>{}) : use(std::integral_constant<Fate, Fate::kRaw>{});
+  } else if (out.act && !out.sum && !scaled && !out.residual == !out.raw) {
+    out.raw ? use(std::integral_constant<Fate, Fate::kLayer>{}) : use(std::integral_constant<Fate, Fate::kAct>{});
   } else {
     use(std::integral_constant<Fate, Fate::kAny>{});
   }
@@ -150,12 +150,13 @@ struct WholeRow {
 // Finishes y, the results of row r from column c on, and returns what is activated.
 template <Fate fate, class Lie, class Element>
 inline __attribute__((always_inline)) Vec finish_vector(const TileOutputOf<Element>& out, const Act& activation, float slope,
-                                                         int r, std::ptrdiff_t c, Vec y, const Lie& lie) {
-  constexpr bool any = fate == Fate::kAny, layer = fate == Fate::kLayer;
-  if (layer || (any && out.residual)) y += lie.read(out.residual + r * out.residual_row + c);
-  if (any && out.sum) y += lie.read(out.sum + r * out.sum_row + c);
-  if (any && out.scale != 1.0f) y *= out.scale;
-  if (layer || fate == Fate::kRaw || (any && out.raw)) lie.write(out.raw + r * out.raw_row + c, y);
+                                                         std::ptrdiff_t r, std::ptrdiff_t c, Vec y, const Lie& lie) {
+  constexpr bool any = fate == Fate::kAny, mean = fate == Fate::kMean, layer = fate == Fate::kLayer;
+  constexpr bool block = mean || fate == Fate::kBlock;
+  if (layer || block || (any && out.residual)) y += lie.read(out.residual + r * out.residual_row + c);
+  if (mean || (any && out.sum)) y += lie.read(out.sum + r * out.sum_row + c);
+  if (mean || (any && out.scale != 1.0f)) y *= out.scale;
+  if (layer || block || fate == Fate::kRaw || (any && out.raw)) lie.write(out.raw + r * out.raw_row + c, y);
   if (layer || fate == Fate::kAct || (any && out.act)) {
     lie.write(out.act + r * out.act_row + c, to_elements(leaky(y, slope), activation, Element{}));
   }

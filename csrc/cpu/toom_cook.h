@@ -93,23 +93,23 @@ void transform_rows(const Element* in, std::ptrdiff_t step, Element* out, std::p
   }
 }
 
-// What is written of a tile, known before its rows are walked: the activation alone, as of a layer's first convolution; with
-// the residual, which is kept, as of its last; or what the pointers say.
-enum class TileEnd { kAct, kLayer, kAny };
-
-template <class Element>
-TileEnd tile_end(const TileOutputOf<Element>& out) {
-  if (!out.act || out.sum || out.scale != 1.0f || !out.residual != !out.raw) return TileEnd::kAny;
-  return out.raw ? TileEnd::kLayer : TileEnd::kAct;
+// use(fate) with what becomes of the results, as far as tiles know it beforehand.
+template <class Element, class Use>
+void with_tile_fate(const TileOutputOf<Element>& out, const Use& use) {
+  if (out.act && out.activation->kind != ActKind::kLeaky) {
+    use(std::integral_constant<Fate, Fate::kAny>{});
+  } else {
+    with_fate(out, use);
+  }
 }
 
 // The outputs of one tile, of which the first `count` are written: `step` steps lie between them.
-template <Scheme kScheme, int NV, TileEnd kEnd = TileEnd::kAny, class Element>
+template <Scheme kScheme, int NV, Fate fate = Fate::kAny, class Element>
 inline __attribute__((always_inline)) void finish_tile(const float* m, std::ptrdiff_t point, const float* bias,
                                                        const TileOutputOf<Element>& out, std::int64_t t, int step,
                                                        int count, float slope) {
   constexpr int tile = scheme_tile(kScheme), points = scheme_points(kScheme);
-  constexpr bool any = kEnd == TileEnd::kAny, layer = kEnd == TileEnd::kLayer;
+  const Act activation = out.act ? *out.activation : Act{};
   for (int v = 0; v < NV * kVecs; ++v) {
     const std::ptrdiff_t c = v * FASTVOC_WIDTH;
     Vec sums[points], y[tile];
@@ -121,12 +121,7 @@ inline __attribute__((always_inline)) void finish_tile(const float* m, std::ptrd
     for (int j = 0; j < tile; ++j) {
       if (j >= count) break;
       const std::ptrdiff_t at = t + static_cast<std::ptrdiff_t>(j) * step;
-      Vec value = y[j] + b;
-      if (layer || (any && out.residual)) value += load(out.residual + at * out.residual_row + c);
-      if (any && out.sum) value += load(out.sum + at * out.sum_row + c);
-      if (any && out.scale != 1.0f) value *= out.scale;
-      if (layer || (any && out.raw)) store(out.raw + at * out.raw_row + c, value);
-      if (!any || out.act) put(out.act + at * out.act_row + c, leaky(value, slope), *out.activation);
+      finish_vector<fate>(out, activation, slope, at, c, y[j] + b, WholeRow{});
     }
   }
 }
@@ -149,18 +144,18 @@ inline __attribute__((always_inline)) void finish_curved(const float* m, std::pt
   activate_to(rounded, rows, count, columns);
 }
 
-template <Scheme kScheme, int NV, TileEnd kEnd, class Element>
+template <Scheme kScheme, int NV, Fate fate, class Element>
 inline __attribute__((always_inline)) void finish_steps(const float* m, std::ptrdiff_t point, const float* bias,
                                                         const TileOutputOf<Element>& out, std::int64_t t, int step,
                                                         int count, float slope) {
   constexpr int tile = scheme_tile(kScheme);
-  if constexpr (!std::is_same_v<Element, float> && kEnd == TileEnd::kAny) {
+  if constexpr (!std::is_same_v<Element, float> && fate == Fate::kAny) {
     if (out.act && out.activation->kind != ActKind::kLeaky) {
       return finish_curved<kScheme, NV>(m, point, bias, out, t, step, count);
     }
   }
-  if (count == tile) return finish_tile<kScheme, NV, kEnd>(m, point, bias, out, t, step, tile, slope);
-  finish_tile<kScheme, NV, kEnd>(m, point, bias, out, t, step, count, slope);
+  if (count == tile) return finish_tile<kScheme, NV, fate>(m, point, bias, out, t, step, tile, slope);
+  finish_tile<kScheme, NV, fate>(m, point, bias, out, t, step, count, slope);
 }
 
 // A convolution on its way: `x` is its transformed input [point][row][width]. Weights are [point][panel][group][cin][16].
@@ -208,7 +203,7 @@ void product_rows(TileInputOf<Element> in, float* y, std::int64_t rows) {
 }
 
 // Writes the outputs of the `n` rows of sums from row `first` on.
-template <Scheme kScheme, int NV, TileEnd kEnd, class Element>
+template <Scheme kScheme, int NV, Fate fate, class Element>
 inline __attribute__((always_inline)) void finish_chunk(const ToomCookRun<Element>& run, int panel,
                                                         const TileOutputOf<Element>& given, std::int64_t first,
                                                         std::int64_t n) {
@@ -224,7 +219,7 @@ inline __attribute__((always_inline)) void finish_chunk(const ToomCookRun<Elemen
     const std::int64_t t = block * tile * d + phase;
     const int made = static_cast<int>(std::clamp<std::int64_t>(ceil_div(run.count - t, d), 0, tile));
     const float* m = run.sums + row * columns;
-    if (made > 0) finish_steps<kScheme, NV, kEnd>(m, sums_point, bias, out, t, d, made, slope);
+    if (made > 0) finish_steps<kScheme, NV, fate>(m, sums_point, bias, out, t, d, made, slope);
     if (++phase == d) {
       phase = 0;
       ++block;
@@ -240,8 +235,6 @@ void toom_cook_panels(const ToomCookRun<Element>& run, int panel, const TileOutp
   constexpr int points = scheme_points(kScheme);
   constexpr std::ptrdiff_t sums_point = kToomCookChunk * NV * kPanel;
   const int d = run.conv.dilation;
-  const bool leaky = out.act && out.activation->kind == ActKind::kLeaky;
-  const TileEnd to = leaky ? tile_end(out) : TileEnd::kAny;
   const std::int64_t chunk = toom_cook_chunk(end - first);
   for (; first < end; first += chunk) {
     const std::int64_t n = std::min(chunk, end - first);
@@ -269,13 +262,7 @@ void toom_cook_panels(const ToomCookRun<Element>& run, int panel, const TileOutp
       product_rows<NV>(in, run.sums + q * sums_point, n);
       w += run.width / kPanel * size;
     }
-    if (to == TileEnd::kAct) {
-      finish_chunk<kScheme, NV, TileEnd::kAct>(run, panel, out, first, n);
-    } else if (to == TileEnd::kLayer) {
-      finish_chunk<kScheme, NV, TileEnd::kLayer>(run, panel, out, first, n);
-    } else {
-      finish_chunk<kScheme, NV, TileEnd::kAny>(run, panel, out, first, n);
-    }
+    with_tile_fate(out, [&](auto fate) { finish_chunk<kScheme, NV, decltype(fate)::value>(run, panel, out, first, n); });
   }
 }
 
@@ -346,7 +333,14 @@ template <class Element>
 void toom_cook_rows(const ToomCook& conv, const Filter<Element>& filter, int cin, const Element* in, int width,
                     const TileOutputOf<Element>& out, std::int64_t count, float* scratch, const Team* team) {
   if constexpr (std::is_same_v<Element, Bf16>) {
-    if (conv.scheme == Scheme::kF33) toom_cook<Scheme::kF33>(conv, filter, cin, in, width, out, count, scratch, team);
+    switch (conv.scheme) {
+      case Scheme::kF33:
+        return toom_cook<Scheme::kF33>(conv, filter, cin, in, width, out, count, scratch, team);
+      case Scheme::kF44:
+        return toom_cook<Scheme::kF44>(conv, filter, cin, in, width, out, count, scratch, team);
+      default:
+        return;
+    }
   } else {
     switch (conv.scheme) {
       case Scheme::kF63:

@@ -174,7 +174,7 @@ def _scheme(conv: MrfConv) -> packing.ToomCook | None:
     dtype = conv.weight.dtype
     if dtype not in (torch.float32, torch.bfloat16) or conv.input_range is not None:
         return None
-    return packing.toom_cook(conv.weight.shape[2], conv.weight.shape[0], dtype)
+    return packing.toom_cook(conv.weight.shape[2], conv.weight.shape[0], dtype, smooth=conv.act is None)
 
 
 def _schemes(params: MrfParams) -> list[packing.ToomCook | None]:
