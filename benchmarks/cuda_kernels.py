@@ -94,6 +94,9 @@ KERNELS = (
     _kernel("istft-gather", "istft_head", "istft_gather_kernel", "IstftHeadArgs<float, float>", 0, "8 n_fft / hop"),
     _kernel("nsf-scan", "nsf_source", "nsf_scan_kernel", "NsfSourceArgs<float>", 2048, "4 a frame"),
     _kernel("nsf-source", "nsf_source", "nsf_source_kernel", "NsfSourceArgs<float>", 0, "12 a frame"),
+    _kernel("snake-aa", "snake_aa", "snake_aa_kernel", f"SnakeAaArgs<{BF16}>", 27648, "2 C (64 + 12) / 64"),
+    _kernel("lvc", "lvc", "lvc_kernel", f"LvcArgs<{BF16}>", 0, "2 K C_in from the cache; 2 K C_in / 8 for each output"),
+    _kernel("conv2d", "conv2d", "conv2d_kernel", "Conv2dArgs<float>", 0, "as conv1d, with K time by K bands taps"),
     _kernel("rvq-decode", "rvq_decode", "rvq_decode_kernel", f"RvqDecodeArgs<{BF16}>", 0, "(8 + 2 D) a book"),
     _kernel("rvq-encode", "rvq_encode", "rvq_encode_kernel", "RvqEncodeArgs<float>", 20512, "4 N D / 8 a book"),
     Kernel(

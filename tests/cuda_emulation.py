@@ -233,18 +233,60 @@ def lstm(
     return y.transpose(1, 2)
 
 
+def snake_aa(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
+    y = poisoned(*x.shape, x.dtype)
+    tensors = [pointer(t) for t in (packed.alpha, packed.inverse, packed.taps, y)]
+    library("filters.cpp").snake_aa(*_rows(x, lengths), *tensors, ctypes.c_int64(x.shape[1]))
+    return y.transpose(1, 2)
+
+
+def lvc(
+    x: Tensor,
+    params: Any,
+    kernels: Tensor,
+    biases: Tensor,
+    residual: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    batch, _, cin, cout, frames = kernels.shape
+    y = poisoned(batch, cout // 2 if params.gated else cout, x.shape[2], x.dtype)
+    head = [DTYPES.index(x.dtype), pointer(x), ints(x.stride()), ctypes.c_int64(batch), pointer(lengths)]
+    given = [pointer(kernels), ints(kernels.stride()), pointer(biases), ints(biases.stride())]
+    beside = [pointer(residual), None if residual is None else ints(residual.stride())]
+    shape = ints([params.taps, cin, cout, frames, params.hop, int(params.gated)])
+    library("filters.cpp").lvc(*head, *given, *beside, pointer(y), shape)
+    return y.transpose(1, 2)
+
+
+def conv2d(x: Tensor, packed: Any, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+    cout, bands = packed.shape[0], x.shape[3]
+    made = bands // packed.pool
+    rows = x.permute(0, 2, 3, 1).flatten(2).transpose(1, 2)
+    added = None if residual is None else residual.permute(0, 2, 3, 1).flatten(2).transpose(1, 2)
+    y = poisoned(x.shape[0], made * cout, x.shape[2], x.dtype)
+    beside = [pointer(added), None if added is None else ints(added.stride())]
+    further = [pointer(y), ints([*packed.shape, bands, packed.pool]), ctypes.c_double(packed.slope)]
+    library("filters.cpp").conv2d(
+        *_rows(rows, lengths), pointer(packed.weight), pointer(packed.bias), *beside, *further
+    )
+    return y.unflatten(2, (made, cout)).permute(0, 3, 1, 2)
+
+
 RUN: dict[str, Callable[..., Tensor]] = {
     "conv1d": conv1d,
+    "conv2d": conv2d,
     "convnext_block": convnext_block,
     "group_norm_act": group_norm_act,
     "istft_head": istft_head,
     "layer_norm": layer_norm,
     "lstm": lstm,
+    "lvc": lvc,
     "mrf": mrf,
     "nsf_source": nsf_source,
     "rvq_decode": rvq_decode,
     "rvq_encode": rvq_encode,
     "seanet_block": seanet_block,
+    "snake_aa": snake_aa,
     "stft": stft,
     "upsample": upsample,
 }

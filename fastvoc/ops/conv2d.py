@@ -12,6 +12,7 @@ from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import FLOATS, check_lengths
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import register_triton
 from fastvoc.registry import Impl, define
@@ -128,7 +129,7 @@ def _pack(params: Conv2dParams) -> _Packed:
     return _Packed(weight, bias, (cout, cin, time, bands), params.slope, params.pool)
 
 
-def _run_cpp(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
     bands = x.shape[3]
     rows: Tensor = torch.ops._fastvoc.conv2d(
         _rows(x),
@@ -170,6 +171,14 @@ def _fake(
 
 OP = define("conv2d", _check, conv2d_ref)
 OP.register(
-    Impl("cpp", _run_cpp, frozenset({"cpu"}), priority=10, pack=_pack, supports=lambda s: _library.cpu_refusal(s.dtype))
+    Impl(
+        "cpp",
+        _run_native,
+        frozenset({"cpu"}),
+        priority=10,
+        pack=_pack,
+        supports=lambda s: _library.cpu_refusal(s.dtype),
+    )
 )
+register_cuda(OP, _run_native, _pack)
 register_triton(OP)

@@ -13,6 +13,7 @@ from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import FLOATS, by_item, check_lengths
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.lvc_stream import LvcStream
 from fastvoc.registry import Impl, Spec, define
@@ -184,4 +185,5 @@ OP.register(
         stream=lambda params, _: _stream(params, _run_native),
     )
 )
+register_cuda(OP, _run_native, lambda params: params)
 register_triton(OP, pack=lambda params: params)

@@ -15,6 +15,7 @@ from fastvoc import _library
 from fastvoc.errors import ShapeError
 from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.stream import MarginStream
@@ -142,4 +143,5 @@ OP = define("snake_aa", _check, snake_aa_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
+register_cuda(OP, _run_native, _pack)
 register_triton(OP)

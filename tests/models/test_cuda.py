@@ -81,6 +81,35 @@ def test_golden_encodec(name: str) -> None:
         assert_golden(model.decode(segments, scale, backend="cuda"), case, "audio_bw6")
 
 
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    "name", [pytest.param(f"bigvgan_{kind}_small", marks=pytest.mark.slow) for kind in ("base", "v2")]
+)
+def test_golden_bigvgan(name: str) -> None:
+    case = golden(name)
+    with torch.inference_mode(), emulated():
+        assert_golden(load(case)(case.inputs["mel"], backend="cuda"), case, "wav")
+
+
+@pytest.mark.golden
+def test_golden_univnet() -> None:
+    case = golden("hf_univnet")
+    mel, noise = case.inputs["input_features"].mT, case.inputs["noise_sequence"].mT
+    with torch.inference_mode(), emulated():
+        assert_golden(load(case)(mel, noise=noise, backend="cuda")[:, 0], case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_golden_hiftnet_with_its_pitch_network() -> None:
+    case = golden("hiftnet_original")
+    model = load(case)
+    with torch.inference_mode(), emulated():
+        assert_golden(model.predict_f0(case.inputs["mel"], backend="cuda"), case, "f0")
+        wav = model(case.inputs["mel"], source=case.inputs["source"][:, None], backend="cuda")
+    assert_golden(wav, case, "wav")
+
+
 def _vocoder(model: Callable[[Any], Any], config: Any) -> Callable[[], Tensor]:
     return lambda: model(config).bfloat16()(torch.randn(1, config.num_mels, 9).bfloat16(), backend="cuda")
 
