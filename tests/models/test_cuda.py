@@ -70,15 +70,15 @@ def test_golden_vocos(name: str) -> None:
 
 @pytest.mark.golden
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["encodec_24k", "hf_encodec_48k_small"])
-def test_golden_encodec(name: str) -> None:
+@pytest.mark.parametrize(("name", "bandwidth"), [("encodec_24k", 6), ("hf_encodec_48k_small", 12)])
+def test_golden_encodec(name: str, bandwidth: int) -> None:
     case = golden(name)
     model = load(case)
     with torch.inference_mode(), emulated():
-        segments, scale = model.encode(case.inputs["audio"], model.config.codebooks(6.0), backend="cuda")
+        segments, scale = model.encode(case.inputs["audio"], model.config.codebooks(bandwidth), backend="cuda")
         padded = [torch.nn.functional.pad(s, (0, 150 - s.shape[2])) for s in segments]
-        assert_golden(segments[0] if scale is None else torch.stack(padded), case, "codes_bw6")
-        assert_golden(model.decode(segments, scale, backend="cuda"), case, "audio_bw6")
+        assert_golden(segments[0] if scale is None else torch.stack(padded), case, f"codes_bw{bandwidth}")
+        assert_golden(model.decode(segments, scale, backend="cuda"), case, f"audio_bw{bandwidth}")
 
 
 @pytest.mark.golden

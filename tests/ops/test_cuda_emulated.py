@@ -140,6 +140,8 @@ TILES = {
     "256": (lambda: mrf_params(131, (3, 5), ((1, 5), (2,)), 2), 135),
     "nine-blocks": (lambda: mrf_params(12, (3,) * 9, ((1,),) * 9, 1), 600),
     "snake": (lambda: with_snakes(mrf_params(40, (3, 7), ((1, 3, 5),) * 2, 2)), 290),
+    "128-snake": (lambda: with_snakes(mrf_params(100, (3, 7), ((1, 3, 5), (1, 3)), 2)), 300),
+    "causal-128": (lambda: mrf_params(70, (3,), ((1, 3, 5),), 2, "causal"), 270),
     "causal": (lambda: mrf_params(21, (3, 7), ((1, 3, 5),) * 2, 2, "causal"), 600),
 }
 
