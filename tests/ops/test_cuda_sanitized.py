@@ -14,6 +14,7 @@ from helpers import ROOT, compiler
 FILES = {
     "blocks": ["tests/ops/test_cuda_blocks.py", "-k", "ragged or short or large_means"],
     "convolutions": ["tests/ops/test_cuda_emulated.py", "-k", "ragged or one_step or tiles_for or smaller"],
+    "filters": ["tests/ops/test_cuda_filters.py", "-k", "float32 or reaches or number"],
     "sources": ["tests/ops/test_cuda_sources.py", "-k", "ragged or rvq or narrow or pieces"],
 }
 
