@@ -18,7 +18,7 @@ from fastvoc.models.families import build
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, COSYVOICE2, COSYVOICE3, HIFTNET
 from fastvoc.models.univnet import UNIVNET_24K_100
-from fastvoc.models.vocos import VOCOS_ENCODEC_24K, VOCOS_MEL_24K
+from fastvoc.models.vocos_config import VOCOS_ENCODEC_24K, VOCOS_MEL_24K
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _VOCOS_BANDWIDTH_ID = 2  # 6 kbit/s, as in the EnCodec rows

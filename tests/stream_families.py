@@ -14,7 +14,7 @@ from fastvoc.models.families import build
 from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.models.hift_config import HiftConfig
 from fastvoc.models.univnet import UnivNetConfig
-from fastvoc.models.vocos import VocosConfig
+from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.vocoder import Vocoder
 
 QUICK = settings(

@@ -21,7 +21,7 @@ from fastvoc.checkpoints.text import Fields
 from fastvoc.errors import ArgumentError
 from fastvoc.mel import MelConfig, mel_filterbank
 from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
-from fastvoc.models.vocos import VocosConfig
+from fastvoc.models.vocos_config import VocosConfig
 
 _MEL, _CODES = "vocos.feature_extractors.MelSpectrogramFeatures", "vocos.feature_extractors.EncodecFeatures"
 _BACKBONE, _HEAD = "vocos.models.VocosBackbone", "vocos.heads.ISTFTHead"

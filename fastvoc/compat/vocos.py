@@ -31,7 +31,7 @@ from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
 from fastvoc.loading import SkipInit
 from fastvoc.mel import MelConfig, MelSpectrogram
 from fastvoc.models.vocos import Vocos as VocosModel
-from fastvoc.models.vocos import VocosConfig
+from fastvoc.models.vocos_config import VocosConfig
 
 __all__ = ["EncodecFeatures", "MelSpectrogramFeatures", "Vocos"]
 

@@ -22,7 +22,7 @@ from fastvoc.compat.vocos import EncodecFeatures, codes_tensor, model_state
 from fastvoc.compat.vocos_features import VocosFeatureExtractor
 from fastvoc.errors import ArgumentError, LoadError
 from fastvoc.models.vocos import BandwidthId, Vocos
-from fastvoc.models.vocos import VocosConfig as ModelConfig
+from fastvoc.models.vocos_config import VocosConfig as ModelConfig
 
 __all__ = [
     "VocosConfig",

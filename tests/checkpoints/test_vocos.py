@@ -19,7 +19,7 @@ from fastvoc.checkpoints.text import Fields
 from fastvoc.checkpoints.vocos import read_config
 from fastvoc.errors import LoadError
 from fastvoc.mel import mel_filterbank
-from fastvoc.models.vocos import VOCOS_ENCODEC_24K, VOCOS_MEL_24K, VocosConfig
+from fastvoc.models.vocos_config import VOCOS_ENCODEC_24K, VOCOS_MEL_24K, VocosConfig
 from helpers import golden
 
 MEL = replace(VOCOS_MEL_24K, dim=16, intermediate_dim=40, num_layers=2)

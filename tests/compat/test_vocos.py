@@ -17,7 +17,7 @@ from fastvoc.compat import vocos as module
 from fastvoc.compat.encodec import EncodecModel
 from fastvoc.compat.vocos import Vocos
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
-from fastvoc.models.vocos import VOCOS_ENCODEC_24K
+from fastvoc.models.vocos_config import VOCOS_ENCODEC_24K
 from fastvoc.registry import use_backend
 from helpers import assert_golden, golden, implementations
 

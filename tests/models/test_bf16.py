@@ -14,7 +14,7 @@ from torch import Tensor
 
 import fastvoc
 from fastvoc.codec import Codec
-from fastvoc.models.vocos import VocosConfig
+from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.vocoder import Vocoder
 from helpers import relative_l2
 

@@ -17,7 +17,8 @@ from fastvoc.models.encodec_config import ENCODEC_24K
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3, HifiGan
 from fastvoc.models.hift_config import COSYVOICE2
 from fastvoc.models.hiftnet import HiftNet
-from fastvoc.models.vocos import VOCOS_MEL_24K, Vocos
+from fastvoc.models.vocos import Vocos
+from fastvoc.models.vocos_config import VOCOS_MEL_24K
 from fastvoc.nn.wide import WideOnCpu
 from helpers import GoldenCase, assert_golden, golden, relative_l2
 

@@ -15,7 +15,8 @@ import fastvoc
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.loading import model_of
-from fastvoc.models.vocos import VOCOS_ENCODEC_24K, VOCOS_MEL_24K, Vocos, VocosConfig
+from fastvoc.models.vocos import Vocos
+from fastvoc.models.vocos_config import VOCOS_ENCODEC_24K, VOCOS_MEL_24K, VocosConfig
 from helpers import GoldenCase, assert_golden, golden, implementations, relative_l2
 
 IMPLS = implementations("convnext_block")
