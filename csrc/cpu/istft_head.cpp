@@ -13,7 +13,9 @@ Tensor run(const Tensor& x, const std::optional<Tensor>& lengths, const IstftHea
   for (int64_t i = 0; i < batch.items(); ++i) STD_TORCH_CHECK(made(batch.length(i)) > 0, "istft_head: too few frames");
   const Output out(batch.items(), 1, made(batch.steps()));
   const auto steps = [&](int64_t item) { return made(batch.length(item)); };
-  over_items(batch.items(), 4 * kPanelWidth * hop, steps, [&](int64_t item, int64_t begin, int64_t end) {
+  // A thread wants a whole tile of transforms, and of short ones several.
+  const int64_t shortest = std::min<int64_t>(4 * kPanelWidth * hop, std::max<int64_t>(12 * hop, 2048));
+  over_items(batch.items(), shortest, steps, [&](int64_t item, int64_t begin, int64_t end) {
     float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args)));
     kernel(args, batch.source(item), out.sink(item), begin, end, memory);
   });

@@ -6,6 +6,9 @@
 namespace fastvoc {
 namespace {
 
+// Bytes from which on a second thread is worth its start.
+constexpr int64_t kShared = 128 * 1024;
+
 // Steps [from, to) of `steps` ones, each `channels` elements in a row of its own, to `rows`.
 template <class Element>
 void copy_steps(const Tensor& x, int64_t item, int64_t from, int64_t to, char* rows) {
@@ -34,18 +37,25 @@ void run(const Tensor& x, const std::optional<Tensor>& tail, const Ints& cut, Te
     }
     copy_steps<Element>(x, item, middle - held, to - held, rows + (middle - from) * channels * size);
   };
-  const auto zero = [&](char* rows, int64_t count) { std::memset(rows, 0, static_cast<std::size_t>(count * channels * size)); };
   const int64_t before = cut[0], low = cut[1], high = cut[2], after = cut[3], keep = cut[4];
-  char* to = static_cast<char*>(window.mutable_data_ptr());
-  char* rest = static_cast<char*>(kept.mutable_data_ptr());
-  for (int64_t item = 0; item < x.size(0); ++item) {
-    zero(to, before);
-    copy(item, low, high, to + before * channels * size);
-    zero(to + (before + high - low) * channels * size, after);
-    to += (before + high - low + after) * channels * size;
-    copy(item, keep, have, rest);
-    rest += (have - keep) * channels * size;
-  }
+  const int64_t rows = before + high - low + after, row = channels * size;
+  char* const to = static_cast<char*>(window.mutable_data_ptr());
+  char* const rest = static_cast<char*>(kept.mutable_data_ptr());
+  const auto zero = [&](char* from, int64_t count) {
+    if (count > 0) std::memset(from, 0, static_cast<std::size_t>(count * row));
+  };
+  // A thread copies the rows that it is likely to read.
+  over_items(x.size(0), std::max<int64_t>(kShared / std::max<int64_t>(row, 1), 1), [&](int64_t) { return rows; },
+             [&](int64_t item, int64_t begin, int64_t end) {
+               char* const first = to + item * rows * row;
+               const int64_t valid = before + high - low, from = std::clamp(begin, before, valid),
+                             until = std::clamp(end, before, valid);
+               zero(first + begin * row, std::min(end, before) - begin);
+               copy(item, low + from - before, low + until - before, first + from * row);
+               const int64_t behind = std::max(begin, valid);
+               zero(first + behind * row, end - behind);
+             });
+  for (int64_t item = 0; item < x.size(0); ++item) copy(item, keep, have, rest + item * (have - keep) * row);
 }
 
 // Of the steps of `tail` [B, n, C] and then of x [B, C, T]: [low, high) between `before` and `after` ones of zeros, as

@@ -63,19 +63,20 @@ class EncodecStream(ModelStream):
         before: Callable[[Tensor], Tensor] = lambda x: x,
         after: Callable[[Tensor], Tensor] = lambda x: x,
     ) -> None:
-        self._stack, self._whole, self._nothing, self._before, self._after = stack, whole, nothing, before, after
+        self._whole, self._nothing, self._before, self._after = whole, nothing, before, after
         self._layers, self._begin = LayerStreams(stack.named(name), backend), Begin(least)
         self._names = list(stack.named(name))
+        convs = (x.conv if isinstance(x, SeanetConv | SeanetUpsample) else x for x in stack.layers.values())
+        self._steps = [self._layers.steps(layer) for layer in convs]
         self.parts = {"layers": self._layers, "begin": self._begin}
 
     def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
         x, enough = self._begin.step(x)
         if not enough:
             return self._whole(x) if final and x.shape[2] else self._nothing(len(x))
-        self._layers.final = final
         y = self._before(x)
-        for layer in self._stack.layers.values():
-            y = self._layers(layer.conv if isinstance(layer, SeanetConv | SeanetUpsample) else layer, y)
+        for step in self._steps:
+            y = step(y, final)
         return self._after(y)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:

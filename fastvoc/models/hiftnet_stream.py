@@ -59,21 +59,24 @@ class HiftStream(ModelStream):
         self.parts = {"layers": self._layers, "reflect": self._reflect}
         self.parts |= {f"sum{i}": one for i, one in enumerate(self._sums)}
         self._layers.stream("m_source").seed = seed
+        self._source_dtype = model.m_source.weight.dtype
+        steps = self._layers.steps
+        self._stages = [[steps(layer) for layer in stage] for stage in model.stages()]
+        self._source, self._spectrum = steps(model.m_source), steps(model.stft)
+        self._pre, self._post, self._istft = steps(model.conv_pre), steps(model.conv_post), steps(model.istft)
 
     def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
-        model, run = self._model, self._layers
-        run.final = final
+        self._layers.final = final
         f0 = self._f0(x, **inputs)
-        source = run(model.m_source, f0.to(model.m_source.weight.dtype))
-        spectrum = run(model.stft, source).to(x.dtype)
-        x = run(model.conv_pre, x)
-        stages = model.stages()
-        for i, (up, down, source_stage, stage) in enumerate(stages):
-            x = run(up, x)
-            if i + 1 == len(stages):
+        source = self._source(f0.to(self._source_dtype), final)
+        spectrum = self._spectrum(source, final).to(x.dtype)
+        x = self._pre(x, final)
+        for i, (up, down, source_stage, stage) in enumerate(self._stages):
+            x = up(x, final)
+            if i + 1 == len(self._stages):
                 x = self._reflect.step(x)
-            x = run(stage, self._sums[i](x, run(source_stage, run(down, spectrum))))
-        return run(model.istft, run(model.conv_post, x))
+            x = stage(self._sums[i](x, source_stage(down(spectrum, final), final)), final)
+        return self._istft(self._post(x, final), final)
 
     def _f0(self, x: Tensor, f0: Tensor | None = None) -> Tensor:
         """F0 [B, 1, n] of the next frames: what came with them, or what the model reads from them."""

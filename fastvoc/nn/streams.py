@@ -35,6 +35,10 @@ class LayerStreams:
         """[B, C, n] -> [B, C_out, m], `more` being the op's further tensors; the last chunk when `final` is set."""
         return self._by_layer[id(layer.prepared)].step(x, self.final, *more)
 
+    def steps(self, layer: Layer) -> Callable[..., Tensor]:
+        """What runs one layer: called with the next chunk and whether it is the last."""
+        return self._by_layer[id(layer.prepared)].step
+
     def join(self, name: str, layers: Sequence[str], joined: Callable[[Sequence[OpStream]], OpStream | None]) -> bool:
         """Puts one stream in the place of those of `layers`, where `joined` makes one of them."""
         one = joined([self._streams[layer] for layer in layers])

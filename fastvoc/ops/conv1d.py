@@ -249,8 +249,9 @@ def _stream_ref(params: Conv1dParams, _: Any) -> TailStream:
 
 
 def _stream_native(params: Conv1dParams, packed: _Packed) -> TailStream:
-    bare = replace(packed, shape=[*packed.shape[:5], 0, 0, 0])
-    return TailStream(geometry(params), params.weight.shape[0], lambda rows: _run_native(rows, bare), (params, packed))
+    native = torch.ops._fastvoc.conv1d.default
+    more = packed.weight, packed.bias, None, None, [*packed.shape[:5], 0, 0, 0], *packed.acts
+    return TailStream(geometry(params), params.weight.shape[0], lambda rows: native(rows, *more), (params, packed))
 
 
 OP = define("conv1d", _check, conv1d_ref, _stream_ref)

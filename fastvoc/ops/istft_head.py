@@ -219,8 +219,12 @@ def _stream_ref(params: IstftHeadParams, _: Any) -> PolyphaseStream:
 
 
 def _stream_native(params: IstftHeadParams, packed: _Packed) -> PolyphaseStream:
+    native, p = torch.ops._fastvoc.istft_head.default, packed
+    sizes, rest = p.shape[:2], p.shape[4:]
+
     def run(rows: Tensor, left: int, right: int) -> Tensor:
-        return _run_native(rows, replace(packed, shape=[*packed.shape[:2], left, right, *packed.shape[4:]]))
+        y: Tensor = native(rows, p.tables, None, p.radices, [*sizes, left, right, *rest], p.bounds)
+        return y
 
     return _stream(params, run, native=True)
 

@@ -260,7 +260,8 @@ def _stream_ref(params: LstmParams, _: Any) -> LstmStream:
 
 
 def _stream_native(params: LstmParams, packed: _Packed) -> LstmStream:
-    return LstmStream(params, lambda x, h, c: _run_native(x, packed, None, h, c))
+    native, p = torch.ops._fastvoc.lstm.default, packed
+    return LstmStream(params, lambda x, h, c: native(x, p.weight, p.bias, None, h, c, p.shape))
 
 
 OP = define("lstm", _check, lstm_ref, _stream_ref)

@@ -27,6 +27,8 @@ class NsfStream:
         self.phase: Tensor | None = None
         self._state: Tensor | None = None
         self._held: Tensor | None = None
+        self._made = 0, 0  # items and frames of the chunk before
+        self._frames = torch.zeros(0, dtype=torch.int64)
 
     @property
     def counters(self) -> tuple[int, ...]:
@@ -48,12 +50,12 @@ class NsfStream:
         made = have if final else max(have - self._lookahead, 0)
         if self._state is None:
             self._state = self._begin(batch, self.seed, self.phase)
-        y = f0.new_empty((batch, 1, 0))
-        if made:
-            frames = torch.full((batch,), made, dtype=torch.int64)
-            y = self._run(f0, self._state, self.seed, frames)[:, :, : made * self._hop]
         self._held = f0[:, :, made:].clone()
-        return y
+        if not made:
+            return f0.new_empty((batch, 1, 0))
+        if self._made != (batch, made):
+            self._frames, self._made = torch.full((batch,), made, dtype=torch.int64), (batch, made)
+        return self._run(f0, self._state, self.seed, self._frames)[:, :, : made * self._hop]
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """Beside the phase, to which every frame before adds."""

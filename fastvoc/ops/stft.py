@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -173,10 +173,10 @@ def _fake(x: Tensor, tables: Tensor, lengths: Tensor | None, radices: list[int],
 class StftStream(TailStream):
     """The transform of a signal in chunks; run(samples, whether they begin the signal) transforms them as they are."""
 
-    def __init__(self, params: StftParams, run: Callable[[Tensor, bool], Tensor]) -> None:
+    def __init__(self, params: StftParams, run: Callable[[Tensor, bool], Tensor], native: Any = None) -> None:
         half = params.n_fft // 2
         geometry = Geometry(params.n_fft, params.hop, half, half, "reflect")
-        super().__init__(geometry, params.n_fft + 2, lambda rows: run(rows, self._made == 0))
+        super().__init__(geometry, params.n_fft + 2, lambda rows: run(rows, self._made == 0), native)
 
 
 def _stream_ref(params: StftParams, _: Any) -> StftStream:
@@ -184,11 +184,14 @@ def _stream_ref(params: StftParams, _: Any) -> StftStream:
 
 
 def _stream_native(params: StftParams, packed: _Packed) -> StftStream:
-    def run(rows: Tensor, first: bool) -> Tensor:
-        polar, real = packed.shape[4:]
-        return _run_native(rows, replace(packed, shape=[*packed.shape[:2], 0, 0, polar, int(first and real)]))
+    native, p = torch.ops._fastvoc.stft.default, packed
+    polar, real = p.shape[4:]
 
-    return StftStream(params, run)
+    def run(rows: Tensor, first: bool) -> Tensor:
+        y: Tensor = native(rows, p.tables, None, p.radices, [*p.shape[:2], 0, 0, polar, int(first and real)])
+        return y
+
+    return StftStream(params, run, (params, packed))
 
 
 OP = define("stft", _check, stft_ref, _stream_ref)

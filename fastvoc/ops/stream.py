@@ -114,6 +114,8 @@ class TailStream:
         self._geometry, self._channels_out, self._run, self.native = geometry, channels_out, run, native
         self._tail: Tensor | None = None  # [B, rows, C]: the input steps from `first` on
         self._first = self._made = 0
+        # Past the beginning chunks of a length are all cut alike: what `step` worked out last, and from what.
+        self._plan: tuple[tuple[int, int, int], list[int], int] | None = None
 
     @property
     def counters(self) -> tuple[int, ...]:
@@ -135,7 +137,15 @@ class TailStream:
 
     def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
         g, begin, first = self._geometry, self._made, self._first
-        have = first + x.shape[2] + (0 if self._tail is None else self._tail.shape[1])
+        held = 0 if self._tail is None else self._tail.shape[1]
+        case = x.shape[2], held, begin * g.stride - first
+        if self._plan is not None and self._plan[0] == case and held and not final:
+            _, cut, count = self._plan
+            window, tail = torch.ops._fastvoc.stream_rows.default(x, self._tail, cut)
+            made: Tensor = self._run(window.transpose(1, 2), *more)
+            self._tail, self._first, self._made = tail, first + cut[4], begin + count
+            return made
+        have = first + x.shape[2] + held
         end = max(g.ready(have, final), begin)
         keep = min(max(g.keep_from(end, have), first), have)
         low, high = begin * g.stride - g.left, (end - 1) * g.stride - g.left + g.span
@@ -146,6 +156,8 @@ class TailStream:
             before, after = (min(max(n, 0), high - low) for n in (-low, high - have))
             native = self.native is not None
             window, tail = cut_rows(x, self._tail, before, begins - first, ends - first, after, keep - first, native)
+            if native and end > begin and first > 0 and low >= 0 and not final:
+                self._plan = case, [before, begins - first, ends - first, after, keep - first], end - begin
         else:
             rows = x.transpose(1, 2)
             rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
@@ -196,6 +208,8 @@ class PolyphaseStream:
         self._history = -(-kernel // stride) - 1
         self._tail: Tensor | None = None
         self._first = self._made = 0
+        # As in TailStream, with the crops and the output steps.
+        self._plan: tuple[tuple[int, int, int], list[int], int, int, int] | None = None
 
     @property
     def counters(self) -> tuple[int, ...]:
@@ -221,7 +235,15 @@ class PolyphaseStream:
 
     def step(self, x: Tensor, final: bool) -> Tensor:
         first, begin = self._first, self._made
-        have = first + x.shape[2] + (0 if self._tail is None else self._tail.shape[1])
+        held = 0 if self._tail is None else self._tail.shape[1]
+        case = x.shape[2], held, begin - first * self._stride
+        if self._plan is not None and self._plan[0] == case and held and not final:
+            _, cut, before, after, count = self._plan
+            window, tail = torch.ops._fastvoc.stream_rows.default(x, self._tail, cut)
+            made = self._run(window.transpose(1, 2), before, after)
+            self._tail, self._first, self._made = tail, first + cut[4], begin + count
+            return made
+        have = first + x.shape[2] + held
         left, right = self._crop
         total = (have - 1) * self._stride + self._kernel - left - right if have else 0
         end = max(total if final else min(have * self._stride - left, total), begin)
@@ -231,7 +253,10 @@ class PolyphaseStream:
         if end > begin:
             crop = begin + left - low * self._stride
             full = (have - low - 1) * self._stride + self._kernel
-            y = self._run(window.transpose(1, 2), crop, full - crop - (end - begin))
+            rest = full - crop - (end - begin)
+            y = self._run(window.transpose(1, 2), crop, rest)
+            if self.native and low > first > 0 and not final:
+                self._plan = case, [0, low - first, have - first, 0, keep - first], crop, rest, end - begin
         else:
             y = x.new_empty((x.shape[0], self._channels_out, 0))
         self._tail, self._first, self._made = tail, keep, end

@@ -208,9 +208,12 @@ def _stream_ref(params: UpsampleParams, _: Any) -> PolyphaseStream:
 
 def _stream_native(params: UpsampleParams, packed: _Packed) -> PolyphaseStream:
     cout, kernel = params.weight.shape[1:]
+    native = torch.ops._fastvoc.upsample.default
+    weight, bias, shape, acts = packed.weight, packed.bias, packed.shape[:4], packed.acts
 
     def run(rows: Tensor, left: int, right: int) -> Tensor:
-        return _run_native(rows, replace(packed, shape=[*packed.shape[:4], left, right]))
+        y: Tensor = native(rows, weight, bias, None, [*shape, left, right], *acts)
+        return y
 
     return PolyphaseStream(kernel, params.stride, params.crop, cout, run, native=True)
 
