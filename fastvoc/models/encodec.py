@@ -224,8 +224,8 @@ class Encodec(nn.Module):
                     out[item, :, start : start + before.shape[1]] = before
                     given[item] += 1
         assert out is not None
-        for row, fade, (start, size) in zip(out, fades, ends, strict=True):
-            row[:, start : start + size] = fade.rest()
+        for item, (start, size) in enumerate(ends):
+            out[item, :, start : start + size] = fades[item].rest()
         return out
 
     def encode_segment(

@@ -237,6 +237,13 @@ def test_overlap_add_fades_linearly() -> None:
     assert overlap_add([ones, ones[:, :7]], 90).shape == (1, 97)
 
 
+def test_gradients_reach_the_segments_of_a_decoding() -> None:
+    model = lively(STEREO).requires_grad_(True)
+    segments = [torch.randint(0, STEREO.bins, (1, STEREO.n_q, n)) for n in (13, 13, 4)]
+    model.decode(segments).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.decoder.parameters())
+
+
 def test_segments_of_any_order_of_lengths_are_faded() -> None:
     config = replace(STEREO, overlap=0.5)
     model = lively(config)
