@@ -1,6 +1,8 @@
 // The mean of residual blocks by tensor cores: which tiles, and how many layers and blocks one launch takes.
 #pragma once
 
+#include <array>
+
 #include "cuda/mrf_args.cuh"
 #include "cuda/mrf_tile.cuh"
 
@@ -33,8 +35,10 @@ struct RunPlan {
   std::int64_t taps;
 };
 
+// The runs of one launch; an aggregate without a destructor, which a library would export.
 struct LaunchPlan {
-  std::vector<RunPlan> runs;
+  std::array<RunPlan, kMaxRuns> run;
+  std::size_t runs;
   int made;
   int halo;
   bool begins;  // blocks
@@ -63,8 +67,8 @@ struct MrfPlan {
       halo = std::max(halo, launch.halo);
       fits = fits && launch.made >= 16;
       least = std::min<std::int64_t>(least, launch.made);
-      for (const RunPlan& run : launch.runs) {
-        rereads |= !keep && run.last - run.first > static_cast<std::size_t>(a.depth);
+      for (std::size_t i = 0; i < launch.runs; ++i) {
+        rereads |= !keep && launch.run[i].last - launch.run[i].first > static_cast<std::size_t>(a.depth);
       }
     }
   }
@@ -77,7 +81,7 @@ struct MrfPlan {
     const auto layer = static_cast<std::size_t>(a.depth);
     const RunPlan whole = run(a, conv, end);
     if (keep && 2 * whole.reach <= rows && end - conv <= kMaxChain) {
-      launches.push_back({{whole}, rows - whole.reach, whole.halo, true, true});
+      launches.push_back({{whole}, 1, rows - whole.reach, whole.halo, true, true});
       return;
     }
     for (std::size_t first = conv; first < end;) {
@@ -87,7 +91,7 @@ struct MrfPlan {
         if (4 * more.reach > rows) break;
         group = more;
       }
-      launches.push_back({{group}, rows - group.reach, group.halo, first == conv, group.last == end});
+      launches.push_back({{group}, 1, rows - group.reach, group.halo, first == conv, group.last == end});
       first = group.last;
     }
   }
@@ -99,7 +103,7 @@ struct MrfPlan {
     double apart = 0.0, taps = 0.0;
     for (const LaunchPlan& launch : launches) {
       if (!launch.begins || !launch.ends || launch.made <= 0) return;
-      const RunPlan& run = launch.runs[0];
+      const RunPlan& run = launch.run[0];
       convs += run.last - run.first;
       reach = std::max(reach, run.reach);
       halo_rows = std::max(halo_rows, run.halo);
@@ -107,8 +111,8 @@ struct MrfPlan {
       taps += static_cast<double>(run.taps);
     }
     if (launches.size() > kMaxRuns || convs > kMaxChain || taps / (rows - reach) > 1.1 * apart) return;
-    LaunchPlan all{{}, rows - reach, halo_rows, true, true};
-    for (const LaunchPlan& launch : launches) all.runs.push_back(launch.runs[0]);
+    LaunchPlan all{{}, 0, rows - reach, halo_rows, true, true};
+    for (const LaunchPlan& launch : launches) all.run[all.runs++] = launch.run[0];
     launches = {all};
   }
 
@@ -206,21 +210,21 @@ void mrf_tiles(const MrfArgs<T>& a, Stream stream) {
       args.sum = a.scratch;
       args.tiles = a.scratch + 3 * size;
       args.weight = weight;
-      args.bias = a.bias + launch.runs[0].first * S::kWidth;
+      args.bias = a.bias + launch.run[0].first * S::kWidth;
       args.lengths = a.lengths;
       args.steps = a.steps;
       args.channels = a.channels;
       args.depth = static_cast<int>(a.depth);
       args.made = launch.made;
       args.halo = launch.halo;
-      args.runs = static_cast<int>(launch.runs.size());
+      args.runs = static_cast<int>(launch.runs);
       args.adds = adds;
       args.ends = i + 1 == plan.launches.size();
       args.scale = 1.0f / static_cast<float>(a.layers.size());
       std::int64_t taps = 0;
       ChainConv* conv = args.conv;
-      for (std::size_t r = 0; r < launch.runs.size(); ++r) {
-        const RunPlan& run = launch.runs[r];
+      for (std::size_t r = 0; r < launch.runs; ++r) {
+        const RunPlan& run = launch.run[r];
         args.run[r] = {static_cast<int>(run.last - run.first), run.lead, launch.made + run.reach};
         taps += run.taps;
         for (std::size_t c = run.first; c < run.last; ++c) {
