@@ -13,7 +13,7 @@ from fastvoc.nn.mrf import MrfStage
 from fastvoc.registry import requested
 
 # Of a model's widest activation in float32, unless it says otherwise. A piece has two and some smaller ones at a time.
-PIECE_BYTES = 40 << 20
+PIECE_BYTES = 16 << 20
 
 Reads = Callable[[int, int], tuple[int, int]]
 # For batch items (a slice or an index), from frame, to frame, valid frames of each in between -> [b, C, samples].
@@ -61,7 +61,7 @@ class Pieces:
             grain = lcm(grain, tile // gcd(tile, rate))
             slack += -(-reach // rate)
         before, after = max(-first, 0) + slack, max(last, 0) + slack
-        least = 4 * (before + after + grain)  # so that what is computed twice stays a small part
+        least = 10 * (before + after + grain)  # so that what is computed twice stays a tenth
         return cls(max(most // (4 * floats), least), before, after, grain, hop)
 
     def fit(self, batch: int, frames: int) -> bool:
