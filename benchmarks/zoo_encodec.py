@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.models.segments import overlap_add
+from fastvoc.models.segments import Blend
 
 BANDWIDTH = 6.0  # kbit/s
 
@@ -80,7 +80,11 @@ def joined(model: Any, found: Any, *segments: Tensor) -> Tensor:
     rows = [row for part in parts for row in part.split(len(segments[0]))]
     rows = [row * volumes[:, i, None, None] for i, row in enumerate(rows)]
     stride = model.config.segment_stride
-    return torch.stack([overlap_add([row[b] for row in rows], stride) for b in range(len(segments[0]))])
+    blend = Blend([[row.shape[-1] for row in rows]] * len(segments[0]), stride)
+    for i, row in enumerate(rows):
+        for item, piece in enumerate(row):
+            blend.add(item, i, piece)
+    return blend.whole()
 
 
 def _volumes(model: Any, segments: tuple[Tensor, ...]) -> Tensor | None:

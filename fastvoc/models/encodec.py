@@ -12,7 +12,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.encodec_stream import EncodecStream
 from fastvoc.models.seanet_chain import SeanetChain
-from fastvoc.models.segments import Fade, Segment, cut
+from fastvoc.models.segments import Blend, Segment, cut
 from fastvoc.nn.lstm import Lstm
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.rvq import ResidualVectorQuantizer
@@ -199,12 +199,7 @@ class Encodec(nn.Module):
             volume = None if scale is None else scale[:, 0]
             return self.decode_segment(segments[0], volume, None if whole else counts, backend)
         pieces = [Segment(b, i, 0, size) for b, row in enumerate(frames) for i, size in enumerate(row)]
-        device = segments[0].device
-        fades = [Fade(row[0] * hop, stride, device) for row in frames]
-        ends = [(stride * (len(row) - 1), row[-1] * hop) for row in frames]
-        made: list[dict[int, Tensor]] = [{} for _ in frames]  # those that wait for one before them
-        given = [0] * len(frames)
-        out: Tensor | None = None
+        blend = Blend([[size * hop for size in row] for row in frames], stride, segments[0].device)
         for group in _groups(pieces, max(piece.size for piece in pieces)):
             sizes = torch.tensor([piece.size for piece in group])
             codes = segments[0].new_zeros((len(group), segments[0].shape[1], int(sizes.max())))
@@ -213,20 +208,9 @@ class Encodec(nn.Module):
             volume = None if scale is None else torch.stack([scale[p.item, p.index] for p in group])
             whole = int(sizes.min()) == codes.shape[2]
             wav = self.decode_segment(codes, volume, None if whole else sizes, backend)
-            if out is None:
-                out = wav.new_zeros((len(frames), wav.shape[1], max(sum(end) for end in ends)))
             for row, piece in zip(wav, group, strict=True):
-                item, waiting = piece.item, made[piece.item]
-                waiting[piece.index] = row[:, : piece.size * hop]
-                while given[item] in waiting:
-                    before = fades[item].push(waiting.pop(given[item]))
-                    start = max(given[item] - 1, 0) * stride
-                    out[item, :, start : start + before.shape[1]] = before
-                    given[item] += 1
-        assert out is not None
-        for item, (start, size) in enumerate(ends):
-            out[item, :, start : start + size] = fades[item].rest()
-        return out
+                blend.add(piece.item, piece.index, row[:, : piece.size * hop])
+        return blend.whole()
 
     def encode_segment(
         self, wav: Tensor, n_q: int, lengths: Tensor | None = None, backend: str | None = None

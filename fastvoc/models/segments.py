@@ -68,7 +68,35 @@ class Fade:
         return self._sums[:, : self._last] / self._weights[: self._last]
 
 
-def overlap_add(pieces: list[Tensor], stride: int) -> Tensor:
-    """Segments [C, n_i], faded into each other by `Fade` -> [C, stride * (N - 1) + n_last]."""
-    fade = Fade(pieces[0].shape[1], stride, pieces[0].device)
-    return torch.cat([*(fade.push(piece) for piece in pieces), fade.rest()], 1).to(pieces[0].dtype)
+class Blend:
+    """A batch of signals put together from their segments, which come in any order.
+
+    sizes: samples of each segment of each item. What one has beyond its own samples is 0.
+    """
+
+    def __init__(self, sizes: list[list[int]], stride: int, device: torch.device | None = None) -> None:
+        self._fades = [Fade(row[0], stride, device) for row in sizes]
+        self._ends = [(stride * (len(row) - 1), row[-1]) for row in sizes]
+        self._early: list[dict[int, Tensor]] = [{} for _ in sizes]  # those that wait for one before them
+        self._given = [0] * len(sizes)
+        self._stride = stride
+        self._out: Tensor | None = None
+
+    def add(self, item: int, index: int, piece: Tensor) -> None:
+        """Segment number `index` [C, n] of an item."""
+        if self._out is None:
+            self._out = piece.new_zeros((len(self._ends), len(piece), max(sum(end) for end in self._ends)))
+        early = self._early[item]
+        early[index] = piece
+        while (number := self._given[item]) in early:
+            before = self._fades[item].push(early.pop(number))
+            start = max(number - 1, 0) * self._stride
+            self._out[item, :, start : start + before.shape[1]] = before
+            self._given[item] += 1
+
+    def whole(self) -> Tensor:
+        """[B, C, S], of the segments' dtype, once all are there."""
+        assert self._out is not None
+        for item, (start, size) in enumerate(self._ends):
+            self._out[item, :, start : start + size] = self._fades[item].rest()
+        return self._out

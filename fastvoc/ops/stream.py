@@ -67,18 +67,18 @@ class Geometry:
         return max(first, 0)
 
 
-def cut_rows(
-    x: Tensor, tail: Tensor | None, before: int, low: int, high: int, after: int, keep: int, native: bool
-) -> tuple[Tensor, Tensor]:
+def cut_rows(x: Tensor, tail: Tensor | None, cut: list[int], native: bool) -> tuple[Tensor, Tensor]:
     """Of the steps of `tail` [B, n, C] and then of x [B, C, T]: [low, high), and from `keep` on, each [B, steps, C].
 
-    The first has `before` and `after` steps of zeros beside it. native: by C++, in one call.
+    cut: before, low, high, after, keep; the first has `before` and `after` steps of zeros beside it. native: by C++,
+    in one call.
     """
     if tail is not None and not tail.shape[1]:
         tail = None
     if native:
-        made: tuple[Tensor, Tensor] = torch.ops._fastvoc.stream_rows.default(x, tail, [before, low, high, after, keep])
+        made: tuple[Tensor, Tensor] = torch.ops._fastvoc.stream_rows.default(x, tail, cut)
         return made
+    before, low, high, after, keep = cut
     rows = x.transpose(1, 2)
     rows = rows if tail is None else torch.cat([tail, rows], 1)
     parts = [rows[:, low:high]]
@@ -103,26 +103,34 @@ def _fake(x: Tensor, tail: Tensor | None, cut: list[int]) -> tuple[Tensor, Tenso
     return x.new_empty(shape), x.new_empty((x.shape[0], have - keep, x.shape[1]))
 
 
-class TailStream:
-    """An op whose outputs read a window of the input (`Geometry`).
+@dataclass(frozen=True)
+class _Plan:
+    """How a chunk was cut: past the beginning the next one of its length, found in an equal case, is cut alike."""
 
-    run takes the window's rows [B, C, (m - 1) * stride + span], and what `step` is given besides, and gives
-    [B, C_out, m], without padding. native: parameters and packed weights where C++ may run the op among others.
+    case: tuple[int, int, int]
+    cut: list[int]
+    crop: tuple[int, ...]
+    count: int
+
+
+class _Tailed:
+    """An op stream that keeps its input from step `first` on, as `tail` [B, rows, C], and has made `made` outputs.
+
+    Far from the beginning every `inputs` more steps of input give `outputs` more of output.
     """
 
-    def __init__(self, geometry: Geometry, channels_out: int, run: Callable[..., Tensor], native: Any = None) -> None:
-        self._geometry, self._channels_out, self._run, self.native = geometry, channels_out, run, native
-        self._tail: Tensor | None = None  # [B, rows, C]: the input steps from `first` on
+    def __init__(self, inputs: int, outputs: int, run: Callable[..., Tensor]) -> None:
+        self._inputs, self._outputs, self._run = inputs, outputs, run
+        self._tail: Tensor | None = None
         self._first = self._made = 0
-        # Past the beginning chunks of a length are all cut alike: what `step` worked out last, and from what.
-        self._plan: tuple[tuple[int, int, int], list[int], int] | None = None
+        self._plan: _Plan | None = None
 
     @property
     def counters(self) -> tuple[int, ...]:
         rows = 0 if self._tail is None else self._tail.shape[1]
-        # Past the beginning only distances count: the first step kept becomes 1 to `stride`.
-        shift = max(self._first - 1, 0) // self._geometry.stride
-        return self._first - shift * self._geometry.stride, self._made - shift, rows
+        # Past the beginning only distances count: the first step kept becomes 1 to `inputs`.
+        shift = max(self._first - 1, 0) // self._inputs
+        return self._first - shift * self._inputs, self._made - shift * self._outputs, rows
 
     def tensors(self) -> dict[str, Tensor]:
         return {} if self._tail is None else {"tail": self._tail}
@@ -131,21 +139,41 @@ class TailStream:
         self._first, self._made, _ = counters
         self._tail = tensors.get("tail")
 
+    def _case(self, x: Tensor) -> tuple[int, int, int]:
+        rows = 0 if self._tail is None else self._tail.shape[1]
+        return x.shape[2], rows, self._made * self._inputs - self._first * self._outputs
+
+    def _again(self, x: Tensor, case: tuple[int, int, int], more: tuple[Tensor | None, ...]) -> Tensor | None:
+        """The outputs of a chunk by the plan of the last one; None where it does not fit."""
+        plan = self._plan
+        if plan is None or plan.case != case:
+            return None
+        window, tail = torch.ops._fastvoc.stream_rows.default(x, self._tail, plan.cut)
+        y: Tensor = self._run(window.transpose(1, 2), *plan.crop, *more)
+        self._tail, self._first, self._made = tail, self._first + plan.cut[4], self._made + plan.count
+        return y
+
+
+class TailStream(_Tailed):
+    """An op whose outputs read a window of the input (`Geometry`).
+
+    run takes the window's rows [B, C, (m - 1) * stride + span], and what `step` is given besides, and gives
+    [B, C_out, m], without padding. native: parameters and packed weights where C++ may run the op among others.
+    """
+
+    def __init__(self, geometry: Geometry, channels_out: int, run: Callable[..., Tensor], native: Any = None) -> None:
+        super().__init__(geometry.stride, 1, run)
+        self._geometry, self._channels_out, self.native = geometry, channels_out, native
+
     def reads(self, first: int, last: int) -> tuple[int, int]:
         g = self._geometry
         return first * g.stride - g.left, last * g.stride - g.left + g.span - 1
 
     def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
-        g, begin, first = self._geometry, self._made, self._first
-        held = 0 if self._tail is None else self._tail.shape[1]
-        case = x.shape[2], held, begin * g.stride - first
-        if self._plan is not None and self._plan[0] == case and held and not final:
-            _, cut, count = self._plan
-            window, tail = torch.ops._fastvoc.stream_rows.default(x, self._tail, cut)
-            made: Tensor = self._run(window.transpose(1, 2), *more)
-            self._tail, self._first, self._made = tail, first + cut[4], begin + count
+        g, begin, first, case = self._geometry, self._made, self._first, self._case(x)
+        if not final and (made := self._again(x, case, more)) is not None:
             return made
-        have = first + x.shape[2] + held
+        have = first + case[0] + case[1]
         end = max(g.ready(have, final), begin)
         keep = min(max(g.keep_from(end, have), first), have)
         low, high = begin * g.stride - g.left, (end - 1) * g.stride - g.left + g.span
@@ -154,10 +182,11 @@ class TailStream:
         if g.pad_mode == "zeros" or (low >= 0 and high <= have):
             begins, ends = min(max(low, first), have), min(max(high, first), have)
             before, after = (min(max(n, 0), high - low) for n in (-low, high - have))
+            cut = [before, begins - first, ends - first, after, keep - first]
             native = self.native is not None
-            window, tail = cut_rows(x, self._tail, before, begins - first, ends - first, after, keep - first, native)
-            if native and end > begin and first > 0 and low >= 0 and not final:
-                self._plan = case, [before, begins - first, ends - first, after, keep - first], end - begin
+            window, tail = cut_rows(x, self._tail, cut, native)
+            if native and case[1] and end > begin and first > 0 and low >= 0 and not final:
+                self._plan = _Plan(case, cut, (), end - begin)
         else:
             rows = x.transpose(1, 2)
             rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
@@ -187,7 +216,7 @@ class TailStream:
         return rows[:, [t - self._first for t in index]]
 
 
-class PolyphaseStream:
+class PolyphaseStream(_Tailed):
     """A transposed convolution: input step q reaches the output steps from q * stride - left on.
 
     `run(rows, crop_left, crop_right)` is the op on these rows alone with that crop. native: C++ keeps the rows.
@@ -203,26 +232,10 @@ class PolyphaseStream:
         *,
         native: bool = False,
     ) -> None:
+        super().__init__(1, stride, run)
         self.native = native
-        self._kernel, self._stride, self._crop, self._channels_out, self._run = kernel, stride, crop, channels_out, run
+        self._kernel, self._stride, self._crop, self._channels_out = kernel, stride, crop, channels_out
         self._history = -(-kernel // stride) - 1
-        self._tail: Tensor | None = None
-        self._first = self._made = 0
-        # As in TailStream, with the crops and the output steps.
-        self._plan: tuple[tuple[int, int, int], list[int], int, int, int] | None = None
-
-    @property
-    def counters(self) -> tuple[int, ...]:
-        rows = 0 if self._tail is None else self._tail.shape[1]
-        shift = max(self._first - 1, 0)
-        return self._first - shift, self._made - shift * self._stride, rows
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {} if self._tail is None else {"tail": self._tail}
-
-    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
-        self._first, self._made, _ = counters
-        self._tail = tensors.get("tail")
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         first, last = first + self._crop[0], last + self._crop[0]
@@ -234,58 +247,39 @@ class PolyphaseStream:
         return -(-(self._kernel - phase) // self._stride)
 
     def step(self, x: Tensor, final: bool) -> Tensor:
-        first, begin = self._first, self._made
-        held = 0 if self._tail is None else self._tail.shape[1]
-        case = x.shape[2], held, begin - first * self._stride
-        if self._plan is not None and self._plan[0] == case and held and not final:
-            _, cut, before, after, count = self._plan
-            window, tail = torch.ops._fastvoc.stream_rows.default(x, self._tail, cut)
-            made = self._run(window.transpose(1, 2), before, after)
-            self._tail, self._first, self._made = tail, first + cut[4], begin + count
+        first, begin, case = self._first, self._made, self._case(x)
+        if not final and (made := self._again(x, case, ())) is not None:
             return made
-        have = first + x.shape[2] + held
+        have = first + case[0] + case[1]
         left, right = self._crop
         total = (have - 1) * self._stride + self._kernel - left - right if have else 0
         end = max(total if final else min(have * self._stride - left, total), begin)
         low = max(min((begin + left) // self._stride - self._history, have - 1), 0) if end > begin else have
         keep = max(min((end + left) // self._stride - self._history, have - 1), first)
-        window, tail = cut_rows(x, self._tail, 0, low - first, have - first, 0, keep - first, self.native)
+        cut = [0, low - first, have - first, 0, keep - first]
+        window, tail = cut_rows(x, self._tail, cut, self.native)
         if end > begin:
-            crop = begin + left - low * self._stride
+            begins = begin + left - low * self._stride
             full = (have - low - 1) * self._stride + self._kernel
-            rest = full - crop - (end - begin)
-            y = self._run(window.transpose(1, 2), crop, rest)
-            if self.native and low > first > 0 and not final:
-                self._plan = case, [0, low - first, have - first, 0, keep - first], crop, rest, end - begin
+            crop = begins, full - begins - (end - begin)
+            y = self._run(window.transpose(1, 2), *crop)
+            if self.native and case[1] and low > first > 0 and not final:
+                self._plan = _Plan(case, cut, crop, end - begin)
         else:
             y = x.new_empty((x.shape[0], self._channels_out, 0))
         self._tail, self._first, self._made = tail, keep, end
         return y
 
 
-class MarginStream:
+class MarginStream(_Tailed):
     """An op that keeps the length and treats the ends itself; elsewhere an output reads `reach` steps to either side.
 
     `run` is the op on these rows alone: it runs on a margin more than is new, and the margin's outputs are dropped.
     """
 
     def __init__(self, reach: int, channels: int, run: Callable[[Tensor], Tensor]) -> None:
-        self._reach, self._channels, self._run = reach, channels, run
-        self._tail: Tensor | None = None
-        self._first = self._made = 0
-
-    @property
-    def counters(self) -> tuple[int, ...]:
-        rows = 0 if self._tail is None else self._tail.shape[1]
-        shift = max(self._first - 1, 0)
-        return self._first - shift, self._made - shift, rows
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {} if self._tail is None else {"tail": self._tail}
-
-    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
-        self._first, self._made, _ = counters
-        self._tail = tensors.get("tail")
+        super().__init__(1, 1, run)
+        self._reach, self._channels = reach, channels
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         return first - self._reach, last + self._reach

@@ -16,7 +16,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.encodec import Encodec
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.families import config_from_dict
-from fastvoc.models.segments import cut, frames_of, overlap_add
+from fastvoc.models.segments import Fade, cut, frames_of
 from helpers import GoldenCase, assert_golden, golden, relative_l2
 
 IMPLS = codec_implementations()
@@ -224,9 +224,15 @@ def test_segments() -> None:
     assert frames_of(3 * 47520 + 480, 48000, 47520, 320) == [150, 150, 150, 2]
 
 
-def test_overlap_add_fades_linearly() -> None:
+def faded(pieces: list[Tensor], stride: int) -> Tensor:
+    """Segments [C, n_i] of one signal that come in order."""
+    fade = Fade(pieces[0].shape[1], stride)
+    return torch.cat([*(fade.push(piece) for piece in pieces), fade.rest()], 1)
+
+
+def test_segments_fade_linearly() -> None:
     ones = torch.ones(1, 100)
-    wav = overlap_add([ones, 3 * ones, 5 * ones[:, :60]], 90)
+    wav = faded([ones, 3 * ones, 5 * ones[:, :60]], 90)
     assert wav.shape == (1, 240)
     assert torch.allclose(wav[0, :90], torch.ones(90))
     fade = wav[0, 90:100]
@@ -234,7 +240,7 @@ def test_overlap_add_fades_linearly() -> None:
     assert torch.allclose(fade + fade.flip(0), torch.full((10,), 4.0))
     assert torch.allclose(wav[0, 100:180], torch.full((80,), 3.0))
     # The last segment ends before the one before it does: what is beyond is cut off.
-    assert overlap_add([ones, ones[:, :7]], 90).shape == (1, 97)
+    assert faded([ones, ones[:, :7]], 90).shape == (1, 97)
 
 
 def test_gradients_reach_the_segments_of_a_decoding() -> None:
@@ -256,7 +262,7 @@ def test_segments_of_any_order_of_lengths_are_faded() -> None:
         parts = [
             model.decode_segment(s[item : item + 1, :, :n], None)[0] for s, n in zip(segments, sizes, strict=False)
         ]
-        expected = overlap_add(parts, stride)
+        expected = faded(parts, stride)
         assert torch.allclose(row[:, : expected.shape[1]], expected, rtol=1e-4, atol=1e-5)
         assert not row[:, expected.shape[1] :].any()
 

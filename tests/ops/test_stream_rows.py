@@ -23,8 +23,8 @@ def test_rows_are_cut_as_by_torch(dtype: torch.dtype, nan_poison: None) -> None:
             for low, high in ((0, have), (have // 2, have), (0, have // 2), (have, have)):
                 for keep in (0, have // 3, have):
                     for before, after in ((0, 0), (2, 0), (0, 1), (3, 2)):
-                        cut = before, low, high, after, keep
-                        ours, theirs = (cut_rows(x, kept, *cut, native) for native in (True, False))
+                        cut = [before, low, high, after, keep]
+                        ours, theirs = (cut_rows(x, kept, cut, native) for native in (True, False))
                         for a, b in zip(ours, theirs, strict=True):
                             assert torch.equal(a, b)
                             assert a.is_contiguous()
@@ -33,12 +33,12 @@ def test_rows_are_cut_as_by_torch(dtype: torch.dtype, nan_poison: None) -> None:
 def test_wrong_rows_are_told() -> None:
     need_native()
     x, tail = torch.randn(1, 4, 3), torch.randn(1, 2, 4)
-    for cut in ((0, 0, 6, 0, 0), (0, 3, 2, 0, 0), (-1, 0, 1, 0, 0), (0, 0, 1, 0, 6), (0, -1, 1, 0, 0)):
+    for cut in ([0, 0, 6, 0, 0], [0, 3, 2, 0, 0], [-1, 0, 1, 0, 0], [0, 0, 1, 0, 6], [0, -1, 1, 0, 0]):
         with pytest.raises(RuntimeError, match="stream_rows"):
-            cut_rows(x, tail, *cut, True)
+            cut_rows(x, tail, cut, True)
     for wrong in (tail.double(), tail[:, :, :3], torch.randn(2, 2, 4), tail.transpose(1, 2)):
         with pytest.raises(RuntimeError, match="tail: expected"):
-            cut_rows(x, wrong, 0, 0, 1, 0, 0, True)
+            cut_rows(x, wrong, [0, 0, 1, 0, 0], True)
 
 
 def test_sums_of_branches_are_torchs_bit_for_bit(nan_poison: None) -> None:
