@@ -291,7 +291,7 @@ _TOOM_COOK = {
     5: ToomCook(2, 4, 5, (0, 1, -1, 2, -2, 0.5, -0.5)),
     0: ToomCook(3, 4, 4, (0, 1, -1, 2, -2, 0.5)),
 }
-_TOOM_COOK_BF16 = (ToomCook(4, 3, 3, (0, 1, -1, 2)), _TOOM_COOK[0])
+_SHORT_TILE = ToomCook(4, 3, 3, (0, 1, -1, 2))
 
 
 def toom_cook(
@@ -307,8 +307,8 @@ def toom_cook(
     if dtype is torch.bfloat16:
         if channels <= PANEL or kernel <= (2 if channels > 2 * PANEL else 3):
             return None
-        short, long = _TOOM_COOK_BF16
-        return long if smooth and long.products(kernel) < 0.85 * short.products(kernel) else short
+        long = _TOOM_COOK[5 if kernel == 5 else 0]
+        return long if smooth and long.products(kernel) < 0.85 * _SHORT_TILE.products(kernel) else _SHORT_TILE
     return _TOOM_COOK.get(kernel, _TOOM_COOK[0] if kernel > 5 else None)
 
 

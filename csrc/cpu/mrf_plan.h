@@ -64,7 +64,7 @@ class MrfPlan {
     int64_t total = 0;
     for (const MrfConv& conv : convs_) {
       const Scheme scheme = conv.shape.scheme;
-      const bool known = std::is_same_v<Element, Bf16> ? scheme == Scheme::kF33 || scheme == Scheme::kF44
+      const bool known = std::is_same_v<Element, Bf16> ? scheme != Scheme::kF63
                                                        : std::is_same_v<Element, float> && scheme != Scheme::kF33;
       STD_TORCH_CHECK(conv.direct() || args_.width() >= kPanelWidth, "mrf: half a panel takes direct convolutions only");
       STD_TORCH_CHECK(conv.direct() || known, "mrf: no such scheme for ",

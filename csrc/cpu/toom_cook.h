@@ -336,6 +336,8 @@ void toom_cook_rows(const ToomCook& conv, const Filter<Element>& filter, int cin
     switch (conv.scheme) {
       case Scheme::kF33:
         return toom_cook<Scheme::kF33>(conv, filter, cin, in, width, out, count, scratch, team);
+      case Scheme::kF45:
+        return toom_cook<Scheme::kF45>(conv, filter, cin, in, width, out, count, scratch, team);
       case Scheme::kF44:
         return toom_cook<Scheme::kF44>(conv, filter, cin, in, width, out, count, scratch, team);
       default:
