@@ -227,7 +227,7 @@ class HifiGan(nn.Module):
         """
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.shape[2] == 0:
             raise ShapeError(f"mel: expected [B, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
-        if not cuttable(mel, backend) or self._pieces.fit(mel.shape[0], mel.shape[2]):
+        if self._pieces.fit(mel.shape[0], mel.shape[2]) or not cuttable(mel, backend):
             return self._whole(mel, lengths, backend)
 
         def run(rows: slice | Tensor, low: int, high: int, valid: Tensor | None) -> Tensor:

@@ -218,7 +218,7 @@ class HiftNet(nn.Module):
         config = self.config
         self._check_mel(mel, lengths, final, config.lookahead + 1)
         self._check_input("source", source, (mel.shape[0], 1, mel.shape[2] * config.hop))
-        if not final or not cuttable(mel, backend) or self._pieces.fit(mel.shape[0], mel.shape[2]):
+        if not final or self._pieces.fit(mel.shape[0], mel.shape[2]) or not cuttable(mel, backend):
             return self._decode(mel, source, lengths, final, backend)
 
         def run(rows: slice | Tensor, low: int, high: int, valid: Tensor | None) -> Tensor:

@@ -172,7 +172,7 @@ class Vocos(nn.Module):
             raise ShapeError(f"{name}: expected at least {self.config.min_frames} frames, got {fewest}")
 
     def _decode(self, features: Tensor, row: Tensor | None, lengths: Tensor | None, backend: str | None) -> Tensor:
-        if not cuttable(features, backend) or self._pieces.fit(features.shape[0], features.shape[2]):
+        if self._pieces.fit(features.shape[0], features.shape[2]) or not cuttable(features, backend):
             return self._whole(features, row, lengths, backend)
 
         def run(rows: slice | Tensor, low: int, high: int, valid: Tensor | None) -> Tensor:

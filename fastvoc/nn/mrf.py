@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
-from fastvoc.nn.quantized import QuantizedInput
+from fastvoc.nn.quantized import RANGE, QuantizedInput
 from fastvoc.nn.snake import Snake
 from fastvoc.nn.wide import WideOnCpu
 from fastvoc.ops import mrf as op
@@ -85,6 +85,12 @@ class MrfStage:
         self._convs = [conv for block in self._blocks for layer in block for conv in layer]
         self._act, self._pad_mode = act, pad_mode
         self.prepared = Prepared(op.OP, self.params, self._tensors)
+        # Asked for in every call, hence past `Module.__getattr__`.
+        self._places: list[tuple[dict[str, Any], str]] = []
+        for conv, snake in self._convs:
+            self._places += [(conv._parameters, "weight"), (conv._parameters, "bias"), (conv._buffers, RANGE)]
+            if snake is not None:
+                self._places += [(snake._parameters, "alpha"), (snake._parameters, "beta")]
 
     def params(self) -> op.MrfParams:
         """The op's view of this stage."""
@@ -99,12 +105,11 @@ class MrfStage:
         return self._convs[0].conv.weight.dtype
 
     def _tensors(self) -> list[Tensor]:
-        tensors = []
-        for conv, snake in self._convs:
-            tensors += conv.held()
-            if snake is not None:
-                tensors += [t for t in (snake.alpha, snake.beta) if t is not None]
-        return tensors
+        try:
+            return [t for own, name in self._places if (t := own[name]) is not None]
+        except KeyError:  # a parametrised weight is none of its layer's parameters
+            rows = [(*conv.held(), *((snake.alpha, snake.beta) if snake else ())) for conv, snake in self._convs]
+            return [t for row in rows for t in row if t is not None]
 
     def tiles(self) -> tuple[int, int]:
         """At multiples of how many steps all tiles begin, and how far beside a step's inputs they may read."""

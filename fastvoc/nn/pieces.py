@@ -22,7 +22,7 @@ Run = Callable[[slice | Tensor, int, int, Tensor | None], Tensor]
 
 def cuttable(x: Tensor, backend: str | None) -> bool:
     """Whether a long input is cut: on the CPU, but not where autograd watches or the torch reference is forced."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and "torch" not in (backend, requested("*"))
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and (backend or requested("*")) != "torch"
 
 
 @dataclass(frozen=True)

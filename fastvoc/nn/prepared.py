@@ -13,6 +13,17 @@ from fastvoc.errors import BackendError
 from fastvoc.forks import survive_forks
 from fastvoc.registry import Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
 
+_place: Callable[[Tensor], int] = Tensor.data_ptr
+_writes: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
+
+
+def _stamp(tensors: Sequence[Tensor]) -> list[int]:
+    """Where tensors lie and how often they were written: asked for in every call."""
+    try:
+        return [*map(_place, tensors), *map(_writes, tensors)]
+    except RuntimeError:  # inference tensors count no writes
+        return [*map(_place, tensors), *(0 if t.is_inference() else t._version for t in tensors)]
+
 
 @dataclass(frozen=True)
 class _Entry:
@@ -102,7 +113,7 @@ class Prepared:
     def _entry(
         self, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype, backend: str | None
     ) -> _Entry:
-        stamp = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+        stamp = _stamp(tensors)
         key = (device, dtype, backend or requested(self._op.name), exact())
         kept, entries = self._kept
         if kept == stamp and key in entries:
