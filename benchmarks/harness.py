@@ -271,11 +271,16 @@ def read(name: str, device: str) -> list[dict[str, Any]]:
     return rows
 
 
-def merge(name: str, device: str, rows: list[dict[str, Any]]) -> Path:
-    """Writes rows about models in place of those of the same model, length, batch and dtype, each with its revision."""
+def merge(
+    name: str,
+    device: str,
+    rows: list[dict[str, Any]],
+    by: tuple[str, ...] = ("model", "dtype", "batch", "seconds"),
+) -> Path:
+    """Writes rows in place of those with the same values of `by`, each with its revision and date."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
-        return row["model"], row["dtype"], row["batch"], row["seconds"]
+        return tuple(row[name] for name in by)
 
     facts = machine(device)
     stamp = {"revision": facts["revision"], "date": facts["date"]}

@@ -174,7 +174,8 @@ def main() -> None:
             table.add_row(name, str(chunk), *ms, *(f"{r:.2f}" for r in ratios), str(row["exact_equal"]), *errors)
     table.print()
     if args.write is not None:
-        print(f"written: {harness.write(args.write or 'streaming', args.device, rows)}")
+        path = harness.merge(args.write or "streaming", args.device, rows, ("model", "seconds", "chunk_frames"))
+        print(f"written: {path}")
 
 
 if __name__ == "__main__":

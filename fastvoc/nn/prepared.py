@@ -51,7 +51,7 @@ class Prepared:
     def __call__(self, x: Tensor, *args: Tensor | int | None, backend: str | None = None) -> Tensor:
         """The op on `x`; `args` are its further arguments, as its reference takes them."""
         tensors = self.tensors()
-        if wants_grad(x, *tensors, *(a for a in args if isinstance(a, Tensor))):
+        if torch.is_grad_enabled() and wants_grad(x, *tensors, *(a for a in args if isinstance(a, Tensor))):
             params = self._params()
             self._op.check(x, params, *args)
             return self._op.reference(x, params, *args)
