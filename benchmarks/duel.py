@@ -9,6 +9,7 @@ import json
 import os
 import selectors
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -124,15 +125,18 @@ def work(task: Task) -> dict[str, Any]:
     say(doing="timing")
     if not runs or not task.budget:
         return row | {"impls": {}, "failed": failed}
-    times = harness.interleaved(runs, task.budget, least=1, warm=True)
+    rested: dict[str, list[float]] = {}
+    times = harness.interleaved(runs, task.budget, least=1, warm=True, rested=rested)
     rows = harness.summary(times, next(iter(runs)))
     for name, figures in rows.items():
+        figures["rested_s"] = statistics.median(rested[name])
         figures["real_time"] = task.batch * entry.seconds(task.seconds) / figures["median_s"]
         figures["error"] = errors[name]
     row |= {"impls": rows, "failed": failed}
     if OURS in runs:
         over = {r: harness.ratio(times[r], times[OURS]) for r in task.rivals if r in runs}
         row |= {"best": OURS, "over": over, "over_best": min(over.values(), default=None)}
+        row["over_rested"] = {r: harness.ratio(rested[r], rested[OURS]) for r in over}
     return row
 
 

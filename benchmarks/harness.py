@@ -26,43 +26,62 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(
-    runs: dict[str, Callable[[], Any]], seconds: float, least: int = 5, device: str = "cpu", *, warm: bool = False
+    runs: dict[str, Callable[[], Any]],
+    seconds: float,
+    least: int = 5,
+    device: str = "cpu",
+    *,
+    warm: bool = False,
+    rested: dict[str, list[float]] | None = None,
 ) -> dict[str, list[float]]:
     """Times the runs in turn, A B A B ..., after one unmeasured round unless they are `warm`; seconds per call.
 
-    On the CPU wall time; on CUDA the time between two events around a call on an idle device, so that what the host
-    takes to launch counts. Machines drift, so only ratios within one call of this function mean anything. Ends after
-    about `seconds`, but not before `least` rounds.
+    On the CPU wall time, in every turn of the second of two calls: the first one comes after a rest, which lets the
+    threads of the run before go to sleep, and pays for caches and processors that were given away meanwhile. `rested`
+    gets the times of the first calls. On CUDA the time between two events around a call on an idle device, so that what
+    the host takes to launch counts. Machines drift, so only ratios within one call of this function mean anything. Ends
+    after about `seconds`, but not before `least` rounds.
     """
     timed = _by_events if device == "cuda" else _by_clock
     for run in () if warm else runs.values():
         timed(run)
     times: dict[str, list[float]] = {name: [] for name in runs}
+    first: dict[str, list[float]] = {name: [] for name in runs}
     start = time.perf_counter()
     while len(times[next(iter(runs))]) < least or time.perf_counter() - start < seconds:
         for name, run in runs.items():
-            times[name].append(timed(run))
+            cold, usual = timed(run)
+            first[name].append(cold)
+            times[name].append(usual)
+    if rested is not None:
+        rested |= first
     return times
 
 
 _REST = 0.02  # seconds; the threads of some libraries go on spinning that long after a call, beside the next one's
+_LONG = 0.2  # seconds; of a longer call a rest changes nothing
 
 
-def _by_clock(run: Callable[[], Any]) -> float:
+def _by_clock(run: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of a call after a rest, and of the one after it; of the same one where it is long."""
     time.sleep(_REST)
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+    times = []
+    while len(times) < 2 and sum(times) < _LONG:
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return times[0], times[-1]
 
 
-def _by_events(run: Callable[[], Any]) -> float:
+def _by_events(run: Callable[[], Any]) -> tuple[float, float]:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     begin.record()
     run()
     end.record()
     end.synchronize()
-    return 1e-3 * begin.elapsed_time(end)
+    seconds = 1e-3 * begin.elapsed_time(end)
+    return seconds, seconds
 
 
 def repeated(run: Callable[[], Any], calls: int) -> Callable[[], Any]:
