@@ -57,12 +57,14 @@ __attribute__((noinline)) void gate_tile(const GateInput<typename LstmUnit<Eleme
     Vec sum[R][vecs];
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
       for (int v = 0; v < vecs; ++v) sum[r][v] = load(in.start + r * in.start_row + g * kPanelWidth + v * FASTVOC_WIDTH);
     }
     const Unit* w = in.w + g * kPanelWidth;
     // One pointer for three rows: more would not stay in registers.
     const std::ptrdiff_t row = in.x_row;
     const Unit* x[(R + 2) / 3];
+#pragma GCC unroll 8
     for (int n = 0; n < (R + 2) / 3; ++n) x[n] = in.x + 3 * n * row;
     const int inputs = in.inputs;
 #pragma GCC unroll 4
@@ -70,11 +72,13 @@ __attribute__((noinline)) void gate_tile(const GateInput<typename LstmUnit<Eleme
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r) {
         const Unit xv = x[r / 3][(r % 3) * row + k];
+#pragma GCC unroll 8
         for (int v = 0; v < vecs; ++v) sum[r][v] = LstmUnit<Element>::dot(sum[r][v], w + v * FASTVOC_WIDTH, xv);
       }
     }
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
       for (int v = 0; v < vecs; ++v) store(in.out + r * in.out_row + g * kPanelWidth + v * FASTVOC_WIDTH, sum[r][v]);
     }
   }

@@ -20,6 +20,7 @@ template <int R, int NV>
 __attribute__((noinline)) void lvc_tile(const LvcArgs& args, const LvcFrame& frame, const float* x, int column, float* y,
                                         std::ptrdiff_t width) {
   Vec acc[R][NV];
+#pragma GCC unroll 8
   for (int v = 0; v < NV; ++v) {
     const Vec b = load(frame.bias + column + v * FASTVOC_WIDTH);
 #pragma GCC unroll 16
@@ -30,16 +31,19 @@ __attribute__((noinline)) void lvc_tile(const LvcArgs& args, const LvcFrame& fra
     const float* row = x + k * args.cin;
     for (int c = 0; c < args.cin; ++c, w += frame.in_step) {
       Vec weights[NV];
+#pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) weights[v] = load(w + v * FASTVOC_WIDTH);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         const float value = row[r * args.cin + c];
+#pragma GCC unroll 8
         for (int v = 0; v < NV; ++v) acc[r][v] += weights[v] * value;
       }
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) store(y + r * width + column + v * FASTVOC_WIDTH, acc[r][v]);
   }
 }

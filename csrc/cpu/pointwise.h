@@ -42,6 +42,7 @@ template <int R, int NV, class Word>
 inline __attribute__((always_inline)) void accumulate(const PointwiseInput<Word>& in, const Word* ahead, int lines,
                                                       Vec (&acc)[R][NV * kVecs]) {
   constexpr int groups = (R + 2) / 3;
+#pragma GCC unroll 8
   for (int v = 0; v < NV * kVecs; ++v) {
     const Vec b = load(in.bias + v * FASTVOC_WIDTH);
 #pragma GCC unroll 32
@@ -50,13 +51,16 @@ inline __attribute__((always_inline)) void accumulate(const PointwiseInput<Word>
   const std::ptrdiff_t row = in.row, step = in.step;
   const Word* w = in.w;
   const Word* x[groups];
+#pragma GCC unroll 8
   for (int g = 0; g < groups; ++g) x[g] = in.x + 3 * g * row;
   const auto add = [&](int c) __attribute__((always_inline)) {
     decltype(load_words(w)) wv[NV * kVecs];
+#pragma GCC unroll 8
     for (int v = 0; v < NV * kVecs; ++v) wv[v] = load_words(w + v * FASTVOC_WIDTH);
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
       const Word xv = x[r / 3][(r % 3) * row + c];
+#pragma GCC unroll 8
       for (int v = 0; v < NV * kVecs; ++v) acc[r][v] = add_product(acc[r][v], wv[v], xv);
     }
     w += step;
@@ -96,6 +100,7 @@ inline __attribute__((always_inline)) void finish_pointwise(const RoundedOutput&
   alignas(64) float rows[R * columns];
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < NV * kVecs; ++v) store(rows + r * columns + v * FASTVOC_WIDTH, acc[r][v]);
   }
   activate_rows(*out.act, rows, columns, R, out.channel, columns);

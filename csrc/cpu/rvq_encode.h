@@ -29,6 +29,7 @@ __attribute__((noinline)) void nearest_tile(const TileInput& in, const float* ro
     Vec best = load(distance);
     IntVec index;
     std::memcpy(&index, entry, sizeof index);
+#pragma GCC unroll 8
     for (int v = 0; v < NV * kVecs; ++v) {
       const Vec d = (square - 2.0f * dot[r][v]) + load(entry_squares + v * FASTVOC_WIDTH);
       const IntVec nearer = d < best;

@@ -73,6 +73,7 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
   constexpr int groups = (R + 2) / 3, lanes = Numbers<Element>::kGroup;
   constexpr bool whole = std::is_same_v<typename D::Sum, IntVec>;
   typename D::Sum sum[R][NV * kVecs];
+#pragma GCC unroll 8
   for (int v = 0; v < NV * kVecs; ++v) {
     typename D::Sum first;
     if constexpr (whole) {
@@ -89,10 +90,12 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
   const int count = (in.cin + lanes - 1) / lanes;
   for (int k = 0; k < in.taps; ++k) {
     const Word* x[groups];
+#pragma GCC unroll 8
     for (int g = 0; g < groups; ++g) x[g] = words + k * tap + 3 * g * row;
 #pragma GCC unroll 2
     for (int c = 0; c < count; ++c) {
       typename D::Weights wv[NV * kVecs];
+#pragma GCC unroll 8
       for (int v = 0; v < NV * kVecs; ++v) {
         wv[v] = D::load_weights(w + (v / kVecs) * panel + (v % kVecs) * FASTVOC_WIDTH * lanes);
         if constexpr (R <= kAwaitedRows) __builtin_prefetch(w + v * panel + kAwaitedLines * kPanel * lanes);
@@ -100,11 +103,13 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r) {
         const typename D::Weights xv = D::spread(x[r / 3][(r % 3) * row + c]);
+#pragma GCC unroll 8
         for (int v = 0; v < NV * kVecs; ++v) sum[r][v] = D::add(sum[r][v], wv[v], xv);
       }
       w += kPanel * lanes;
     }
   }
+#pragma GCC unroll 8
   for (int v = 0; v < NV * kVecs; ++v) {
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
@@ -169,6 +174,7 @@ inline __attribute__((always_inline)) void finish_as(const TileOutputOf<Element>
   const float slope = activation.leak();
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < NV * kVecs; ++v) {
       finish_vector<fate>(out, activation, slope, r, v * FASTVOC_WIDTH, acc[r][v], WholeRow{});
     }

@@ -24,6 +24,7 @@ __attribute__((noinline)) void half_tile(const TileInputOf<Bf16>& in, const Half
     accumulate<R, NV>(in, acc);
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
       for (int v = 0; v < NV * kVecs; ++v) store(rows + r * columns + v * FASTVOC_WIDTH, acc[r][v]);
     }
   }

@@ -50,18 +50,23 @@ inline __attribute__((always_inline)) void narrow_taps(const TileInputOf<Element
   const std::ptrdiff_t tap_weights = static_cast<std::ptrdiff_t>(count) * kPanel * lanes;
   for (int k = from; k < to; ++k) {
     const Word* x[groups];
+#pragma GCC unroll 8
     for (int g = 0; g < groups; ++g) x[g] = reinterpret_cast<const Word*>(in.x) + k * tap + 3 * g * row;
     const auto* w = in.w + k * tap_weights;
 #pragma GCC unroll 4
     for (int c = 0; c < count; ++c) {
       typename D::Weights wv[S][kVecs];
+#pragma GCC unroll 2
       for (int s = First; s < Last; ++s) {
+#pragma GCC unroll 8
         for (int v = 0; v < kVecs; ++v) wv[s][v] = D::load_weights(w - s * tap_weights + v * FASTVOC_WIDTH * lanes);
       }
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r) {
         const typename D::Weights xv = Input::spread(x[r / 3][(r % 3) * row + c]);
+#pragma GCC unroll 2
         for (int s = First; s < Last; ++s) {
+#pragma GCC unroll 8
           for (int v = 0; v < kVecs; ++v) sum[r][s][v] = D::add(sum[r][s][v], wv[s][v], xv);
         }
       }
@@ -123,6 +128,7 @@ inline __attribute__((always_inline)) void narrow_results(const TileInputOf<Elem
   using Sum = typename Dot<Element>::Sum;
   constexpr auto even = [](int lane) { return 2 * lane; };
   constexpr auto odd = [](int lane) { return 2 * lane + 1; };
+#pragma GCC unroll 8
   for (int v = 0; v < N; ++v) {
     const std::ptrdiff_t at = v % kVecs * FASTVOC_WIDTH;
     Sum total = sum[v / kVecs % S][v % kVecs];
@@ -147,8 +153,10 @@ __attribute__((noinline)) void narrow_tile(const TileInputOf<Element>& in, const
   static_assert(S == 1 || kVecs == 1);
   constexpr int made = kHalf ? (S * kVecs + 1) / 2 : S * kVecs;  // vectors of results a row
   Sum sum[R][S][kVecs];
+#pragma GCC unroll 8
   for (int v = 0; v < kVecs; ++v) {
     const Sum first = kHalf ? Sum{} : narrow_start(in, v * FASTVOC_WIDTH);
+#pragma GCC unroll 2
     for (int s = 0; s < S; ++s) {
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r) sum[r][s][v] = first;
@@ -172,6 +180,7 @@ __attribute__((noinline)) void narrow_tile(const TileInputOf<Element>& in, const
         Vec y[made];
         narrow_results<kHalf, S>(in, sum[r], y);
         // Two steps of a whole panel are two vectors; else the vectors are those of one row.
+#pragma GCC unroll 8
         for (int v = 0; v < made; ++v) use(y[v], r, v, kVecs == 1 ? v * apart : v * FASTVOC_WIDTH, lie);
       }
     };

@@ -179,6 +179,7 @@ __attribute__((noinline)) void product_tile(const TileInputOf<Element>& in, floa
   accumulate<R, NV>(in, acc);
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < NV * kVecs; ++v) store(y + r * NV * kPanel + v * FASTVOC_WIDTH, acc[r][v]);
   }
 }

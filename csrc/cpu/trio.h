@@ -40,23 +40,27 @@ template <int R, int NV>
 inline __attribute__((always_inline)) void accumulate(const TrioInput& in, const std::uint32_t* ahead, int lines,
                                                       Vec (&acc)[R][NV * kVecs]) {
   constexpr int triples = (R + 2) / 3;
+#pragma GCC unroll 8
   for (int v = 0; v < NV * kVecs; ++v) {
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) acc[r][v] = Vec{};
   }
   const std::ptrdiff_t row = in.row;
   const float* x[triples];
+#pragma GCC unroll 8
   for (int i = 0; i < triples; ++i) x[i] = in.x + 3 * i * row;
   const auto add = [&](const Vec(&weight)[NV * kVecs], int c) __attribute__((always_inline)) {
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
       const float xv = x[r / 3][(r % 3) * row + c];
+#pragma GCC unroll 8
       for (int v = 0; v < NV * kVecs; ++v) acc[r][v] += weight[v] * xv;
     }
   };
   const std::uint32_t* w = in.words;
   const auto group = [&](int c, int inputs) __attribute__((always_inline)) {
     Vec first[NV * kVecs], second[NV * kVecs], third[NV * kVecs];
+#pragma GCC unroll 8
     for (int v = 0; v < NV * kVecs; ++v) {
       const std::uint32_t* const at = w + v / kVecs * 2 * kPanel + v % kVecs * FASTVOC_WIDTH;
       const WordVec one = trio_word(at), two = trio_word(at + kPanel);
@@ -94,6 +98,7 @@ template <int R, int NV>
 __attribute__((noinline)) void trio_tile(const TrioInput& in, const std::uint32_t* ahead, int lines, const TileOutput& out) {
   Vec acc[R][NV * kVecs];
   accumulate<R, NV>(in, ahead, lines, acc);
+#pragma GCC unroll 8
   for (int v = 0; v < NV * kVecs; ++v) {
     const Vec scale = load(in.scale + v * FASTVOC_WIDTH), bias = load(in.bias + v * FASTVOC_WIDTH);
 #pragma GCC unroll 32
