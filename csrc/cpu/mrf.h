@@ -10,16 +10,38 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
+template <class Element>
+Element* elements_in(float* memory) {
+  return reinterpret_cast<Element*>(memory);
+}
+
+// The input of a stage on its way along the time axis: activated as it is multiplied, and as it is.
+template <class Element>
+struct MrfInput {
+  Strip<Element> act;
+  Strip<float> raw;
+
+  // From step `first` on, which may be negative: padding.
+  void begin(Element* act_rows, float* raw_rows, int width, std::int64_t first, bool pad, Element zero) {
+    const std::int64_t made = std::max<std::int64_t>(0, first);
+    act = {act_rows, width, first, made};
+    raw = {raw_rows, width, made, made};
+    if (pad) act.pad_left(false, zero);
+  }
+};
+
 // A residual block on its way along the time axis: its residual in floats, the inputs of its convolutions as they are
 // multiplied.
 template <class Element>
 class BlockRun {
  public:
   // Output steps from `begin` on; `memory` is what block_floats() counts, `scratch` what mrf_scratch() counts. Blocks of
-  // outputs begin at multiples of their length where `anchored`, else where they are first needed.
+  // outputs begin at multiples of their length where `anchored`, else where they are first needed. The caller begins and cuts
+  // an input that is `shared`.
   void start(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
-             std::int64_t begin, std::int64_t strip, float* memory, float* scratch, bool anchored) {
-    take(args, filters, block, source, scratch, anchored);
+             std::int64_t begin, std::int64_t strip, float* memory, float* scratch, bool anchored,
+             MrfInput<Element>* shared = nullptr) {
+    take(args, filters, block, source, scratch, anchored, shared);
     std::int64_t wanted = begin;
     for (int l = count_ - 1; l >= 0; --l) {
       const int multiple = anchored ? convs_[l].block() : 1;
@@ -30,13 +52,17 @@ class BlockRun {
     std::int64_t made = std::max<std::int64_t>(0, wanted);  // first step that the layer before makes
     for (int l = 0; l < count_; ++l) {
       const MrfConv& conv = convs_[l];
-      input_[l] = {elements(memory), width, std::min(done_[l] - conv.left, made), made};
+      if (l == 0 && shared) {
+        made = done_[l];
+        continue;
+      }
+      input(l) = {elements_in<Element>(memory), width, std::min(done_[l] - conv.left, made), made};
       memory += mrf_input_steps(conv, strip, slack) * width;
       if (l % args.depth == 0) {
-        residual_[l / args.depth] = {memory, width, made, made};
+        residual(l / args.depth) = {memory, width, made, made};
         memory += mrf_residual_steps(convs_ + l, args.depth, strip, slack) * width;
       }
-      if (!args.reflect) input_[l].pad_left(false, zero_of<Element>(conv.act));
+      if (!args.reflect) input(l).pad_left(false, zero_of<Element>(conv.act));
       made = done_[l];
     }
   }
@@ -45,22 +71,22 @@ class BlockRun {
   // mrf_stream_floats() counts, `scratch` as above.
   void resume(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
               std::int64_t have, std::int64_t strip, float* memory, float* scratch, const float* state) {
-    take(args, filters, block, source, scratch, false);
+    take(args, filters, block, source, scratch, false, nullptr);
     const int width = args.width(), slack = args.slack(block);
     const std::int64_t wait = args.ahead() - args.ahead(block);
     std::int64_t end = have;
     for (int l = 0; l < count_; ++l) {
       const MrfConv& conv = convs_[l];
       done_[l] = mrf_done(args, conv, have);
-      input_[l] = {elements(memory), width, done_[l] - conv.left, end};
+      input(l) = {elements_in<Element>(memory), width, done_[l] - conv.left, end};
       memory += (mrf_input_steps(conv, strip, slack) + (l ? 0 : wait)) * width;
-      state += wake(input_[l], state, mrf_kept_input(args, block, l));
-      if (!args.reflect) input_[l].pad_left(false, zero_of<Element>(conv.act));
+      state += wake(input(l), state, mrf_kept_input(args, block, l));
+      if (!args.reflect) input(l).pad_left(false, zero_of<Element>(conv.act));
       if (l % args.depth == 0) {
-        Strip<float>& residual = residual_[l / args.depth];
-        residual = {memory, width, mrf_done(args, convs_[l + args.depth - 1], have), end};
+        Strip<float>& kept = residual(l / args.depth);
+        kept = {memory, width, mrf_done(args, convs_[l + args.depth - 1], have), end};
         memory += (mrf_residual_steps(convs_ + l, args.depth, strip, slack) + (l ? 0 : wait)) * width;
-        state += wake(residual, state, mrf_kept_residual(args, block, l));
+        state += wake(kept, state, mrf_kept_residual(args, block, l));
       }
       end = done_[l];
     }
@@ -69,15 +95,15 @@ class BlockRun {
   // Puts what is kept into `state`, for resume().
   void rest(float* state) const {
     for (int l = 0; l < count_; ++l) {
-      state += sleep(input_[l], state, mrf_kept_input(*args_, block_, l));
-      if (l % args_->depth == 0) state += sleep(residual_[l / args_->depth], state, mrf_kept_residual(*args_, block_, l));
+      state += sleep(input(l), state, mrf_kept_input(*args_, block_, l));
+      if (l % args_->depth == 0) state += sleep(residual(l / args_->depth), state, mrf_kept_residual(*args_, block_, l));
     }
   }
 
   // Loads the input steps up to `to`.
   void feed(std::int64_t to) {
-    Strip<Element>& in = input_[0];
-    Strip<float>& raw = residual_[0];
+    Strip<Element>& in = input(0);
+    Strip<float>& raw = residual(0);
     if (to <= in.end) return;
     // The residual starts later than the input by the padding of the layers between.
     if (in.width < kPanel) {
@@ -87,6 +113,10 @@ class BlockRun {
     }
     in.end = raw.end = to;
   }
+
+  // The first steps of the stage's input, activated and as it is, that are still to be read.
+  std::int64_t reads() const { return done_[0] - convs_[0].left; }
+  std::int64_t adds() const { return done_[args_->depth - 1]; }
 
   // Computes every layer as far as output step `limit` needs. The last layer adds to `sum` where given and writes rows from
   // its first new step on to `result`, times `scale`; a limit at or before the beginning only warms up.
@@ -111,7 +141,8 @@ class BlockRun {
   }
 
   void take(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
-            float* scratch, bool anchored) {
+            float* scratch, bool anchored, MrfInput<Element>* shared) {
+    shared_ = shared;
     args_ = &args;
     source_ = &source;
     block_ = block;
@@ -122,7 +153,10 @@ class BlockRun {
     count_ = args.block_begin[block + 1] - args.block_begin[block];
   }
 
-  static Element* elements(float* memory) { return reinterpret_cast<Element*>(memory); }
+  Strip<Element>& input(int l) { return l == 0 && shared_ ? shared_->act : input_[l]; }
+  const Strip<Element>& input(int l) const { return l == 0 && shared_ ? shared_->act : input_[l]; }
+  Strip<float>& residual(int layer) { return layer == 0 && shared_ ? shared_->raw : residual_[layer]; }
+  const Strip<float>& residual(int layer) const { return layer == 0 && shared_ ? shared_->raw : residual_[layer]; }
 
   // A state holds every strip as floats, which all elements fit into.
   template <class Kept>
@@ -148,14 +182,14 @@ class BlockRun {
   void run(int l, std::int64_t to, const float* sum, float* result, float scale) {
     const MrfConv& conv = convs_[l];
     const int width = args_->width();
-    Strip<Element>& in = input_[l];
+    Strip<Element>& in = input(l);
     if (args_->reflect && in.first < 0) in.pad_left(true);
-    if (in.end == source_->steps) pad_right(in, conv);
+    if (in.end >= source_->steps) pad_right(in, conv);
     const std::int64_t from = done_[l];
     TileOutputOf<Element> out{nullptr, nullptr, nullptr, nullptr, width, width, width, width, nullptr, 0, 1.0f};
     const int layer = l / args_->depth;
     const bool adds = l % args_->depth == args_->depth - 1;
-    if (adds) out.residual = residual_[layer].at(from);
+    if (adds) out.residual = residual(layer).at(from);
     if (l + 1 == count_) {
       out.sum = sum;
       out.raw = result;
@@ -191,8 +225,8 @@ class BlockRun {
       toom_cook_rows(conv.shape, filters_[l], args_->channels, rows, width, out, to - from, scratch_, args_->team);
     }
     done_[l] = to;
-    in.drop_before(to - conv.left);
-    if (adds) residual_[layer].drop_before(to);
+    if (l || !shared_) in.drop_before(to - conv.left);
+    if (adds && (layer || !shared_)) residual(layer).drop_before(to);
   }
 
   // Whether two steps of one panel gain by sharing what they read: not where their results, a dilation apart, are many beside
@@ -202,6 +236,7 @@ class BlockRun {
   }
 
   const MrfArgs* args_;
+  MrfInput<Element>* shared_ = nullptr;
   const SourceOf<Outer<Element>>* source_;
   const MrfConv* convs_;
   const Filter<Element>* filters_;
@@ -222,12 +257,27 @@ void mrf(const MrfArgs& args, const Filter<Element>* filters, const SourceOf<Out
   float* mean = workspace;
   float* scratch = mean + strip * width;
   float* memory = scratch + mrf_scratch(args, strip);
+  MrfInput<Element> shared;
+  const bool shares = args.shares_input();
+  float* const act = memory;
+  float* const raw = act + mrf_shared_steps(args, strip) * width;
+  if (shares) memory = raw + mrf_shared_steps(args, strip) * width;
   BlockRun<Element> runs[kMaxBlocks];
   std::int64_t warmup = 0;
+  const auto first = [&](auto of) {
+    std::int64_t least = of(runs[0]);
+    for (int b = 1; b < args.blocks; ++b) least = std::min(least, of(runs[b]));
+    return least;
+  };
+  const auto reads = [](const BlockRun<Element>& run) { return run.reads(); };
+  const auto adds = [](const BlockRun<Element>& run) { return run.adds(); };
   for (int b = 0; b < args.blocks; ++b) {
-    runs[b].start(args, filters, b, source, begin, strip, memory, scratch, true);
-    memory += block_floats(args, b, strip);
+    runs[b].start(args, filters, b, source, begin, strip, memory, scratch, true, shares ? &shared : nullptr);
+    memory += block_floats(args, b, strip, shares);
     warmup = std::max(warmup, args.lead(b) / strip);
+  }
+  if (shares) {
+    shared.begin(elements_in<Element>(act), raw, width, first(reads), true, zero_of<Element>(args.convs[0].act));
   }
   const float scale = 1.0f / static_cast<float>(args.blocks);
   for (std::int64_t m = -warmup; begin + (m - 1) * strip < end; ++m) {
@@ -236,6 +286,10 @@ void mrf(const MrfArgs& args, const Filter<Element>* filters, const SourceOf<Out
       if (m < -(args.lead(b) / strip)) continue;
       const bool last = b + 1 == args.blocks;
       runs[b].advance(limit, b ? mean : nullptr, mean, last ? scale : 1.0f);
+    }
+    if (shares) {
+      shared.act.drop_before(first(reads));
+      shared.raw.drop_before(first(adds));
     }
     if (m > 0) store_rows(sink, begin + (m - 1) * strip, mean, limit - (begin + (m - 1) * strip), width);
   }

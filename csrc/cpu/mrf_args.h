@@ -43,6 +43,16 @@ struct MrfArgs {
   // Elements of a row of the strips.
   int width() const { return narrow_width(channels); }
 
+  // Whether all blocks begin with the same activation of the stage's input and the same padding, so that they share both.
+  bool shares_input() const {
+    const auto same = [&](const Act& a, const Act& b) {
+      return a.kind == ActKind::kLeaky && b.kind == a.kind && b.slope == a.slope && b.steps == a.steps && b.zero == a.zero;
+    };
+    bool shared = blocks > 1 && !reflect;
+    for (int b = 0; b < blocks; ++b) shared = shared && same(convs[0].act, convs[block_begin[b]].act);
+    return shared;
+  }
+
   // Steps that a block sees after an output step.
   int ahead(int block) const {
     const MrfConv& first = convs[block_begin[block]];
@@ -142,10 +152,19 @@ inline std::int64_t mrf_residual_steps(const MrfConv* layer, int depth, std::int
   return steps;
 }
 
-inline std::int64_t block_floats(const MrfArgs& args, int block, std::int64_t strip) {
+// Steps that the input which all blocks share holds: from the first that one still reads to the last that another reads.
+inline std::int64_t mrf_shared_steps(const MrfArgs& args, std::int64_t strip) {
+  int lead = 0;
+  for (int b = 0; b < args.blocks; ++b) lead = std::max(lead, args.lead(b));
+  return strip + 2 * lead;
+}
+
+// Floats of a block's strips; without those of the stage's input where that is `shared`.
+inline std::int64_t block_floats(const MrfArgs& args, int block, std::int64_t strip, bool shared = false) {
   const int first = args.block_begin[block], slack = args.slack(block);
   std::int64_t steps = 0;
   for (int l = first; l < args.block_begin[block + 1]; ++l) {
+    if (l == first && shared) continue;
     steps += mrf_input_steps(args.convs[l], strip, slack);
     if ((l - first) % args.depth == 0) steps += mrf_residual_steps(args.convs + l, args.depth, strip, slack);
   }
@@ -169,9 +188,10 @@ inline std::int64_t mrf_scratch(const MrfArgs& args, std::int64_t strip) {
 // Floats of scratch memory that a task of up to `steps` output steps needs.
 inline std::int64_t workspace_floats(const MrfArgs& args, std::int64_t steps) {
   const std::int64_t strip = mrf_strip(args, steps);
+  const bool shared = args.shares_input();
   std::int64_t floats = strip * args.width() + mrf_scratch(args, strip);
-  for (int b = 0; b < args.blocks; ++b) floats += block_floats(args, b, strip);
-  return floats;
+  for (int b = 0; b < args.blocks; ++b) floats += block_floats(args, b, strip, shared);
+  return floats + (shared ? 2 * mrf_shared_steps(args, strip) * args.width() : 0);
 }
 
 }  // namespace fastvoc
