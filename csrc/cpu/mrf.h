@@ -119,8 +119,10 @@ class BlockRun {
   std::int64_t adds() const { return done_[args_->depth - 1]; }
 
   // Computes every layer as far as output step `limit` needs. The last layer adds to `sum` where given and writes rows from
-  // its first new step on to `result`, times `scale`; a limit at or before the beginning only warms up.
-  void advance(std::int64_t limit, const float* sum, float* result, float scale) {
+  // its first new step on to `result`, floats or what a stage gives, times `scale`; a limit at or before the beginning only
+  // warms up.
+  template <class Result>
+  void advance(std::int64_t limit, const float* sum, Result* result, float scale) {
     const std::int64_t steps = source_->steps;
     std::int64_t to[kMaxConvs];
     for (int l = count_ - 1; l >= 0; --l) {
@@ -179,7 +181,8 @@ class BlockRun {
     in.pad_right(whole_blocks(steps, conv.block()) + conv.beyond(), steps, false, zero);
   }
 
-  void run(int l, std::int64_t to, const float* sum, float* result, float scale) {
+  template <class Result>
+  void run(int l, std::int64_t to, const float* sum, Result* result, float scale) {
     const MrfConv& conv = convs_[l];
     const int width = args_->width();
     Strip<Element>& in = input(l);
@@ -192,8 +195,14 @@ class BlockRun {
     if (adds) out.residual = residual(layer).at(from);
     if (l + 1 == count_) {
       out.sum = sum;
-      out.raw = result;
       out.scale = scale;
+      if constexpr (std::is_same_v<Result, float>) {
+        out.raw = result;
+      } else {
+        static constexpr Act none{};
+        out.act = result;
+        out.activation = &none;
+      }
     } else {
       out.act = input_[l + 1].at(from);
       out.activation = &convs_[l + 1].act;
@@ -280,18 +289,25 @@ void mrf(const MrfArgs& args, const Filter<Element>* filters, const SourceOf<Out
     shared.begin(elements_in<Element>(act), raw, width, first(reads), true, zero_of<Element>(args.convs[0].act));
   }
   const float scale = 1.0f / static_cast<float>(args.blocks);
+  const bool dense = sink.channels == width;  // rows without padding take results as they come
   for (std::int64_t m = -warmup; begin + (m - 1) * strip < end; ++m) {
     const std::int64_t limit = std::min(end, begin + m * strip);
     for (int b = 0; b < args.blocks; ++b) {
       if (m < -(args.lead(b) / strip)) continue;
-      const bool last = b + 1 == args.blocks;
-      runs[b].advance(limit, b ? mean : nullptr, mean, last ? scale : 1.0f);
+      const float* const sum = b ? mean : nullptr;
+      if (b + 1 < args.blocks) {
+        runs[b].advance(limit, sum, mean, 1.0f);
+      } else if (dense) {
+        runs[b].advance(limit, sum, sink.data + (begin + std::max<std::int64_t>(m - 1, 0) * strip) * width, scale);
+      } else {
+        runs[b].advance(limit, sum, mean, scale);
+      }
     }
     if (shares) {
       shared.act.drop_before(first(reads));
       shared.raw.drop_before(first(adds));
     }
-    if (m > 0) store_rows(sink, begin + (m - 1) * strip, mean, limit - (begin + (m - 1) * strip), width);
+    if (m > 0 && !dense) store_rows(sink, begin + (m - 1) * strip, mean, limit - (begin + (m - 1) * strip), width);
   }
 }
 

@@ -125,8 +125,9 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
 
 // What becomes of the results of a tile, known before its rows are walked: their activation alone, that of the first of a
 // layer's two convolutions; with the residual, which is kept too, that of the second; results as they are; with the residual,
-// those of a block; with the residual and the sum of the blocks before, times the scale; or whatever the pointers say.
-enum class Fate { kAct, kLayer, kRaw, kBlock, kMean, kAny };
+// those of a block; with the residual and the sum of the blocks before, times the scale, as they are or rounded; or whatever the
+// pointers say.
+enum class Fate { kAct, kLayer, kRaw, kBlock, kMean, kRounded, kAny };
 
 // use(fate) with the fate of the results as a constant.
 template <class Element, class Use>
@@ -134,6 +135,8 @@ inline __attribute__((always_inline)) void with_fate(const TileOutputOf<Element>
   const bool scaled = out.scale != 1.0f;
   if (out.raw && !out.act && out.residual && out.sum) {
     use(std::integral_constant<Fate, Fate::kMean>{});
+  } else if (!out.raw && out.act && out.residual && out.sum) {
+    use(std::integral_constant<Fate, Fate::kRounded>{});
   } else if (out.raw && !out.act && !out.sum && !scaled) {
     out.residual ? use(std::integral_constant<Fate, Fate::kBlock>{}) : use(std::integral_constant<Fate, Fate::kRaw>{});
   } else if (out.act && !out.sum && !scaled && !out.residual == !out.raw) {
@@ -156,13 +159,14 @@ struct WholeRow {
 template <Fate fate, class Lie, class Element>
 inline __attribute__((always_inline)) Vec finish_vector(const TileOutputOf<Element>& out, const Act& activation, float slope,
                                                          std::ptrdiff_t r, std::ptrdiff_t c, Vec y, const Lie& lie) {
-  constexpr bool any = fate == Fate::kAny, mean = fate == Fate::kMean, layer = fate == Fate::kLayer;
+  constexpr bool any = fate == Fate::kAny, rounded = fate == Fate::kRounded, layer = fate == Fate::kLayer;
+  constexpr bool mean = fate == Fate::kMean || rounded;
   constexpr bool block = mean || fate == Fate::kBlock;
   if (layer || block || (any && out.residual)) y += lie.read(out.residual + r * out.residual_row + c);
   if (mean || (any && out.sum)) y += lie.read(out.sum + r * out.sum_row + c);
   if (mean || (any && out.scale != 1.0f)) y *= out.scale;
-  if (layer || block || fate == Fate::kRaw || (any && out.raw)) lie.write(out.raw + r * out.raw_row + c, y);
-  if (layer || fate == Fate::kAct || (any && out.act)) {
+  if (layer || (block && !rounded) || fate == Fate::kRaw || (any && out.raw)) lie.write(out.raw + r * out.raw_row + c, y);
+  if (layer || rounded || fate == Fate::kAct || (any && out.act)) {
     lie.write(out.act + r * out.act_row + c, to_elements(leaky(y, slope), activation, Element{}));
   }
   return y;
