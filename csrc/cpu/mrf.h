@@ -22,11 +22,11 @@ struct MrfInput {
   Strip<float> raw;
 
   // From step `first` on, which may be negative: padding.
-  void begin(Element* act_rows, float* raw_rows, int width, std::int64_t first, bool pad, Element zero) {
+  void begin(Element* act_rows, float* raw_rows, int width, std::int64_t first, Element zero) {
     const std::int64_t made = std::max<std::int64_t>(0, first);
     act = {act_rows, width, first, made};
     raw = {raw_rows, width, made, made};
-    if (pad) act.pad_left(false, zero);
+    act.pad_left(false, zero);
   }
 };
 
@@ -273,27 +273,20 @@ void mrf(const MrfArgs& args, const Filter<Element>* filters, const SourceOf<Out
   if (shares) memory = raw + mrf_shared_steps(args, strip) * width;
   BlockRun<Element> runs[kMaxBlocks];
   std::int64_t warmup = 0;
-  const auto first = [&](auto of) {
-    std::int64_t least = of(runs[0]);
-    for (int b = 1; b < args.blocks; ++b) least = std::min(least, of(runs[b]));
-    return least;
-  };
-  const auto reads = [](const BlockRun<Element>& run) { return run.reads(); };
-  const auto adds = [](const BlockRun<Element>& run) { return run.adds(); };
+  std::int64_t reads = INT64_MAX, adds = INT64_MAX;
   for (int b = 0; b < args.blocks; ++b) {
     runs[b].start(args, filters, b, source, begin, strip, memory, scratch, true, shares ? &shared : nullptr);
     memory += block_floats(args, b, strip, shares);
     warmup = std::max(warmup, args.lead(b) / strip);
+    reads = std::min(reads, runs[b].reads());
   }
-  if (shares) {
-    shared.begin(elements_in<Element>(act), raw, width, first(reads), true, zero_of<Element>(args.convs[0].act));
-  }
+  if (shares) shared.begin(elements_in<Element>(act), raw, width, reads, zero_of<Element>(args.convs[0].act));
   const float scale = 1.0f / static_cast<float>(args.blocks);
   const bool dense = sink.channels == width;  // rows without padding take results as they come
   for (std::int64_t m = -warmup; begin + (m - 1) * strip < end; ++m) {
     const std::int64_t limit = std::min(end, begin + m * strip);
-    for (int b = 0; b < args.blocks; ++b) {
-      if (m < -(args.lead(b) / strip)) continue;
+    const auto step = [&](int b) {
+      if (m < -(args.lead(b) / strip)) return;
       const float* const sum = b ? mean : nullptr;
       if (b + 1 < args.blocks) {
         runs[b].advance(limit, sum, mean, 1.0f);
@@ -302,10 +295,16 @@ void mrf(const MrfArgs& args, const Filter<Element>* filters, const SourceOf<Out
       } else {
         runs[b].advance(limit, sum, mean, scale);
       }
+    };
+    reads = adds = INT64_MAX;
+    for (int b = 0; b < args.blocks; ++b) {
+      step(b);
+      reads = std::min(reads, runs[b].reads());
+      adds = std::min(adds, runs[b].adds());
     }
     if (shares) {
-      shared.act.drop_before(first(reads));
-      shared.raw.drop_before(first(adds));
+      shared.act.drop_before(reads);
+      shared.raw.drop_before(adds);
     }
     if (m > 0 && !dense) store_rows(sink, begin + (m - 1) * strip, mean, limit - (begin + (m - 1) * strip), width);
   }

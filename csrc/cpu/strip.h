@@ -148,4 +148,15 @@ void store_rows(const SinkOf<Given>& sink, std::int64_t t, const float* rows, st
   store_rows(sink, t, rows, count, padded(sink.channels));
 }
 
+// The same for rows that are of the output's type.
+template <class Given>
+void copy_rows(const SinkOf<Given>& sink, std::int64_t t, const Given* rows, std::int64_t count, int width) {
+  Given* y = sink.data + t * sink.channels;
+  if (width == sink.channels) {
+    std::copy_n(rows, count * width, y);
+  } else {
+    for (std::int64_t i = 0; i < count; ++i) std::copy_n(rows + i * width, sink.channels, y + i * sink.channels);
+  }
+}
+
 }  // namespace fastvoc::FASTVOC_ISA

@@ -21,7 +21,10 @@ void upsample(const UpsampleArgs& args, const Filter<Element>& filter, const Sou
   const std::int64_t q_end = (end - 1 + args.left) / stride + 1;
   const std::int64_t strip = upsample_strip(args, q_end - q_begin);
   const Element zero = zero_of<Element>(args.pre);
-  float* result = workspace;
+  // Results as they are given: rounded where they lie in the registers.
+  static constexpr Act none{};
+  using Result = Outer<Element>;
+  Result* const result = reinterpret_cast<Result*>(workspace);
   Element* held = reinterpret_cast<Element*>(workspace + strip * stride * cout);
   for (std::int64_t q = q_begin; q < q_end; q += strip) {
     const std::int64_t count = std::min(strip, q_end - q);
@@ -38,8 +41,12 @@ void upsample(const UpsampleArgs& args, const Filter<Element>& filter, const Sou
       Filter<Element> of_phase = filter;
       for (int phase = 0; phase < phases; ++phase) {
         const auto tile = tile_input(in.at(q), cin, -cin, of_phase, args.taps(phase), args.cin);
-        const TileOutputOf<Element> out{result + phase * cout, nullptr, nullptr, nullptr, stride * cout, 0, 0, 0, nullptr, 0,
-                                        1.0f};
+        TileOutputOf<Element> out{nullptr, nullptr, nullptr, nullptr, stride * cout, stride * cout, 0, 0, &none, 0, 1.0f};
+        if constexpr (std::is_same_v<Result, float>) {
+          out.raw = result + phase * cout;
+        } else {
+          out.act = result + phase * cout;
+        }
         conv_rows(tile.from(first), shifted(out, first * kPanel), count, last - first);
         of_phase.weight += tile.panel * panels;
         if (of_phase.start) of_phase.start += cout;
@@ -47,7 +54,7 @@ void upsample(const UpsampleArgs& args, const Filter<Element>& filter, const Sou
     });
     const std::int64_t from = std::max(begin, q * stride - args.left);
     const std::int64_t to = std::min(end, (q + count) * stride - args.left);
-    store_rows(sink, from, result + (from + args.left - q * stride) * cout, to - from, cout);
+    copy_rows(sink, from, result + (from + args.left - q * stride) * cout, to - from, cout);
   }
 }
 

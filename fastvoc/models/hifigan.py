@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fastvoc.errors import ShapeError
 from fastvoc.mel import HIFIGAN_22K, MelConfig
 from fastvoc.models.checks import Tensors, check_names, check_stages, conv_tensors, require, require_positive
+from fastvoc.nn.bound import Bound
 from fastvoc.nn.conv import Conv1d, WideConv1d
 from fastvoc.nn.mrf import MrfStage, ResidualBlock, WideResidualBlock
 from fastvoc.nn.pieces import Pieces, cuttable
@@ -236,6 +237,10 @@ class HifiGan(nn.Module):
         return self._pieces.run(mel.shape[0], mel.shape[2], lengths, self.config.samples, run)
 
     @cached_property
+    def _bound(self) -> Bound:
+        return Bound([self.conv_pre, *(layer for pair in self._stages for layer in pair), self.conv_post])
+
+    @cached_property
     def _pieces(self) -> Pieces:
         config = self.config
         rates = [prod(config.upsample_rates[: i + 1]) for i in range(len(self._stages))]
@@ -244,6 +249,9 @@ class HifiGan(nn.Module):
         return Pieces.of(self.stream("torch").reads, stages, config.hop, widest)
 
     def _whole(self, mel: Tensor, lengths: Tensor | None, backend: str | None) -> Tensor:
+        if lengths is None and (bound := self._bound.now(backend)) is not None:
+            return self._generate(mel, bound)
+
         def run(layer: Any, x: Tensor) -> Tensor:
             nonlocal lengths
             y: Tensor = layer(x, lengths, backend=backend)

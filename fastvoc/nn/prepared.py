@@ -17,7 +17,7 @@ _place: Callable[[Tensor], int] = Tensor.data_ptr
 _writes: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
 
 
-def _stamp(tensors: Sequence[Tensor]) -> list[int]:
+def stamp(tensors: Sequence[Tensor]) -> list[int]:
     """Where tensors lie and how often they were written: asked for in every call."""
     try:
         return [*map(_place, tensors), *map(_writes, tensors)]
@@ -47,6 +47,7 @@ class Prepared:
         self._params = params
         self.tensors = tensors
         self._kept: tuple[Any, dict[Any, _Entry]] = (None, {})
+        self.packings = 0  # times that `prepare` was called
 
     def __call__(self, x: Tensor, *args: Tensor | int | None, backend: str | None = None) -> Tensor:
         """The op on `x`; `args` are its further arguments, as its reference takes them."""
@@ -62,6 +63,7 @@ class Prepared:
     def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
         """Packs the weights anew. Raises BackendError when a forced implementation refuses."""
         self._kept = (None, {})
+        self.packings += 1
         self._entry(self.tensors(), device, dtype, backend)
 
     def stream(self, backend: str | None = None, *, exact: bool = True) -> Any:
@@ -113,18 +115,18 @@ class Prepared:
     def _entry(
         self, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype, backend: str | None
     ) -> _Entry:
-        stamp = _stamp(tensors)
+        now = stamp(tensors)
         key = (device, dtype, backend or requested(self._op.name), exact())
         kept, entries = self._kept
-        if kept == stamp and key in entries:
+        if kept == now and key in entries:
             return entries[key]
         survive_forks()
         params = self._params()
         impl = self._op.select(Spec(device.type, dtype, params), key[2])
-        before = entries if kept == stamp else {}
+        before = entries if kept == now else {}
         entry = before.get((*key[:3], not key[3])) if impl.pack_exact is None else None
         if entry is None:
             with torch.no_grad():
                 entry = _Entry(impl, params, impl.packed(params, key[3]))
-        self._kept = (stamp, {**before, key: entry})
+        self._kept = (now, {**before, key: entry})
         return entry
