@@ -42,6 +42,7 @@ MODELS = (
     "vocos",
     "encodec-24k-encode",
     "encodec-24k-decode",
+    "encodec-48k-encode",
     "encodec-48k-decode",
     "bigvgan-v2",
     "univnet",

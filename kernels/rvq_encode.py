@@ -106,6 +106,8 @@ def _rvq_encode(x: Tensor, books: Tensor, squares: Tensor, entries: int, count: 
     batch, dim, steps = x.shape
     wide = books.shape[2]
     x = torch.nn.functional.pad(x, (0, 0, 0, wide - dim)) if wide != dim else x
+    # Loaded across channels the residual would lie in registers as no product can take it.
+    x = x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
     out = x.new_empty((batch, count, steps), dtype=torch.int64)
     config = tuned("rvq_encode", x.device, x.dtype, dim=dim)
     launch(
