@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastvoc.nn.prepared import Prepared, stamp
+from fastvoc.nn.prepared import Layer, stamp
 from fastvoc.registry import settings
-
-
-class Layer(Protocol):
-    """What runs by its `prepared`."""
-
-    prepared: Prepared
 
 
 class Bound:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -130,3 +130,9 @@ class Prepared:
                 entry = _Entry(impl, params, impl.packed(params, key[3]))
         self._kept = (now, {**before, key: entry})
         return entry
+
+
+class Layer(Protocol):
+    """An nn layer, as far as streams and bound calls know it."""
+
+    prepared: Prepared

@@ -7,14 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.prepared import Layer, Prepared
 from fastvoc.ops.stream import OpStream
-
-
-class Layer(Protocol):
-    """What an nn layer is to a stream."""
-
-    prepared: Prepared
 
 
 class LayerStreams:
