@@ -130,6 +130,11 @@ def pack_activations(
     )
 
 
+def result_type(weight: Tensor) -> torch.dtype:
+    """Type of what a kernel makes with packed weights: theirs, float32 where they are whole numbers."""
+    return weight.dtype if weight.is_floating_point() else torch.float32
+
+
 def pad_bias(bias: Tensor | None, channels: int, like: Tensor, multiple: int = PANEL) -> Tensor:
     """Bias [C] or None -> [C rounded up to the panel], zeros beyond C, on the device and in the dtype of `like`."""
     padded = like.new_zeros(-(-channels // multiple) * multiple)

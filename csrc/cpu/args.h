@@ -34,6 +34,35 @@ struct Bf16 {
   std::uint16_t bits;
 };
 
+// One item's input of either type, as SourceOf.
+struct AnySource {
+  const void* data;
+  std::ptrdiff_t step;
+  std::ptrdiff_t channel;
+  std::int64_t steps;
+  int channels;
+  bool half;
+
+  AnySource(const SourceOf<float>& s) : AnySource(s, false) {}
+  AnySource(const SourceOf<Bf16>& s) : AnySource(s, true) {}
+
+  // use(source) with the typed source.
+  template <class Use>
+  void visit(const Use& use) const {
+    half ? use(typed<Bf16>()) : use(typed<float>());
+  }
+
+ private:
+  template <class Element>
+  AnySource(const SourceOf<Element>& s, bool is_half)
+      : data(s.data), step(s.step), channel(s.channel), steps(s.steps), channels(s.channels), half(is_half) {}
+
+  template <class Element>
+  SourceOf<Element> typed() const {
+    return {static_cast<const Element*>(data), step, channel, steps, channels};
+  }
+};
+
 // What a convolution multiplies, by the type of its activations inside: float, Bf16, or bytes, whose weights are signed
 // bytes. `Outer` is the type of the op's inputs and outputs, `kGroup` the channels that one multiplication takes.
 template <class Element>

@@ -59,6 +59,17 @@ inline __attribute__((always_inline)) void store(Bf16* p, Vec v) {
   std::memcpy(p, &halves, sizeof halves);
 }
 
+// The nearest bfloat16 numbers, as floats.
+inline __attribute__((always_inline)) Vec rounded(Vec v) {
+  return (Vec)(__builtin_convertvector(to_halves(v), PairVec) << 16);
+}
+
+inline void round_row(float* x, std::ptrdiff_t count) {
+  std::ptrdiff_t i = 0;
+  for (; i + FASTVOC_WIDTH <= count; i += FASTVOC_WIDTH) store(x + i, rounded(load(x + i)));
+  for (; i < count; ++i) x[i] = widen(narrow(x[i]));
+}
+
 // `count` floats rounded, and back.
 inline void narrow_row(const float* x, Bf16* y, std::ptrdiff_t count) {
   std::ptrdiff_t i = 0;

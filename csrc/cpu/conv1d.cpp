@@ -60,7 +60,7 @@ Tensor run(const Conv1dArgs& args, const Tensor& x, const Tensor& weight, const 
   const int64_t weights = single ? ceil_div(window, lanes) * lanes : int64_t{1} * width * args.kernel * grouped<Element>(args.cin);
   const auto filter = Filters<Element>(weight, weights, bias, 1, width).next(weights);
   const int64_t span = int64_t{1} * args.dilation * (args.kernel - 1) + 1;
-  const BatchOf<Given> batch(x, args.cin, lengths);
+  const AnyBatch batch(x, args.cin, lengths);
   const auto made = [&](int64_t steps) { return (steps + args.left + args.right - span) / args.stride + 1; };
   const OutputOf<Given> out(batch.items(), args.cout, made(batch.steps()));
   if (residual) check_elements<Given>(*residual, "residual");
@@ -104,7 +104,7 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> residu
   if (x.scalar_type() == torch::headeronly::ScalarType::Double) {
     return conv1d_wide(args, x, weight, bias, residual, lengths, slopes);
   }
-  return by_element(x, weight, [&](auto element) {
+  return by_element(weight, [&](auto element) {
     return run<decltype(element)>(args, x, weight, bias, residual, lengths);
   });
 }

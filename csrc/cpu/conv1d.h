@@ -36,8 +36,8 @@ inline std::int64_t padding_source(std::int64_t t, std::int64_t steps, Pad pad) 
 }
 
 // Fills `rows` of `width` elements with the padded, activated steps [from, to); load(first, last, rows) loads those of the source.
-template <class Given, class Element, class Load>
-void padded_rows(const Conv1dArgs& args, const SourceOf<Given>& source, std::int64_t from, std::int64_t to, Element* rows,
+template <class Element, class Load>
+void padded_rows(const Conv1dArgs& args, const AnySource& source, std::int64_t from, std::int64_t to, Element* rows,
                  int width, const Load& load) {
   const std::int64_t valid = std::clamp<std::int64_t>(0, from, to), end = std::clamp(source.steps, valid, to);
   const auto pad = [&](std::int64_t first, std::int64_t last) {
@@ -57,8 +57,8 @@ void padded_rows(const Conv1dArgs& args, const SourceOf<Given>& source, std::int
 }
 
 // The same in rows of whole panels.
-template <class Given, class Element>
-void padded_rows(const Conv1dArgs& args, const SourceOf<Given>& source, std::int64_t from, std::int64_t to, Element* rows) {
+template <class Element>
+void padded_rows(const Conv1dArgs& args, const AnySource& source, std::int64_t from, std::int64_t to, Element* rows) {
   padded_rows(args, source, from, to, rows, padded(args.cin), [&](std::int64_t first, std::int64_t last, Element* y) {
     load_rows(source, first, last, nullptr, y, args.pre);
   });
@@ -66,12 +66,14 @@ void padded_rows(const Conv1dArgs& args, const SourceOf<Given>& source, std::int
 
 // conv1d to one output channel, whose products the lanes share out.
 template <class Element>
-void conv1d_single(const Conv1dArgs& args, const Filter<Element>& filter, const SourceOf<Outer<Element>>& source,
+void conv1d_single(const Conv1dArgs& args, const Filter<Element>& filter, const AnySource& source,
                    const SourceOf<Outer<Element>>* residual, const SinkOf<Outer<Element>>& sink, std::int64_t begin,
                    std::int64_t end, float* workspace) {
   const std::int64_t strip = conv1d_strip(args, end - begin);
   Element* held = reinterpret_cast<Element*>(workspace + padded(static_cast<int>(strip)));
-  const auto load = [&](std::int64_t from, std::int64_t to, Element* rows) { load_dense(source, from, to, rows, args.pre); };
+  const auto load = [&](std::int64_t from, std::int64_t to, Element* rows) {
+    source.visit([&](const auto& typed) { load_dense(typed, from, to, rows, args.pre); });
+  };
   for (std::int64_t t = begin; t < end; t += strip) {
     const std::int64_t count = std::min(strip, end - t), from = t * args.stride - args.left;
     padded_rows(args, source, from, from + (count - 1) * args.stride + args.kernel, held, args.cin, load);
@@ -81,7 +83,7 @@ void conv1d_single(const Conv1dArgs& args, const Filter<Element>& filter, const 
 }
 
 template <class Element>
-void conv1d(const Conv1dArgs& args, const Filter<Element>& filter, const SourceOf<Outer<Element>>& source,
+void conv1d(const Conv1dArgs& args, const Filter<Element>& filter, const AnySource& source,
             const SourceOf<Outer<Element>>* residual, const SinkOf<Outer<Element>>& sink, std::int64_t begin,
             std::int64_t end, float* workspace) {
   if constexpr (!std::is_same_v<Element, std::uint8_t>) {

@@ -18,6 +18,7 @@ void load_dense(const SourceOf<Given>& source, std::int64_t from, std::int64_t t
     for (std::int64_t left = (to - from) * width; left > 0; left -= many, x += many, rows += many) {
       const std::int64_t count = std::min(many, left);
       widen_vectors(x, space, count);
+      if constexpr (std::is_same_v<Element, Bf16> && std::is_same_v<Given, float>) round_row(space, count);
       activate_flat(activation, space, count);
       narrow_row(space, rows, count);
     }

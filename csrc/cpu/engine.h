@@ -30,14 +30,14 @@ namespace fastvoc {
 // The convolutions that multiply elements of one type.
 template <class Element>
 struct Convolutions {
-  using Input = SourceOf<Outer<Element>>;
+  using Residual = SourceOf<Outer<Element>>;
   using Result = SinkOf<Outer<Element>>;
 
-  void (*conv1d)(const Conv1dArgs&, const Filter<Element>&, const Input&, const Input* residual, const Result&,
+  void (*conv1d)(const Conv1dArgs&, const Filter<Element>&, const AnySource&, const Residual* residual, const Result&,
                  std::int64_t begin, std::int64_t end, float* workspace);
-  void (*upsample)(const UpsampleArgs&, const Filter<Element>&, const Input&, const Result&, std::int64_t begin,
+  void (*upsample)(const UpsampleArgs&, const Filter<Element>&, const AnySource&, const Result&, std::int64_t begin,
                    std::int64_t end, float* workspace);
-  void (*mrf)(const MrfArgs&, const Filter<Element>*, const Input&, const Result&, std::int64_t begin, std::int64_t end,
+  void (*mrf)(const MrfArgs&, const Filter<Element>*, const AnySource&, const Result&, std::int64_t begin, std::int64_t end,
               float* workspace);
   void (*mrf_stream)(const MrfArgs&, const Filter<Element>*, int block, const MrfChunk<Outer<Element>>&, float* workspace);
   void (*mrf_mean)(const MrfArgs&, const float* results, std::int64_t steps, const Result&, std::int64_t begin,

@@ -62,11 +62,11 @@ const Element* packed(const Tensor& t, int64_t count, const char* name) {
   return elements<Element>(t);
 }
 
-// Calls use(element) with an element of the type in which a convolution of `x` by `weight` multiplies.
+// Calls use(element) with an element of the type in which a convolution by `weight` multiplies.
 template <class Use>
-auto by_element(const Tensor& x, const Tensor& weight, const Use& use) {
+auto by_element(const Tensor& weight, const Use& use) {
   if (weight.scalar_type() == scalar_type<std::int8_t>) return use(std::uint8_t{});
-  return x.scalar_type() == scalar_type<Bf16> ? use(Bf16{}) : use(float{});
+  return weight.scalar_type() == scalar_type<Bf16> ? use(Bf16{}) : use(float{});
 }
 
 // The weights of convolutions from one packed tensor, in the order of their use.
@@ -156,31 +156,47 @@ class Lengths {
   int64_t steps_;
 };
 
-// The items of a [B, C, T] batch, each with its own length.
-template <class Element>
-class BatchOf {
+// The items of a [B, C, T] batch of floats or halves, each with its own length.
+class AnyBatch {
  public:
-  BatchOf(const Tensor& x, int64_t channels, const std::optional<Tensor>& lengths)
+  AnyBatch(const Tensor& x, int64_t channels, const std::optional<Tensor>& lengths)
       : x_(checked(x, channels)), lengths_(lengths, x.size(0), x.size(2)) {}
 
   int64_t items() const { return x_.size(0); }
   int64_t steps() const { return x_.size(2); }
   int64_t length(int64_t item) const { return lengths_[item]; }
 
-  SourceOf<Element> source(int64_t item) const {
+  AnySource source(int64_t item) const {
+    return x_.scalar_type() == scalar_type<Bf16> ? AnySource(typed<Bf16>(item)) : AnySource(typed<float>(item));
+  }
+
+ protected:
+  template <class Element>
+  SourceOf<Element> typed(int64_t item) const {
     return {elements<Element>(x_) + item * x_.stride(0), x_.stride(2), x_.stride(1), length(item),
             static_cast<int>(x_.size(1))};
   }
 
  private:
   static const Tensor& checked(const Tensor& x, int64_t channels) {
-    check_elements<Element>(x, "x");
-    STD_TORCH_CHECK(x.dim() == 3 && x.size(1) == channels, "x: expected [B, ", channels, ", T]");
+    if (x.scalar_type() != scalar_type<Bf16>) check_floats(x, "x");
+    STD_TORCH_CHECK(x.is_cpu() && x.dim() == 3 && x.size(1) == channels, "x: expected [B, ", channels, ", T] on the CPU");
     return x;
   }
 
   Tensor x_;
   Lengths lengths_;
+};
+
+// The same of one type.
+template <class Element>
+class BatchOf : public AnyBatch {
+ public:
+  BatchOf(const Tensor& x, int64_t channels, const std::optional<Tensor>& lengths) : AnyBatch(x, channels, lengths) {
+    check_elements<Element>(x, "x");
+  }
+
+  SourceOf<Element> source(int64_t item) const { return typed<Element>(item); }
 };
 
 using Batch = BatchOf<float>;

@@ -9,7 +9,7 @@ Tensor run(const MrfPlan& plan, const Tensor& x, const Tensor& weight, const Ten
            const std::optional<Tensor>& lengths) {
   const MrfArgs& args = plan.args();
   const auto filters = plan.filters<Element>(weight, bias);
-  const BatchOf<Outer<Element>> batch(x, args.channels, lengths);
+  const AnyBatch batch(x, args.channels, lengths);
   const OutputOf<Outer<Element>> out(batch.items(), args.channels, batch.steps());
   const auto& table = engine().convolutions<Element>();
   const auto steps = [&](int64_t item) { return batch.length(item); };
@@ -32,7 +32,7 @@ Tensor mrf(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, 
            Ints layers, int64_t depth, int64_t pad_mode, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
   const int channels = as_int(x.size(1));
   const MrfPlan plan(channels, kernels, dilations, schemes, layers, depth, pad_mode, kinds, slopes, curves);
-  return by_element(x, weight, [&](auto element) { return run<decltype(element)>(plan, x, weight, bias, lengths); });
+  return by_element(weight, [&](auto element) { return run<decltype(element)>(plan, x, weight, bias, lengths); });
 }
 
 }  // namespace

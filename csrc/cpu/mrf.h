@@ -38,7 +38,7 @@ class BlockRun {
   // Output steps from `begin` on; `memory` is what block_floats() counts, `scratch` what mrf_scratch() counts. Blocks of
   // outputs begin at multiples of their length where `anchored`, else where they are first needed. The caller begins and cuts
   // an input that is `shared`.
-  void start(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
+  void start(const MrfArgs& args, const Filter<Element>* filters, int block, const AnySource& source,
              std::int64_t begin, std::int64_t strip, float* memory, float* scratch, bool anchored,
              MrfInput<Element>* shared = nullptr) {
     take(args, filters, block, source, scratch, anchored, shared);
@@ -69,7 +69,7 @@ class BlockRun {
 
   // Goes on where a stream of `have` input steps rested. Blocks of outputs begin where each layer stands. `memory` is what
   // mrf_stream_floats() counts, `scratch` as above.
-  void resume(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
+  void resume(const MrfArgs& args, const Filter<Element>* filters, int block, const AnySource& source,
               std::int64_t have, std::int64_t strip, float* memory, float* scratch, const float* state) {
     take(args, filters, block, source, scratch, false, nullptr);
     const int width = args.width(), slack = args.slack(block);
@@ -142,7 +142,7 @@ class BlockRun {
     return (step > 0 ? ceil_div(step, block) : -(-step / block)) * block;
   }
 
-  void take(const MrfArgs& args, const Filter<Element>* filters, int block, const SourceOf<Outer<Element>>& source,
+  void take(const MrfArgs& args, const Filter<Element>* filters, int block, const AnySource& source,
             float* scratch, bool anchored, MrfInput<Element>* shared) {
     shared_ = shared;
     args_ = &args;
@@ -246,7 +246,7 @@ class BlockRun {
 
   const MrfArgs* args_;
   MrfInput<Element>* shared_ = nullptr;
-  const SourceOf<Outer<Element>>* source_;
+  const AnySource* source_;
   const MrfConv* convs_;
   const Filter<Element>* filters_;
   float* scratch_;
@@ -259,7 +259,7 @@ class BlockRun {
 };
 
 template <class Element>
-void mrf(const MrfArgs& args, const Filter<Element>* filters, const SourceOf<Outer<Element>>& source,
+void mrf(const MrfArgs& args, const Filter<Element>* filters, const AnySource& source,
          const SinkOf<Outer<Element>>& sink, std::int64_t begin, std::int64_t end, float* workspace) {
   const int width = args.width();
   const std::int64_t strip = mrf_strip(args, end - begin);

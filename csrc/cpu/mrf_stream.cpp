@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor> mrf_stream(Tensor x, Tensor state, int64_t have, bool
                                       std::optional<Tensor> curves) {
   const MrfPlan plan(as_int(x.size(1)), kernels, dilations, schemes, layers, depth, pad_mode, kinds, slopes,
                      curves);
-  return by_element(x, weight, [&](auto element) {
+  return by_element(weight, [&](auto element) {
     return run<decltype(element)>(plan, x, state, have, last, weight, bias);
   });
 }

@@ -12,7 +12,7 @@ template <class Element>
 void mrf_stream_range(const MrfArgs& args, const Filter<Element>* filters, int block,
                       const MrfChunk<Outer<Element>>& chunk, std::int64_t begin, std::int64_t stop, float* workspace) {
   const std::int64_t strip = mrf_stream_strip(args, chunk.steps, chunk.last);
-  SourceOf<Outer<Element>> source = chunk.source;
+  AnySource source = chunk.source;
   source.steps = chunk.last ? chunk.end() : INT64_MAX / 2;
   BlockRun<Element> run;
   float* memory = workspace + mrf_scratch(args, strip);

@@ -41,9 +41,16 @@ struct Strip {
   }
 };
 
-// Copies the steps [from, to) into rows of padded width: as they are into `raw` unless null, and through a leaky ReLU into
-// `act`.
-template <class Given, class Element>
+// What an op that computes in `Element` takes of a given input: floats rounded to its own type where that is shorter.
+template <class Element, class Given>
+inline __attribute__((always_inline)) Vec taken(Vec v) {
+  if constexpr (std::is_same_v<Element, Bf16> && std::is_same_v<Given, float>) return rounded(v);
+  return v;
+}
+
+// Copies the steps [from, to) into rows of padded width: as `As` takes them into `raw` unless null, and through a leaky ReLU
+// into `act`.
+template <class As, class Given, class Element>
 void load_leaky(const SourceOf<Given>& source, std::int64_t from, std::int64_t to, float* raw, Element* act,
                 const Act& activation) {
   const int width = padded(source.channels);
@@ -61,6 +68,7 @@ void load_leaky(const SourceOf<Given>& source, std::int64_t from, std::int64_t t
         for (int i = 0; i < present; ++i) part[i] = widen(x[(c + i) * source.channel]);
         v = load(part);
       }
+      v = taken<As, Given>(v);
       if (raw) store(raw + c, v);
       put(act + c, leaky(v, slope), activation);
     }
@@ -74,9 +82,9 @@ void load_rows(const SourceOf<Given>& source, std::int64_t from, std::int64_t to
                const Act& activation) {
   const int width = padded(source.channels);
   if (activation.kind == ActKind::kLeaky || to <= from) {
-    load_leaky(source, from, to, raw, act, activation);
+    load_leaky<Element>(source, from, to, raw, act, activation);
   } else if constexpr (std::is_same_v<Element, float>) {
-    load_leaky(source, from, to, raw, act, activation);
+    load_leaky<Element>(source, from, to, raw, act, activation);
     activate_rows(activation, act, width, to - from, 0, width);
   } else {
     constexpr int kFloats = 4096;
@@ -88,7 +96,7 @@ void load_rows(const SourceOf<Given>& source, std::int64_t from, std::int64_t to
       part.channels = std::min(columns, source.channels - first);
       for (std::int64_t t = from; t < to; t += many) {
         const std::int64_t rows = std::min<std::int64_t>(many, to - t);
-        load_leaky(part, t, t + rows, nullptr, space, activation);
+        load_leaky<Element>(part, t, t + rows, nullptr, space, activation);
         for (std::int64_t r = 0; raw && r < rows; ++r) {
           std::copy_n(space + r * columns, columns, raw + (t - from + r) * width + first);
         }
@@ -120,6 +128,7 @@ void load_half_rows(const SourceOf<Given>& source, std::int64_t from, std::int64
         for (int c = 0; c < source.channels; ++c) space[r * width + c] = widen(x[r * source.step + c * source.channel]);
       }
     }
+    if constexpr (std::is_same_v<Element, Bf16> && std::is_same_v<Given, float>) round_row(space, count);
     if (raw) std::copy_n(space, count, raw + (t - from) * width);
     if (activation.kind != ActKind::kLeaky) {
       activate_rows(activation, space, kPanel, ceil_div(count, kPanel), 0, kPanel);
@@ -132,6 +141,18 @@ void load_half_rows(const SourceOf<Given>& source, std::int64_t from, std::int64
     put(rest, leaky(load(space + i), slope), activation);
     std::copy_n(rest, count - i, y + i);
   }
+}
+
+// The same for an input of either type.
+template <class Element>
+void load_rows(const AnySource& source, std::int64_t from, std::int64_t to, float* raw, Element* act, const Act& activation) {
+  source.visit([&](const auto& typed) { load_rows(typed, from, to, raw, act, activation); });
+}
+
+template <class Element>
+void load_half_rows(const AnySource& source, std::int64_t from, std::int64_t to, float* raw, Element* act,
+                    const Act& activation) {
+  source.visit([&](const auto& typed) { load_half_rows(typed, from, to, raw, act, activation); });
 }
 
 // Copies rows of `width` floats to the steps from `t` on of the output.

@@ -13,7 +13,7 @@ Tensor run(const UpsampleArgs& args, const Tensor& x, const Tensor& weight, cons
   const int taps = merged ? args.kernel / args.stride : args.kernel;
   const int64_t weights = int64_t{1} * width * taps * grouped<Element>(args.cin);
   const auto filter = Filters<Element>(weight, weights, bias, 1, width, args.stride).next(weights);
-  const BatchOf<Given> batch(x, args.cin, lengths);
+  const AnyBatch batch(x, args.cin, lengths);
   const auto made = [&](int64_t n) { return (n - 1) * args.stride + args.kernel - args.left - args.right; };
   const OutputOf<Given> out(batch.items(), args.cout, made(batch.steps()));
   const auto& table = engine().convolutions<Element>();
@@ -44,7 +44,7 @@ Tensor upsample(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> leng
   args.right = as_int(shape[5]);
   args.pre = activations(kinds, slopes, curves, 1, [&](std::size_t) { return args.cin; })[0];
   STD_TORCH_CHECK(args.left >= 0, "upsample: the left crop must not be negative");
-  return by_element(x, weight, [&](auto element) { return run<decltype(element)>(args, x, weight, bias, lengths); });
+  return by_element(weight, [&](auto element) { return run<decltype(element)>(args, x, weight, bias, lengths); });
 }
 
 }  // namespace

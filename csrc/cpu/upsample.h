@@ -9,7 +9,7 @@
 namespace fastvoc::FASTVOC_ISA {
 
 template <class Element>
-void upsample(const UpsampleArgs& args, const Filter<Element>& filter, const SourceOf<Outer<Element>>& source,
+void upsample(const UpsampleArgs& args, const Filter<Element>& filter, const AnySource& source,
               const SinkOf<Outer<Element>>& sink, std::int64_t begin, std::int64_t end, float* workspace) {
   const bool merged = args.merged() && !std::is_same_v<Element, std::uint8_t>;
   const int cin = padded(args.cin), cout = merged ? args.cout : padded(args.cout);

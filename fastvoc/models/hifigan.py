@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ShapeError
+from fastvoc.errors import DeviceError, DtypeError, ShapeError
 from fastvoc.mel import HIFIGAN_22K, MelConfig
 from fastvoc.models.checks import Tensors, check_names, check_stages, conv_tensors, require, require_positive
 from fastvoc.nn.bound import Bound
@@ -223,11 +223,10 @@ class HifiGan(nn.Module):
             [B, 1, S] samples in (-1, 1); S = T * hop for the published configurations.
 
         Raises:
-            ShapeError, DtypeError: a wrong argument.
+            ShapeError, DtypeError, DeviceError: a wrong argument.
             BackendError: the forced backend refuses.
         """
-        if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.shape[2] == 0:
-            raise ShapeError(f"mel: expected [B, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
+        self._check(mel)
         if self._pieces.fit(mel.shape[0], mel.shape[2]) or not cuttable(mel, backend):
             return self._whole(mel, lengths, backend)
 
@@ -236,9 +235,19 @@ class HifiGan(nn.Module):
 
         return self._pieces.run(mel.shape[0], mel.shape[2], lengths, self.config.samples, run)
 
+    def _check(self, mel: Tensor) -> None:
+        first, last = self.conv_pre.weight, self.conv_post.weight
+        if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.numel() == 0:
+            raise ShapeError(f"mel: expected [B > 0, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
+        if mel.dtype not in (first.dtype, last.dtype):
+            raise DtypeError(f"mel: expected {last.dtype} like the weights, got {mel.dtype}")
+        if mel.device != first.device:
+            raise DeviceError(f"mel: expected a tensor on {first.device} like the weights, got {mel.device}")
+
     @cached_property
     def _bound(self) -> Bound:
-        return Bound([self.conv_pre, *(layer for pair in self._stages for layer in pair), self.conv_post])
+        layers = [self.conv_pre, *(layer for pair in self._stages for layer in pair), self.conv_post]
+        return Bound(layers, trusted=self.config.pad_mode == "zeros")
 
     @cached_property
     def _pieces(self) -> Pieces:
@@ -254,20 +263,20 @@ class HifiGan(nn.Module):
 
         def run(layer: Any, x: Tensor) -> Tensor:
             nonlocal lengths
-            y: Tensor = layer(x, lengths, backend=backend)
+            y: Tensor = layer(x.to(layer.dtype), lengths, backend=backend)
             lengths = layer.output_lengths(lengths) if isinstance(layer, Upsample) else lengths
             return y
 
         return self._generate(mel, run)
 
     def _generate(self, mel: Tensor, run: Callable[[Any, Tensor], Tensor]) -> Tensor:
+        """The network; `run(layer, x)` brings x to the layer's type."""
         if self.config.normalize_before:
             mel = (mel - self.mean[:, None]) / self.scale[:, None]
-        narrow = self.conv_post.weight.dtype
-        x = run(self.conv_pre, mel.to(self.conv_pre.weight.dtype) if mel.dtype == narrow else mel)
+        x = run(self.conv_pre, mel)
         for up, stage in self._stages:
-            x = run(stage, run(up, x.to(up.weight.dtype)).to(stage.dtype))
-        return run(self.conv_post, x.to(narrow))
+            x = run(stage, run(up, x))
+        return run(self.conv_post, x)
 
     def stream(self, backend: str | None = None, *, exact: bool = True) -> HifiGanStream:
         """The generator's state for mel spectrograms that arrive in chunks; `exact` as in `Vocoder.stream`."""
@@ -297,7 +306,7 @@ class HifiGanStream(ModelStream):
 
     def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
         self.layers.final = final
-        return self._model._generate(x, self.layers)
+        return self._model._generate(x, lambda layer, x: self.layers(layer, x.to(layer.dtype)))
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         for layer in reversed(self._model.layers()):

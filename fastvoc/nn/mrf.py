@@ -88,9 +88,10 @@ class MrfStage:
         # Asked for in every call, hence past `Module.__getattr__`.
         self._places: list[tuple[dict[str, Any], str]] = []
         for conv, snake in self._convs:
-            self._places += [(conv._parameters, "weight"), (conv._parameters, "bias"), (conv._buffers, RANGE)]
+            self._places += [(conv._parameters, "weight"), (conv._parameters, "bias")]
             if snake is not None:
                 self._places += [(snake._parameters, "alpha"), (snake._parameters, "beta")]
+        self._ranges = [(conv._buffers, RANGE) for conv, _ in self._convs]
 
     def params(self) -> op.MrfParams:
         """The op's view of this stage."""
@@ -106,7 +107,9 @@ class MrfStage:
 
     def _tensors(self) -> list[Tensor]:
         try:
-            return [t for own, name in self._places if (t := own[name]) is not None]
+            own, name = self._ranges[0]  # all convolutions of a stage have a range, or none
+            places = self._places if own[name] is None else self._places + self._ranges
+            return [t for own, name in places if (t := own[name]) is not None]
         except KeyError:  # a parametrised weight is none of its layer's parameters
             rows = [(*conv.held(), *((snake.alpha, snake.beta) if snake else ())) for conv, snake in self._convs]
             return [t for row in rows for t in row if t is not None]

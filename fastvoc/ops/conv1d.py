@@ -234,7 +234,7 @@ def _fake(
 ) -> Tensor:
     cout, _, kernel, stride, dilation, left, right = shape[:7]
     steps = (x.shape[2] + left + right - dilation * (kernel - 1) - 1) // stride + 1
-    return x.new_empty((x.shape[0], steps, cout)).transpose(1, 2)
+    return x.new_empty((x.shape[0], steps, cout), dtype=packing.result_type(weight)).transpose(1, 2)
 
 
 def geometry(params: Conv1dParams) -> Geometry:
@@ -261,6 +261,7 @@ OP.register(
         _run_native,
         frozenset({"cpu"}),
         priority=10,
+        converts=True,
         pack=_pack_cpp,
         supports=_supports_cpp,
         stream=_stream_native,

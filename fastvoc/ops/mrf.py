@@ -367,7 +367,7 @@ def _fake(
     slopes: list[float],
     curves: Tensor | None,
 ) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[1]), dtype=packing.result_type(weight)).transpose(1, 2)
 
 
 def _stream(params: MrfParams, run: Callable[[MrfConv], Callable[[Tensor], Tensor]]) -> MrfStream:
@@ -414,6 +414,7 @@ OP.register(
         _run_native,
         frozenset({"cpu"}),
         priority=10,
+        converts=True,
         pack=_pack_cpp,
         supports=_supports_cpp,
         stream=_stream_native,

@@ -194,7 +194,7 @@ def _fake(
 ) -> Tensor:
     cout, _, kernel, stride, left, right = shape[:6]
     steps = (x.shape[2] - 1) * stride + kernel - left - right
-    return x.new_empty((x.shape[0], steps, cout)).transpose(1, 2)
+    return x.new_empty((x.shape[0], steps, cout), dtype=packing.result_type(weight)).transpose(1, 2)
 
 
 def _stream_ref(params: UpsampleParams, _: Any) -> PolyphaseStream:
@@ -225,6 +225,7 @@ OP.register(
         _run_native,
         frozenset({"cpu"}),
         priority=10,
+        converts=True,
         pack=_pack_cpp,
         supports=_supports_cpp,
         stream=_stream_native,

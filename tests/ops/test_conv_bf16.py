@@ -72,6 +72,21 @@ def test_threads_batch_and_layout_do_not_change_a_bit(op: str, make: Callable[[]
 
 
 @each_case
+@pytest.mark.parametrize("own", [torch.float32, BF16], ids=str)
+def test_inputs_of_the_other_type_are_converted(
+    op: str, make: Callable[[], Any], own: torch.dtype, nan_poison: None
+) -> None:
+    params, impl = cast(make(), own), OPS[op].impls["cpp"]
+    assert impl.converts
+    packed = impl.packed(params, exact=False)
+    x = torch.randn(2, channels(params), 131).to(torch.float32 if own is BF16 else BF16)
+    for view in strided(x).values():
+        y = impl.run(view, packed)
+        assert y.dtype is own
+        assert torch.equal(y, impl.run(view.to(own), packed))
+
+
+@each_case
 def test_chunks_equal_the_whole(op: str, make: Callable[[], Any], nan_poison: None) -> None:
     params, impl = half(make), OPS[op].impls["cpp"]
     packed = impl.packed(params, exact=True)
