@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import getitem
 from typing import Any, NamedTuple
 
 import torch
@@ -86,12 +87,13 @@ class MrfStage:
         self._act, self._pad_mode = act, pad_mode
         self.prepared = Prepared(op.OP, self.params, self._tensors)
         # Asked for in every call, hence past `Module.__getattr__`.
-        self._places: list[tuple[dict[str, Any], str]] = []
+        places: list[tuple[dict[str, Any], str]] = []
         for conv, snake in self._convs:
-            self._places += [(conv._parameters, "weight"), (conv._parameters, "bias")]
+            places += [(conv._parameters, "weight"), (conv._parameters, "bias")]
             if snake is not None:
-                self._places += [(snake._parameters, "alpha"), (snake._parameters, "beta")]
-        self._ranges = [(conv._buffers, RANGE) for conv, _ in self._convs]
+                places += [(snake._parameters, "alpha"), (snake._parameters, "beta")]
+        self._owners, self._names = zip(*places, strict=True)
+        self._ranges = [conv._buffers for conv, _ in self._convs]
 
     def params(self) -> op.MrfParams:
         """The op's view of this stage."""
@@ -107,12 +109,13 @@ class MrfStage:
 
     def _tensors(self) -> list[Tensor]:
         try:
-            own, name = self._ranges[0]  # all convolutions of a stage have a range, or none
-            places = self._places if own[name] is None else self._places + self._ranges
-            return [t for own, name in places if (t := own[name]) is not None]
+            tensors: list[Any] = [*map(getitem, self._owners, self._names)]
         except KeyError:  # a parametrised weight is none of its layer's parameters
             rows = [(*conv.held(), *((snake.alpha, snake.beta) if snake else ())) for conv, snake in self._convs]
             return [t for row in rows for t in row if t is not None]
+        if self._ranges[0][RANGE] is not None:  # all convolutions of a stage have a range, or none
+            tensors += [buffers[RANGE] for buffers in self._ranges]
+        return [t for t in tensors if t is not None]
 
     def tiles(self) -> tuple[int, int]:
         """At multiples of how many steps all tiles begin, and how far beside a step's inputs they may read."""

@@ -95,10 +95,10 @@ class Prepared:
         """The same for an x, of any floating type, of which the op's check is not asked again."""
         tensors = self.tensors()
         entry = self._entry(tensors, tensors[0].device, dtype, backend)
-        run, packed = entry.impl.run, entry.packed
-        if entry.impl.converts and dtype in _EITHER:
-            return lambda x: run(x if x.dtype in _EITHER else x.to(dtype), packed)
-        return lambda x: run(x.to(dtype), packed)
+        if entry.impl.bind is not None and dtype in _EITHER:
+            run = entry.impl.bind(entry.packed)
+            return lambda x: run(x if x.dtype in _EITHER else x.to(dtype))
+        return lambda x: entry.impl.run(x.to(dtype), entry.packed)
 
     def held(self) -> Any:
         """The weights, packed and not, as they are now: what a recorded call goes on reading."""

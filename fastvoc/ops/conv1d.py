@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -190,6 +191,12 @@ def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, leng
     return y
 
 
+def _bind_native(packed: _Packed) -> Callable[[Tensor], Tensor]:
+    native = torch.ops._fastvoc.conv1d.default
+    more = packed.weight, packed.bias, None, None, packed.shape, *packed.acts
+    return lambda x: native(x, *more)
+
+
 def _supports_cpp(spec: Spec) -> str | None:
     if spec.params.input_range is not None:
         return _library.cpu_integer_refusal(spec.dtype, spec.params.weight[0].numel())
@@ -261,7 +268,7 @@ OP.register(
         _run_native,
         frozenset({"cpu"}),
         priority=10,
-        converts=True,
+        bind=_bind_native,
         pack=_pack_cpp,
         supports=_supports_cpp,
         stream=_stream_native,

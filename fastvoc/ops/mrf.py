@@ -280,6 +280,12 @@ def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
     return y
 
 
+def _bind_native(p: _Packed) -> Callable[[Tensor], Tensor]:
+    native = torch.ops._fastvoc.mrf.default
+    more = p.weight, p.bias, None, p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
+    return lambda x: native(x, *more)
+
+
 def _supports_cpp(spec: Spec) -> str | None:
     if len({len(layer) for block in spec.params.blocks for layer in block}) != 1:
         return "wants the same number of convolutions in every layer"
@@ -414,7 +420,7 @@ OP.register(
         _run_native,
         frozenset({"cpu"}),
         priority=10,
-        converts=True,
+        bind=_bind_native,
         pack=_pack_cpp,
         supports=_supports_cpp,
         stream=_stream_native,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -151,6 +152,12 @@ def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Te
     return y
 
 
+def _bind_native(packed: _Packed) -> Callable[[Tensor], Tensor]:
+    native = torch.ops._fastvoc.upsample.default
+    more = packed.weight, packed.bias, None, packed.shape, *packed.acts
+    return lambda x: native(x, *more)
+
+
 def _supports_cpp(spec: Spec) -> str | None:
     if spec.params.crop[0] < 0:
         return "crops on the left, never appends"
@@ -225,7 +232,7 @@ OP.register(
         _run_native,
         frozenset({"cpu"}),
         priority=10,
-        converts=True,
+        bind=_bind_native,
         pack=_pack_cpp,
         supports=_supports_cpp,
         stream=_stream_native,
