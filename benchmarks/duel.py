@@ -1,4 +1,5 @@
-"""Ours against the rivals on the CPU: a process per model, which is ended when a rival does not come back.
+"""Ours against the rivals on the CPU: a process per model, which is ended when a rival does not come back, and one more
+for each rival that slows the others.
 
 Run by `benchmarks/models.py --rivals`; called with a list of tasks on standard input, this file is that process.
 """
@@ -41,6 +42,7 @@ BARS: dict[str, dict[str, tuple[float, float]]] = {
     },
 }
 MODELS = tuple(name for name in BARS if name != "chatterbox")
+_ALONE = ("compile",)  # OpenVINO takes up to twice as long in a process that ran it
 _SHORT = {"encodec": 1.3}  # over torch eager for 0.1 s; 2 for the convolutional models
 
 
@@ -63,6 +65,16 @@ class Task:
     @property
     def key(self) -> tuple[str, float, int, str]:
         return self.model, self.seconds, self.batch, self.dtype
+
+    @property
+    def kind(self) -> tuple[str, bool]:
+        """What tasks have in common that share a process."""
+        return self.model, any(rival in _ALONE for rival in self.rivals)
+
+    def parts(self) -> list[Task]:
+        """The same, with the rivals that share a process together."""
+        groups = tuple(r for r in self.rivals if r not in _ALONE), *((r,) for r in self.rivals if r in _ALONE)
+        return [replace(self, rivals=group) for group in groups if group]
 
 
 def bar(row: dict[str, Any], rival: str) -> float | None:
@@ -195,11 +207,11 @@ class Worker:
 
 def results(tasks: list[Task], limit: float) -> Iterator[dict[str, Any]]:
     """The row of every task; a rival that takes longer than `limit` to prepare, or crashes, is left out and named."""
-    worker, model = Worker(), tasks[0].model
+    worker, kind = Worker(), tasks[0].kind
     for task in tasks:
-        if task.model != model:
+        if task.kind != kind:
             worker.end()
-            worker, model = Worker(), task.model
+            worker, kind = Worker(), task.kind
         skip: dict[str, str] = {}
         row = None
         while row is None:
@@ -217,6 +229,12 @@ def results(tasks: list[Task], limit: float) -> Iterator[dict[str, Any]]:
                 skip[doing] = f"did not finish in {limit:.0f} s" if code is None else f"the process died ({code})"
         yield row
     worker.end()
+
+
+def joined(row: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """One row of two that share a key: our own figures are the first one's."""
+    both = row | {part: more.get(part, {}) | row.get(part, {}) for part in ("impls", "over", "over_rested", "failed")}
+    return both | {"over_best": min(both["over"].values(), default=None)}
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -268,18 +286,18 @@ def run(names: list[str], shapes: list[tuple[int, float]], args: Any) -> None:
         revision = harness.machine("cpu")["revision"]
         known = (r for r in harness.read(file, "cpu") if r.get("revision") == revision and r.get("over"))
         done = {(r["model"], r["seconds"], r["batch"], r["dtype"]): r for r in known}
-    rows = [done[task.key] for task in tasks if task.key in done]
-    tasks = [task for task in tasks if task.key not in done]
+    parts = sorted((part for task in tasks if task.key not in done for part in task.parts()), key=lambda t: t.kind)
     start = time.monotonic()
-    following: Callable[[], Iterator[dict[str, Any]]] = partial(results, tasks, args.limit)
-    for i, row in enumerate(following() if tasks else (), 1):
-        rows.append(row)
+    following: Callable[[], Iterator[dict[str, Any]]] = partial(results, parts, args.limit)
+    for i, row in enumerate(following() if parts else (), 1):
+        key = row["model"], row["seconds"], row["batch"], row["dtype"]
+        done[key] = joined(done[key], row) if key in done else row
         figures = ", ".join(f"{r} {x:.2f}" for r, x in row.get("over", {}).items())
         where = f"{row['model']} {row['dtype']} {row['batch']} x {row['seconds']:g} s"
-        print(f"[{i}/{len(tasks)}, {time.monotonic() - start:.0f} s] {where}: {figures or row['failed']}", flush=True)
+        print(f"[{i}/{len(parts)}, {time.monotonic() - start:.0f} s] {where}: {figures or row['failed']}", flush=True)
         if args.write is not None and args.budget:
-            harness.merge(file, "cpu", [row])
-    show(rows)
+            harness.merge(file, "cpu", [done[key]])
+    show([done[task.key] for task in tasks])
 
 
 if __name__ == "__main__":
