@@ -38,6 +38,7 @@ class _Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # of torch 2.11
 def test_calls_no_torch_compute_op() -> None:
     model = HifiGan(SMALL).requires_grad_(False)
     model.prepare("cpp")
