@@ -71,16 +71,24 @@ def test_sixteen_threads_give_what_one_gives() -> None:
 
 @torch.inference_mode()
 def test_the_slowest_calls_stay_near_the_median() -> None:
-    """The 99th percentile of 10,000 calls is at most 1.5 times the median: on a machine that does nothing else."""
-    model, mel = small(), torch.randn(1, 80, 100)
-    model(mel)
-    times = []
+    """The 99th percentile of 10,000 calls is at most 1.5 times the median, more only where the machine's own is higher.
+
+    The machine's own is that of torch's products, in turn with the calls.
+    """
+    model, mel, a = small(), torch.randn(1, 80, 100), torch.randn(640, 640)
+    runs = {"calls": lambda: model(mel), "machine": lambda: a @ a}
+    spread = {}
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(10_000):
-        start = time.perf_counter()
-        model(mel)
-        times.append(time.perf_counter() - start)
-    percentiles = statistics.quantiles(times, n=100)
-    assert percentiles[98] <= 1.5 * percentiles[49], (percentiles[49], percentiles[98])
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    for name, found in times.items():
+        percentiles = statistics.quantiles(found[100:], n=100)
+        spread[name] = percentiles[98] / percentiles[49]
+    print(spread)
+    assert spread["calls"] <= max(1.5, 1.2 * spread["machine"]), spread
 
 
 def conv(c: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
