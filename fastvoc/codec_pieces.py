@@ -7,8 +7,6 @@ its state. The C++ kernels give what `Codec` gives on the whole signal, bit for 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,7 +16,7 @@ from fastvoc.coder_python import Codes
 from fastvoc.errors import ArgumentError
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.segments import Fade
-from fastvoc.nn.lstm import Lstm
+from fastvoc.nn.streams import ModelStream
 
 STRETCH_SECONDS = 10.0
 _TOGETHER = 8
@@ -44,30 +42,31 @@ class CodecEncoder:
         self.codebooks = codec.config.codebooks(bandwidth)
         self.samples = 0
         self._held: Tensor = torch.zeros((codec.channels, 0))
-        self._run = _CausalEncoder(codec, self.codebooks) if codec.config.segment is None else None
+        self._live = None if codec.config.segment else codec.model.encode_stream(self.codebooks, codec.backend)
 
     def push(self, wav: Tensor) -> list[Piece]:
         """The next samples [C, n] -> what they complete."""
         self.samples += wav.shape[1]
         self._held = torch.cat([self._held, wav.float()], 1)
-        return self._segments(last=False) if self._run is None else self._stretches(self._run, last=False)
+        return self._segments(last=False) if self._live is None else self._stretches(self._live, last=False)
 
     def finish(self) -> list[Piece]:
         """The rest. Raises ArgumentError when there were no samples at all."""
         if not self.samples:
             raise ArgumentError("wav: holds no samples")
-        return self._segments(last=True) if self._run is None else self._stretches(self._run, last=True)
+        return self._segments(last=True) if self._live is None else self._stretches(self._live, last=True)
 
     @torch.inference_mode()
-    def _stretches(self, run: _CausalEncoder, *, last: bool) -> list[Piece]:
+    def _stretches(self, live: ModelStream, *, last: bool) -> list[Piece]:
+        device, dtype = self._codec.device, self._codec.input_dtype
         size = _stretch(self._config) * self._config.hop
         pieces: list[Piece] = []
         # The last stretch is not left empty.
         while self._held.shape[1] > size:
-            pieces.append((run(self._held[:, :size]), None))
+            pieces.append((_numbers(live.step(self._held[None, :, :size].to(device, dtype), False)[0]), None))
             self._held = self._held[:, size:]
         if last:
-            pieces.append((run(self._held), None))
+            pieces.append((_numbers(live.step(self._held[None].to(device, dtype), True)[0]), None))
         return pieces
 
     @torch.inference_mode()
@@ -101,7 +100,7 @@ class CodecDecoder:
         self._codec, self._config = codec, codec.config
         self._given = 0
         self._segments: list[tuple[Tensor, float | None]] = []
-        self._run = _CausalDecoder(codec) if codec.config.segment is None else None
+        self._live = None if codec.config.segment else codec.model.decode_stream(codec.backend)
         self._codes: list[Tensor] = []
         self._held: Tensor = torch.zeros((codec.channels, 0))
         self._fade: Fade | None = None
@@ -112,19 +111,18 @@ class CodecDecoder:
         The last frames' samples wait until `finish`, which knows where the signal ends.
         """
         tensor = torch.from_numpy(codes.astype(np.int64))[None].to(self._codec.device)
-        if self._run is None:
+        if self._live is None:
             return self._segment(tensor, scale)
         self._codes.append(tensor)
         frames = sum(part.shape[2] for part in self._codes)
         if frames < _stretch(self._config):
             return self._held[:, :0]
-        return self._out(self._stretch(self._run), keep=2 * self._config.hop)
+        return self._out(self._stretch(self._live, last=False), keep=2 * self._config.hop)
 
     def finish(self, samples: int) -> Tensor:
         """The rest of a signal of so many samples."""
-        if self._run is not None:
-            if self._codes:
-                self._held = torch.cat([self._held, self._stretch(self._run)], 1)
+        if self._live is not None:
+            self._held = torch.cat([self._held, self._stretch(self._live, last=True)], 1)
         elif self._segments:
             self._held = torch.cat([self._held, self._faded(last=True)], 1)
         rest = self._held[:, : samples - self._given]
@@ -132,9 +130,11 @@ class CodecDecoder:
         return rest
 
     @torch.inference_mode()
-    def _stretch(self, run: _CausalDecoder) -> Tensor:
-        codes, self._codes = torch.cat(self._codes, 2), []
-        return run(codes)
+    def _stretch(self, live: ModelStream, *, last: bool) -> Tensor:
+        nothing = torch.zeros((1, 1, 0), dtype=torch.int64, device=self._codec.device)
+        codes, self._codes = torch.cat(self._codes, 2) if self._codes else nothing, []
+        wav: Tensor = live.step(codes, last)[0].float().cpu()
+        return wav
 
     def _segment(self, codes: Tensor, scale: float | None) -> Tensor:
         self._segments.append((codes, scale))
@@ -174,67 +174,6 @@ class CodecDecoder:
         return out
 
 
-class _CausalEncoder:
-    """Stretches [C, n] of a signal, whole frames but for the last, -> codes [K, T]."""
-
-    def __init__(self, codec: Codec, codebooks: int) -> None:
-        self._codec, self._codebooks, self._config = codec, codebooks, codec.config
-        layers = list(codec.model.encoder.layers.values())
-        at = next(i for i, layer in enumerate(layers) if isinstance(layer, Lstm))
-        self._before, self._lstm, self._after = layers[:at], layers[at], layers[at + 1 :]
-        self._context = -(-_encoder_reach(self._config) // self._config.hop) * self._config.hop
-        self._past: Tensor | None = None
-        self._hidden: Tensor | None = None
-        self._state = self._lstm.zero_state(1)
-
-    def __call__(self, wav: Tensor) -> Codes:
-        codec, config = self._codec, self._config
-        x = wav[None].to(codec.device, codec.input_dtype)
-        past = 0 if self._past is None else self._past.shape[2]
-        x = x if self._past is None else torch.cat([self._past, x], 2)
-        self._past = x[:, :, max(0, x.shape[2] - self._context) :]
-        hidden = _through(self._before, x, codec.backend)[:, :, past // config.hop :]
-        hidden = self._lstm(hidden, backend=codec.backend, state=self._state)
-        known = 0 if self._hidden is None else self._hidden.shape[2]
-        joined = hidden if self._hidden is None else torch.cat([self._hidden, hidden], 2)
-        self._hidden = joined[:, :, max(0, joined.shape[2] - config.last_kernel_size + 1) :]
-        z = _through(self._after, joined, codec.backend)[:, :, known:]
-        return _numbers(codec.model.quantizer.encode(z, self._codebooks, None, codec.backend)[0])
-
-
-class _CausalDecoder:
-    """Codes [1, K, T] of a stretch -> samples [C, T * hop]."""
-
-    def __init__(self, codec: Codec) -> None:
-        self._codec, self._config = codec, codec.config
-        layers = list(codec.model.decoder.layers.values())
-        at = next(i for i, layer in enumerate(layers) if isinstance(layer, Lstm))
-        self._before, self._lstm, self._after = layers[:at], layers[at], layers[at + 1 :]
-        self._reach = _decoder_reach(self._config)
-        self._past: Tensor | None = None
-        self._hidden: Tensor | None = None
-        self._state = self._lstm.zero_state(1)
-
-    def __call__(self, codes: Tensor) -> Tensor:
-        codec, config = self._codec, self._config
-        known = 0 if self._past is None else self._past.shape[2]
-        codes = codes if self._past is None else torch.cat([self._past, codes], 2)
-        self._past = codes[:, :, max(0, codes.shape[2] - config.kernel_size + 1) :]
-        x = _through(self._before, codec.model.latent(codes, None, codec.backend), codec.backend)
-        hidden = self._lstm(x[:, :, known:], backend=codec.backend, state=self._state)
-        known = 0 if self._hidden is None else self._hidden.shape[2]
-        joined = hidden if self._hidden is None else torch.cat([self._hidden, hidden], 2)
-        self._hidden = joined[:, :, max(0, joined.shape[2] - self._reach) :]
-        wav = _through(self._after, joined, codec.backend)[0, :, known * config.hop :]
-        return wav.float().cpu()
-
-
-def _through(layers: list[Any], x: Tensor, backend: str | None) -> Tensor:
-    for layer in layers:
-        x = layer(x, None, backend)
-    return x
-
-
 def _numbers(codes: Tensor) -> Codes:
     return codes.cpu().numpy().astype(np.uint16)
 
@@ -242,26 +181,3 @@ def _numbers(codes: Tensor) -> Codes:
 def _stretch(config: EncodecConfig) -> int:
     """Frames that run together."""
     return max(1, int(STRETCH_SECONDS * config.frame_rate))
-
-
-def _blocks_reach(config: EncodecConfig) -> int:
-    """Steps that the residual blocks of a stage look back."""
-    layers = range(config.n_residual_layers)
-    return sum((config.residual_kernel_size - 1) * config.dilation_base**j for j in layers)
-
-
-def _encoder_reach(config: EncodecConfig) -> int:
-    """Samples before a frame that the convolutions in front of the LSTM look back."""
-    reach, scale = config.kernel_size - 1, 1
-    for ratio in reversed(config.ratios):
-        reach += (_blocks_reach(config) + ratio) * scale
-        scale *= ratio
-    return reach
-
-
-def _decoder_reach(config: EncodecConfig) -> int:
-    """Frames before a frame that the layers behind the LSTM look back."""
-    reach = config.last_kernel_size - 1
-    for ratio in reversed(config.ratios):
-        reach = -(-(reach + _blocks_reach(config)) // ratio) + 1
-    return reach

@@ -44,7 +44,8 @@ class Impl:
     `pack` turns the op's parameters into what `run` wants (packed weights); `supports` returns None or the reason for
     which it refuses a call. `stream` makes the op's state for a signal in chunks, from parameters and packed weights
     (see `fastvoc.ops.stream`), where the op has such a form. `pack_exact` takes the place of `pack` under `use_exact`.
-    `bind` makes of packed weights what runs the op on x alone, of float32 or bfloat16 whatever the weights are.
+    `bind` makes of packed weights what runs the op unchecked on x, of float32 or bfloat16 whatever the weights are, and
+    its further arguments.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Impl:
     supports: Callable[[Spec], str | None] = _accept
     stream: Callable[[Any, Any], Any] | None = None
     pack_exact: Callable[[Any], Any] | None = None
-    bind: Callable[[Any], Callable[[torch.Tensor], torch.Tensor]] | None = None
+    bind: Callable[[Any], Callable[..., torch.Tensor]] | None = None
 
     def packed(self, params: Any, exact: bool) -> Any:
         """The op's parameters as `run` wants them."""

@@ -37,7 +37,7 @@ class Latency:
 def context_frames(model: Any, hop: int, backend: str | None = None) -> tuple[int, int]:
     """Frames to the left and to the right of a frame that its samples depend on."""
     far = 1 << 24
-    wanted = getattr(model, "STREAM_OPTIONS", ())
+    wanted = getattr(model, "stream_options", ())
     options = {name: value for name, value in getattr(model, "warmup_inputs", {}).items() if name in wanted}
     first, last = model.stream(backend, **options).reads(far * hop, far * hop + hop - 1)
     return far - first, last - far

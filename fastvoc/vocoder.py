@@ -329,7 +329,7 @@ class _MelStreamable:
         return self._voc.latency
 
     def new_stream(self, options: dict[str, Any]) -> ModelStream:
-        known = (*getattr(self._voc.model, "STREAM_OPTIONS", ()), "exact")
+        known = (*getattr(self._voc.model, "stream_options", ()), "exact")
         for name in options:
             if name not in known:
                 expected = ", ".join(known)

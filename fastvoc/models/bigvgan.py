@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any, ClassVar
@@ -13,12 +12,12 @@ from fastvoc.errors import ShapeError
 from fastvoc.mel import BIGVGAN_24K_100, MelConfig
 from fastvoc.models.checks import Tensors, check_names, check_stages, conv_tensors, require, require_positive
 from fastvoc.nn.conv import Conv1d
-from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.model import Model
+from fastvoc.nn.network import Trace, Value, mean
 from fastvoc.nn.snake_aa import AmpBlock, SnakeAa
-from fastvoc.nn.streams import LayerStreams, ModelStream
+from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops.activation import IDENTITY, TANH
-from fastvoc.ops.join import Join
 
 _TUPLES = ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes")
 _ENDS_KERNEL = 7
@@ -131,7 +130,7 @@ BIGVGAN_BASE_24K_100 = replace(
 )
 
 
-class BigVgan(nn.Module):
+class BigVgan(Model):
     """The generator: log-mel in, waveform out.
 
     Parameters carry the upstream names with weight norm folded: `conv_pre`, `ups.{i}` (upstream `ups.{i}.0`),
@@ -176,75 +175,21 @@ class BigVgan(nn.Module):
         """
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.shape[2] == 0:
             raise ShapeError(f"mel: expected [B, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
-        x = self.conv_pre(mel, lengths, backend=backend)
+        return self.run(self.reading(), mel, lengths=lengths, backend=backend)
+
+    def network(self, run: Trace, mel: Value) -> Value:
+        """The steps from a log-mel to the waveform."""
+        x = run(self.conv_pre, mel)
         for up, blocks in self._stages:
-            x = up(x, lengths, backend=backend)
-            lengths = up.output_lengths(lengths)
-            total = blocks[0](x, lengths, backend)
-            for block in blocks[1:]:
-                total = total + block(x, lengths, backend)
-            x = total / len(blocks)
-        x = self.activation_post(x, lengths, backend=backend)
-        return self._bounded(self.conv_post(x, lengths, backend=backend))
-
-    def _bounded(self, wav: Tensor) -> Tensor:
-        return wav if self.config.use_tanh_at_final else wav.clamp(-1.0, 1.0)
-
-    def stream(self, backend: str | None = None, *, exact: bool = True) -> BigVganStream:
-        """The generator's state for mel spectrograms that arrive in chunks; `exact` as in `Vocoder.stream`."""
-        return BigVganStream(self, backend, exact=exact)
-
-    def layers(self) -> dict[str, Prepared]:
-        """The layers by name, in order of use."""
-        named = {"conv_pre": self.conv_pre.prepared}
-        for i, (up, blocks) in enumerate(self._stages):
-            named[f"ups.{i}"] = up.prepared
-            for n, block in enumerate(blocks, i * len(blocks)):
-                named |= {f"resblocks.{n}.{name}": layer for name, layer in block.layers().items()}
-        return {**named, "activation_post": self.activation_post.prepared, "conv_post": self.conv_post.prepared}
-
-    def prepare(self, backend: str | None = None) -> None:
-        """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
-        weight = self.conv_pre.weight
-        for layer in self.layers().values():
-            layer.prepare(weight.device, weight.dtype, backend)
-
-
-class BigVganStream(ModelStream):
-    """A batch of streams through a BigVgan, all at the same point."""
-
-    def __init__(self, model: BigVgan, backend: str | None = None, *, exact: bool = True) -> None:
-        self._model = model
-        self.layers = LayerStreams(model.layers(), backend, exact=exact)
-        self._joins = [([block.joins() for block in blocks], Join(len(blocks))) for _, blocks in model._stages]
-        self.parts = {"layers": self.layers}
-        for i, (blocks, stage) in enumerate(self._joins):
-            self.parts[f"mean.{i}"] = stage
-            self.parts |= {f"block.{i}.{j}.{m}": join for j, row in enumerate(blocks) for m, join in enumerate(row)}
-
-    def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
-        model, run = self._model, self.layers
-        run.final = final
-        x = run(model.conv_pre, x)
-        for (up, blocks), (joins, stage) in zip(model._stages, self._joins, strict=True):
             x = run(up, x)
-            total, *rest = stage(*(block.step(x, run, own) for block, own in zip(blocks, joins, strict=True)))
-            for y in rest:
-                total = total + y
-            x = total / len(blocks)
-        return model._bounded(run(model.conv_post, run(model.activation_post, x)))
+            x = run.join(mean, *(block.network(run, x) for block in blocks))
+        x = run(self.conv_post, run(self.activation_post, x))
+        return x if self.config.use_tanh_at_final else run.map(_bounded, x)
 
-    def reads(self, first: int, last: int) -> tuple[int, int]:
-        first, last = self._through(("activation_post", "conv_post"), first, last)
-        for i, (_, blocks) in reversed(list(enumerate(self._model._stages))):
-            paths = []
-            for n, block in enumerate(blocks, i * len(blocks)):
-                paths.append(self._through([f"resblocks.{n}.{name}" for name in block.layers()], first, last))
-            first, last = min(path[0] for path in paths), max(path[1] for path in paths)
-            first, last = self.layers.reads(f"ups.{i}", first, last)
-        return self.layers.reads("conv_pre", first, last)
+    def stream(self, backend: str | None = None, *, exact: bool = True) -> NetworkStream:
+        """The generator's state for mel spectrograms that arrive in chunks; `exact` as in `Vocoder.stream`."""
+        return NetworkStream(self.reading(), backend, exact=exact)
 
-    def _through(self, names: Sequence[str], first: int, last: int) -> tuple[int, int]:
-        for name in reversed(names):
-            first, last = self.layers.reads(name, first, last)
-        return first, last
+
+def _bounded(wav: Tensor) -> Tensor:
+    return wav.clamp(-1.0, 1.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +10,10 @@ from torch import Tensor, nn
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.encodec_stream import EncodecStream
-from fastvoc.models.seanet_chain import SeanetChain
 from fastvoc.models.segments import Blend, Segment, cut
 from fastvoc.nn.lstm import Lstm
+from fastvoc.nn.model import Model
+from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.rvq import ResidualVectorQuantizer
 from fastvoc.nn.seanet import SeanetBlock, SeanetConv, SeanetStyle, SeanetUpsample
@@ -24,31 +24,23 @@ from fastvoc.ops.activation import elu
 _TOGETHER = 16
 
 
-class SeanetStack(nn.Module):
+class SeanetStack(Model):
     """Layers that run one after the other, under the numbers that the published files give them."""
 
     def __init__(self, layers: dict[int, nn.Module]) -> None:
         super().__init__()
+        self.numbered = list(layers.values())
         self.layers = nn.ModuleDict({str(number): layer for number, layer in layers.items()})
-        groups = groupby(layers.values(), lambda layer: isinstance(layer, Lstm))
-        self._parts = [SeanetChain(list(group)) for _, group in groups]
+
+    def network(self, run: Trace, x: Value) -> Value:
+        """[B, in, T] -> [B, out, T_out]."""
+        for layer in self.numbered:
+            x = run(layer, x)
+        return x
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, in, T] -> [B, out, T_out]; `x` is cast to the type of the weights."""
-        x = x.to(next(self.parameters()).dtype)
-        for part in self._parts:
-            x, lengths = part(x, lengths, backend)
-        return x
-
-    def named(self, name: str) -> dict[str, Prepared]:
-        """The layers by name, in order of use."""
-        rows: dict[str, Prepared] = {}
-        for number, layer in self.layers.items():
-            if isinstance(layer, Lstm):
-                rows[f"{name}.{number}"] = layer.prepared
-            elif isinstance(layer, SeanetConv | SeanetUpsample | SeanetBlock):
-                rows |= {f"{name}.{number}.{part}": prepared for part, prepared in layer.layers().items()}
-        return rows
+        return self.run(self.reading(), x, lengths=lengths, backend=backend)
 
 
 def _encoder(c: EncodecConfig, style: SeanetStyle) -> SeanetStack:
@@ -95,7 +87,7 @@ def _block(c: EncodecConfig, width: int, layer: int, style: SeanetStyle) -> Sean
     )
 
 
-class Encodec(nn.Module):
+class Encodec(Model):
     """The codec: samples to codes and back.
 
     Parameters carry the numbers of the published files with weight norm folded: `encoder.layers.{n}`,
@@ -219,9 +211,7 @@ class Encodec(nn.Module):
         volume = _volume(wav, lengths) if self.config.normalize else None
         if volume is not None:
             wav = (wav / volume[:, None, None]).to(wav.dtype)
-        z = self.encoder(wav, lengths, backend)
-        frames = None if lengths is None else -(-lengths // self.config.hop)
-        return self.quantizer.encode(z, n_q, frames, backend), volume
+        return self.run(self._encoding(n_q), wav, lengths=lengths, backend=backend), volume
 
     def decode_segment(
         self,
@@ -231,13 +221,21 @@ class Encodec(nn.Module):
         backend: str | None = None,
     ) -> Tensor:
         """Codes [B, K, T] and volumes [B] -> [B, channels, T * hop]; `lengths` are valid frames."""
-        wav: Tensor = self.decoder(self.latent(codes, lengths, backend), lengths, backend)
+        wav = self.run(self._decoding, codes, lengths=lengths, backend=backend)
         return wav if volume is None else (wav * volume[:, None, None]).to(wav.dtype)
 
-    def latent(self, codes: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """What the decoder makes samples of: codes [B, K, T] -> [B, dimension, T]; `lengths` are valid frames."""
-        z: Tensor = self.quantizer.decode(codes, lengths, backend)
-        return z.to(self.dtype)
+    def _encode(self, run: Trace, wav: Value, *, n_q: int) -> Value:
+        return run(self.quantizer.encoding(n_q), self.encoder.network(run, wav))
+
+    def _decode(self, run: Trace, codes: Value) -> Value:
+        return self.decoder.network(run, run(self.quantizer.decoding, codes))
+
+    def _encoding(self, n_q: int) -> Network:
+        return self.reading("_encode", (self.config.hop,), n_q=n_q)
+
+    @property
+    def _decoding(self) -> Network:
+        return self.reading("_decode")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -248,23 +246,11 @@ class Encodec(nn.Module):
     def decode_stream(self, backend: str | None = None) -> EncodecStream:
         """The decoder's state for codes [B, K, n] that arrive in chunks. Raises ArgumentError unless it is causal."""
         self._check_causal()
-        c = self.config
-        weight: Tensor = next(self.decoder.parameters())
-        latent = self.quantizer.decoder.bound(torch.int64, backend)
-
-        def decode(codes: Tensor) -> Tensor:
-            if not codes.shape[2]:
-                return weight.new_zeros((len(codes), c.dimension, 0))
-            return latent(codes, None).to(weight.dtype)
-
         return EncodecStream(
-            self.decoder,
-            "decoder",
-            c.kernel_size,
-            lambda codes: self.decode_segment(codes, None, None, backend),
-            lambda batch: weight.new_zeros((batch, c.channels, 0)),
-            backend=backend,
-            before=decode,
+            self._decoding,
+            backend,
+            least=self.config.kernel_size,
+            whole=lambda codes: self.decode_segment(codes, None, None, backend),
         )
 
     def encode_stream(self, n_q: int, backend: str | None = None) -> EncodecStream:
@@ -273,24 +259,11 @@ class Encodec(nn.Module):
         Raises ArgumentError unless it is causal.
         """
         self._check_causal()
-
-        def nothing(batch: int) -> Tensor:
-            return torch.zeros((batch, n_q, 0), dtype=torch.int64, device=self.quantizer.codebooks[0].device)
-
-        dtype = self.quantizer.codebooks[0].dtype
-        quantize = self.quantizer.encoder.bound(dtype, backend)
-
-        def encode(z: Tensor) -> Tensor:
-            return quantize(z.to(dtype), n_q, None) if z.shape[2] else nothing(len(z))
-
         return EncodecStream(
-            self.encoder,
-            "encoder",
-            self.config.last_kernel_size * self.config.hop,
-            lambda wav: self.encode_segment(wav, n_q, None, backend)[0],
-            nothing,
-            backend=backend,
-            after=encode,
+            self._encoding(n_q),
+            backend,
+            least=self.config.last_kernel_size * self.config.hop,
+            whole=lambda wav: self.encode_segment(wav, n_q, None, backend)[0],
         )
 
     def _check_causal(self) -> None:
@@ -302,15 +275,7 @@ class Encodec(nn.Module):
             )
 
     def layers(self) -> dict[str, Prepared]:
-        """The layers by name, in order of use."""
-        quantizer = {"quantizer.encode": self.quantizer.encoder, "quantizer.decode": self.quantizer.decoder}
-        return {**self.encoder.named("encoder"), **quantizer, **self.decoder.named("decoder")}
-
-    def prepare(self, backend: str | None = None) -> None:
-        """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
-        for layer in self.layers().values():
-            weight = layer.weight()
-            layer.prepare(weight.device, weight.dtype, backend)
+        return {**self._encoding(self.config.n_q).layers, **self._decoding.layers}
 
 
 def _groups(pieces: list[Segment], whole: int) -> Iterator[list[Segment]]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from fastvoc.nn.seanet import SeanetConv, SeanetUpsample
-from fastvoc.nn.streams import LayerStreams, ModelStream
+from fastvoc.nn.network import Network
+from fastvoc.nn.streams import NetworkStream
 
 
 class Begin:
@@ -43,44 +41,21 @@ class Begin:
         return x, True
 
 
-class EncodecStream(ModelStream):
+class EncodecStream(NetworkStream):
     """A batch of streams through one half of an Encodec, all at the same point.
 
-    `stack` is its network, `before` and `after` what the quantizer does at either end of it, `whole` one call on a
-    signal too short for a stream, `least` the input steps from which on it is long enough, `nothing` an output of no
-    steps for a batch.
+    least: input steps from which on a signal is long enough for a stream; whole: one call on a shorter one.
     """
 
     def __init__(
-        self,
-        stack: Any,
-        name: str,
-        least: int,
-        whole: Callable[[Tensor], Tensor],
-        nothing: Callable[[int], Tensor],
-        *,
-        backend: str | None,
-        before: Callable[[Tensor], Tensor] = lambda x: x,
-        after: Callable[[Tensor], Tensor] = lambda x: x,
+        self, network: Network, backend: str | None, *, least: int, whole: Callable[[Tensor], Tensor]
     ) -> None:
-        self._whole, self._nothing, self._before, self._after = whole, nothing, before, after
-        self._layers, self._begin = LayerStreams(stack.named(name), backend), Begin(least)
-        self._names = list(stack.named(name))
-        convs = (x.conv if isinstance(x, SeanetConv | SeanetUpsample) else x for x in stack.layers.values())
-        self._steps = [self._layers.steps(layer) for layer in convs]
-        self.parts = {"layers": self._layers, "begin": self._begin}
+        super().__init__(network, backend)
+        self._begin, self._whole = Begin(least), whole
+        self.parts["begin"] = self._begin
 
     def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
         x, enough = self._begin.step(x)
-        if not enough:
-            return self._whole(x) if final and x.shape[2] else self._nothing(len(x))
-        y = self._before(x)
-        for step in self._steps:
-            y = step(y, final)
-        return self._after(y)
-
-    def reads(self, first: int, last: int) -> tuple[int, int]:
-        """Beside the LSTM, which every step before reaches."""
-        for name in reversed(self._names):
-            first, last = self._layers.reads(name, first, last)
-        return first, last
+        if enough:
+            return super().step(x, final)
+        return self._whole(x) if final and x.shape[2] else super().step(x[:, :, :0], False)

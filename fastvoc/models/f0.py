@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.conv import Conv1d
+from fastvoc.nn.layer import Layer
+from fastvoc.nn.model import Model
+from fastvoc.nn.network import Trace, Value
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import conv1d as op
@@ -30,8 +32,10 @@ class _Conv(Conv1d):
         return params if self._dtype is None else _cast(params, self._dtype)
 
 
-class Classifier(nn.Module):
+class Classifier(Layer, nn.Module):
     """Linear layer to one value a frame: weight [1, in], bias [1]."""
+
+    MORE = 1
 
     def __init__(self, inputs: int, dtype: torch.dtype | None = None) -> None:
         super().__init__()
@@ -50,17 +54,13 @@ class Classifier(nn.Module):
     def _tensors(self) -> list[Tensor]:
         return [self.weight, self.bias]
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, in, T] -> [B, 1, T]."""
-        return self.prepared(x, None, lengths, backend=backend)
-
 
 def _cast(params: op.Conv1dParams, dtype: torch.dtype) -> op.Conv1dParams:
     assert params.bias is not None
     return replace(params, weight=params.weight.to(dtype), bias=params.bias.to(dtype))
 
 
-class ConvF0(Wide):
+class ConvF0(Wide, Model):
     """Five convolutions with ELU, a linear layer and the absolute value.
 
     causal: the first convolution sees 3 frames ahead (kernel 4), the others the past only. dtype: what it computes in;
@@ -77,26 +77,16 @@ class ConvF0(Wide):
         # Upstream counts its activations, too.
         self.condnet = nn.ModuleDict({str(2 * i): conv for i, conv in enumerate(convs)})
         self.classifier = Classifier(channels, dtype)
-        self._dtype, self._convs = dtype, convs
+        self._convs = convs
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, num_mels, T] log-mel -> [B, T] F0 in Hz, of the weights' dtype, 0 beyond the lengths."""
-        weight = self.classifier.weight
-        x = mel.to(weight.dtype if self._dtype is None else self._dtype)
-        for conv in self._convs:
-            x = conv(x, lengths, backend=backend)
-        f0: Tensor = self.classifier(x, lengths, backend=backend)[:, 0].abs()
-        return f0.to(weight.dtype)
+        f0 = self.reading()(mel, lengths=lengths, backend=backend)
+        return f0[:, 0].to(self.classifier.weight.dtype)
 
-    def through(self, run: Callable[..., Tensor], mel: Tensor) -> Tensor:
-        """The same on a chunk of a stream, layer by layer through `run(layer, x)`: [B, num_mels, n] -> [B, 1, m]."""
-        weight = self.classifier.weight
-        x = mel.to(weight.dtype if self._dtype is None else self._dtype)
+    def network(self, run: Trace, mel: Value) -> Value:
+        """The steps from a log-mel to F0 [B, 1, T]."""
+        x = mel
         for conv in self._convs:
             x = run(conv, x)
-        return run(self.classifier, x).abs().to(weight.dtype)
-
-    def layers(self) -> dict[str, Prepared]:
-        """The layers by name, in order of use."""
-        named = {f"condnet.{2 * i}": conv.prepared for i, conv in enumerate(self._convs)}
-        return {**named, "classifier": self.classifier.prepared}
+        return run.map(torch.abs, run(self.classifier, x))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from math import prod
 from typing import Any, ClassVar
 
@@ -14,12 +12,11 @@ from torch import Tensor, nn
 from fastvoc.errors import DeviceError, DtypeError, ShapeError
 from fastvoc.mel import HIFIGAN_22K, MelConfig
 from fastvoc.models.checks import Tensors, check_names, check_stages, conv_tensors, require, require_positive
-from fastvoc.nn.bound import Bound
 from fastvoc.nn.conv import Conv1d, WideConv1d
+from fastvoc.nn.model import Model
 from fastvoc.nn.mrf import MrfStage, ResidualBlock, WideResidualBlock
-from fastvoc.nn.pieces import Pieces, cuttable
-from fastvoc.nn.prepared import Prepared
-from fastvoc.nn.streams import LayerStreams, ModelStream
+from fastvoc.nn.network import Trace, Value
+from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample, WideUpsample
 from fastvoc.ops.activation import TANH, leaky_relu
 
@@ -157,7 +154,7 @@ HIFIGAN_V3 = replace(
 )
 
 
-class HifiGan(nn.Module):
+class HifiGan(Model):
     """The generator: log-mel in, waveform out.
 
     Parameters carry the upstream names with weight norm folded: `conv_pre`, `ups.{i}`, `resblocks.{n}.convs1.{m}` and
@@ -196,7 +193,8 @@ class HifiGan(nn.Module):
         kept = [f"resblocks.{i * count + j}" for i in sorted({0, *narrow}) for j in range(count)]
         self.float_layers = ("conv_pre", "ups.0", *kept, f"ups.{len(ups) - 1}", "conv_post")
         self._stages = [
-            (up, MrfStage(blocks[i * count : (i + 1) * count], act, config.pad_mode)) for i, up in enumerate(ups)
+            (up, MrfStage(f"mrf.{i}", blocks[i * count : (i + 1) * count], act, config.pad_mode))
+            for i, up in enumerate(ups)
         ]
         self.conv_post = Conv1d(
             config.channels(len(ups) - 1),
@@ -227,13 +225,7 @@ class HifiGan(nn.Module):
             BackendError: the forced backend refuses.
         """
         self._check(mel)
-        if self._pieces.fit(mel.shape[0], mel.shape[2]) or not cuttable(mel, backend):
-            return self._whole(mel, lengths, backend)
-
-        def run(rows: slice | Tensor, low: int, high: int, valid: Tensor | None) -> Tensor:
-            return self._whole(mel[rows, :, low:high], valid, backend)
-
-        return self._pieces.run(mel.shape[0], mel.shape[2], lengths, self.config.samples, run)
+        return self.run(self.reading(), mel, lengths=lengths, backend=backend)
 
     def _check(self, mel: Tensor) -> None:
         first, last = self.conv_pre.weight, self.conv_post.weight
@@ -244,71 +236,17 @@ class HifiGan(nn.Module):
         if mel.device != first.device:
             raise DeviceError(f"mel: expected a tensor on {first.device} like the weights, got {mel.device}")
 
-    @cached_property
-    def _bound(self) -> Bound:
-        layers = [self.conv_pre, *(layer for pair in self._stages for layer in pair), self.conv_post]
-        return Bound(layers, trusted=self.config.pad_mode == "zeros")
-
-    @cached_property
-    def _pieces(self) -> Pieces:
-        config = self.config
-        rates = [prod(config.upsample_rates[: i + 1]) for i in range(len(self._stages))]
-        widest = max(config.channels(i) * rate for i, rate in enumerate(rates))
-        stages = zip((stage for _, stage in self._stages), rates, strict=True)
-        return Pieces.of(self.stream("torch").reads, stages, config.hop, widest)
-
-    def _whole(self, mel: Tensor, lengths: Tensor | None, backend: str | None) -> Tensor:
-        if lengths is None and (bound := self._bound.now(backend)) is not None:
-            return self._generate(mel, bound)
-
-        def run(layer: Any, x: Tensor) -> Tensor:
-            nonlocal lengths
-            y: Tensor = layer(x.to(layer.dtype), lengths, backend=backend)
-            lengths = layer.output_lengths(lengths) if isinstance(layer, Upsample) else lengths
-            return y
-
-        return self._generate(mel, run)
-
-    def _generate(self, mel: Tensor, run: Callable[[Any, Tensor], Tensor]) -> Tensor:
-        """The network; `run(layer, x)` brings x to the layer's type."""
-        if self.config.normalize_before:
-            mel = (mel - self.mean[:, None]) / self.scale[:, None]
-        x = run(self.conv_pre, mel)
+    def network(self, run: Trace, mel: Value) -> Value:
+        """The steps from a log-mel to the waveform."""
+        x = run.map(self._normalised, mel) if self.config.normalize_before else mel
+        x = run(self.conv_pre, x)
         for up, stage in self._stages:
             x = run(stage, run(up, x))
         return run(self.conv_post, x)
 
-    def stream(self, backend: str | None = None, *, exact: bool = True) -> HifiGanStream:
+    def _normalised(self, mel: Tensor) -> Tensor:
+        return (mel - self.mean[:, None]) / self.scale[:, None]
+
+    def stream(self, backend: str | None = None, *, exact: bool = True) -> NetworkStream:
         """The generator's state for mel spectrograms that arrive in chunks; `exact` as in `Vocoder.stream`."""
-        return HifiGanStream(self, backend, exact=exact)
-
-    def layers(self) -> dict[str, Prepared]:
-        """The layers by name, in order of use."""
-        named = {"conv_pre": self.conv_pre.prepared}
-        for i, (up, stage) in enumerate(self._stages):
-            named |= {f"ups.{i}": up.prepared, f"mrf.{i}": stage.prepared}
-        return {**named, "conv_post": self.conv_post.prepared}
-
-    def prepare(self, backend: str | None = None) -> None:
-        """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
-        for layer in self.layers().values():
-            weight = layer.weight()
-            layer.prepare(weight.device, weight.dtype, backend)
-
-
-class HifiGanStream(ModelStream):
-    """A batch of streams through a HifiGan, all at the same point."""
-
-    def __init__(self, model: HifiGan, backend: str | None = None, *, exact: bool = True) -> None:
-        self._model = model
-        self.layers = LayerStreams(model.layers(), backend, exact=exact)
-        self.parts = {"layers": self.layers}
-
-    def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
-        self.layers.final = final
-        return self._model._generate(x, lambda layer, x: self.layers(layer, x.to(layer.dtype)))
-
-    def reads(self, first: int, last: int) -> tuple[int, int]:
-        for layer in reversed(self._model.layers()):
-            first, last = self.layers.reads(layer, first, last)
-        return first, last
+        return NetworkStream(self.reading(), backend, exact=exact)

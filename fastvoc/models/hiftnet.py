@@ -7,27 +7,26 @@ the original by values of the configuration.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
-from math import prod
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.lengths import on_device
 from fastvoc.models.checks import item_seeds
 from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
 from fastvoc.models.hift_config import HiftConfig
-from fastvoc.models.hiftnet_stream import HiftStream
+from fastvoc.models.hift_parts import ReflectOne, Shortened, shortened
 from fastvoc.models.jdc import Jdc
 from fastvoc.nn.conv import Conv1d
+from fastvoc.nn.model import Model
 from fastvoc.nn.mrf import MrfStage, ResidualBlock
-from fastvoc.nn.pieces import Pieces, cuttable
+from fastvoc.nn.network import Trace, Value
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.snake import Snake
 from fastvoc.nn.source import NsfSource
 from fastvoc.nn.spectral import IstftHead, Stft
+from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import NearestUpsample, Upsample
 from fastvoc.ops.activation import leaky_relu
 
@@ -35,7 +34,7 @@ _KERNEL = 7  # of the first convolution and the last
 _F0_DTYPES = {"float32": None, "float64": torch.float64}
 
 
-class HiftNet(nn.Module):
+class HiftNet(Model):
     """The generator: log-mel in, waveform out, by way of F0 and a source signal.
 
     Parameters carry CosyVoice's names with weight norm folded: `conv_pre`, `ups.{i}`, `source_downs.{i}`,
@@ -44,7 +43,7 @@ class HiftNet(nn.Module):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("f0", "source", "seed", "phase", "noise")
-    STREAM_OPTIONS: ClassVar[tuple[str, ...]] = ("seed", "f0")
+    stream_options: ClassVar[tuple[str, ...]] = ("seed", "f0")
 
     def __init__(self, config: HiftConfig) -> None:
         super().__init__()
@@ -90,8 +89,8 @@ class HiftNet(nn.Module):
             (
                 ups[i],
                 downs[i],
-                MrfStage([source_blocks[i]], pad_mode=pad_mode),
-                MrfStage(blocks[i * count : (i + 1) * count], pad_mode=pad_mode),
+                MrfStage(f"source_mrf.{i}", [source_blocks[i]], pad_mode=pad_mode),
+                MrfStage(f"mrf.{i}", blocks[i * count : (i + 1) * count], pad_mode=pad_mode),
             )
             for i in stages
         ]
@@ -134,7 +133,8 @@ class HiftNet(nn.Module):
         elif source is None:
             f0 = self.predict_f0(mel, lengths, final=final, backend=backend)
         if not final:
-            mel, lengths = _shortened(mel, lengths, self.f0_held_frames), _less(lengths, self.f0_held_frames)
+            held = self.f0_held_frames
+            mel, lengths = shortened(mel, lengths, held), None if lengths is None else lengths - held
         if source is None:
             assert f0 is not None
             source = self.make_source(f0, lengths, seed=seed, phase=phase, noise=noise, backend=backend)
@@ -161,7 +161,7 @@ class HiftNet(nn.Module):
         """F0 [B, T] in Hz of a log-mel [B, num_mels, T], 0 beyond the lengths; `final` as in `forward`."""
         self._check_mel(mel, lengths, final)
         f0: Tensor = self.f0_predictor(mel, lengths=lengths, backend=backend)
-        return f0 if final else _shortened(f0, lengths, self.f0_held_frames)
+        return f0 if final else shortened(f0, lengths, self.f0_held_frames)
 
     def make_source(
         self,
@@ -198,9 +198,8 @@ class HiftNet(nn.Module):
         dtype = self.m_source.weight.dtype
         phase, noise = (None if t is None else t.to(dtype) for t in (phase, noise))
         seeds = None if seed is None else item_seeds(seed, len(f0), f0.device)
-        x = f0[:, None].to(dtype)
-        source: Tensor = self.m_source(x, seeds, phase, noise, lengths=lengths, backend=backend)
-        return source
+        network = self.reading("_source", (1, 0, 0, 0))
+        return network(f0[:, None], phase, seeds, noise, lengths=lengths, backend=backend)
 
     def decode(
         self,
@@ -218,54 +217,37 @@ class HiftNet(nn.Module):
         config = self.config
         self._check_mel(mel, lengths, final, config.lookahead + 1)
         self._check_input("source", source, (mel.shape[0], 1, mel.shape[2] * config.hop))
-        if not final or self._pieces.fit(mel.shape[0], mel.shape[2]) or not cuttable(mel, backend):
-            return self._decode(mel, source, lengths, final, backend)
-
-        def run(rows: slice | Tensor, low: int, high: int, valid: Tensor | None) -> Tensor:
-            part = source[rows, :, low * config.hop : high * config.hop]
-            return self._decode(mel[rows, :, low:high], part, valid, True, backend)
-
-        return self._pieces.run(mel.shape[0], mel.shape[2], lengths, config.samples, run)
-
-    @cached_property
-    def _pieces(self) -> Pieces:
-        config = self.config
-        rates = [prod(config.upsample_rates[: i + 1]) for i in range(len(self._parts))]
-        widest = max(config.channels(i) * rate for i, rate in enumerate(rates))
-        stages = [(stage, rate) for part, rate in zip(self._parts, rates, strict=True) for stage in part[2:]]
-        return Pieces.of(self.stream("torch", f0=True).reads, stages, config.hop, widest)
-
-    def _decode(self, mel: Tensor, source: Tensor, lengths: Tensor | None, final: bool, backend: str | None) -> Tensor:
-        config, x_lengths = self.config, lengths
-        s_lengths = None if x_lengths is None else x_lengths * config.hop
-        spectrum = self.stft(source, s_lengths, backend=backend).to(mel.dtype)
-        s_lengths = self.stft.output_lengths(s_lengths)
-        x = self.conv_pre(mel, x_lengths, backend=backend)
+        network = self.reading("_wave", (1, config.hop), final=final)
         if not final:
-            ahead = config.lookahead
-            x, x_lengths = _shortened(x, x_lengths, ahead), _less(x_lengths, ahead)
-            ahead *= config.hop // config.istft_hop
-            spectrum, s_lengths = _shortened(spectrum, s_lengths, ahead), _less(s_lengths, ahead)
-        for i, (up, down, source_stage, stage) in enumerate(self._parts):
-            x = up(x, x_lengths, backend=backend)
-            x_lengths = None if x_lengths is None else x_lengths * config.upsample_rates[i]
-            if i + 1 == len(self._parts):
-                x = _reflect_one(x)
-                x_lengths = _less(x_lengths, -1)
-            s = down(spectrum, s_lengths, backend=backend)
-            x = x + source_stage(s, x_lengths, backend=backend)
-            x = stage(x, x_lengths, backend=backend)
-        x = self.conv_post(x, x_lengths, backend=backend)
-        wav: Tensor = self.istft(x, x_lengths, backend=backend)
-        return wav if final else _shortened(wav, self.istft.output_lengths(x_lengths), config.hop)
+            return network(mel, source, lengths=lengths, backend=backend)
+        return self.run(network, mel, source, lengths=lengths, backend=backend)
 
-    def stages(self) -> list[tuple[Upsample | NearestUpsample, Conv1d, MrfStage, MrfStage]]:
-        """Upsampling, source convolution, source block and residual blocks of every stage."""
-        return self._parts
+    def _source(self, run: Trace, f0: Value, phase: Value, seed: Value, noise: Value) -> Value:
+        return run(self.m_source, f0, None, phase, seed, noise)
+
+    def _wave(self, run: Trace, mel: Value, source: Value, *, final: bool = True) -> Value:
+        config = self.config
+        x, spectrum = run(self.conv_pre, mel), run(self.stft, source)
+        if not final:
+            x = run(Shortened(config.lookahead), x)
+            spectrum = run(Shortened(config.lookahead * (config.hop // config.istft_hop)), spectrum)
+        for i, (up, down, source_stage, stage) in enumerate(self._parts):
+            x = run(up, x)
+            if i + 1 == len(self._parts):
+                x = run(ReflectOne(), x)
+            x = run(stage, run.add(x, run(source_stage, run(down, spectrum))))
+        wav = run(self.istft, run(self.conv_post, x))
+        return wav if final else run(Shortened(config.hop), wav)
+
+    def _live(self, run: Trace, mel: Value, seed: Value) -> Value:
+        return self._live_given(run, mel, self.f0_predictor.network(run, mel), seed)
+
+    def _live_given(self, run: Trace, mel: Value, f0: Value, seed: Value) -> Value:
+        return self._wave(run, mel, run(self.m_source, f0, None, None, seed))
 
     def stream(
         self, backend: str | None = None, *, seed: int | None = None, f0: bool = False, exact: bool = True
-    ) -> HiftStream:
+    ) -> NetworkStream:
         """The model's state for a log-mel that arrives in chunks.
 
         seed: of the noise and the start phases, 0 when None. f0: True when F0 [B, n] in Hz comes with every chunk.
@@ -275,7 +257,11 @@ class HiftNet(nn.Module):
         if not f0 and isinstance(self.f0_predictor, Jdc):
             raise ArgumentError("f0: expected True, since this model's pitch network reads all frames at once")
         seeds = None if seed is None else item_seeds(seed, 1, self.conv_pre.weight.device)
-        return HiftStream(self, backend, seeds, f0, exact=exact)
+        if f0:
+            network, signals = self.reading("_live_given", (1, 1, 0)), ("f0",)
+        else:
+            network, signals = self.reading("_live", (1, 0)), ()
+        return NetworkStream(network, backend, exact=exact, signals=signals, items={"seed": seeds})
 
     def stream_inputs(self, x: Tensor, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """What comes with a chunk [B, num_mels, n]: F0 as [n] or [B, n]."""
@@ -287,22 +273,12 @@ class HiftNet(nn.Module):
             raise DtypeError(f"f0: expected floating-point values in Hz, got {f0.dtype}")
         if f0.shape != (x.shape[0], x.shape[2]):
             raise ShapeError(f"f0: expected {[x.shape[0], x.shape[2]]}, one value per frame, got {list(f0.shape)}")
-        return {"f0": f0.to(x.device)}
+        return {"f0": f0.to(x.device)[:, None]}
 
     def layers(self) -> dict[str, Prepared]:
-        """The layers by name, in order of use."""
-        named = {f"f0_predictor.{name}": layer for name, layer in self.f0_predictor.layers().items()}
-        named |= {"m_source": self.m_source.prepared, "stft": self.stft.prepared, "conv_pre": self.conv_pre.prepared}
-        for i, (up, down, source_stage, stage) in enumerate(self._parts):
-            named |= {f"ups.{i}": up.prepared, f"source_downs.{i}": down.prepared}
-            named |= {f"source_mrf.{i}": source_stage.prepared, f"mrf.{i}": stage.prepared}
-        return {**named, "conv_post": self.conv_post.prepared, "istft": self.istft.prepared}
-
-    def prepare(self, backend: str | None = None) -> None:
-        """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
-        for layer in self.layers().values():
-            weight = layer.weight()
-            layer.prepare(weight.device, weight.dtype, backend)
+        f0 = {f"f0_predictor.{name}": layer for name, layer in self.f0_predictor.layers().items()}
+        source = self.reading("_source", (1, 0, 0, 0)).layers
+        return {**f0, **source, **self.reading("_wave", (1, self.config.hop), final=True).layers}
 
     def _check_mel(self, mel: Tensor, lengths: Tensor | None, final: bool, held: int | None = None) -> None:
         bands = self.config.num_mels
@@ -359,24 +335,3 @@ def _source_conv(config: HiftConfig, stage: int) -> Conv1d:
 def _block(config: HiftConfig, stage: int, kernel: int, dilations: tuple[int, ...]) -> ResidualBlock:
     channels = config.channels(stage)
     return ResidualBlock(channels, kernel, dilations, pairs=True, snake=lambda: Snake(channels, eps=config.snake_eps))
-
-
-def _less(lengths: Tensor | None, count: int) -> Tensor | None:
-    return None if lengths is None else lengths - count
-
-
-def _shortened(x: Tensor, lengths: Tensor | None, count: int) -> Tensor:
-    """x [..., T] without the last `count` steps of each item; what then lies beyond the lengths is 0."""
-    if count == 0:
-        return x
-    x = x[..., : x.shape[-1] - count]
-    if lengths is None:
-        return x
-    beyond = torch.arange(x.shape[-1], device=x.device) >= on_device(lengths - count, x)[:, None]
-    return x.masked_fill(beyond if x.dim() == 2 else beyond[:, None], 0)
-
-
-def _reflect_one(x: Tensor) -> Tensor:
-    """x [B, C, T > 1] with one reflected step before the first, in its own memory layout."""
-    rows = x.transpose(1, 2)
-    return torch.cat([rows[:, 1:2], rows], 1).transpose(1, 2)

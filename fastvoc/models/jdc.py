@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.models.f0 import Classifier
+from fastvoc.nn.layer import Layer
+from fastvoc.nn.model import Model
+from fastvoc.nn.network import Trace, Value
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import conv2d, lstm
@@ -54,13 +57,17 @@ class _Norm(nn.Module):
         return scale, self.bias.double() - self.running_mean.double() * scale
 
 
-class _Folded:
+class _Folded(Layer):
     """conv2d of a convolution with the normalisation that follows it, leaky ReLU and pooling.
 
     Where the normalisation follows a sum, the convolution of the other summand takes its scale only.
     """
 
-    def __init__(self, conv: _Conv, norm: _Norm, pool: int = 1, *, scale_only: bool = False) -> None:
+    MORE = 1
+    REACH = "all"
+
+    def __init__(self, name: str, conv: _Conv, norm: _Norm, pool: int = 1, *, scale_only: bool = False) -> None:
+        self.name = name
         self._conv, self._norm, self._pool, self._scale_only = conv, norm, pool, scale_only
         self.prepared = Prepared(conv2d.OP, self.params, self._tensors)
 
@@ -76,10 +83,10 @@ class _Folded:
             return conv2d.Conv2dParams(folded, torch.zeros_like(shift, dtype=weight.dtype))
         return conv2d.Conv2dParams(folded, shift.to(weight.dtype), _SLOPE, self._pool)
 
-    def __call__(
-        self, x: Tensor, residual: Tensor | None, lengths: Tensor | None, backend: str | None = None
-    ) -> Tensor:
-        return self.prepared(x, residual, lengths, backend=backend)
+    def owners(self) -> list[nn.Module]:
+        return [self._conv, self._norm]
+
+    __call__ = Layer.forward
 
 
 class _ResidualBlock(nn.Module):
@@ -94,8 +101,10 @@ class _ResidualBlock(nn.Module):
         self.conv1by1 = _Conv(inputs, outputs, 1)
 
 
-class _BiLstm(nn.Module):
+class _BiLstm(Layer, nn.Module):
     """The weights of one bidirectional layer, named as torch.nn.LSTM does."""
+
+    REACH = "all"
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -122,7 +131,7 @@ def _four(tensors: list[nn.Parameter]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return w_ih, w_hh, b_ih, b_hh
 
 
-class Jdc(Wide):
+class Jdc(Wide, Model):
     """Log-mel of 80 bands to F0: convolutions over time and frequency, a bidirectional LSTM, a linear layer."""
 
     def __init__(self) -> None:
@@ -139,37 +148,29 @@ class Jdc(Wide):
         # Each block's result is normalised by what comes next, before activation and pooling.
         after = [*(block.pre_conv["0"] for block in blocks), self.pool_block["0"]]
         self._stem = (
-            _Folded(first["0"], first["1"]),  # type: ignore[arg-type]
-            _Folded(first["3"], after[0], _POOLS[0]),  # type: ignore[arg-type]
+            _Folded("conv_block.0", first["0"], first["1"]),  # type: ignore[arg-type]
+            _Folded("conv_block.3", first["3"], after[0], _POOLS[0]),  # type: ignore[arg-type]
         )
         self._blocks = [
             (
-                _Folded(block.conv1by1, norm, scale_only=True),  # type: ignore[arg-type]
-                _Folded(block.conv["0"], block.conv["1"]),  # type: ignore[arg-type]
-                _Folded(block.conv["3"], norm, pool),  # type: ignore[arg-type]
+                _Folded(f"res_block{i}.conv1by1", block.conv1by1, norm, scale_only=True),  # type: ignore[arg-type]
+                _Folded(f"res_block{i}.conv.0", block.conv["0"], block.conv["1"]),  # type: ignore[arg-type]
+                _Folded(f"res_block{i}.conv.3", block.conv["3"], norm, pool),  # type: ignore[arg-type]
             )
-            for block, norm, pool in zip(blocks, after[1:], _POOLS[1:], strict=True)
+            for i, (block, norm, pool) in enumerate(zip(blocks, after[1:], _POOLS[1:], strict=True), 1)
         ]
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, 80, T] log-mel -> [B, T] F0 in Hz, of the weights' dtype, 0 beyond the lengths."""
-        x = mel.to(self.classifier.weight.dtype).transpose(1, 2)[:, None]
-        for conv in self._stem:
-            x = conv(x, None, lengths, backend)
-        for shortcut, inner, outer in self._blocks:
-            x = outer(inner(x, None, lengths, backend), shortcut(x, None, lengths, backend), lengths, backend)
-        rows = x.transpose(2, 3).flatten(1, 2)  # the frequencies of a channel stay together
-        h = self.bilstm_classifier.prepared(rows, lengths, backend=backend)
-        f0: Tensor = self.classifier(h, lengths, backend=backend)[:, 0].abs()
-        return f0
+        return self.reading()(mel, lengths=lengths, backend=backend)[:, 0]
 
-    def layers(self) -> dict[str, Prepared]:
-        """The layers by name, in order of use."""
-        named = {"conv_block.0": self._stem[0].prepared, "conv_block.3": self._stem[1].prepared}
-        for i, (shortcut, inner, outer) in enumerate(self._blocks, 1):
-            named |= {
-                f"res_block{i}.conv1by1": shortcut.prepared,
-                f"res_block{i}.conv.0": inner.prepared,
-                f"res_block{i}.conv.3": outer.prepared,
-            }
-        return {**named, "bilstm": self.bilstm_classifier.prepared, "classifier": self.classifier.prepared}
+    def network(self, run: Trace, mel: Value) -> Value:
+        """The steps from a log-mel to F0 [B, 1, T]."""
+        x = run.map(lambda mel: mel.transpose(1, 2)[:, None], mel)
+        for conv in self._stem:
+            x = run(conv, x)
+        for shortcut, inner, outer in self._blocks:
+            x = run(outer, run(inner, x), run(shortcut, x))
+        # The frequencies of a channel stay together.
+        h = run(self.bilstm_classifier, run.map(lambda x: x.transpose(2, 3).flatten(1, 2), x))
+        return run.map(torch.abs, run(self.classifier, h))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import prod
 from typing import Any, ClassVar
 
@@ -12,13 +13,15 @@ from torch import Tensor, nn
 from fastvoc.errors import DeviceError, DtypeError, ShapeError
 from fastvoc.mel import BIGVGAN_24K_100, MelConfig
 from fastvoc.models.checks import Tensors, check_names, conv_tensors, item_seeds, positive, require, require_positive
-from fastvoc.models.univnet_stream import UnivNetStream
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.lvc import KernelPredictor, LvcLayer
+from fastvoc.nn.model import Model
+from fastvoc.nn.network import Network, Trace, Value
+from fastvoc.nn.noise import NormalNoise
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops.activation import TANH, leaky_relu
-from fastvoc.ops.noise import normal_noise
 
 _ENDS_KERNEL = 7
 _INPUT_KERNEL = 5
@@ -158,31 +161,26 @@ class LvcBlock(nn.Module):
         self.resblocks = nn.ModuleList(self.lvc)
         self.hop = hop
 
-    def forward(self, x: Tensor, mel: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, C, L * hop / stride], [B, num_mels, L] -> [B, C, L * hop]; `lengths` count frames."""
-        steps = None if lengths is None else lengths * self.hop
-        before = None if lengths is None else lengths * (x.shape[2] // mel.shape[2])
-        x = self.convt_pre(x, before, backend)
-        hidden, biases = self.kernel_predictor(mel, lengths, backend)
-        for m, (layer, bias) in enumerate(zip(self.lvc, biases.chunk(len(self.lvc), 1), strict=True)):
-            kernels = self.kernel_predictor.kernel_conv(hidden, m, lengths, backend)
-            x = layer(x, kernels, bias, steps, backend)
+    def network(self, run: Trace, x: Value, mel: Value) -> Value:
+        """[B, C, L * hop / stride], [B, num_mels, L] -> [B, C, L * hop]."""
+        x = run(self.convt_pre, x)
+        hidden, biases = self.kernel_predictor.network(run, mel)
+        for m, layer in enumerate(self.lvc):
+            kernels = self.kernel_predictor.kernel_conv.network(run, hidden, m)
+            bias = run.map(partial(_chunk, count=len(self.lvc), index=m), biases)
+            x = run(layer, run(layer.conv, x), kernels, bias, x)
         return x
 
-    def layers(self) -> dict[str, Prepared]:
-        """The layers by name, in order of use."""
-        named = {"convt_pre": self.convt_pre.prepared}
-        named |= {f"kernel_predictor.{name}": layer for name, layer in self.kernel_predictor.layers().items()}
-        for m, layer in enumerate(self.lvc):
-            named |= {f"resblocks.{m}.conv": layer.conv.prepared, f"resblocks.{m}.lvc": layer.prepared}
-        return named
+
+def _chunk(x: Tensor, *, count: int, index: int) -> Tensor:
+    return x.chunk(count, 1)[index]
 
 
-class UnivNet(nn.Module):
+class UnivNet(Model):
     """The generator: log-mel and noise in, waveform out. Parameters carry the names of Transformers' `UnivNetModel`."""
 
     inputs: ClassVar[tuple[str, ...]] = ("noise", "seed")
-    STREAM_OPTIONS: ClassVar[tuple[str, ...]] = ("seed",)
+    stream_options: ClassVar[tuple[str, ...]] = ("seed",)
 
     def __init__(self, config: UnivNetConfig) -> None:
         super().__init__()
@@ -226,15 +224,22 @@ class UnivNet(nn.Module):
             raise ShapeError(f"mel: expected [B, {bands}, T >= {least}], which its reflection needs, got {got}")
         if noise is None:
             seeds = item_seeds(seed, len(mel), mel.device)
-            x = normal_noise(seeds, self.config.model_in_channels, mel.shape[2]).to(mel.dtype)
-        else:
-            x = self._given(mel, noise)
-        x = self.conv_pre(x, lengths, backend)
+            return self._seeded_network(mel, seeds, lengths=lengths, backend=backend)
+        return self.reading(per_frame=(1, 1))(mel, self._given(mel, noise), lengths=lengths, backend=backend)
+
+    def network(self, run: Trace, mel: Value, noise: Value) -> Value:
+        """The steps from a log-mel and noise to the waveform."""
+        x = run(self.conv_pre, noise)
         for block in self.blocks:
-            x = block(x, mel, lengths, backend)
-        steps = None if lengths is None else lengths * self.config.hop
-        wav: Tensor = self.conv_post(x, steps, backend)
-        return wav
+            x = block.network(run, x, mel)
+        return run(self.conv_post, x)
+
+    def _seeded(self, run: Trace, mel: Value, seed: Value) -> Value:
+        return self.network(run, mel, run(NormalNoise(self.config.model_in_channels), mel, seed))
+
+    @property
+    def _seeded_network(self) -> Network:
+        return self.reading("_seeded", (1, 0))
 
     def input_shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
         """The tensors that `forward` takes besides a mel of so many frames, without the batch axis."""
@@ -252,22 +257,14 @@ class UnivNet(nn.Module):
 
     def stream(
         self, backend: str | None = None, *, seed: int | Sequence[int] | Tensor = 0, exact: bool = True
-    ) -> UnivNetStream:
+    ) -> NetworkStream:
         """The generator's state for mel spectrograms that arrive in chunks.
 
         `seed` as in a call, `exact` as in `Vocoder.stream`.
         """
-        return UnivNetStream(self, backend, seed, exact=exact)
+        seeds = item_seeds(seed, 1 if isinstance(seed, int) else len(seed), self.conv_pre.weight.device)
+        least = self.config.min_frames
+        return NetworkStream(self._seeded_network, backend, exact=exact, items={"seed": seeds}, least=least)
 
     def layers(self) -> dict[str, Prepared]:
-        """The layers by name, in order of use."""
-        named = {"conv_pre": self.conv_pre.prepared}
-        for i, block in enumerate(self.blocks):
-            named |= {f"resblocks.{i}.{name}": layer for name, layer in block.layers().items()}
-        return {**named, "conv_post": self.conv_post.prepared}
-
-    def prepare(self, backend: str | None = None) -> None:
-        """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
-        weight = self.conv_pre.weight
-        for layer in self.layers().values():
-            layer.prepare(weight.device, weight.dtype, backend)
+        return self._seeded_network.layers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.convnext import ConvNextBlock
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.linear import Linear
+from fastvoc.nn.model import Model
+from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.norm import LayerNorm
-from fastvoc.nn.pieces import Pieces, cuttable
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.spectral import IstftHead
-from fastvoc.nn.streams import Constant, LayerStreams, ModelStream
+from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import convnext_stream, rvq_decode
 from fastvoc.ops.rvq_decode import RvqParams
@@ -29,8 +31,13 @@ _MAGNITUDE_CLIP = 1e2
 BandwidthId = int | Tensor | np.ndarray[Any, Any] | Sequence[int] | None
 
 
-class CodebookFeatures(Wide):
-    """rvq_decode with its codebooks stacked: codebook_weights [codebooks * entries, channels], float32 at least."""
+class CodebookFeatures(Layer, Wide):
+    """rvq_decode with its codebooks stacked: codebook_weights [codebooks * entries, channels], float32 at least.
+
+    Codes [B, K, T] int64, K up to the number of codebooks -> [B, channels, T].
+    """
+
+    CHECKED = True
 
     def __init__(self, num_codebooks: int, entries: int, channels: int) -> None:
         super().__init__()
@@ -39,6 +46,10 @@ class CodebookFeatures(Wide):
         self.prepared = Prepared(rvq_decode.OP, self.params, self._tensors)
         nn.init.normal_(self.codebook_weights)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.int64
+
     def params(self) -> RvqParams:
         """The op's view of the codebooks."""
         return RvqParams(self.codebook_weights.unflatten(0, (-1, self._entries)))
@@ -46,9 +57,8 @@ class CodebookFeatures(Wide):
     def _tensors(self) -> list[Tensor]:
         return [self.codebook_weights]
 
-    def forward(self, codes: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """Codes [B, K, T] int64, K up to the number of codebooks -> [B, channels, T]."""
-        return self.prepared(codes, lengths, backend=backend)
+    def width(self) -> int:
+        return self.codebook_weights.shape[1]
 
 
 class VocosBackbone(nn.Module):
@@ -72,20 +82,12 @@ class VocosBackbone(nn.Module):
         )
         self.final_layer_norm = LayerNorm(config.dim, eps=eps)
 
-    def forward(
-        self,
-        x: Tensor,
-        row: Tensor | None = None,
-        lengths: Tensor | None = None,
-        backend: str | None = None,
-    ) -> Tensor:
+    def network(self, run: Trace, x: Value, row: Value) -> Value:
         """[B, input_channels, T] -> [B, dim, T]; `row` [B] int64 on the CPU for adaptive norms."""
-        x = self.embed(x.to(self.embed.weight.dtype), lengths, backend=backend)
-        x = self.norm(x, row, lengths, backend)
+        x = run(self.norm, run(self.embed, x), row)
         for block in self.convnext:
-            x = block(x, row, lengths, backend)
-        y: Tensor = self.final_layer_norm(x, None, lengths, backend)
-        return y
+            x = run(block, x, row)
+        return run(self.final_layer_norm, x)
 
 
 class VocosHead(nn.Module):
@@ -96,13 +98,12 @@ class VocosHead(nn.Module):
         self.out = Linear(config.dim, config.n_fft + 2)
         self.istft = IstftHead(config.n_fft, config.hop_length, padding=config.padding, clip=_MAGNITUDE_CLIP)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+    def network(self, run: Trace, x: Value) -> Value:
         """[B, dim, T] -> [B, 1, S]."""
-        wav: Tensor = self.istft(self.out(x, lengths, backend), lengths, backend)
-        return wav
+        return run(self.istft, run(self.out, x))
 
 
-class Vocos(nn.Module):
+class Vocos(Model):
     """Features to waveform, and for a model on codes also codes to features.
 
     Parameters carry the upstream names: `backbone.embed`, `backbone.norm`, `backbone.convnext.{i}.dwconv`, `.norm`,
@@ -113,7 +114,7 @@ class Vocos(nn.Module):
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
         self.config = config
-        self.inputs = self.STREAM_OPTIONS = () if config.adanorm_num_embeddings is None else ("bandwidth_id",)
+        self.inputs = self.stream_options = () if config.adanorm_num_embeddings is None else ("bandwidth_id",)
         self.warmup_inputs = dict.fromkeys(self.inputs, 0)
         if config.num_codebooks:
             books = config.num_codebooks, config.codebook_size, config.input_channels
@@ -172,23 +173,18 @@ class Vocos(nn.Module):
             raise ShapeError(f"{name}: expected at least {self.config.min_frames} frames, got {fewest}")
 
     def _decode(self, features: Tensor, row: Tensor | None, lengths: Tensor | None, backend: str | None) -> Tensor:
-        if self._pieces.fit(features.shape[0], features.shape[2]) or not cuttable(features, backend):
-            return self._whole(features, row, lengths, backend)
+        return self.run(self._network, features, row, lengths=lengths, backend=backend)
 
-        def run(rows: slice | Tensor, low: int, high: int, valid: Tensor | None) -> Tensor:
-            return self._whole(features[rows, :, low:high], None if row is None else row[rows], valid, backend)
+    @property
+    def _network(self) -> Network:
+        return self.reading(per_frame=(1, 0))
 
-        return self._pieces.run(features.shape[0], features.shape[2], lengths, self.config.samples, run)
+    def network(self, run: Trace, features: Value, row: Value) -> Value:
+        """The steps from features to the waveform; `row` as `rows` gives it."""
+        return self.head.network(run, self.backbone.network(run, features, row))
 
-    @cached_property
-    def _pieces(self) -> Pieces:
-        bandwidth_id = None if self.config.adanorm_num_embeddings is None else 0
-        widest = max(self.config.n_fft + 2, self.config.dim)
-        return Pieces.of(self.stream("torch", bandwidth_id=bandwidth_id).reads, (), self.config.hop, widest)
-
-    def _whole(self, features: Tensor, row: Tensor | None, lengths: Tensor | None, backend: str | None) -> Tensor:
-        wav: Tensor = self.head(self.backbone(features, row, lengths, backend), lengths, backend)
-        return wav
+    def _features(self, run: Trace, codes: Value) -> Value:
+        return run(self.feature_extractor, codes)
 
     def codes_to_features(self, codes: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """The features of EnCodec's codes, the sum of the entries that they name.
@@ -207,8 +203,7 @@ class Vocos(nn.Module):
         """
         if not self.config.num_codebooks:
             raise ArgumentError("codes: this model takes mels; it has no codebooks")
-        features: Tensor = self.feature_extractor(codes, lengths, backend)
-        return features
+        return self.reading("_features")(codes, lengths=lengths, backend=backend)
 
     def rows(self, bandwidth_id: BandwidthId, batch: int) -> Tensor | None:
         """The adaptive norms' row for each item, [B] int64; None for a model without. Errors as in a call."""
@@ -236,66 +231,17 @@ class Vocos(nn.Module):
         return row
 
     def layers(self) -> dict[str, Prepared]:
-        """The layers by name, in order of use."""
-        backbone, head = self.backbone, self.head
-        named: dict[str, Prepared] = {}
-        if self.config.num_codebooks:
-            named["feature_extractor"] = self.feature_extractor.prepared
-        named |= {"embed": backbone.embed.prepared, "norm": backbone.norm.prepared}
-        for i, block in enumerate(backbone.convnext):
-            assert isinstance(block, ConvNextBlock)
-            named[f"convnext.{i}"] = block.prepared
-        named["final_layer_norm"] = backbone.final_layer_norm.prepared
-        return {**named, "head.out": head.out.prepared, "head.istft": head.istft.prepared}
-
-    def prepare(self, backend: str | None = None) -> None:
-        """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
-        for layer in self.layers().values():
-            weight = layer.weight()
-            layer.prepare(weight.device, weight.dtype, backend)
+        features = self.reading("_features").layers if self.config.num_codebooks else {}
+        return {**features, **self._network.layers}
 
     def stream(
         self, backend: str | None = None, *, bandwidth_id: BandwidthId = None, exact: bool = True
-    ) -> VocosStream:
+    ) -> NetworkStream:
         """The model's state for features that arrive in chunks; `bandwidth_id` as in a call, one number.
 
         exact: as in `Vocoder.stream`.
 
         Raises ArgumentError as a call does.
         """
-        return VocosStream(self, backend, self.rows(bandwidth_id, 1), exact=exact)
-
-
-class VocosStream(ModelStream):
-    """A batch of streams through a Vocos, all at the same point."""
-
-    def __init__(self, model: Vocos, backend: str | None, row: Tensor | None, *, exact: bool) -> None:
-        self._model = model
-        used = {name: layer for name, layer in model.layers().items() if name != "feature_extractor"}
-        self._layers, self._row = LayerStreams(used, backend, exact=exact), Constant(row)
-        network = [name for name in used if name != "head.istft"]
-        joined = partial(convnext_stream.joined, exact=exact)
-        self._joined = self._layers.join("network", network, joined)
-        self._names = ["network"] if self._joined else network
-        self.parts = {"layers": self._layers, "row": self._row}
-
-    def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
-        run, backbone, head = self._layers, self._model.backbone, self._model.head
-        run.final = final
-        row = self._row.value
-        if row is not None and len(row) != len(x):
-            row = self._row.value = row.expand(len(x)).contiguous()
-        x = x.to(backbone.embed.weight.dtype)
-        if self._joined:
-            return run(head.istft, run.stream("network").step(x, final, row))
-        x = run(backbone.norm, run(backbone.embed, x), row)
-        for block in backbone.convnext:
-            assert isinstance(block, ConvNextBlock)
-            x = run(block, x, row)
-        x = run(backbone.final_layer_norm, x)
-        return run(head.istft, run(head.out, x))
-
-    def reads(self, first: int, last: int) -> tuple[int, int]:
-        for name in ("head.istft", *reversed(self._names)):
-            first, last = self._layers.reads(name, first, last)
-        return first, last
+        row, fuse = self.rows(bandwidth_id, 1), partial(convnext_stream.joined, exact=exact)
+        return NetworkStream(self._network, backend, exact=exact, items={"row": row}, fuse=fuse)

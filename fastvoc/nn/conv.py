@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import QuantizedInput
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import conv1d as op
 from fastvoc.ops.activation import IDENTITY, Activation
+from fastvoc.ops.join import Added
+from fastvoc.ops.stream import OpStream
 
 
-class Conv1d(QuantizedInput):
+class Conv1d(Layer, QuantizedInput):
     """conv1d with its weights: weight [out, in, K], bias [out] or None.
 
     `padding` is (left, right) in samples; dilation * (K - 1) // 2 on each side when None.
     """
 
+    MORE = 1
     bias: Tensor | None
 
     def __init__(
@@ -64,23 +70,16 @@ class Conv1d(QuantizedInput):
             self.input_range,
         )
 
-    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
-        """Valid output steps of each item."""
-        if lengths is None:
-            return None
+    def width(self) -> int:
+        return self.weight.shape[0]
+
+    def output_lengths(self, lengths: Any) -> Any:
         reach = self._dilation * (self.weight.shape[2] - 1) + 1
         return (lengths + sum(self._padding) - reach) // self._stride + 1
 
-    def forward(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        backend: str | None = None,
-        *,
-        residual: Tensor | None = None,
-    ) -> Tensor:
-        """[B, in, T] -> [B, out, T_out]; `residual` [B, out, T_out] is added before the last activation."""
-        return self.prepared(x, residual, lengths, backend=backend)
+    def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> OpStream:
+        stream = super().opened(backend, exact=exact)
+        return Added(stream) if further else stream
 
 
 class WideConv1d(Wide, Conv1d):

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.norm import LayerNorm
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import convnext_block as op
 
 
-class ConvNextBlock(nn.Module):
+class ConvNextBlock(Layer, nn.Module):
     """convnext_block with its weights under the published names: dwconv, norm, pwconv1, pwconv2, gamma [C] or None."""
 
+    MORE = 1
     gamma: Tensor | None
 
     def __init__(
@@ -62,12 +64,5 @@ class ConvNextBlock(nn.Module):
     def _tensors(self) -> list[Tensor]:
         return list(self.parameters())
 
-    def forward(
-        self,
-        x: Tensor,
-        row: Tensor | None = None,
-        lengths: Tensor | None = None,
-        backend: str | None = None,
-    ) -> Tensor:
-        """[B, C, T] -> [B, C, T]; `row` [B] int64 on the CPU where the norm is adaptive."""
-        return self.prepared(x, row, lengths, backend=backend)
+    def width(self) -> int:
+        return self.pwconv2.weight.shape[0]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import group_norm_act as op
 from fastvoc.ops.activation import IDENTITY, Activation
 
 
-class GroupNormAct(nn.Module):
+class GroupNormAct(Layer, nn.Module):
     """group_norm_act with its weights: weight [C], bias [C]."""
+
+    MORE = 1
+    REACH = "all"
 
     def __init__(self, channels: int, eps: float = 1e-5, act: Activation = IDENTITY) -> None:
         super().__init__()
@@ -33,13 +37,5 @@ class GroupNormAct(nn.Module):
     def _tensors(self) -> list[Tensor]:
         return [self.weight, self.bias, *self._act.tensors()]
 
-    def forward(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        backend: str | None = None,
-        *,
-        residual: Tensor | None = None,
-    ) -> Tensor:
-        """[B, C, T] -> [B, C, T]; `residual` [B, C, T] is added before the activation."""
-        return self.prepared(x, residual, lengths, backend=backend)
+    def width(self) -> int:
+        return self.weight.shape[0]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import conv1d as op
 
 
-class Linear(nn.Module):
+class Linear(Layer, nn.Module):
     """conv1d of kernel 1 with a linear layer's weights: weight [out, in], bias [out]."""
+
+    MORE = 1
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -31,6 +34,5 @@ class Linear(nn.Module):
     def _tensors(self) -> list[Tensor]:
         return [self.weight, self.bias]
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, in, T] -> [B, out, T]."""
-        return self.prepared(x, None, lengths, backend=backend)
+    def width(self) -> int:
+        return self.weight.shape[0]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import lstm as op
 
 
-class Lstm(nn.Module):
+class Lstm(Layer, nn.Module):
     """lstm with its weights, under torch's names: `weight_ih_l{n}` [4H, inputs], `weight_hh_l{n}` [4H, H],
     `bias_ih_l{n}` and `bias_hh_l{n}` [4H], and the same with `_reverse` when bidirectional.
     """
+
+    REACH = "past"
 
     def __init__(
         self,
@@ -51,21 +54,8 @@ class Lstm(nn.Module):
         layers = tuple(zip(w_ih, w_hh, b_ih, b_hh, strict=True))
         return op.LstmParams(layers, self._skip, self._bidirectional)
 
-    def zero_state(self, batch: int) -> tuple[Tensor, Tensor]:
-        """The state (h, c) at the beginning of a stream, each [L, batch, H]."""
-        return self.params().zero_state(batch)
-
     def _tensors(self) -> list[Tensor]:
         return [getattr(self, name) for names in self._names for name in names]
 
-    def forward(
-        self,
-        x: Tensor,
-        lengths: Tensor | None = None,
-        backend: str | None = None,
-        *,
-        state: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """[B, in, T] -> [B, H, T], or [B, 2H, T] when bidirectional; `state` is advanced in place."""
-        h, c = (None, None) if state is None else state
-        return self.prepared(x, lengths, h, c, backend=backend)
+    def width(self) -> int:
+        return self._hidden * (2 if self._bidirectional else 1)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.conv import Conv1d
+from fastvoc.nn.layer import Layer
+from fastvoc.nn.network import Trace, Value
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import conv1d as conv1d_op
 from fastvoc.ops import lvc as op
@@ -32,19 +34,20 @@ class KernelConv(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor, index: int, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+    def network(self, run: Trace, x: Value, index: int) -> Value:
         """[B, hidden, L] -> the kernels [B, K, C_in, C_out, L] of lvc layer `index`."""
-        return self.kernels(self.slices[index].prepared(x, None, lengths, backend=backend))
+        return run.map(self._kernels, run(self.slices[index], x))
 
-    def kernels(self, rows: Tensor) -> Tensor:
-        """What the convolution of one layer's slice gives, [B, K * C_in * C_out, L], as [B, K, C_in, C_out, L]."""
+    def _kernels(self, rows: Tensor) -> Tensor:
         _, cin, cout, taps = self._shape
         kernels: Tensor = rows.unflatten(1, (taps, cin, cout))
         return kernels
 
 
-class KernelSlice:
+class KernelSlice(Layer):
     """One layer's part of a KernelConv, its output channels in the order that lvc reads fastest."""
+
+    MORE = 1
 
     def __init__(self, owner: KernelConv, index: int) -> None:
         self._owner, self._index = owner, index
@@ -60,6 +63,14 @@ class KernelSlice:
     def tensors(self) -> list[Tensor]:
         return [self._owner.weight, self._owner.bias]
 
+    def width(self) -> int:
+        return self._owner.weight.shape[0] // len(self._owner.slices)
+
+    def owners(self) -> list[nn.Module]:
+        return [self._owner]
+
+    __call__ = Layer.forward
+
 
 class PredictorBlock(nn.Module):
     """A residual block of the kernel predictor: two convolutions, each with its activation, and the input added."""
@@ -69,10 +80,9 @@ class PredictorBlock(nn.Module):
         self.conv1 = Conv1d(channels, channels, kernel_size, post=leaky_relu(slope))
         self.conv2 = Conv1d(channels, channels, kernel_size, post=leaky_relu(slope))
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+    def network(self, run: Trace, x: Value) -> Value:
         """[B, C, L] -> [B, C, L]."""
-        y: Tensor = self.conv2(self.conv1(x, lengths, backend), lengths, backend)
-        return y + x
+        return run.add(run(self.conv2, run(self.conv1, x)), x)
 
 
 class KernelPredictor(nn.Module):
@@ -97,24 +107,21 @@ class KernelPredictor(nn.Module):
         self.kernel_conv = KernelConv(hidden, layers, channels, 2 * channels, taps, kernel_size)
         self.bias_conv = Conv1d(hidden, layers * 2 * channels, kernel_size)
 
-    def forward(self, mel: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> tuple[Tensor, Tensor]:
+    def network(self, run: Trace, mel: Value) -> tuple[Value, Value]:
         """[B, num_mels, L] -> what the kernels come from [B, hidden, L], and all biases [B, layers * C_out, L]."""
-        h = self.input_conv(mel, lengths, backend)
+        h = run(self.input_conv, mel)
         for block in self.blocks:
-            h = block(h, lengths, backend)
-        return h, self.bias_conv(h, lengths, backend)
-
-    def layers(self) -> dict[str, Prepared]:
-        """The layers by name, in order of use."""
-        named = {"input_conv": self.input_conv.prepared}
-        for i, block in enumerate(self.blocks):
-            named |= {f"resblocks.{i}.conv1": block.conv1.prepared, f"resblocks.{i}.conv2": block.conv2.prepared}
-        named["bias_conv"] = self.bias_conv.prepared
-        return {**named, **{f"kernel_conv.{m}": part.prepared for m, part in enumerate(self.kernel_conv.slices)}}
+            h = block.network(run, h)
+        return h, run(self.bias_conv, h)
 
 
-class LvcLayer(nn.Module):
-    """x + gate(lvc(act(conv(act(x))))) with a dilated convolution and kernels that come from outside."""
+class LvcLayer(Layer, nn.Module):
+    """x + gate(lvc(act(conv(act(x))))) with a dilated convolution and kernels that come from outside.
+
+    The op itself takes what `conv` made [B, C, L * hop], and kernels [B, K, C, 2 C, L], biases [B, 2 C, L] and x.
+    """
+
+    MORE = 3
 
     def __init__(self, channels: int, kernel_size: int, dilation: int, slope: float, hop: int) -> None:
         super().__init__()
@@ -131,14 +138,8 @@ class LvcLayer(nn.Module):
         # The kernels come with the call; the layer's own weight stands for its device and dtype.
         return [self.conv.weight]
 
-    def forward(
-        self,
-        x: Tensor,
-        kernels: Tensor,
-        biases: Tensor,
-        lengths: Tensor | None = None,
-        backend: str | None = None,
-    ) -> Tensor:
-        """[B, C, L * hop], [B, K, C, 2 C, L], [B, 2 C, L] -> [B, C, L * hop]."""
-        y = self.conv(x, lengths, backend)
-        return self.prepared(y, kernels, biases, x, lengths, backend=backend)
+    def width(self) -> int:
+        return self.conv.width()
+
+    def per_step(self) -> tuple[int, ...]:
+        return self._params.hop, self._params.hop, 1

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import getitem
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
-from fastvoc.nn.quantized import RANGE, QuantizedInput
+from fastvoc.nn.quantized import QuantizedInput
 from fastvoc.nn.snake import Snake
 from fastvoc.nn.wide import WideOnCpu
 from fastvoc.ops import mrf as op
@@ -78,22 +78,17 @@ class WideResidualBlock(WideOnCpu, ResidualBlock):
     """ResidualBlock that stays in float32 or float64 on the CPU where the network around it is cast to less."""
 
 
-class MrfStage:
+class MrfStage(Layer):
     """mrf over residual blocks that the model owns; `act` comes before the convolutions without a Snake."""
 
-    def __init__(self, blocks: Sequence[ResidualBlock], act: Activation = IDENTITY, pad_mode: str = "zeros") -> None:
+    def __init__(
+        self, name: str, blocks: Sequence[ResidualBlock], act: Activation = IDENTITY, pad_mode: str = "zeros"
+    ) -> None:
+        self.name, self._owned = name, list(blocks)
         self._blocks = [block.layers() for block in blocks]
         self._convs = [conv for block in self._blocks for layer in block for conv in layer]
         self._act, self._pad_mode = act, pad_mode
         self.prepared = Prepared(op.OP, self.params, self._tensors)
-        # Asked for in every call, hence past `Module.__getattr__`.
-        places: list[tuple[dict[str, Any], str]] = []
-        for conv, snake in self._convs:
-            places += [(conv._parameters, "weight"), (conv._parameters, "bias")]
-            if snake is not None:
-                places += [(snake._parameters, "alpha"), (snake._parameters, "beta")]
-        self._owners, self._names = zip(*places, strict=True)
-        self._ranges = [conv._buffers for conv, _ in self._convs]
 
     def params(self) -> op.MrfParams:
         """The op's view of this stage."""
@@ -102,28 +97,20 @@ class MrfStage:
         )
         return op.MrfParams(blocks, self._act, self._pad_mode)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return self._convs[0].conv.weight.dtype
+    def width(self) -> int:
+        return self._convs[0].conv.weight.shape[0]
+
+    def owners(self) -> list[nn.Module]:
+        return list(self._owned)
 
     def _tensors(self) -> list[Tensor]:
-        try:
-            tensors: list[Any] = [*map(getitem, self._owners, self._names)]
-        except KeyError:  # a parametrised weight is none of its layer's parameters
-            rows = [(*conv.held(), *((snake.alpha, snake.beta) if snake else ())) for conv, snake in self._convs]
-            return [t for row in rows for t in row if t is not None]
-        if self._ranges[0][RANGE] is not None:  # all convolutions of a stage have a range, or none
-            tensors += [buffers[RANGE] for buffers in self._ranges]
-        return [t for t in tensors if t is not None]
+        rows = [(*conv.held(), *((snake.alpha, snake.beta) if snake else ())) for conv, snake in self._convs]
+        return [t for row in rows for t in row if t is not None]
 
     def tiles(self) -> tuple[int, int]:
-        """At multiples of how many steps all tiles begin, and how far beside a step's inputs they may read."""
         return op.tiles(self.params())
 
-    def __call__(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, C, T] -> [B, C, T]."""
-        return self.prepared(x, lengths, backend=backend)
+    __call__ = Layer.forward
 
 
 def _params(conv: DilatedConv, snake: Snake | None) -> op.MrfConv:

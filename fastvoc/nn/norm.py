@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import layer_norm as op
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Layer, nn.Module):
     """layer_norm with its weights: weight and bias [C], or [rows, C] for an adaptive norm."""
+
+    MORE = 1
 
     def __init__(self, channels: int, rows: int | None = None, eps: float = 1e-6) -> None:
         super().__init__()
@@ -33,12 +36,5 @@ class LayerNorm(nn.Module):
     def _tensors(self) -> list[Tensor]:
         return [self.weight, self.bias]
 
-    def forward(
-        self,
-        x: Tensor,
-        row: Tensor | None = None,
-        lengths: Tensor | None = None,
-        backend: str | None = None,
-    ) -> Tensor:
-        """[B, C, T] -> [B, C, T]; `row` [B] int64 on the CPU for an adaptive norm."""
-        return self.prepared(x, row, lengths, backend=backend)
+    def width(self) -> int:
+        return self.weight.shape[-1]

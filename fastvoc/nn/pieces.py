@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, gcd, lcm
+from math import ceil
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from fastvoc.nn.mrf import MrfStage
+from fastvoc.nn.network import Network
 from fastvoc.registry import requested
 
 # Of a model's widest activation in float32, unless it says otherwise. A piece has two and some smaller ones at a time.
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 12 << 20
 
-Reads = Callable[[int, int], tuple[int, int]]
 # For batch items (a slice or an index), from frame, to frame, valid frames of each in between -> [b, C, samples].
 Run = Callable[[slice | Tensor, int, int, Tensor | None], Tensor]
 
@@ -23,6 +23,24 @@ Run = Callable[[slice | Tensor, int, int, Tensor | None], Tensor]
 def cuttable(x: Tensor, backend: str | None) -> bool:
     """Whether a long input is cut: on the CPU, but not where autograd watches or the torch reference is forced."""
     return x.device.type == "cpu" and not torch.is_grad_enabled() and (backend or requested("*")) != "torch"
+
+
+_RULES: WeakKeyDictionary[Network, Pieces] = WeakKeyDictionary()
+_PARTS: WeakKeyDictionary[Network, list[Network]] = WeakKeyDictionary()
+
+
+def _stretches(network: Network) -> list[Network]:
+    parts = _PARTS.get(network)
+    if parts is None:
+        parts = _PARTS[network] = network.stretches()
+    return parts
+
+
+def _rule(network: Network) -> Pieces:
+    rule = _RULES.get(network)
+    if rule is None:
+        rule = _RULES[network] = Pieces.of(network)
+    return rule
 
 
 @dataclass(frozen=True)
@@ -41,28 +59,13 @@ class Pieces:
     hop: int
 
     @classmethod
-    def of(
-        cls,
-        reads: Reads,
-        stages: Iterable[tuple[MrfStage, int]],
-        hop: int,
-        floats: int,
-        most: int = PIECE_BYTES,
-    ) -> Pieces:
-        """The rule for a model.
-
-        reads: the first and last frame that the output steps from one to another read; stages: its residual stages,
-        and the steps per frame at each; floats: per frame, of the widest activation; most: bytes of that in float32.
-        """
-        first, last = reads(0, hop - 1)
-        grain, slack = 1, 0
-        for stage, rate in stages:
-            tile, reach = stage.tiles()
-            grain = lcm(grain, tile // gcd(tile, rate))
-            slack += -(-reach // rate)
+    def of(cls, network: Network, most: int = PIECE_BYTES) -> Pieces:
+        """The rule for a network whose widest value of a piece takes about `most` bytes in float32."""
+        first, last = network.reads(0, network.hop - 1)
+        grain, slack = network.tiles()
         before, after = max(-first, 0) + slack, max(last, 0) + slack
         least = 10 * (before + after + grain)  # so that what is computed twice stays a tenth
-        return cls(max(most // (4 * floats), least), before, after, grain, hop)
+        return cls(max(most // (4 * network.widest), least), before, after, grain, network.hop)
 
     def fit(self, batch: int, frames: int) -> bool:
         """Whether so many items of so many frames are no longer than a piece."""
@@ -100,3 +103,60 @@ class Pieces:
             end = min((begin or self.before) + step, frames)
             yield begin, end
             begin = end
+
+
+def in_pieces(
+    network: Network, values: Sequence[Tensor | None], lengths: Tensor | None = None, backend: str | None = None
+) -> Tensor:
+    """`network` on whole signals; long ones in pieces as far as an output depends on what is near it only."""
+    x = values[0]
+    assert x is not None
+    if not cuttable(x, backend):
+        return network(*values, lengths=lengths, backend=backend)
+    parts = _stretches(network)
+    if len(parts) == 1:
+        return _cut(network, values, lengths, backend)
+    for part in parts:
+        x = _cut(part, (x,), lengths, backend)
+        lengths = None if lengths is None else part.length(lengths)
+    return x
+
+
+def _cut(
+    network: Network, values: Sequence[Tensor | None], lengths: Tensor | None, backend: str | None
+) -> Tensor:
+    x = values[0]
+    assert x is not None
+    batch, _, steps = x.shape
+    unit = network.per_frame[0]
+    frames = -(-steps // unit)
+    reaches = {part.REACH for _, part in network.parts()}
+    if "past" in reaches:
+        return network(*values, lengths=lengths, backend=backend)
+    if "all" in reaches:
+        return _by_items(network, values, lengths, backend, max(PIECE_BYTES // (4 * frames * network.widest), 1))
+    if (rule := _rule(network)).fit(batch, frames):
+        return network(*values, lengths=lengths, backend=backend)
+    counts = None if lengths is None else -(-lengths // unit)
+
+    def run(rows: slice | Tensor, low: int, high: int, _: Tensor | None) -> Tensor:
+        parts = []
+        for value, rate in zip(values, network.per_frame, strict=True):
+            part = None if value is None else value[rows]
+            parts.append(part[..., low * rate : high * rate] if rate and part is not None else part)
+        valid = None if lengths is None else (lengths[rows] - low * unit).clamp(max=(high - low) * unit)
+        return network(*parts, lengths=valid, backend=backend)
+
+    return rule.run(batch, frames, counts, lambda n: network.length(n * unit), run)
+
+
+def _by_items(
+    network: Network, values: Sequence[Tensor | None], lengths: Tensor | None, backend: str | None, together: int
+) -> Tensor:
+    """So many items at a time, each of them whole."""
+    cuts = [slice(first, first + together) for first in range(0, len(values[0]), together)]  # type: ignore[arg-type]
+    made = []
+    for cut in cuts:
+        part = [None if value is None else value[cut] for value in values]
+        made.append(network(*part, lengths=None if lengths is None else lengths[cut], backend=backend))
+    return made[0] if len(made) == 1 else torch.cat(made)

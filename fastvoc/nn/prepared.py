@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from fastvoc.forks import survive_forks
 from fastvoc.registry import Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
 
 _place: Callable[[Tensor], int] = Tensor.data_ptr
-_EITHER = (torch.float32, torch.bfloat16)
+EITHER = (torch.float32, torch.bfloat16)
 _writes: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
 
 
@@ -80,25 +80,26 @@ class Prepared:
             raise BackendError(f"{self._op.name}: implementation {entry.impl.name} has no streaming form")
         return entry.impl.stream(entry.params, entry.packed)
 
-    def bound(self, dtype: torch.dtype, backend: str | None = None) -> Callable[..., Tensor]:
-        """The op for inputs of `dtype` with the weights as they are now, as a stream runs it."""
+    def bound(
+        self, dtype: torch.dtype, backend: str | None = None, *, checked: bool = False
+    ) -> tuple[Callable[..., Tensor], bool]:
+        """What runs the op on (x, its further arguments) with the weights as they are now, x of `dtype`.
+
+        And whether x may be float32 or bfloat16 whatever `dtype` is. checked: the op's check is asked every time.
+        """
         tensors = self.tensors()
         entry = self._entry(tensors, tensors[0].device, dtype, backend)
+        run, packed, params, check = entry.impl.run, entry.packed, entry.params, self._op.check
+        if checked or getattr(params, "pad_mode", None) == "reflect":
 
-        def run(x: Tensor, *args: Tensor | int | None) -> Tensor:
-            self._op.check(x, entry.params, *args)
-            return entry.impl.run(x, entry.packed, *args)
+            def asked(x: Tensor, *args: Tensor | int | None) -> Tensor:
+                check(x, params, *args)
+                return run(x, packed, *args)
 
-        return run
-
-    def trusted(self, dtype: torch.dtype, backend: str | None = None) -> Callable[[Tensor], Tensor]:
-        """The same for an x, of any floating type, of which the op's check is not asked again."""
-        tensors = self.tensors()
-        entry = self._entry(tensors, tensors[0].device, dtype, backend)
-        if entry.impl.bind is not None and dtype in _EITHER:
-            run = entry.impl.bind(entry.packed)
-            return lambda x: run(x if x.dtype in _EITHER else x.to(dtype))
-        return lambda x: entry.impl.run(x.to(dtype), entry.packed)
+            return asked, False
+        if entry.impl.bind is not None and dtype in EITHER:
+            return entry.impl.bind(packed), True
+        return lambda x, *args: run(x, packed, *args), False
 
     def held(self) -> Any:
         """The weights, packed and not, as they are now: what a recorded call goes on reading."""
@@ -140,9 +141,3 @@ class Prepared:
                 entry = _Entry(impl, params, impl.packed(params, key[3]))
         self._kept = (now, {**before, key: entry})
         return entry
-
-
-class Layer(Protocol):
-    """An nn layer, as far as streams and bound calls know it."""
-
-    prepared: Prepared

@@ -5,8 +5,10 @@ The rules of padding are those of github.com/facebookresearch/encodec, `modules/
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,13 @@ from torch.nn import functional as F
 
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.group_norm import GroupNormAct
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops import conv1d as conv_op
 from fastvoc.ops import seanet_block as block_op
 from fastvoc.ops.activation import IDENTITY, Activation, elu
+from fastvoc.ops.stream import OpStream
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,13 @@ class SeanetStyle:
     trim_right: float = 1.0
 
 
-class SeanetConv(nn.Module):
+class SeanetConv(Layer, nn.Module):
     """A convolution that makes ceil(T / stride) steps of T, and its norm.
 
     A signal that is too short to be reflected gets zeros appended first, which are cut off after the padding.
     """
 
+    MORE = 1
     norm: GroupNormAct | None
 
     def __init__(
@@ -70,37 +75,57 @@ class SeanetConv(nn.Module):
             pad_mode=style.pad_mode,
             pre=pre,
         )
-        self.normed = style.norm
+        self.REACH = "all" if style.norm else "near"
         self.norm = GroupNormAct(out_channels) if style.norm else None
         self._shortest = max(padding) + 1 if style.pad_mode == "reflect" else 1
+        self.prepared = self.conv.prepared
         self._of_padded = Prepared(conv_op.OP, self._params_of_padded, self.conv.prepared.tensors)
 
     def _params_of_padded(self) -> conv_op.Conv1dParams:
         return replace(self.conv.params(), padding=(0, 0), pad_mode="zeros")
 
-    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
-        """Valid output steps of each item."""
-        return None if lengths is None else -(-lengths // self.stride)
+    def width(self) -> int:
+        return self.channels
+
+    def output_lengths(self, lengths: Any) -> Any:
+        return -(-lengths // self.stride)
+
+    def bound(self, backend: str | None) -> tuple[Callable[..., Tensor], bool]:
+        run, either = self.conv.bound(backend)
+        shortest = self._shortest
+        if self.norm is not None:
+            return lambda x, residual, lengths: self(x, residual, lengths=lengths, backend=backend), False
+
+        def convolve(x: Tensor, residual: Tensor | None, lengths: Tensor | None) -> Tensor:
+            if (x.shape[2] if lengths is None else int(lengths.min())) >= shortest:
+                return run(x, residual, lengths)
+            return self._convolve(x.to(self.conv.weight.dtype), residual, lengths, backend)
+
+        return convolve, either
+
+    def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> OpStream:
+        return self.conv.opened(backend, exact=exact, further=further)
 
     def forward(
-        self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None, *, residual: Tensor | None = None
+        self, x: Tensor, *more: Tensor | None, lengths: Tensor | None = None, backend: str | None = None
     ) -> Tensor:
-        """[B, in, T] -> [B, out, ceil(T / stride)]; `residual`, of that shape, is added at the end."""
+        """[B, in, T] -> [B, out, ceil(T / stride)]; a residual of that shape is added at the end."""
+        residual = more[0] if more else None
         if self.norm is None:
             return self._convolve(x, residual, lengths, backend)
         y = self._convolve(x, None, lengths, backend)
-        normed: Tensor = self.norm(y, self.output_lengths(lengths), backend, residual=residual)
+        steps = None if lengths is None else self.output_lengths(lengths)
+        normed: Tensor = self.norm(y, residual, lengths=steps, backend=backend)
         return normed
 
-    def layers(self) -> dict[str, Prepared]:
-        """The convolution, and the norm if there is one."""
+    def ops(self) -> dict[str, Prepared]:
         return {"conv": self.conv.prepared} | ({} if self.norm is None else {"norm": self.norm.prepared})
 
     def _convolve(self, x: Tensor, residual: Tensor | None, lengths: Tensor | None, backend: str | None) -> Tensor:
         if lengths is None and x.shape[2] < self._shortest:
             return self._convolve_short(x, residual, backend)
         if lengths is None or int(lengths.min()) >= self._shortest:
-            y: Tensor = self.conv(x, lengths, backend, residual=residual)
+            y: Tensor = self.conv(x, residual, lengths=lengths, backend=backend)
             return y
         rows = []
         made = -(-x.shape[2] // self.stride)
@@ -119,7 +144,7 @@ class SeanetConv(nn.Module):
         return self._of_padded(padded, residual, None, backend=backend)
 
 
-class SeanetUpsample(nn.Module):
+class SeanetUpsample(Layer, nn.Module):
     """ELU and a transposed convolution that makes T * stride steps of T, and its norm, which sees the surplus too."""
 
     norm: GroupNormAct | None
@@ -132,27 +157,37 @@ class SeanetUpsample(nn.Module):
         self._crop = (left, right) if style.norm else None
         crop = (0, 0) if style.norm else (left, left - right)
         self.conv = Upsample(in_channels, out_channels, 2 * stride, stride, *crop, pre=elu())
-        self.normed = style.norm
+        self.prepared = self.conv.prepared
+        self.REACH = "all" if style.norm else "near"
         self.norm = GroupNormAct(out_channels) if style.norm else None
 
-    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
-        """Valid output steps of each item."""
-        return None if lengths is None else lengths * self.stride
+    def width(self) -> int:
+        return self.channels
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+    def output_lengths(self, lengths: Any) -> Any:
+        return lengths * self.stride
+
+    def bound(self, backend: str | None) -> tuple[Callable[..., Tensor], bool]:
+        if self.norm is None:
+            return self.conv.bound(backend)
+        return lambda x, lengths: self(x, lengths=lengths, backend=backend), False
+
+    def forward(
+        self, x: Tensor, *more: Tensor | None, lengths: Tensor | None = None, backend: str | None = None
+    ) -> Tensor:
         """[B, in, T] -> [B, out, T * stride]."""
-        y: Tensor = self.conv(x, lengths, backend)
+        y: Tensor = self.conv(x, lengths=lengths, backend=backend)
         if self.norm is None or self._crop is None:
             return y
-        y = self.norm(y, self.conv.output_lengths(lengths), backend)
+        steps = None if lengths is None else self.conv.output_lengths(lengths)
+        y = self.norm(y, lengths=steps, backend=backend)
         return y[:, :, self._crop[0] : y.shape[2] - self._crop[1]]
 
-    def layers(self) -> dict[str, Prepared]:
-        """The transposed convolution, and the norm if there is one."""
+    def ops(self) -> dict[str, Prepared]:
         return {"conv": self.conv.prepared} | ({} if self.norm is None else {"norm": self.norm.prepared})
 
 
-class SeanetBlock(nn.Module):
+class SeanetBlock(Layer, nn.Module):
     """shortcut(x) + conv2(elu(conv1(elu(x)))).
 
     conv1 [hidden, C, kernel_size] is dilated and padded so that it keeps the length: on the left when `causal`, else on
@@ -174,7 +209,7 @@ class SeanetBlock(nn.Module):
         norm: bool = False,
     ) -> None:
         super().__init__()
-        self.stride, self.channels, self.normed = 1, channels, norm
+        self.channels, self.REACH = channels, "all" if norm else "near"
         total = dilation * (kernel_size - 1)
         right = 0 if causal else total // 2
         padding = (total - right, right)
@@ -197,10 +232,5 @@ class SeanetBlock(nn.Module):
     def _tensors(self) -> list[Tensor]:
         return list(self.parameters())
 
-    def layers(self) -> dict[str, Prepared]:
-        """What runs, by name."""
-        return {"block": self.prepared}
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, C, T] -> [B, C, T]."""
-        return self.prepared(x, lengths, backend=backend)
+    def width(self) -> int:
+        return self.channels

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import nsf_source as op
 
 
-class NsfSource(Wide):
-    """nsf_source with its merging weights: weight [harmonics + 1], bias [1]."""
+class NsfSource(Layer, Wide):
+    """nsf_source with its merging weights: weight [harmonics + 1], bias [1].
+
+    Further inputs are state, phase, seed and noise, as `ops.nsf_source.nsf_source` has them.
+    """
+
+    MORE = 4
+    REACH = "past"
 
     def __init__(
         self,
@@ -47,16 +54,5 @@ class NsfSource(Wide):
     def _tensors(self) -> list[Tensor]:
         return [self.weight, self.bias]
 
-    def forward(
-        self,
-        f0: Tensor,
-        seed: Tensor | None = None,
-        phase: Tensor | None = None,
-        noise: Tensor | None = None,
-        lengths: Tensor | None = None,
-        state: Tensor | None = None,
-        frames: Tensor | None = None,
-        backend: str | None = None,
-    ) -> Tensor:
-        """[B, 1, T] Hz -> [B, 1, T * hop]; the arguments are those of `ops.nsf_source.nsf_source`."""
-        return self.prepared(f0, state, phase, seed, noise, lengths, frames, backend=backend)
+    def output_lengths(self, lengths: Any) -> Any:
+        return lengths * self._shape[1]

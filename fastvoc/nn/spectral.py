@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import istft_head as istft_head_op
 from fastvoc.ops import stft as stft_op
 
 
-class Stft(Wide):
+class Stft(Layer, Wide):
     """stft with a periodic Hann window."""
 
     window: Tensor
@@ -31,16 +33,14 @@ class Stft(Wide):
     def _tensors(self) -> list[Tensor]:
         return [self.window]
 
-    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
-        """Valid frames of each item."""
-        return None if lengths is None else 1 + lengths // self._hop
+    def width(self) -> int:
+        return self._n_fft + 2
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, 1, L] -> [B, n_fft + 2, 1 + L // hop], in float32 or float64."""
-        return self.prepared(x.to(self.window.dtype), lengths, backend=backend)
+    def output_lengths(self, lengths: Any) -> Any:
+        return 1 + lengths // self._hop
 
 
-class IstftHead(Wide):
+class IstftHead(Layer, Wide):
     """istft_head with a periodic Hann window."""
 
     window: Tensor
@@ -67,14 +67,9 @@ class IstftHead(Wide):
     def _tensors(self) -> list[Tensor]:
         return [self.window]
 
-    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
-        """Valid samples of each item."""
-        if lengths is None:
-            return None
+    def output_lengths(self, lengths: Any) -> Any:
         return (lengths - int(self._options[0] == "center")) * self._hop
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, n_fft + 2, T] -> [B, 1, S], in float32 or float64."""
-        if x.dtype is not torch.bfloat16 or x.device.type != "cpu":
-            x = x.to(self.window.dtype)
-        return self.prepared(x, lengths, backend=backend)
+    def bound(self, backend: str | None) -> tuple[Callable[..., Tensor], bool]:
+        run, _ = super().bound(backend)
+        return run, self.window.device.type == "cpu"

@@ -1,71 +1,26 @@
-"""All layers of a model on a stream."""
+"""A network on a batch of signals that arrive in chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from operator import add
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from fastvoc.nn.prepared import Layer, Prepared
+from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.nn.layer import Part
+from fastvoc.nn.network import Network, Step
+from fastvoc.ops.join import Join, Sum
 from fastvoc.ops.stream import OpStream
 
-
-class LayerStreams:
-    """The state of every layer of a model for a batch of streams that are all at the same point.
-
-    layers: by name, as the model lists them; `run(layer, x)` takes the next chunk through one of them. exact: whether
-    each computes every sum in one order, so that chunks change no bit.
-    """
-
-    def __init__(self, layers: Mapping[str, Prepared], backend: str | None = None, *, exact: bool = True) -> None:
-        self._streams: dict[str, OpStream] = {
-            name: layer.stream(backend, exact=exact) for name, layer in layers.items()
-        }
-        self._by_layer = {id(layer): self._streams[name] for name, layer in layers.items()}
-        self.final = False
-
-    def __call__(self, layer: Layer, x: Tensor, *more: Tensor | None) -> Tensor:
-        """[B, C, n] -> [B, C_out, m], `more` being the op's further tensors; the last chunk when `final` is set."""
-        return self._by_layer[id(layer.prepared)].step(x, self.final, *more)
-
-    def steps(self, layer: Layer) -> Callable[..., Tensor]:
-        """What runs one layer: called with the next chunk and whether it is the last."""
-        return self._by_layer[id(layer.prepared)].step
-
-    def join(self, name: str, layers: Sequence[str], joined: Callable[[Sequence[OpStream]], OpStream | None]) -> bool:
-        """Puts one stream in the place of those of `layers`, where `joined` makes one of them."""
-        one = joined([self._streams[layer] for layer in layers])
-        if one is not None:
-            self._streams = {key: s for key, s in self._streams.items() if key not in layers} | {name: one}
-        return one is not None
-
-    def stream(self, name: str) -> Any:
-        """The state of one layer."""
-        return self._streams[name]
-
-    def reads(self, name: str, first: int, last: int) -> tuple[int, int]:
-        """The input steps that the output steps [first, last] of a layer depend on."""
-        return self._streams[name].reads(first, last)
-
-    @property
-    def counters(self) -> dict[str, tuple[int, ...]]:
-        """Where every layer stands."""
-        return {name: stream.counters for name, stream in self._streams.items()}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All state, batch first, by layer and part."""
-        return {f"{n}:{part}": t for n, stream in self._streams.items() for part, t in stream.tensors().items()}
-
-    def restore(self, tensors: Mapping[str, Tensor], counters: Mapping[str, tuple[int, ...]]) -> None:
-        """Continues from the state that another one's `tensors` and `counters` gave."""
-        for name, stream in self._streams.items():
-            own = {key.partition(":")[2]: t for key, t in tensors.items() if key.partition(":")[0] == name}
-            stream.restore(own, counters[name])
+# Makes one state in the place of those of a network's first steps, or None where it cannot.
+Fuse = Callable[[Sequence[Any]], OpStream | None]
 
 
-class _Part(Protocol):
-    """Something with state: LayerStreams, a Join, a model's own."""
+class _State(Protocol):
+    """Something that a stream keeps between two chunks."""
 
     @property
     def counters(self) -> Any: ...
@@ -74,19 +29,12 @@ class _Part(Protocol):
 
 
 class ModelStream:
-    """A batch of streams through a model, all at the same point; `parts` hold the state, by name.
+    """A batch of streams through a model, all at the same point; `parts` hold the state, by name."""
 
-    A model's own class adds `step` and `reads`.
-    """
-
-    parts: Mapping[str, _Part]
+    parts: Mapping[str, _State]
 
     def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
         """[B, n_mels, n >= 0] -> the samples [B, 1, m >= 0] that these frames complete; `final` ends the streams."""
-        raise NotImplementedError
-
-    def reads(self, first: int, last: int) -> tuple[int, int]:
-        """The first and last frame that the samples [first, last] depend on, far from either end."""
         raise NotImplementedError
 
     @property
@@ -100,23 +48,156 @@ class ModelStream:
 
     def restore(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
         """Continues from the state that another stream's `tensors` and `counters` gave."""
+        own: dict[str, dict[str, Tensor]] = {name: {} for name in self.parts}
+        for key, tensor in tensors.items():
+            name, _, rest = key.rpartition("/")
+            own[name][rest] = tensor
         for name, part in self.parts.items():
-            own = {key.partition("/")[2]: t for key, t in tensors.items() if key.partition("/")[0] == name}
-            part.restore(own, counters[name])
+            part.restore(own[name], counters[name])
 
 
-class Constant:
-    """A part of the state that never changes: one row per stream, such as a choice made when it began."""
+class Items:
+    """What a stream was begun with, one row for each item: state that never changes, and how far its signal got.
 
-    def __init__(self, value: Tensor | None = None) -> None:
-        self.value = value
+    `least`: steps that its signal must have, of which no more are counted.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor | None], least: int) -> None:
+        self._names, self._values, self._least = list(values), list(values.values()), least
+        self._seen = 0
 
     @property
     def counters(self) -> tuple[int, ...]:
-        return ()
+        return (self._seen,)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {} if self.value is None else {"value": self.value}
+        return {name: t for name, t in zip(self._names, self._values, strict=True) if t is not None}
 
     def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
-        self.value = tensors.get("value", self.value)
+        (self._seen,) = counters
+        self._values = [tensors.get(n, t) for n, t in zip(self._names, self._values, strict=True)]
+
+    def of(self, batch: int, steps: int, final: bool) -> list[Tensor | None]:
+        """The values for a batch whose signals get so many more steps. Raises ShapeError when they end too early."""
+        seen = min(self._seen + steps, self._least)
+        if final and seen < self._least:
+            raise ShapeError(f"chunk: the signal ends after fewer than {self._least} frames, which its reflection needs")
+        self._seen = seen
+        for name, value in zip(self._names, self._values, strict=True):
+            if value is not None and len(value) not in (1, batch):
+                raise ShapeError(f"{name}: expected one or {batch}, one per item, got {len(value)}")
+        if any(t is not None and len(t) != batch for t in self._values):
+            self._values = [None if t is None else t.expand(batch, *t.shape[1:]).contiguous() for t in self._values]
+        return self._values
+
+
+class _Joined:
+    """A function of several values, which reach a step at different times."""
+
+    def __init__(self, function: Callable[..., Tensor], branches: int) -> None:
+        self._function, self._join = function, Join(branches)
+        self.tensors, self.restore = self._join.tensors, self._join.restore
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        return self._join.counters
+
+    def step(self, x: Tensor, final: bool, *more: Tensor) -> Tensor:
+        return self._function(*self._join(x, *more))
+
+
+class _Entry(NamedTuple):
+    step: Callable[..., Tensor]
+    function: bool
+    dtype: torch.dtype | None
+    first: int
+    more: tuple[int, ...]
+    output: int
+    done: tuple[int, ...]
+
+
+class NetworkStream(ModelStream):
+    """A batch of streams through a network, all at the same point.
+
+    signals: names of the further signals that come with every chunk, [B, C, n] each; items: the inputs that are none,
+    a row for all or one for each; least: frames that a signal must have; exact: whether each part computes every sum in
+    one order, so that chunks change no bit; fuse: tried on all steps but the last.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        backend: str | None = None,
+        *,
+        exact: bool = True,
+        signals: Sequence[str] = (),
+        items: Mapping[str, Tensor | None] | None = None,
+        least: int = 0,
+        fuse: Fuse | None = None,
+    ) -> None:
+        self._network, self._signals = network, tuple(signals)
+        self._items = Items(items or {}, least)
+        self._made = len(network.per_frame)
+        self._count = max(self._made, network.output, *(s.output for s in network.steps)) + 1
+        states: dict[int, Any] = {}
+        for step in network.steps:
+            states[step.output] = _opened(step, states, backend, exact)
+        steps = list(network.steps)
+        if fuse is not None and (one := fuse([states[step.output] for step in steps[:-1]])) is not None:
+            steps = [_fused(network, steps), steps[-1]]
+            states = {steps[0].output: one, steps[1].output: states[steps[1].output]}
+        self._entries = [_entry(step, states[step.output]) for step in steps]
+        self.parts = {s.name: states[s.output] for s in steps if hasattr(states[s.output], "counters")}
+        self.parts["items"] = self._items
+
+    def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
+        held: list[Any] = [None] * self._count
+        held[1 : self._made + 1] = [x, *self._further(x, inputs), *self._items.of(len(x), x.shape[2], final)]
+        take = held.__getitem__
+        for step, function, dtype, first, more, output, done in self._entries:
+            value = held[first]
+            value = value if dtype is None else value.to(dtype)
+            held[output] = step(value) if function else step(value, final, *map(take, more))
+            for index in done:
+                held[index] = None
+        result: Tensor = held[self._network.output]
+        return result
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """The first and last frame that the samples [first, last] depend on, far from either end."""
+        return self._network.reads(first, last)
+
+    def _further(self, x: Tensor, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        for name in inputs:
+            if name not in self._signals:
+                raise ArgumentError(f"{name}: expected only for a stream that was begun with {name}=True")
+        for name in self._signals:
+            if name not in inputs and x.shape[2]:
+                raise ArgumentError(f"{name}: expected with every chunk of a stream that was begun with {name}=True")
+        return [inputs[name] if name in inputs else x.new_zeros((len(x), 1, 0)) for name in self._signals]
+
+
+def _opened(step: Step, states: Mapping[int, Any], backend: str | None, exact: bool) -> Any:
+    """The state of a step; a function of one value has none, and is its own."""
+    part, count = step.does, len(step.inputs)
+    if isinstance(part, Part):
+        return part.opened(backend, exact=exact, further=any(step.inputs[1:]))
+    if count == 1:
+        return part
+    if part is add and count == 2:
+        return Sum(native=bool(getattr(states.get(step.inputs[0]), "native", None)))
+    return _Joined(part, count)
+
+
+def _entry(step: Step, state: Any) -> _Entry:
+    dtype = step.does.dtype if isinstance(step.does, Part) else None
+    function = state is step.does
+    run = state if function else state.step
+    more = step.inputs[1:] if any(step.inputs[1:]) else ()
+    return _Entry(run, function, dtype, step.inputs[0], more, step.output, step.done)
+
+
+def _fused(network: Network, steps: Sequence[Step]) -> Step:
+    """All steps but the last as one, with the inputs of the network."""
+    inputs = tuple(range(1, len(network.per_frame) + 1))
+    return Step("network", steps[0].does, inputs, steps[-2].output)

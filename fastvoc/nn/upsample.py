@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import QuantizedInput
 from fastvoc.nn.wide import Wide
@@ -12,7 +15,7 @@ from fastvoc.ops import upsample as op
 from fastvoc.ops.activation import IDENTITY, Activation
 
 
-class Upsample(QuantizedInput):
+class Upsample(Layer, QuantizedInput):
     """upsample with its weights: weight [in, out, K], bias [out]; padding as in torch's ConvTranspose1d."""
 
     OUTPUTS = 1
@@ -44,22 +47,18 @@ class Upsample(QuantizedInput):
         """The op's view of this layer."""
         return op.UpsampleParams(self.weight, self.bias, self._stride, self._crop, self._pre, self.input_range)
 
-    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
-        """Valid output steps of each item."""
-        if lengths is None:
-            return None
-        return (lengths - 1) * self._stride + self.weight.shape[2] - sum(self._crop)
+    def width(self) -> int:
+        return self.weight.shape[1]
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, in, T] -> [B, out, T_out]."""
-        return self.prepared(x, lengths, backend=backend)
+    def output_lengths(self, lengths: Any) -> Any:
+        return (lengths - 1) * self._stride + self.weight.shape[2] - sum(self._crop)
 
 
 class WideUpsample(Wide, Upsample):
     """Upsample that stays in float32 or float64 where the network around it is cast to less."""
 
 
-class NearestUpsample(nn.Module):
+class NearestUpsample(Layer, nn.Module):
     """Activation, every step repeated `stride` times, and a convolution that sees the past only.
 
     weight [out, in, K], bias [out]. It runs as the transposed convolution that it equals: the taps which read the same
@@ -99,6 +98,8 @@ class NearestUpsample(nn.Module):
     def _tensors(self) -> list[Tensor]:
         return [self.weight, self.bias]
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, in, T] -> [B, out, T * stride]."""
-        return self.prepared(x, lengths, backend=backend)
+    def width(self) -> int:
+        return self.weight.shape[0]
+
+    def output_lengths(self, lengths: Any) -> Any:
+        return lengths * self._stride

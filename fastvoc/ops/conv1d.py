@@ -191,10 +191,12 @@ def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, leng
     return y
 
 
-def _bind_native(packed: _Packed) -> Callable[[Tensor], Tensor]:
+def _bind_native(packed: _Packed) -> Callable[..., Tensor]:
     native = torch.ops._fastvoc.conv1d.default
-    more = packed.weight, packed.bias, None, None, packed.shape, *packed.acts
-    return lambda x: native(x, *more)
+    weight, bias, more = packed.weight, packed.bias, (packed.shape, *packed.acts)
+    return lambda x, residual, lengths: native(
+        x, weight, bias, residual, None if lengths is None else on_device(lengths, x), *more
+    )
 
 
 def _supports_cpp(spec: Spec) -> str | None:

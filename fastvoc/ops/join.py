@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -45,7 +47,7 @@ class Sum:
         self._native = native
         self._held: list[Tensor] | None = None  # of each branch [B, steps, C]
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+    def step(self, x: Tensor, final: bool, y: Tensor) -> Tensor:
         """The next chunk of either branch [B, C, n_i] -> the sum of the next steps that both have, [B, C, n]."""
         held = (
             [part.new_empty((part.shape[0], 0, part.shape[1])) for part in (x, y)] if self._held is None else self._held
@@ -72,6 +74,33 @@ class Sum:
     def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
         """Continues from another one's `tensors`."""
         self._held = [tensors[str(i)].contiguous() for i in range(2)] if tensors else None
+
+
+class Added:
+    """An op stream to whose output another branch is added, as its op does with a residual."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self.reads = stream, stream.reads
+        self._sum = Sum(native=bool(stream.native))
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """Those of the op, and of the sum."""
+        return (*self._stream.counters, *self._sum.counters)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What both keep, batch first."""
+        return {**self._stream.tensors(), **{f"residual{i}": t for i, t in self._sum.tensors().items()}}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        """Continues from another one's `tensors`."""
+        kept = {key.removeprefix("residual"): t for key, t in tensors.items() if key.startswith("residual")}
+        self._stream.restore({key: t for key, t in tensors.items() if not key.startswith("residual")}, counters[:-2])
+        self._sum.restore(kept, counters[-2:])
+
+    def step(self, x: Tensor, final: bool, residual: Tensor) -> Tensor:
+        """The next chunk of either -> the sum of the next steps that both have."""
+        return self._sum.step(residual, final, self._stream.step(x, final))
 
 
 def _takes(x: Tensor) -> bool:

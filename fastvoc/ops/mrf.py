@@ -280,10 +280,11 @@ def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
     return y
 
 
-def _bind_native(p: _Packed) -> Callable[[Tensor], Tensor]:
+def _bind_native(p: _Packed) -> Callable[..., Tensor]:
     native = torch.ops._fastvoc.mrf.default
-    more = p.weight, p.bias, None, p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
-    return lambda x: native(x, *more)
+    weight, bias = p.weight, p.bias
+    more = p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
+    return lambda x, lengths: native(x, weight, bias, None if lengths is None else on_device(lengths, x), *more)
 
 
 def _supports_cpp(spec: Spec) -> str | None:

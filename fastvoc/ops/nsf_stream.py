@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class NsfStream:
-    """The source between two chunks. `seed` [B] and `phase` [B, H + 1], if any, are set before the first.
+    """The source between two chunks; seed [B] and phase [B, H + 1], if any, come with every one.
 
     begin(batch, seed, phase) gives the state [B, H + 2] before the first sample; run(f0 [B, 1, n], state, seed, frames)
     makes the first `frames` [B] of n frames and advances the state. Of F0 only `lookahead` frames are kept.
@@ -23,8 +23,6 @@ class NsfStream:
         run: Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor],
     ) -> None:
         self._hop, self._lookahead, self._begin, self._run = hop, lookahead, begin, run
-        self.seed: Tensor | None = None
-        self.phase: Tensor | None = None
         self._state: Tensor | None = None
         self._held: Tensor | None = None
         self._made = 0, 0  # items and frames of the chunk before
@@ -35,27 +33,35 @@ class NsfStream:
         return int(self._state is not None), 0 if self._held is None else self._held.shape[2]
 
     def tensors(self) -> dict[str, Tensor]:
-        kept = {"state": self._state, "held": self._held, "seed": self.seed}
+        kept = {"state": self._state, "held": self._held}
         return {name: t.clone() if name == "state" else t for name, t in kept.items() if t is not None}
 
     def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
         state = tensors.get("state")
         self._state = None if state is None else state.clone()
         self._held = tensors.get("held")
-        self.seed = tensors.get("seed", self.seed)
 
-    def step(self, x: Tensor, final: bool) -> Tensor:
+    def step(
+        self,
+        x: Tensor,
+        final: bool,
+        state: None = None,
+        phase: Tensor | None = None,
+        seed: Tensor | None = None,
+        noise: None = None,
+    ) -> Tensor:
+        """F0 [B, 1, n] -> the samples that it completes; `state` is its own, and noise is drawn."""
         f0 = x if self._held is None else torch.cat([self._held, x], 2)
         batch, _, have = f0.shape
         made = have if final else max(have - self._lookahead, 0)
         if self._state is None:
-            self._state = self._begin(batch, self.seed, self.phase)
+            self._state = self._begin(batch, seed, phase)
         self._held = f0[:, :, made:].clone()
         if not made:
             return f0.new_empty((batch, 1, 0))
         if self._made != (batch, made):
             self._frames, self._made = torch.full((batch,), made, dtype=torch.int64), (batch, made)
-        return self._run(f0, self._state, self.seed, self._frames)[:, :, : made * self._hop]
+        return self._run(f0, self._state, seed, self._frames)[:, :, : made * self._hop]
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """Beside the phase, to which every frame before adds."""

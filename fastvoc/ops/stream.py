@@ -298,10 +298,12 @@ class MarginStream(_Tailed):
 
 
 class PointStream:
-    """An op whose outputs read one step each: it keeps nothing. `native` as in TailStream."""
+    """An op whose outputs, of `dtype` if it is not x's, read one step each: it keeps nothing. `native` as in TailStream."""
 
-    def __init__(self, run: Callable[..., Tensor], channels_out: int, native: Any = None) -> None:
-        self._run, self._channels_out, self.native = run, channels_out, native
+    def __init__(
+        self, run: Callable[..., Tensor], channels_out: int, dtype: torch.dtype | None = None, native: Any = None
+    ) -> None:
+        self._run, self._channels_out, self._dtype, self.native = run, channels_out, dtype, native
 
     @property
     def counters(self) -> tuple[int, ...]:
@@ -317,4 +319,6 @@ class PointStream:
         return first, last
 
     def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
-        return self._run(x, *more) if x.shape[2] else x.new_empty((x.shape[0], self._channels_out, 0))
+        if x.shape[2]:
+            return self._run(x, *more)
+        return x.new_empty((x.shape[0], self._channels_out, 0), dtype=self._dtype)

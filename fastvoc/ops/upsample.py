@@ -152,10 +152,10 @@ def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Te
     return y
 
 
-def _bind_native(packed: _Packed) -> Callable[[Tensor], Tensor]:
+def _bind_native(packed: _Packed) -> Callable[..., Tensor]:
     native = torch.ops._fastvoc.upsample.default
-    more = packed.weight, packed.bias, None, packed.shape, *packed.acts
-    return lambda x: native(x, *more)
+    weight, bias, more = packed.weight, packed.bias, (packed.shape, *packed.acts)
+    return lambda x, lengths: native(x, weight, bias, None if lengths is None else on_device(lengths, x), *more)
 
 
 def _supports_cpp(spec: Spec) -> str | None:

@@ -1,0 +1,83 @@
+"""What HiFT networks do between their layers: one reflected step, and less than there is for want of what comes next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.lengths import on_device
+from fastvoc.nn.layer import Plain
+
+
+class Shortened(Plain):
+    """x [B, C, T] without the last `count` steps of each item."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def output_lengths(self, lengths: Any) -> Any:
+        return lengths - self._count
+
+    def compute(self, x: Tensor, *more: Any) -> Tensor:
+        (lengths,) = more
+        return shortened(x, lengths, self._count)
+
+
+def shortened(x: Tensor, lengths: Tensor | None, count: int) -> Tensor:
+    """x [..., T] without the last `count` steps of each item; what then lies beyond the lengths is 0."""
+    if count == 0:
+        return x
+    x = x[..., : x.shape[-1] - count]
+    if lengths is None:
+        return x
+    beyond = torch.arange(x.shape[-1], device=x.device) >= on_device(lengths - count, x)[:, None]
+    return x.masked_fill(beyond if x.dim() == 2 else beyond[:, None], 0)
+
+
+class ReflectOne(Plain):
+    """x [B, C, T > 1] with one reflected step before the first."""
+
+    def output_lengths(self, lengths: Any) -> Any:
+        return lengths + 1
+
+    def compute(self, x: Tensor, *more: Any) -> Tensor:
+        rows = x.transpose(1, 2)  # in its own memory layout
+        return torch.cat([rows[:, 1:2], rows], 1).transpose(1, 2)
+
+    def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> ReflectFirst:
+        return ReflectFirst(self)
+
+
+class ReflectFirst:
+    """The same on a signal in chunks, as soon as the second step is there."""
+
+    def __init__(self, reflect: ReflectOne) -> None:
+        self._reflect = reflect
+        self._held: Tensor | None = None
+        self._begun = 0
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        return self._begun, 0 if self._held is None else self._held.shape[2]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {} if self._held is None else {"held": self._held}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        self._begun, self._held = counters[0], tensors.get("held")
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        return first - 1, last - 1
+
+    def step(self, x: Tensor, final: bool) -> Tensor:
+        """[B, C, n] -> [B, C, n], n + 1 once."""
+        if self._begun:
+            return x
+        x = x if self._held is None else torch.cat([self._held, x], 2)
+        if x.shape[2] < 2:
+            self._held = x.clone()
+            return x[:, :, :0]
+        self._begun, self._held = 1, None
+        return self._reflect.compute(x, None)

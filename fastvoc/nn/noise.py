@@ -1,0 +1,54 @@
+"""Noise beside a signal, decided by a seed and by where it lies."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastvoc.nn.layer import Plain
+from fastvoc.ops.noise import normal_noise
+
+
+class NormalNoise(Plain):
+    """x [B, C, T] and seeds [B] int64 -> standard normal noise [B, channels, T] of x's dtype."""
+
+    MORE = 1
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+
+    def width(self) -> int:
+        return self._channels
+
+    def compute(self, x: Tensor, seed: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return normal_noise(seed, self._channels, x.shape[2]).to(x.dtype)
+
+    def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> NoiseStream:
+        return NoiseStream(self._channels)
+
+
+class NoiseStream:
+    """The noise of a batch of streams, which may have come differently far."""
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+        self._next: Tensor | None = None  # [B]: the step of every stream that comes next
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        return (int(self._next is not None),)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {} if self._next is None else {"next": self._next}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        self._next = tensors.get("next")
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        return first, last
+
+    def step(self, x: Tensor, final: bool, seed: Tensor) -> Tensor:
+        """The noise [B, channels, n] beside x [B, C, n]."""
+        at = torch.zeros_like(seed) if self._next is None else self._next
+        self._next = at + x.shape[2]
+        return normal_noise(seed, self._channels, x.shape[2], at).to(x.dtype)
