@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,13 @@ _HERE = Path(__file__).parent
 def define(schema: str) -> None:
     """Declares a native op in the namespace `_fastvoc`; its kernels come from the libraries."""
     _definitions().define(schema)
+
+
+def native(name: str) -> Callable[..., Any]:
+    """What calls the native op `name` in the hot paths, past the Python method around it."""
+    overload = getattr(torch.ops._fastvoc, name).default
+    call: Callable[..., Any] = overload._op
+    return call
 
 
 @cache

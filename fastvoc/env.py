@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+_RAW: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # asked in every call, where os.environ itself is slow
 
 
 @dataclass(frozen=True)
@@ -13,10 +15,15 @@ class Variable:
     name: str
     purpose: str
     default: str = ""
+    key: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.name.encode())
 
     def get(self) -> str:
         """The current value, or the default when the variable is unset or empty."""
-        return os.environ.get(self.name) or self.default
+        value = _RAW.get(self.key)
+        return os.fsdecode(value) if value else self.default
 
 
 BACKEND = Variable("FASTVOC_BACKEND", "implementation to force, for all ops (`cpp`) or by op (`mrf=cpp,*=torch`)")

@@ -60,7 +60,12 @@ class LoadedModel:
 
     @property
     def _weight(self) -> Tensor:
-        weight: Tensor = next(self.model.parameters())
+        place = self.__dict__.get("_place")
+        if place is None:  # asked in every call, and `parameters()` walks all modules
+            name = next(name for name, _ in self.model.named_parameters())
+            owner, _, key = name.rpartition(".")
+            place = self.__dict__["_place"] = self.model.get_submodule(owner)._parameters, key
+        weight: Tensor = place[0][place[1]]
         return weight
 
     def to(self: _Model, *args: Any, **kwargs: Any) -> _Model:

@@ -45,7 +45,7 @@ class Impl:
     which it refuses a call. `stream` makes the op's state for a signal in chunks, from parameters and packed weights
     (see `fastvoc.ops.stream`), where the op has such a form. `pack_exact` takes the place of `pack` under `use_exact`.
     `bind` makes of packed weights what runs the op unchecked on x, of float32 or bfloat16 whatever the weights are, and
-    its further arguments.
+    its further arguments, all given, lengths on x's device.
     """
 
     name: str
@@ -205,7 +205,7 @@ def exact() -> bool:
 
 def settings() -> Hashable:
     """What decides, besides a call's own arguments, which implementation runs and how it packs."""
-    return _override.get(), env.BACKEND.get(), exact()
+    return _override.get(), env.BACKEND.get(), _exact.get()
 
 
 def wants_grad(*tensors: torch.Tensor | None) -> bool:

@@ -179,7 +179,7 @@ class Streams:
             key = chunk.x.shape[-1], tuple(chunk.inputs), _mode(self._options[name]), counters
             together.setdefault(key, []).append(name)
         groups = [self._gather(names) for names in together.values()]
-        before = [(group.model.tensors(), group.model.counters) for group in groups]
+        before = [group.model.snapshot() for group in groups]
         try:
             for group in groups:
                 own = [chunks[name] for name in group.ids]
@@ -191,8 +191,8 @@ class Streams:
                     y = self.graphs.step(group.model, x)
                 results |= {name: self._owner.result(y[i : i + 1], False) for i, name in enumerate(group.ids)}
         except BaseException:
-            for group, (tensors, counters) in zip(groups, before, strict=True):
-                group.model.restore(tensors, counters)
+            for group, snapshot in zip(groups, before, strict=True):
+                group.model.undo(snapshot)
             raise
         self._fed.update(name for name, chunk in chunks.items() if chunk.x.shape[-1])
         return {name: results[name] for name in chunks}

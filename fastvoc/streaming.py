@@ -223,12 +223,12 @@ class Stream:
         if final and not self._given + frames:
             self._ended = True
             return self._owner.result(self._owner.nothing(len(x)), batched)
-        before = self._model.tensors(), self._model.counters
+        before = self._model.snapshot()
         try:
             y = self._model.step(x, final, **given)
             ahead = self._guessed(x, final)
         except BaseException:
-            self._model.restore(*before)
+            self._model.undo(before)
             raise
         self._given += frames
         self._last = x[..., -1:].clone() if frames else self._last

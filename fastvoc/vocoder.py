@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +22,6 @@ from fastvoc.lengths import on_device
 from fastvoc.loaded import Check, Lengths, LoadedModel, whole_lengths
 from fastvoc.mel import MelConfig, MelSpectrogram
 from fastvoc.nn.streams import ModelStream
-from fastvoc.registry import exact as exact_in_force
 from fastvoc.registry import use_exact
 from fastvoc.streaming import Latency, Stream, Streamable, context_frames, latency
 
@@ -146,7 +146,7 @@ class Vocoder(LoadedModel):
             ArgumentError: lengths outside 1..T, NaN or infinity, an input that this model does not take.
         """
         batch, frames, single, further = self.checked(mel, lengths, check, inputs)
-        with torch.inference_mode(), use_exact(exact or exact_in_force()):
+        with torch.inference_mode(), use_exact() if exact else nullcontext():
             wav: Tensor = self.model(batch.to(self.input_dtype), frames, backend=self.backend, **further)[:, 0].float()
         return (wav[0] if single else wav).clone()  # an ordinary tensor, which may be changed in place
 

@@ -12,7 +12,7 @@ from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.encodec_stream import EncodecStream
 from fastvoc.models.segments import Blend, Segment, cut
 from fastvoc.nn.lstm import Lstm
-from fastvoc.nn.model import Model
+from fastvoc.nn.model import Model, Stated
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.rvq import ResidualVectorQuantizer
@@ -24,7 +24,7 @@ from fastvoc.ops.activation import elu
 _TOGETHER = 16
 
 
-class SeanetStack(Model):
+class SeanetStack(Stated):
     """Layers that run one after the other, under the numbers that the published files give them."""
 
     def __init__(self, layers: dict[int, nn.Module]) -> None:

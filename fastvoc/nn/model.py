@@ -14,16 +14,8 @@ from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.streams import ModelStream
 
 
-class Model(nn.Module):
-    """A model that states its network once, in methods like `network(run, x)` (see `fastvoc.nn.network`).
-
-    inputs: what its `forward` takes by name besides the signal, the lengths and the backend; stream_options: what its
-    `stream` takes; warmup_inputs: those of its inputs that a call cannot do without, with a value of no consequence.
-    """
-
-    inputs: ClassVar[tuple[str, ...]] = ()
-    stream_options: ClassVar[tuple[str, ...]] = ()
-    warmup_inputs: Mapping[str, Any] = {}
+class Stated(nn.Module):
+    """A module that states its network once, in methods like `network(run, x)` (see `fastvoc.nn.network`)."""
 
     def reading(self, method: str = "network", per_frame: tuple[int, ...] = (1,), **choice: Any) -> Network:
         """The network that a method states: `choice` are its keywords, `per_frame` as `Network` has it."""
@@ -36,6 +28,21 @@ class Model(nn.Module):
     def run(self, network: Network, *values: Tensor | None, lengths: Any = None, backend: str | None = None) -> Tensor:
         """A network on whole signals, piece by piece where they are long; `lengths` [B] are those of the first."""
         return in_pieces(network, values, lengths, backend)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_networks"}
+
+
+class Model(Stated):
+    """What stands behind a vocoder or a codec.
+
+    inputs: what its `forward` takes by name besides the signal, the lengths and the backend; stream_options: what its
+    `stream` takes; warmup_inputs: those of its inputs that a call cannot do without, with a value of no consequence.
+    """
+
+    inputs: ClassVar[tuple[str, ...]] = ()
+    stream_options: ClassVar[tuple[str, ...]] = ()
+    warmup_inputs: Mapping[str, Any] = {}
 
     def layers(self) -> dict[str, Prepared]:
         """The ops by the names of their layers, in order of use."""
@@ -54,6 +61,3 @@ class Model(nn.Module):
     def input_shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
         """The tensors that `forward` takes besides a signal of so many frames, without the batch axis."""
         return {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_networks"}

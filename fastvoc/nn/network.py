@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastvoc.lengths import on_device
 from fastvoc.nn.layer import Part
 from fastvoc.nn.prepared import EITHER, Prepared, stamp
 from fastvoc.registry import settings
@@ -120,6 +121,7 @@ class Network:
         self.per_frame, self.output = tuple(per_frame), output
         self._count = max([output, len(per_frame), *(step.output for step in steps)]) + 1
         self._kept: tuple[Any, dict[Any, list[_Entry]]] = (None, {})
+        self.cut: Any = None  # how long signals are cut, which `fastvoc.nn.pieces` finds out once
 
     @classmethod
     def of(cls, model: nn.Module, method: Callable[..., Value], per_frame: Sequence[int]) -> Network:
@@ -155,8 +157,12 @@ class Network:
             if function:
                 held[output] = run(x, *map(take, more))
             else:
-                x = x if dtype is None or (either and x.dtype in EITHER) else x.to(dtype)
-                held[output] = run(x, *map(take, more), valid[first])
+                steps = valid[first]
+                if dtype is not None and not (either and x.dtype in EITHER):
+                    x = x.to(dtype)
+                if either and steps is not None and type(steps) is not Tensor:
+                    steps = on_device(steps, x)
+                held[output] = run(x, *map(take, more), steps)
             valid[output] = valid[first] if grow is None or lengths is None else grow(valid[first])
             for index in done:
                 held[index] = None

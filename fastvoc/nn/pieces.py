@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -22,25 +21,7 @@ Run = Callable[[slice | Tensor, int, int, Tensor | None], Tensor]
 
 def cuttable(x: Tensor, backend: str | None) -> bool:
     """Whether a long input is cut: on the CPU, but not where autograd watches or the torch reference is forced."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and (backend or requested("*")) != "torch"
-
-
-_RULES: WeakKeyDictionary[Network, Pieces] = WeakKeyDictionary()
-_PARTS: WeakKeyDictionary[Network, list[Network]] = WeakKeyDictionary()
-
-
-def _stretches(network: Network) -> list[Network]:
-    parts = _PARTS.get(network)
-    if parts is None:
-        parts = _PARTS[network] = network.stretches()
-    return parts
-
-
-def _rule(network: Network) -> Pieces:
-    rule = _RULES.get(network)
-    if rule is None:
-        rule = _RULES[network] = Pieces.of(network)
-    return rule
+    return x.is_cpu and not torch.is_grad_enabled() and (backend or requested("*")) != "torch"
 
 
 @dataclass(frozen=True)
@@ -105,6 +86,43 @@ class Pieces:
             begin = end
 
 
+@dataclass(frozen=True)
+class _Stretch:
+    """A part of a network between two that remember the past, and how it is cut: in pieces, by items, or not at all."""
+
+    network: Network
+    pieces: Pieces | None
+    by_items: bool
+
+    @classmethod
+    def of(cls, network: Network) -> _Stretch:
+        reaches = {part.REACH for _, part in network.parts()}
+        return cls(network, Pieces.of(network) if reaches == {"near"} else None, "past" not in reaches)
+
+    def run(
+        self, values: Sequence[Tensor | None], lengths: Tensor | None = None, backend: str | None = None
+    ) -> Tensor:
+        network, x = self.network, values[0]
+        assert x is not None
+        unit = network.per_frame[0]
+        frames = -(-x.shape[2] // unit)
+        if self.pieces is None and self.by_items:
+            return _by_items(network, values, lengths, backend, max(PIECE_BYTES // (4 * frames * network.widest), 1))
+        if self.pieces is None or x.shape[0] * frames <= self.pieces.frames:
+            return network(*values, lengths=lengths, backend=backend)
+        counts = None if lengths is None else -(-lengths // unit)
+
+        def run(rows: slice | Tensor, low: int, high: int, _: Tensor | None) -> Tensor:
+            parts = []
+            for value, rate in zip(values, network.per_frame, strict=True):
+                part = None if value is None else value[rows]
+                parts.append(part[..., low * rate : high * rate] if rate and part is not None else part)
+            valid = None if lengths is None else (lengths[rows] - low * unit).clamp(max=(high - low) * unit)
+            return network(*parts, lengths=valid, backend=backend)
+
+        return self.pieces.run(x.shape[0], frames, counts, lambda n: network.length(n * unit), run)
+
+
 def in_pieces(
     network: Network, values: Sequence[Tensor | None], lengths: Tensor | None = None, backend: str | None = None
 ) -> Tensor:
@@ -113,41 +131,14 @@ def in_pieces(
     assert x is not None
     if not cuttable(x, backend):
         return network(*values, lengths=lengths, backend=backend)
-    parts = _stretches(network)
-    if len(parts) == 1:
-        return _cut(network, values, lengths, backend)
-    for part in parts:
-        x = _cut(part, (x,), lengths, backend)
-        lengths = None if lengths is None else part.length(lengths)
-    return x
-
-
-def _cut(
-    network: Network, values: Sequence[Tensor | None], lengths: Tensor | None, backend: str | None
-) -> Tensor:
-    x = values[0]
-    assert x is not None
-    batch, _, steps = x.shape
-    unit = network.per_frame[0]
-    frames = -(-steps // unit)
-    reaches = {part.REACH for _, part in network.parts()}
-    if "past" in reaches:
-        return network(*values, lengths=lengths, backend=backend)
-    if "all" in reaches:
-        return _by_items(network, values, lengths, backend, max(PIECE_BYTES // (4 * frames * network.widest), 1))
-    if (rule := _rule(network)).fit(batch, frames):
-        return network(*values, lengths=lengths, backend=backend)
-    counts = None if lengths is None else -(-lengths // unit)
-
-    def run(rows: slice | Tensor, low: int, high: int, _: Tensor | None) -> Tensor:
-        parts = []
-        for value, rate in zip(values, network.per_frame, strict=True):
-            part = None if value is None else value[rows]
-            parts.append(part[..., low * rate : high * rate] if rate and part is not None else part)
-        valid = None if lengths is None else (lengths[rows] - low * unit).clamp(max=(high - low) * unit)
-        return network(*parts, lengths=valid, backend=backend)
-
-    return rule.run(batch, frames, counts, lambda n: network.length(n * unit), run)
+    if network.cut is None:
+        network.cut = [_Stretch.of(part) for part in network.stretches()]
+    first, *rest = network.cut
+    y: Tensor = first.run(values, lengths, backend)
+    for before, part in zip(network.cut, rest, strict=False):
+        lengths = None if lengths is None else before.network.length(lengths)
+        y = part.run((y,), lengths, backend)
+    return y
 
 
 def _by_items(

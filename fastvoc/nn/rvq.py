@@ -72,7 +72,7 @@ class Encode(Layer):
 
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> PointStream:
         run, _ = self.bound(backend)
-        return PointStream(lambda x: run(x, None), self._count, torch.int64)
+        return PointStream(lambda x: run(x, None), self._count, dtype=torch.int64)
 
     def __call__(
         self, x: Tensor, *more: Tensor | None, lengths: Tensor | None = None, backend: str | None = None
@@ -101,6 +101,6 @@ class Decode(Layer):
 
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> PointStream:
         run, _ = self.prepared.bound(torch.int64, backend)
-        return PointStream(lambda codes: run(codes, None), self.width(), self._quantizer.codebooks[0].dtype)
+        return PointStream(lambda codes: run(codes, None), self.width(), dtype=self._quantizer.codebooks[0].dtype)
 
     __call__ = Layer.forward

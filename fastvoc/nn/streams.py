@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from operator import add
 from typing import Any, NamedTuple, Protocol
 
@@ -46,6 +47,20 @@ class ModelStream:
         """All state, batch first."""
         return {f"{name}/{key}": t for name, part in self.parts.items() for key, t in part.tensors().items()}
 
+    @cached_property
+    def _kept(self) -> list[dict[str, Any]]:
+        return [vars(one) for part in self.parts.values() for one in _holders(part)]
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Where it stands, for `undo` of the same stream: state is replaced, never written over."""
+        return [*map(dict.copy, self._kept)]
+
+    def undo(self, snapshot: list[dict[str, Any]]) -> None:
+        """Goes back to where it stood."""
+        for own, before in zip(self._kept, snapshot, strict=True):
+            own.clear()
+            own.update(before)
+
     def restore(self, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
         """Continues from the state that another stream's `tensors` and `counters` gave."""
         own: dict[str, dict[str, Tensor]] = {name: {} for name in self.parts}
@@ -54,6 +69,17 @@ class ModelStream:
             own[name][rest] = tensor
         for name, part in self.parts.items():
             part.restore(own[name], counters[name])
+
+
+def _holders(part: Any) -> Iterator[Any]:
+    """What keeps the state of a part: itself and what it is made of."""
+    if isinstance(part, list | tuple):
+        for one in part:
+            yield from _holders(one)
+    elif hasattr(part, "step") or hasattr(part, "restore"):
+        yield part
+        for one in vars(part).values():
+            yield from _holders(one)
 
 
 class Items:

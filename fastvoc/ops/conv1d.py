@@ -192,11 +192,9 @@ def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, leng
 
 
 def _bind_native(packed: _Packed) -> Callable[..., Tensor]:
-    native = torch.ops._fastvoc.conv1d.default
+    native = _library.native("conv1d")
     weight, bias, more = packed.weight, packed.bias, (packed.shape, *packed.acts)
-    return lambda x, residual, lengths: native(
-        x, weight, bias, residual, None if lengths is None else on_device(lengths, x), *more
-    )
+    return lambda x, residual, lengths: native(x, weight, bias, residual, lengths, *more)
 
 
 def _supports_cpp(spec: Spec) -> str | None:
@@ -258,7 +256,7 @@ def _stream_ref(params: Conv1dParams, _: Any) -> TailStream:
 
 
 def _stream_native(params: Conv1dParams, packed: _Packed) -> TailStream:
-    native = torch.ops._fastvoc.conv1d.default
+    native = _library.native("conv1d")
     more = packed.weight, packed.bias, None, None, [*packed.shape[:5], 0, 0, 0], *packed.acts
     return TailStream(geometry(params), params.weight.shape[0], lambda rows: native(rows, *more), (params, packed))
 

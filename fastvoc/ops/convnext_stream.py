@@ -68,9 +68,9 @@ class ConvNextStream:
         state, n = self._state, self._network
         if state is None:
             state = x.new_zeros((x.shape[0], n.state_floats))
-        (have,) = self.counters
+        have = min(self._have, self._delay)
         row = more[0] if more else None
-        y, self._state = torch.ops._fastvoc.convnext_stream.default(
+        y, self._state = _library.native("convnext_stream")(
             x, state, have, final, n.weights, row, n.shape, n.eps
         )
         self._have = have + x.shape[2]

@@ -219,7 +219,7 @@ def _stream_ref(params: IstftHeadParams, _: Any) -> PolyphaseStream:
 
 
 def _stream_native(params: IstftHeadParams, packed: _Packed) -> PolyphaseStream:
-    native, p = torch.ops._fastvoc.istft_head.default, packed
+    native, p = _library.native("istft_head"), packed
     sizes, rest = p.shape[:2], p.shape[4:]
 
     def run(rows: Tensor, left: int, right: int) -> Tensor:

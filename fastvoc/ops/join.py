@@ -53,9 +53,9 @@ class Sum:
             [part.new_empty((part.shape[0], 0, part.shape[1])) for part in (x, y)] if self._held is None else self._held
         )
         if self._native and all(_takes(part) for part in (x, y)):
-            made: list[Tensor] = list(torch.ops._fastvoc.stream_sum.default(x, y, *held))
-            self._held = made[1:]
-            return made[0]
+            total, *self._held = _library.native("stream_sum")(x, y, *held)
+            result: Tensor = total
+            return result
         rows = [torch.cat([kept, part.transpose(1, 2)], 1) for kept, part in zip(held, (x, y), strict=True)]
         count = min(part.shape[1] for part in rows)
         self._held = [part[:, count:].clone() for part in rows]

@@ -260,7 +260,7 @@ def _stream_ref(params: LstmParams, _: Any) -> LstmStream:
 
 
 def _stream_native(params: LstmParams, packed: _Packed) -> LstmStream:
-    native, p = torch.ops._fastvoc.lstm.default, packed
+    native, p = _library.native("lstm"), packed
     return LstmStream(params, lambda x, h, c: native(x, p.weight, p.bias, None, h, c, p.shape))
 
 

@@ -281,10 +281,10 @@ def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
 
 
 def _bind_native(p: _Packed) -> Callable[..., Tensor]:
-    native = torch.ops._fastvoc.mrf.default
+    native = _library.native("mrf")
     weight, bias = p.weight, p.bias
     more = p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
-    return lambda x, lengths: native(x, weight, bias, None if lengths is None else on_device(lengths, x), *more)
+    return lambda x, lengths: native(x, weight, bias, lengths, *more)
 
 
 def _supports_cpp(spec: Spec) -> str | None:
@@ -390,28 +390,9 @@ def _stream_ref(params: MrfParams, _: Any) -> MrfStream:
 
 
 def _stream_native(params: MrfParams, p: _Packed) -> NativeMrfStream:
-    native = torch.ops._fastvoc.mrf_stream.default
-
-    def run(x: Tensor, state: Tensor, have: int, final: bool) -> tuple[Tensor, Tensor]:
-        y, state = native(
-            x,
-            state,
-            have,
-            final,
-            p.weight,
-            p.bias,
-            p.kernels,
-            p.dilations,
-            p.schemes,
-            p.layers,
-            p.depth,
-            p.pad_mode,
-            *p.acts,
-        )
-        return y, state
-
     pads = [[params.padding(conv) for layer in block for conv in layer] for block in params.blocks]
-    return NativeMrfStream(pads, p.depth, p.channels, run)
+    more = p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
+    return NativeMrfStream(pads, p.depth, p.channels, _library.native("mrf_stream"), (p.weight, p.bias, *more))
 
 
 OP = define("mrf", _check, mrf_ref, _stream_ref)

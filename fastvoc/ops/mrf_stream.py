@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,8 +77,8 @@ class MrfStream:
 class NativeMrfStream:
     """The state of a stage as the C++ kernels keep it: one tensor for all convolutions (csrc/cpu/mrf_stream_args.h).
 
-    `pads[b]` are the paddings (left, right) of block b's convolutions, `depth` of them a layer; `run(x, state, have,
-    final)` gives the output and the new state.
+    `pads[b]` are the paddings (left, right) of block b's convolutions, `depth` of them a layer; `native(x, state, have,
+    final, *packed)` gives the output and the new state.
     """
 
     def __init__(
@@ -85,18 +86,20 @@ class NativeMrfStream:
         pads: Sequence[Sequence[tuple[int, int]]],
         depth: int,
         channels: int,
-        run: Callable[[Tensor, Tensor, int, bool], tuple[Tensor, Tensor]],
+        native: Callable[..., tuple[Tensor, Tensor]],
+        packed: tuple[Any, ...],
     ) -> None:
         self._left = max(sum(left for left, _ in row) for row in pads)
         self._right = max(sum(right for _, right in row) for row in pads)
         self._floats = sum(_kept(row, depth, self._right) for row in pads) * row_width(channels)
-        self._run, self._have = run, 0
+        self._native, self._packed, self._have = native, packed, 0
+        self._most = self._left + self._right + 1
         self._state: Tensor | None = None
 
     @property
     def counters(self) -> tuple[int, ...]:
         # Once every convolution is past its left padding only what is kept counts.
-        return (min(self._have, self._left + self._right + 1),)
+        return (min(self._have, self._most),)
 
     def tensors(self) -> dict[str, Tensor]:
         return {} if self._state is None else {"state": self._state}
@@ -112,8 +115,8 @@ class NativeMrfStream:
         state = self._state
         if state is None or not state.numel():  # float32 whatever the stream computes in
             state = x.new_empty((x.shape[0], self._floats), dtype=torch.float32)
-        (have,) = self.counters
-        y, self._state = self._run(x, state, have, final)
+        have = self._have if self._have < self._most else self._most
+        y, self._state = self._native(x, state, have, final, *self._packed)
         self._have = have + x.shape[2]
         return y
 

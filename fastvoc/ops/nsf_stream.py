@@ -34,11 +34,10 @@ class NsfStream:
 
     def tensors(self) -> dict[str, Tensor]:
         kept = {"state": self._state, "held": self._held}
-        return {name: t.clone() if name == "state" else t for name, t in kept.items() if t is not None}
+        return {name: t for name, t in kept.items() if t is not None}
 
     def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
-        state = tensors.get("state")
-        self._state = None if state is None else state.clone()
+        self._state = tensors.get("state")
         self._held = tensors.get("held")
 
     def step(
@@ -54,8 +53,8 @@ class NsfStream:
         f0 = x if self._held is None else torch.cat([self._held, x], 2)
         batch, _, have = f0.shape
         made = have if final else max(have - self._lookahead, 0)
-        if self._state is None:
-            self._state = self._begin(batch, seed, phase)
+        # Advanced in place: a clone, so that what was there before can come back.
+        self._state = self._begin(batch, seed, phase) if self._state is None else self._state.clone()
         self._held = f0[:, :, made:].clone()
         if not made:
             return f0.new_empty((batch, 1, 0))

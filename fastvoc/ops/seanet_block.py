@@ -305,7 +305,7 @@ def _stream_ref(params: SeanetBlockParams, _: Any) -> TailStream:
 
 def _stream_native(params: SeanetBlockParams, packed: _Packed) -> TailStream:
     shape = [*packed.shape[:5], 0, 0, 0, params.conv1.padding[0], packed.shape[9]]
-    native, p = torch.ops._fastvoc.seanet_block.default, packed
+    native, p = _library.native("seanet_block"), packed
     weights = p.weight1, p.bias1, p.weight2, p.bias2, p.shortcut, p.bias_shortcut, p.norms, p.eps
     return _stream(params, lambda rows: native(rows, *weights, None, shape, *p.acts), (params, packed))
 

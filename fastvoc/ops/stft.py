@@ -184,7 +184,7 @@ def _stream_ref(params: StftParams, _: Any) -> StftStream:
 
 
 def _stream_native(params: StftParams, packed: _Packed) -> StftStream:
-    native, p = torch.ops._fastvoc.stft.default, packed
+    native, p = _library.native("stft"), packed
     polar, real = p.shape[4:]
 
     def run(rows: Tensor, first: bool) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -76,7 +77,7 @@ def cut_rows(x: Tensor, tail: Tensor | None, cut: list[int], native: bool) -> tu
     if tail is not None and not tail.shape[1]:
         tail = None
     if native:
-        made: tuple[Tensor, Tensor] = torch.ops._fastvoc.stream_rows.default(x, tail, cut)
+        made: tuple[Tensor, Tensor] = _stream_rows()(x, tail, cut)
         return made
     before, low, high, after, keep = cut
     rows = x.transpose(1, 2)
@@ -90,6 +91,11 @@ def cut_rows(x: Tensor, tail: Tensor | None, cut: list[int], native: bool) -> tu
 
 def _kept(rows: Tensor, first: int) -> Tensor:
     return rows[:, first:].clone(memory_format=torch.contiguous_format)
+
+
+@cache
+def _stream_rows() -> Callable[..., Any]:
+    return _library.native("stream_rows")
 
 
 _library.define("stream_rows(Tensor x, Tensor? tail, int[] cut) -> (Tensor, Tensor)")
@@ -107,10 +113,11 @@ def _fake(x: Tensor, tail: Tensor | None, cut: list[int]) -> tuple[Tensor, Tenso
 class _Plan:
     """How a chunk was cut: past the beginning the next one of its length, found in an equal case, is cut alike."""
 
-    case: tuple[int, int, int]
+    case: tuple[int, int, int]  # steps of the chunk and of the tail, outputs made over inputs dropped
     cut: list[int]
     crop: tuple[int, ...]
     count: int
+    rows: Callable[..., Any]
 
 
 class _Tailed:
@@ -132,6 +139,10 @@ class _Tailed:
         shift = max(self._first - 1, 0) // self._inputs
         return self._first - shift * self._inputs, self._made - shift * self._outputs, rows
 
+    @property
+    def _kept_steps(self) -> int:
+        return 0 if self._tail is None else self._tail.shape[1]
+
     def tensors(self) -> dict[str, Tensor]:
         return {} if self._tail is None else {"tail": self._tail}
 
@@ -139,19 +150,22 @@ class _Tailed:
         self._first, self._made, _ = counters
         self._tail = tensors.get("tail")
 
-    def _case(self, x: Tensor) -> tuple[int, int, int]:
-        rows = 0 if self._tail is None else self._tail.shape[1]
-        return x.shape[2], rows, self._made * self._inputs - self._first * self._outputs
+    def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
+        """[B, C, n >= 0] more input -> the output steps [B, C_out, m >= 0] it completes; `final` ends the signal."""
+        plan, tail = self._plan, self._tail
+        if plan is None or tail is None or final or plan.case != (
+            x.shape[2],
+            tail.shape[1],
+            self._made * self._inputs - self._first * self._outputs,
+        ):
+            return self._cut(x, final, *more)
+        window, self._tail = plan.rows(x, tail, plan.cut)
+        self._first, self._made = self._first + plan.cut[4], self._made + plan.count
+        return self._run(window.transpose(1, 2), *plan.crop, *more)
 
-    def _again(self, x: Tensor, case: tuple[int, int, int], more: tuple[Tensor | None, ...]) -> Tensor | None:
-        """The outputs of a chunk by the plan of the last one; None where it does not fit."""
-        plan = self._plan
-        if plan is None or plan.case != case:
-            return None
-        window, tail = torch.ops._fastvoc.stream_rows.default(x, self._tail, plan.cut)
-        y: Tensor = self._run(window.transpose(1, 2), *plan.crop, *more)
-        self._tail, self._first, self._made = tail, self._first + plan.cut[4], self._made + plan.count
-        return y
+    def _cut(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
+        """The same for a chunk that is not like the last one."""
+        raise NotImplementedError
 
 
 class TailStream(_Tailed):
@@ -169,11 +183,9 @@ class TailStream(_Tailed):
         g = self._geometry
         return first * g.stride - g.left, last * g.stride - g.left + g.span - 1
 
-    def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
-        g, begin, first, case = self._geometry, self._made, self._first, self._case(x)
-        if not final and (made := self._again(x, case, more)) is not None:
-            return made
-        have = first + case[0] + case[1]
+    def _cut(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
+        g, begin, first, kept = self._geometry, self._made, self._first, self._kept_steps
+        have = first + x.shape[2] + kept
         end = max(g.ready(have, final), begin)
         keep = min(max(g.keep_from(end, have), first), have)
         low, high = begin * g.stride - g.left, (end - 1) * g.stride - g.left + g.span
@@ -185,8 +197,9 @@ class TailStream(_Tailed):
             cut = [before, begins - first, ends - first, after, keep - first]
             native = self.native is not None
             window, tail = cut_rows(x, self._tail, cut, native)
-            if native and case[1] and end > begin and first > 0 and low >= 0 and not final:
-                self._plan = _Plan(case, cut, (), end - begin)
+            if native and kept and end > begin and first > 0 and low >= 0 and not final:
+                case = x.shape[2], kept, begin * self._inputs - first * self._outputs
+                self._plan = _Plan(case, cut, (), end - begin, _stream_rows())
         else:
             rows = x.transpose(1, 2)
             rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
@@ -246,16 +259,15 @@ class PolyphaseStream(_Tailed):
     def _taps(self, phase: int) -> int:
         return -(-(self._kernel - phase) // self._stride)
 
-    def step(self, x: Tensor, final: bool) -> Tensor:
-        first, begin, case = self._first, self._made, self._case(x)
-        if not final and (made := self._again(x, case, ())) is not None:
-            return made
-        have = first + case[0] + case[1]
+    def _cut(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
+        first, begin, kept = self._first, self._made, self._kept_steps
+        have = first + x.shape[2] + kept
         left, right = self._crop
         total = (have - 1) * self._stride + self._kernel - left - right if have else 0
         end = max(total if final else min(have * self._stride - left, total), begin)
-        low = max(min((begin + left) // self._stride - self._history, have - 1), 0) if end > begin else have
-        keep = max(min((end + left) // self._stride - self._history, have - 1), first)
+        wanted = [(made + left) // self._stride - self._history for made in (begin, end)]
+        low = max(min(wanted[0], have - 1), 0) if end > begin else have
+        keep = max(min(wanted[1], have - 1), first)
         cut = [0, low - first, have - first, 0, keep - first]
         window, tail = cut_rows(x, self._tail, cut, self.native)
         if end > begin:
@@ -263,8 +275,9 @@ class PolyphaseStream(_Tailed):
             full = (have - low - 1) * self._stride + self._kernel
             crop = begins, full - begins - (end - begin)
             y = self._run(window.transpose(1, 2), *crop)
-            if self.native and case[1] and low > first > 0 and not final:
-                self._plan = _Plan(case, cut, crop, end - begin)
+            if self.native and kept and first > 0 and [low, keep] == wanted and not final:
+                case = x.shape[2], kept, begin * self._inputs - first * self._outputs
+                self._plan = _Plan(case, cut, crop, end - begin, _stream_rows())
         else:
             y = x.new_empty((x.shape[0], self._channels_out, 0))
         self._tail, self._first, self._made = tail, keep, end
@@ -284,7 +297,7 @@ class MarginStream(_Tailed):
     def reads(self, first: int, last: int) -> tuple[int, int]:
         return first - self._reach, last + self._reach
 
-    def step(self, x: Tensor, final: bool) -> Tensor:
+    def _cut(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
         rows = x.transpose(1, 2)
         rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
         have, begin = self._first + rows.shape[1], self._made
@@ -301,7 +314,7 @@ class PointStream:
     """An op whose outputs, of `dtype` if it is not x's, read one step each: it keeps nothing. `native` as in TailStream."""
 
     def __init__(
-        self, run: Callable[..., Tensor], channels_out: int, dtype: torch.dtype | None = None, native: Any = None
+        self, run: Callable[..., Tensor], channels_out: int, native: Any = None, dtype: torch.dtype | None = None
     ) -> None:
         self._run, self._channels_out, self._dtype, self.native = run, channels_out, dtype, native
 

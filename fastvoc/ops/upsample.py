@@ -153,9 +153,9 @@ def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Te
 
 
 def _bind_native(packed: _Packed) -> Callable[..., Tensor]:
-    native = torch.ops._fastvoc.upsample.default
+    native = _library.native("upsample")
     weight, bias, more = packed.weight, packed.bias, (packed.shape, *packed.acts)
-    return lambda x, lengths: native(x, weight, bias, None if lengths is None else on_device(lengths, x), *more)
+    return lambda x, lengths: native(x, weight, bias, lengths, *more)
 
 
 def _supports_cpp(spec: Spec) -> str | None:
@@ -215,7 +215,7 @@ def _stream_ref(params: UpsampleParams, _: Any) -> PolyphaseStream:
 
 def _stream_native(params: UpsampleParams, packed: _Packed) -> PolyphaseStream:
     cout, kernel = params.weight.shape[1:]
-    native = torch.ops._fastvoc.upsample.default
+    native = _library.native("upsample")
     weight, bias, shape, acts = packed.weight, packed.bias, packed.shape[:4], packed.acts
 
     def run(rows: Tensor, left: int, right: int) -> Tensor:
