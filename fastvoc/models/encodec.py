@@ -20,6 +20,8 @@ from fastvoc.nn.seanet import SeanetBlock, SeanetConv, SeanetStyle, SeanetUpsamp
 from fastvoc.ops._checks import check_lengths
 from fastvoc.ops.activation import elu
 
+SeanetLayer = SeanetConv | SeanetUpsample | SeanetBlock | Lstm
+
 # Segments that go through the network together.
 _TOGETHER = 16
 
@@ -27,14 +29,14 @@ _TOGETHER = 16
 class SeanetStack(Stated):
     """Layers that run one after the other, under the numbers that the published files give them."""
 
-    def __init__(self, layers: dict[int, nn.Module]) -> None:
+    def __init__(self, layers: dict[int, SeanetLayer]) -> None:
         super().__init__()
-        self.numbered = list(layers.values())
+        self._numbered = list(layers.values())
         self.layers = nn.ModuleDict({str(number): layer for number, layer in layers.items()})
 
     def network(self, run: Trace, x: Value) -> Value:
         """[B, in, T] -> [B, out, T_out]."""
-        for layer in self.numbered:
+        for layer in self._numbered:
             x = run(layer, x)
         return x
 
@@ -44,7 +46,7 @@ class SeanetStack(Stated):
 
 
 def _encoder(c: EncodecConfig, style: SeanetStyle) -> SeanetStack:
-    layers: dict[int, nn.Module] = {0: SeanetConv(c.channels, c.n_filters, c.kernel_size, style)}
+    layers: dict[int, SeanetLayer] = {0: SeanetConv(c.channels, c.n_filters, c.kernel_size, style)}
     at, width = 1, c.n_filters
     for ratio in reversed(c.ratios):
         for j in range(c.n_residual_layers):
@@ -60,7 +62,7 @@ def _encoder(c: EncodecConfig, style: SeanetStyle) -> SeanetStack:
 
 def _decoder(c: EncodecConfig, style: SeanetStyle) -> SeanetStack:
     width = c.n_filters << len(c.ratios)
-    layers: dict[int, nn.Module] = {0: SeanetConv(c.dimension, width, c.kernel_size, style)}
+    layers: dict[int, SeanetLayer] = {0: SeanetConv(c.dimension, width, c.kernel_size, style)}
     layers[1] = Lstm(width, width, c.lstm, skip=True)
     at = 2
     for ratio in c.ratios:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -47,9 +48,7 @@ class EncodecStream(NetworkStream):
     least: input steps from which on a signal is long enough for a stream; whole: one call on a shorter one.
     """
 
-    def __init__(
-        self, network: Network, backend: str | None, *, least: int, whole: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, network: Network, backend: str | None, *, least: int, whole: Callable[[Tensor], Tensor]) -> None:
         super().__init__(network, backend)
         self._begin, self._whole = Begin(least), whole
         self.parts["begin"] = self._begin

@@ -7,7 +7,7 @@ the original by values of the configuration.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,8 @@ class HiftNet(Model):
     `m_source`, `f0_predictor`.
     """
 
-    inputs: ClassVar[tuple[str, ...]] = ("f0", "source", "seed", "phase", "noise")
-    stream_options: ClassVar[tuple[str, ...]] = ("seed", "f0")
+    inputs = ("f0", "source", "seed", "phase", "noise")
+    stream_options = ("seed", "f0")
 
     def __init__(self, config: HiftConfig) -> None:
         super().__init__()
@@ -257,10 +257,8 @@ class HiftNet(Model):
         if not f0 and isinstance(self.f0_predictor, Jdc):
             raise ArgumentError("f0: expected True, since this model's pitch network reads all frames at once")
         seeds = None if seed is None else item_seeds(seed, 1, self.conv_pre.weight.device)
-        if f0:
-            network, signals = self.reading("_live_given", (1, 1, 0)), ("f0",)
-        else:
-            network, signals = self.reading("_live", (1, 0)), ()
+        network = self.reading("_live_given", (1, 1, 0)) if f0 else self.reading("_live", (1, 0))
+        signals = ("f0",) if f0 else ()
         return NetworkStream(network, backend, exact=exact, signals=signals, items={"seed": seeds})
 
     def stream_inputs(self, x: Tensor, inputs: dict[str, Any]) -> dict[str, Tensor]:

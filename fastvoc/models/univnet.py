@@ -179,8 +179,8 @@ def _chunk(x: Tensor, *, count: int, index: int) -> Tensor:
 class UnivNet(Model):
     """The generator: log-mel and noise in, waveform out. Parameters carry the names of Transformers' `UnivNetModel`."""
 
-    inputs: ClassVar[tuple[str, ...]] = ("noise", "seed")
-    stream_options: ClassVar[tuple[str, ...]] = ("seed",)
+    inputs = ("noise", "seed")
+    stream_options = ("seed",)
 
     def __init__(self, config: UnivNetConfig) -> None:
         super().__init__()

@@ -69,7 +69,7 @@ class VocosBackbone(nn.Module):
         rows, eps = config.adanorm_num_embeddings, config.layer_norm_eps
         self.embed = Conv1d(config.input_channels, config.dim, config.kernel_size)
         self.norm = LayerNorm(config.dim, rows, eps)
-        self.convnext = nn.ModuleList(
+        self._blocks = [
             ConvNextBlock(
                 config.dim,
                 config.intermediate_dim,
@@ -79,13 +79,14 @@ class VocosBackbone(nn.Module):
                 layer_scale=1.0 / config.num_layers if config.layer_scale else None,
             )
             for _ in range(config.num_layers)
-        )
+        ]
+        self.convnext = nn.ModuleList(self._blocks)
         self.final_layer_norm = LayerNorm(config.dim, eps=eps)
 
     def network(self, run: Trace, x: Value, row: Value) -> Value:
         """[B, input_channels, T] -> [B, dim, T]; `row` [B] int64 on the CPU for adaptive norms."""
         x = run(self.norm, run(self.embed, x), row)
-        for block in self.convnext:
+        for block in self._blocks:
             x = run(block, x, row)
         return run(self.final_layer_norm, x)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class Conv1d(Layer, QuantizedInput):
 
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> OpStream:
         stream = super().opened(backend, exact=exact)
-        return Added(stream) if further else stream
+        return cast(OpStream, Added(stream)) if further else stream
 
 
 class WideConv1d(Wide, Conv1d):

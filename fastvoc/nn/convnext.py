@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastvoc.nn.norm import LayerNorm
 from fastvoc.nn.layer import Layer
+from fastvoc.nn.norm import LayerNorm
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import convnext_block as op
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -40,9 +41,11 @@ class Model(Stated):
     `stream` takes; warmup_inputs: those of its inputs that a call cannot do without, with a value of no consequence.
     """
 
-    inputs: ClassVar[tuple[str, ...]] = ()
-    stream_options: ClassVar[tuple[str, ...]] = ()
-    warmup_inputs: Mapping[str, Any] = {}
+    inputs: tuple[str, ...] = ()
+    stream_options: tuple[str, ...] = ()
+    warmup_inputs: Mapping[str, Any] = MappingProxyType({})
+    # (backend, *, exact, **options) -> its state for a signal in chunks; of a codec `decode_stream` and `encode_stream`.
+    stream: Callable[..., ModelStream]
 
     def layers(self) -> dict[str, Prepared]:
         """The ops by the names of their layers, in order of use."""
@@ -53,10 +56,6 @@ class Model(Stated):
         for layer in self.layers().values():
             weight = layer.weight()
             layer.prepare(weight.device, weight.dtype, backend)
-
-    def stream(self, backend: str | None = None, *, exact: bool = True, **options: Any) -> ModelStream:
-        """Its state for a signal in chunks; `exact` as in `Vocoder.stream`."""
-        raise NotImplementedError
 
     def input_shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
         """The tensors that `forward` takes besides a signal of so many frames, without the batch axis."""

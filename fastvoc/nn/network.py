@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, reduce
-from math import ceil, lcm
 from itertools import compress, repeat
+from math import ceil, lcm
 from operator import add, attrgetter, getitem, is_not
 from typing import Any, NamedTuple
 
@@ -150,7 +150,7 @@ class Network:
         valid: list[Any] = [None] * self._count
         if lengths is not None:
             unit = self.per_frame[0]
-            valid[1 : len(values) + 1] = [lengths * rate // unit if rate != unit else lengths for rate in self.per_frame]
+            valid[1 : len(values) + 1] = [lengths if n == unit else lengths * n // unit for n in self.per_frame]
         take = held.__getitem__
         for run, function, dtype, either, first, more, output, grow, done in self._entries(backend):
             x = held[first]

@@ -87,7 +87,7 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class _Stretch:
+class Stretch:
     """A part of a network between two that remember the past, and how it is cut: in pieces, by items, or not at all."""
 
     network: Network
@@ -95,13 +95,11 @@ class _Stretch:
     by_items: bool
 
     @classmethod
-    def of(cls, network: Network) -> _Stretch:
+    def of(cls, network: Network) -> Stretch:
         reaches = {part.REACH for _, part in network.parts()}
         return cls(network, Pieces.of(network) if reaches == {"near"} else None, "past" not in reaches)
 
-    def run(
-        self, values: Sequence[Tensor | None], lengths: Tensor | None = None, backend: str | None = None
-    ) -> Tensor:
+    def run(self, values: Sequence[Tensor | None], lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         network, x = self.network, values[0]
         assert x is not None
         unit = network.per_frame[0]
@@ -132,7 +130,7 @@ def in_pieces(
     if not cuttable(x, backend):
         return network(*values, lengths=lengths, backend=backend)
     if network.cut is None:
-        network.cut = [_Stretch.of(part) for part in network.stretches()]
+        network.cut = [Stretch.of(part) for part in network.stretches()]
     first, *rest = network.cut
     y: Tensor = first.run(values, lengths, backend)
     for before, part in zip(network.cut, rest, strict=False):

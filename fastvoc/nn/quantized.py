@@ -27,11 +27,6 @@ class QuantizedInput(nn.Module):
         super().__init__()
         self.register_buffer(RANGE, None)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights, the inputs and the outputs."""
-        return self.weight.dtype
-
     def held(self) -> list[Tensor]:
         """Weight, bias and range, those that there are: asked for in every call, hence past `Module.__getattr__`."""
         own = self._parameters

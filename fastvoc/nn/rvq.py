@@ -94,7 +94,7 @@ class Decode(Layer):
         return torch.int64
 
     def width(self) -> int:
-        return self._quantizer.codebooks[0].shape[1]
+        return int(self._quantizer.codebooks[0].shape[1])
 
     def owners(self) -> list[nn.Module]:
         return [self._quantizer]

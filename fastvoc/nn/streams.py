@@ -32,7 +32,7 @@ class _State(Protocol):
 class ModelStream:
     """A batch of streams through a model, all at the same point; `parts` hold the state, by name."""
 
-    parts: Mapping[str, _State]
+    parts: dict[str, _State]
 
     def step(self, x: Tensor, final: bool, **inputs: Tensor) -> Tensor:
         """[B, n_mels, n >= 0] -> the samples [B, 1, m >= 0] that these frames complete; `final` ends the streams."""
@@ -107,7 +107,8 @@ class Items:
         """The values for a batch whose signals get so many more steps. Raises ShapeError when they end too early."""
         seen = min(self._seen + steps, self._least)
         if final and seen < self._least:
-            raise ShapeError(f"chunk: the signal ends after fewer than {self._least} frames, which its reflection needs")
+            least = self._least
+            raise ShapeError(f"chunk: the signal ends after fewer than {least} frames, which its reflection needs")
         self._seen = seen
         for name, value in zip(self._names, self._values, strict=True):
             if value is not None and len(value) not in (1, batch):

@@ -70,9 +70,7 @@ class ConvNextStream:
             state = x.new_zeros((x.shape[0], n.state_floats))
         have = min(self._have, self._delay)
         row = more[0] if more else None
-        y, self._state = _library.native("convnext_stream")(
-            x, state, have, final, n.weights, row, n.shape, n.eps
-        )
+        y, self._state = _library.native("convnext_stream")(x, state, have, final, n.weights, row, n.shape, n.eps)
         self._have = have + x.shape[2]
         result: Tensor = y
         return result

@@ -33,8 +33,12 @@ class OpStream(Protocol):
     def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
         """Takes the place of an op stream with this state."""
 
-    def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
-        """[B, C, n >= 0] more input -> the output steps [B, C_out, m >= 0] it completes; `final` ends the signal."""
+    @property
+    def step(self) -> Callable[..., Tensor]:
+        """Called with more input [B, C, n >= 0], whether it is the last, and the op's further inputs.
+
+        Gives the output steps [B, C_out, m >= 0] that it completes.
+        """
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """The first and last input step that the output steps [first, last] far from either end depend on."""
@@ -153,10 +157,16 @@ class _Tailed:
     def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
         """[B, C, n >= 0] more input -> the output steps [B, C_out, m >= 0] it completes; `final` ends the signal."""
         plan, tail = self._plan, self._tail
-        if plan is None or tail is None or final or plan.case != (
-            x.shape[2],
-            tail.shape[1],
-            self._made * self._inputs - self._first * self._outputs,
+        if (
+            plan is None
+            or tail is None
+            or final
+            or plan.case
+            != (
+                x.shape[2],
+                tail.shape[1],
+                self._made * self._inputs - self._first * self._outputs,
+            )
         ):
             return self._cut(x, final, *more)
         window, self._tail = plan.rows(x, tail, plan.cut)
@@ -311,7 +321,10 @@ class MarginStream(_Tailed):
 
 
 class PointStream:
-    """An op whose outputs, of `dtype` if it is not x's, read one step each: it keeps nothing. `native` as in TailStream."""
+    """An op whose outputs read one step each: it keeps nothing.
+
+    dtype: of the outputs, x's when None; native: as in TailStream.
+    """
 
     def __init__(
         self, run: Callable[..., Tensor], channels_out: int, native: Any = None, dtype: torch.dtype | None = None

@@ -4,57 +4,82 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from codec_models import UNUSUAL, lively, noise
-from stream_families import MAKERS, vocoder
+from stream_families import MAKERS
 
-from fastvoc.models import seanet_chain
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V3, HifiGan
 from fastvoc.models.hift_config import COSYVOICE2
 from fastvoc.models.hiftnet import HiftNet
-from fastvoc.models.seanet_chain import SeanetChain
-from fastvoc.nn.pieces import Pieces
+from fastvoc.nn import pieces
+from fastvoc.nn.network import Network
+from fastvoc.nn.pieces import Pieces, Stretch
 from helpers import ROOT
 
 pytestmark = pytest.mark.native
 
-PIECEWISE = [name for name in MAKERS if name.startswith(("hifigan", "hift", "vocos"))]
-INNER = {"hifigan": "_whole", "hift": "_decode", "vocos": "_whole"}
+PIECEWISE = [name for name in MAKERS if not name.startswith("univnet")]  # whose kernels depend on mels far from them
 
 
-def _shortened(model: Any) -> Pieces:
-    """The model's rule with the shortest pieces that it may have."""
-    rule: Pieces = model._pieces
-    return replace(rule, frames=max(rule.grain, 4))
+class Cuts:
+    """Makes every network that is cut into pieces use the shortest that it may have, and counts the calls of each.
+
+    `change` is made to each rule; `frames` and `items` are those of every call of a network, in order.
+    """
+
+    def __init__(self, monkeypatch: Any, change: Callable[[Pieces], Pieces] | None = None) -> None:
+        self.frames: list[int] = []
+        self.items: list[int] = []
+        inner_of, inner_call = Stretch.of.__func__, Network.__call__
+
+        def of(cls: type[Stretch], network: Network) -> Stretch:
+            stretch: Stretch = inner_of(cls, network)
+            rule = stretch.pieces
+            if rule is None:
+                return stretch
+            rule = replace(rule, frames=max(rule.grain, 4))
+            return replace(stretch, pieces=rule if change is None else change(rule))
+
+        def call(network: Network, *values: Any, **options: Any) -> Any:
+            if any(part.REACH != "past" for _, part in network.parts()):
+                self.items.append(len(values[0]))
+                self.frames.append(values[0].shape[0] * values[0].shape[2] // network.per_frame[0])
+            return inner_call(network, *values, **options)
+
+        monkeypatch.setattr(Stretch, "of", classmethod(of))
+        monkeypatch.setattr(Network, "__call__", call)
+
+
+def _again(model: Any) -> None:
+    """Forgets how its networks are cut."""
+    for module in model.modules():
+        module.__dict__.pop("_networks", None)
 
 
 @pytest.mark.parametrize("lengths", [None, (1, 97, 400, 233)])
 @pytest.mark.parametrize("family", PIECEWISE)
 def test_pieces_equal_the_whole(family: str, lengths: tuple[int, ...] | None, monkeypatch: Any) -> None:
-    voc = vocoder(family, "cpp")
-    model = voc.model
+    voc = MAKERS[family]()
+    voc.backend = "cpp"
     batch = torch.randn(4, voc.n_mels, 400)
     if family == "vocos-center" and lengths is not None:
         lengths = (9, *lengths[1:])
     whole = voc(batch, lengths, check=False)
-    seen: list[int] = []
-    name = INNER[family.partition("-")[0]]
-    inner = getattr(model, name)
-    monkeypatch.setattr(model, name, lambda x, *more: (seen.append(x.shape[0] * x.shape[2]), inner(x, *more))[1])
-    monkeypatch.setattr(model, "_pieces", _shortened(model), raising=False)
+    _again(voc.model)
+    cuts = Cuts(monkeypatch)
     made = voc(batch, lengths, check=False)
-    assert len(seen) > 8
-    assert max(seen) < 400
+    assert len(cuts.frames) > 8
     assert torch.equal(made, whole)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("config", [HIFIGAN_V1, HIFIGAN_V3, COSYVOICE2], ids=["v1", "v3", "cosyvoice2"])
-def test_published_shapes(config: Any, dtype: torch.dtype) -> None:
+def test_published_shapes(config: Any, dtype: torch.dtype, monkeypatch: Any) -> None:
     """The strides, dilations and schemes of the published models, with fewer channels."""
     thin = {"base_channels": 128} if config is COSYVOICE2 else {"upsample_initial_channel": 256}
     model: Any = (HiftNet if config is COSYVOICE2 else HifiGan)(replace(config, **thin)).eval().requires_grad_(False)
@@ -64,17 +89,19 @@ def test_published_shapes(config: Any, dtype: torch.dtype) -> None:
     model, mel = model.to(dtype), torch.randn(1, config.num_mels, 300).to(dtype)
     with torch.inference_mode():
         whole = model(mel, backend="cpp")
-        model._pieces = replace(model._pieces, frames=90)
+        _again(model)
+        cuts = Cuts(monkeypatch, lambda rule: replace(rule, frames=90))
         assert torch.equal(model(mel, backend="cpp"), whole)
+    assert len(cuts.frames) > 3
 
 
-def test_a_margin_too_small_is_seen() -> None:
+def test_a_margin_too_small_is_seen(monkeypatch: Any) -> None:
     """The tests above can fail: with half of the margin the samples differ."""
     voc = MAKERS["hifigan-1"]()
     mel = torch.randn(1, voc.n_mels, 400)
     whole = voc(mel, check=False)
-    rule = _shortened(voc.model)
-    voc.model._pieces = replace(rule, before=rule.before // 4, after=rule.after // 4, grain=1)
+    _again(voc.model)
+    Cuts(monkeypatch, lambda rule: replace(rule, before=rule.before // 4, after=rule.after // 4, grain=1))
     assert not torch.equal(voc(mel, check=False), whole)
 
 
@@ -89,20 +116,11 @@ def test_codec_pieces_equal_the_whole(kind: str, lengths: tuple[int, ...] | None
         whole, _ = model.encode(wav, 8, counts, "cpp")
         frames = None if lengths is None else [config.frames(n) for n in lengths]
         sound = model.decode(whole, None, frames, "cpp")
-        seen: list[int] = []
-        inner = SeanetChain._whole
-
-        def counted(chain: Any, x: torch.Tensor, *more: Any) -> Any:
-            seen.append(x.shape[0] * x.shape[2] // chain._down)
-            return inner(chain, x, *more)
-
-        monkeypatch.setattr(SeanetChain, "_whole", counted)
-        for chain in (*model.encoder._parts, *model.decoder._parts):
-            if chain._local:
-                chain._pieces = replace(chain._pieces, frames=2)
+        _again(model)
+        cuts = Cuts(monkeypatch, lambda rule: replace(rule, frames=2))
         codes, _ = model.encode(wav, 8, counts, "cpp")
         again = model.decode(whole, None, frames, "cpp")
-    assert len(seen) > 8
+    assert len(cuts.frames) > 8
     assert torch.equal(codes[0], whole[0])
     assert torch.equal(again, sound)
 
@@ -119,20 +137,12 @@ def test_normed_codecs_run_item_by_item(kind: str, lengths: tuple[int, ...] | No
         whole, scale = model.encode(wav, None, counts, "cpp")
         frames = None if lengths is None else [config.frames(n) for n in lengths]
         sound = model.decode(whole, scale, frames, "cpp")
-        seen: list[int] = []
-        inner = SeanetChain._whole
-
-        def counted(chain: Any, x: torch.Tensor, *more: Any) -> Any:
-            if chain._convs:
-                seen.append(len(x))
-            return inner(chain, x, *more)
-
-        monkeypatch.setattr(SeanetChain, "_whole", counted)
-        monkeypatch.setattr(seanet_chain, "_PIECE_BYTES", 1)
+        _again(model)
+        cuts = Cuts(monkeypatch)
+        monkeypatch.setattr(pieces, "PIECE_BYTES", 1)
         codes, again_scale = model.encode(wav, None, counts, "cpp")
         again = model.decode(whole, scale, frames, "cpp")
-    assert len(seen) >= 4 * 4
-    assert set(seen) == {1}
+    assert len(cuts.items) >= 4 * 4
     assert all(torch.equal(a, b) for a, b in zip(codes, whole, strict=True))
     assert (scale is None and again_scale is None) or torch.equal(again_scale, scale)
     assert torch.equal(again, sound)
