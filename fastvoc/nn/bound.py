@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fastvoc.nn.prepared import Layer, stamp
+from fastvoc.nn.prepared import Layer
+from fastvoc.nn.weights import Weights
 from fastvoc.registry import settings
 
 
@@ -33,23 +34,25 @@ class Bound:
         self._layers, self._trusted = layers, trusted
         modules = [layer for layer in layers if isinstance(layer, nn.Module)]
         self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
-        self._kept: tuple[Any, dict[Any, dict[TypedLayer, Callable[..., Tensor]]]] = (None, {})
+        self._kept: tuple[Any, Any, dict[Any, dict[TypedLayer, Callable[..., Tensor]]]] = (None, None, {})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": (None, {})}
+        return {**self.__dict__, "_kept": (None, None, {})}
 
     def now(self, backend: str | None) -> Callable[[Any, Tensor], Tensor] | None:
         """What runs a layer on its input, as the weights are now; None where autograd or a hook must see the layers."""
         if torch.is_grad_enabled() or any(self._hooks):
             return None
         tensors = [tensor for layer in self._layers for tensor in layer.prepared.tensors()]
-        state = [*stamp(tensors), *(layer.prepared.packings for layer in self._layers)]
+        packings = [layer.prepared.packings for layer in self._layers]
         key = backend, settings()
-        kept, tables = self._kept
-        if kept != state or key not in tables:
+        weights, packed, tables = self._kept
+        same = packed == packings and weights.are(tensors)
+        if not same or key not in tables:
+            weights = weights if same else Weights(tensors)
             table = {layer: self._run(layer, backend) for layer in self._layers}
-            tables = {**(tables if kept == state else {}), key: table}
-            self._kept = state, tables
+            tables = {**(tables if same else {}), key: table}
+            self._kept = weights, packings, tables
         runs = tables[key]
         return lambda layer, x: runs[layer](x)
 
