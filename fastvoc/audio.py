@@ -119,7 +119,9 @@ def resample(wav: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tensor:
 
 
 def mono(wav: torch.Tensor) -> torch.Tensor:
-    """The mean over the channels: [channels, L] -> [L]; [L] as it is. Raises ShapeError for another rank."""
+    """The mean over the channels: [channels, L] -> [L]; [L] as it is. Raises ShapeError or DtypeError for others."""
+    if not wav.is_floating_point():
+        raise DtypeError(f"wav: expected a floating-point tensor, got {wav.dtype}")
     if wav.dim() not in (1, 2) or 0 in wav.shape[:-1]:
         raise ShapeError(f"wav: expected shape [L] or [channels, L], got {list(wav.shape)}")
     return wav if wav.dim() == 1 else wav.mean(0)

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.explanation import explain
 from fastvoc.nn.streams import ModelStream
-from fastvoc.streaming import Latency, Stream
+from fastvoc.streaming import Check, Latency, Stream
 
 
 class _Side:
     """One direction of a codec, for `Stream` and `fastvoc.Streams`; `Decoding` and `Encoding` say which."""
 
     hop: int
+    entries: int | None = None
 
     def __init__(self, codec: Any, codebooks: int) -> None:
         self._codec, self._codebooks = codec, codebooks
@@ -45,11 +46,16 @@ class Decoding(_Side):
 
     def __init__(self, codec: Any, codebooks: int) -> None:
         super().__init__(codec, codebooks)
-        self.hop = int(codec.hop)
+        self.hop, self.entries = int(codec.hop), int(codec.config.bins)
+        self.rate, self.step = float(codec.sample_rate / codec.hop), "frame"
 
-    def stream(self) -> Stream:
-        """A stream of its own. Raises ArgumentError for a model that works on whole segments (EnCodec at 48 kHz)."""
-        return Stream(self, {})
+    def stream(self, *, check: bool | None = None) -> Stream:
+        """A stream of its own. Raises ArgumentError for a model that works on whole segments (EnCodec at 48 kHz).
+
+        check: look at the codes of every chunk: one outside the codebooks raises before the stream changes. None: True
+        on the CPU; elsewhere such a code counts as the nearest one, and `codec.check()` tells of it.
+        """
+        return Stream(self, {}, check=check)
 
     def streamable(self) -> Decoding:
         """Itself: what `fastvoc.Streams` asks for."""
@@ -65,19 +71,14 @@ class Decoding(_Side):
 
     def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
         self._only_chunk(inputs)
-        count, entries = self._codebooks, self._codec.config.bins
+        count = self._codebooks
         if value is None:
             return torch.zeros((batch or 1, count, 0), dtype=torch.int64, device=self.device), False, {}
-        codes = torch.as_tensor(value)
-        if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
-            raise DtypeError(f"chunk: expected codes, whole numbers, got {codes.dtype}")
+        codes = self._codec._integers(value, "chunk")
         if codes.dim() not in (2, 3) or codes.shape[-2] != count or (codes.dim() == 3 and not len(codes)):
             raise ShapeError(f"chunk: expected [{count}, n] or [B, {count}, n], got {list(codes.shape)}")
-        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= entries):
-            found = f"{int(codes.min())}..{int(codes.max())}"
-            raise ArgumentError(f"chunk: expected codes in 0..{entries - 1}, got {found}")
         batched = codes.dim() == 3
-        return (codes if batched else codes[None]).to(self.device, torch.int64), batched, {}
+        return codes if batched else codes[None], batched, {}
 
     def nothing(self, batch: int) -> Tensor:
         return torch.zeros((batch, self._codec.channels, 0), device=self.device)
@@ -94,9 +95,16 @@ class Encoding(_Side):
 
     hop = 1
 
-    def stream(self) -> Stream:
-        """A stream of its own. Raises ArgumentError for a model that works on whole segments (EnCodec at 48 kHz)."""
-        return Stream(self, {})
+    def __init__(self, codec: Any, codebooks: int) -> None:
+        super().__init__(codec, codebooks)
+        self.rate, self.step = float(codec.sample_rate), "sample"
+
+    def stream(self, *, check: Check = None) -> Stream:
+        """A stream of its own. Raises ArgumentError for a model that works on whole segments (EnCodec at 48 kHz).
+
+        check: look at the samples of every chunk, as `Vocoder.stream` has it.
+        """
+        return Stream(self, {}, check=check)
 
     def streamable(self) -> Encoding:
         """Itself: what `fastvoc.Streams` asks for."""

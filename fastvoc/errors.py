@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 
 class FastvocError(Exception):
-    """Base of every error raised by fastvoc."""
+    """Base of every error raised by fastvoc; `stream` is the id of the stream in `fastvoc.Streams` that it is about."""
+
+    stream: Hashable | None = None
 
 
 class ShapeError(FastvocError, ValueError):

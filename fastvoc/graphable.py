@@ -11,9 +11,10 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError
 from fastvoc.graphs import Request
 from fastvoc.lengths import on_device
-from fastvoc.loaded import Check, Lengths
+from fastvoc.loaded import Lengths
 from fastvoc.models.checks import item_seeds
 from fastvoc.registry import settings
+from fastvoc.streaming import Check
 
 
 class _Loaded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.nn.quantized import is_int8
 
 _Model = TypeVar("_Model", bound="LoadedModel")
-Check = bool | Literal["later"] | None
 Lengths = Tensor | np.ndarray[Any, Any] | Sequence[int] | None
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32)
 
@@ -84,13 +83,13 @@ class LoadedModel:
         """Waits for the device and raises ArgumentError for what calls met there that did not look at values.
 
         That is, since the last check and of all models on the device: a code outside the codebooks, which counts as
-        the nearest one, and NaN or infinity in the mel of a call with `check="later"`.
+        the nearest one, and NaN or infinity in the input of a call or stream with `check="later"`.
         """
         codes, not_finite = (flags.take(self.device, kind) for kind in (flags.CODES, flags.NOT_FINITE))
         if codes:
-            raise ArgumentError("codes: a call since the last check had some outside the codebooks")
+            raise ArgumentError("codes: a call or chunk since the last check had some outside the codebooks")
         if not_finite:
-            raise ArgumentError("mel: a call since the last check had NaN or infinity")
+            raise ArgumentError("mel: a call or chunk since the last check had NaN or infinity")
 
     def layers(self) -> Any:
         """The model's layers by name, for `fastvoc.explain`."""

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fastvoc.capture import Capture
-from fastvoc.errors import ArgumentError, ShapeError, StreamError
+from fastvoc.errors import ArgumentError, FastvocError, ShapeError, StreamError
 from fastvoc.nn.streams import ModelStream
 from fastvoc.stream_graphs import StepGraphs, frozen_counters
-from fastvoc.streaming import Streamable
+from fastvoc.streaming import Check, Streamable, check_chunk
 
 _SETTLED = 64  # chunks after which every stream is at the point where it stays
 
@@ -46,20 +46,26 @@ class Streams:
     """Live streams by id, each with the output that it would have alone.
 
     model: what `fastvoc.load` returned. max_streams: more than this many open at once raise StreamError. graphs_mb:
-    on a CUDA device, run chunks from graphs that hold up to so much memory; None runs none.
+    on a CUDA device, run chunks from graphs that hold up to so much memory; None runs none. check: as `Vocoder.stream`.
     A stream joins when its id first appears in `step` (or with `open`, for options), and leaves with `close`.
     """
 
     def __init__(
-        self, model: Any, max_streams: int = 256, *, graphs_mb: float | None = None, capture: Capture | None = None
+        self,
+        model: Any,
+        max_streams: int = 256,
+        *,
+        graphs_mb: float | None = None,
+        capture: Capture | None = None,
+        check: Check = None,
     ) -> None:
         if max_streams < 1:
             raise ArgumentError(f"max_streams: expected 1 or more, got {max_streams}")
         self._owner: Streamable = model.streamable()
-        self._max = max_streams
+        self._max, self._check = max_streams, check
         self._groups: dict[Hashable, _Group] = {}
         self._options: dict[Hashable, dict[str, Any]] = {}
-        self._fed: set[Hashable] = set()
+        self._fed: dict[Hashable, int] = {}  # steps that went into those that have begun
         self._lock = threading.Lock()
         self.graphs: StepGraphs | None = None
         if graphs_mb is not None:
@@ -103,7 +109,9 @@ class Streams:
 
         inputs: what comes with a chunk as in `Stream.push`, by id: `step({"a": mel}, f0={"a": f0})` for a stream that
         was opened with `f0=True`.
-        Raises before anything runs, and leaves every stream as it was, when any chunk does not fit.
+        Raises before anything runs, and leaves every stream as it was, when any chunk does not fit or, where the
+        streams look for it, holds NaN, infinity or a code outside the codebooks. The error names the first such stream,
+        and its `stream` is the id: drop that one, or mend its chunk, and step again.
         """
         with self._alone():
             for key, values in inputs.items():
@@ -162,9 +170,15 @@ class Streams:
         self._options[name] = options
 
     def _chunk(self, name: Hashable, chunk: Any, inputs: dict[str, Any]) -> _Chunk:
-        x, batched, given = self._owner.chunk(chunk, inputs, 1)
-        if batched:
-            raise ShapeError(f"chunk of {name!r}: expected one stream's chunk without a batch, got {list(x.shape)}")
+        try:
+            x, batched, given = self._owner.chunk(chunk, inputs, 1)
+            if batched:
+                raise ShapeError(f"chunk: expected one stream's chunk without a batch, got {list(x.shape)}")
+            check_chunk(self._owner, x, given, self._fed.get(name, 0), self._check)
+        except FastvocError as error:
+            named = type(error)(f"stream {name!r}: {error}")
+            named.stream = name
+            raise named from None
         return _Chunk(x, given)
 
     def _run(self, chunks: dict[Hashable, _Chunk], *, final: bool) -> dict[Hashable, Tensor]:
@@ -194,7 +208,9 @@ class Streams:
             for group, snapshot in zip(groups, before, strict=True):
                 group.model.undo(snapshot)
             raise
-        self._fed.update(name for name, chunk in chunks.items() if chunk.x.shape[-1])
+        for name, chunk in chunks.items():
+            if chunk.x.shape[-1]:
+                self._fed[name] = self._fed.get(name, 0) + chunk.x.shape[-1]
         return {name: results[name] for name in chunks}
 
     def _gather(self, names: list[Hashable]) -> _Group:
@@ -226,7 +242,7 @@ class Streams:
     def _forget(self, name: Hashable) -> None:
         group = self._groups.pop(name)
         del self._options[name]
-        self._fed.discard(name)
+        self._fed.pop(name, None)
         self._shrink(group, [name])
 
 

@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from fastvoc import flags
 from fastvoc.errors import ArgumentError, StreamError
 from fastvoc.nn.streams import ModelStream
 
 _VERSION = 1
+Check = bool | Literal["later"] | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,18 @@ class Streamable(Protocol):
     def hop(self) -> int:
         """Output steps per input step."""
 
+    @property
+    def rate(self) -> float:
+        """Input steps per second."""
+
+    @property
+    def step(self) -> str:
+        """What an input step is called."""
+
+    @property
+    def entries(self) -> int | None:
+        """An input of codes holds 0..entries - 1; None for one of floating-point values."""
+
     def samples(self, frames: int) -> int:
         """Output steps of a whole signal of so many input steps."""
 
@@ -87,15 +102,55 @@ class Streamable(Protocol):
         """The user's view of the output [B, C, m]."""
 
 
+def check_chunk(owner: Streamable, x: Tensor, inputs: dict[str, Tensor], given: int, check: Check) -> None:
+    """Raises ArgumentError for NaN, infinity and codes out of range in the chunk [B, C, n] after `given` steps.
+
+    check: as `Vocoder.stream` has it.
+    """
+    if check is None:
+        check = owner.device.type == "cpu"
+    if not check or not x.shape[-1]:
+        return
+    for name, value in {"chunk": x, **inputs}.items():
+        entries = owner.entries if name == "chunk" else None
+        if entries is None and check == "later":
+            flags.note(flags.NOT_FINITE, ~value.isfinite())
+        elif check is True and not _fits(value, entries):
+            bad = ~value.isfinite() if entries is None else (value < 0) | (value >= entries)
+            if bad.any():  # finite values may have an infinite sum
+                raise ArgumentError(f"{name}: {_found(owner, value, bad, given)}")
+
+
+def _fits(x: Tensor, entries: int | None) -> bool:
+    """Whether all values are right; of finite ones it may deny that, which the caller must look up."""
+    if entries is None:
+        return math.isfinite(x.sum().item())  # a third of what `isfinite` costs
+    low, high = x.aminmax()
+    return int(low) >= 0 and int(high) < entries
+
+
+def _found(owner: Streamable, x: Tensor, bad: Tensor, given: int) -> str:
+    """What is wrong in x [B, ..., n], and where in the stream it begins."""
+    wrong = bad.flatten(1, -2).any(1) if bad.dim() > 2 else bad
+    at = int(wrong.any(0).nonzero()[0])
+    item = "" if len(x) == 1 else f", item {int(wrong[:, at].nonzero()[0])}"
+    where = f"{owner.step} {given + at} of the stream ({(given + at) / owner.rate:.3f} s{item})"
+    if owner.entries is None or x.is_floating_point():
+        return f"NaN or infinity in {where}"
+    return f"expected codes in 0..{owner.entries - 1}, got {int(x[bad][0])} in {where}"
+
+
 class Stream:
     """One signal, or a batch of equally long ones, that comes in chunks; made by `Vocoder.stream`.
 
     `lookahead` frames, when given, are fewer than exact output needs: what is missing is guessed by going on with the
-    last frame, and what has been guessed is not taken back.
+    last frame, and what has been guessed is not taken back. `check`: as `Vocoder.stream` has it.
     """
 
-    def __init__(self, owner: Streamable, options: dict[str, Any], lookahead: int | None = None) -> None:
-        self._owner, self._options = owner, options
+    def __init__(
+        self, owner: Streamable, options: dict[str, Any], lookahead: int | None = None, check: Check = None
+    ) -> None:
+        self._owner, self._options, self._check = owner, options, check
         self._model: ModelStream = owner.new_stream(options)
         exact = owner.latency.frames
         if lookahead is not None and not 0 <= lookahead <= exact:
@@ -131,7 +186,8 @@ class Stream:
         """The next frames [n_mels, n] or [B, n_mels, n], n >= 0, -> the samples [m] or [B, m] that they complete.
 
         Raises StreamError after the end, for another batch than before and when two threads use the stream at once;
-        ShapeError, DtypeError and DeviceError for a chunk that does not fit. The stream is as before after any error.
+        ShapeError, DtypeError and DeviceError for a chunk that does not fit; ArgumentError for NaN, infinity and codes
+        outside the codebooks where the stream looks for them. The stream is as before after any error.
         """
         with self._alone():
             return self._advance(chunk, inputs, final=False)
@@ -218,7 +274,7 @@ class Stream:
         if self._batch is not None and (len(x), batched) != (self._batch, self._batched):
             was = f"a batch of {self._batch}" if self._batched else "no batch"
             raise StreamError(f"chunk: this stream has had {was} so far, got {list(chunk.shape)}")
-        self._batch, self._batched = len(x), batched
+        check_chunk(self._owner, x, given, self._given, self._check)
         frames = x.shape[-1]
         if final and not self._given + frames:
             self._ended = True
@@ -230,6 +286,7 @@ class Stream:
         except BaseException:
             self._model.undo(before)
             raise
+        self._batch, self._batched = len(x), batched
         self._given += frames
         self._last = x[..., -1:].clone() if frames else self._last
         self._ended = final

@@ -19,11 +19,11 @@ from fastvoc.explanation import explain
 from fastvoc.graphable import MelGraphable
 from fastvoc.graphs import Graphed
 from fastvoc.lengths import on_device
-from fastvoc.loaded import Check, Lengths, LoadedModel, whole_lengths
+from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.mel import MelConfig, MelSpectrogram
 from fastvoc.nn.streams import ModelStream
 from fastvoc.registry import use_exact
-from fastvoc.streaming import Latency, Stream, Streamable, context_frames, latency
+from fastvoc.streaming import Check, Latency, Stream, Streamable, context_frames, latency
 
 
 class VocoderConfig(Protocol):
@@ -229,7 +229,9 @@ class Vocoder(LoadedModel):
             f0: Tensor = self.model.predict_f0(batch.to(self.input_dtype), frames, backend=self.backend).float()
         return (f0[0] if single else f0).clone()
 
-    def stream(self, *, lookahead: int | None = None, exact: bool = True, **options: Any) -> Stream:
+    def stream(
+        self, *, lookahead: int | None = None, exact: bool = True, check: Check = None, **options: Any
+    ) -> Stream:
         """A stream: chunks of a spectrogram in, the samples that they complete out, the same as in one call.
 
         Args:
@@ -237,11 +239,14 @@ class Vocoder(LoadedModel):
             exact: equal to `voc(mel, exact=True)`, bit for bit on the C++ CPU implementation. False is faster by as
                 much as a default call is faster than an exact one (Toom-Cook convolutions on the CPU), and agrees with
                 both to a relative L2 of 5e-6 however the signal is cut.
+            check: look at the values of every chunk: NaN and infinity raise before the stream changes, which goes on
+                with the next good chunk. None: True on the CPU. "later": the device looks, and `voc.check()` tells; the
+                host does not wait.
             options: what the model knows of, such as the `seed` of a model with noise.
 
         Raises ArgumentError for an option that the model does not know and for a look-ahead that is too long.
         """
-        return Stream(self.streamable(), options if exact else {**options, "exact": False}, lookahead)
+        return Stream(self.streamable(), options if exact else {**options, "exact": False}, lookahead, check)
 
     def streamable(self) -> Streamable:
         """This model as `Stream` and `fastvoc.Streams` see it."""
@@ -317,9 +322,13 @@ class Vocoder(LoadedModel):
 class _MelStreamable:
     """A vocoder as its streams see it."""
 
+    step = "frame"
+    entries = None
+
     def __init__(self, vocoder: Vocoder) -> None:
         self._voc = vocoder
         self.device, self.dtype, self.hop = vocoder.device, vocoder.input_dtype, vocoder.hop
+        self.rate = vocoder.sample_rate / vocoder.hop
 
     def samples(self, frames: int) -> int:
         return int(self._voc.config.samples(frames))
@@ -355,6 +364,7 @@ class _MelStreamable:
                 raise ShapeError(f"chunk: expected [{bands}, n] or [B, {bands}, n], got {list(x.shape)}")
             batched = x.dim() == 3
             x = (x if batched else x[None]).to(self._voc.input_dtype)
+        inputs = {k: self._voc._floats(v, k) if isinstance(v, np.ndarray) else v for k, v in inputs.items()}
         return x, batched, self._voc.model.stream_inputs(x, inputs) if inputs else {}
 
     def nothing(self, batch: int) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastvoc.cli.convert import Precision
-from fastvoc.errors import ArgumentError
+from fastvoc.errors import ArgumentError, DecodeError, FastvocError, ShapeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,19 +65,25 @@ def stream(
     if latency:
         return
     made, busy, first = 0, 0.0, 0.0
-    with voc.stream(lookahead=lookahead) as live:
-        for mel in _gathered(_frames(voc, kind, rate, channels), chunk):
+    source = _Input(voc, kind, rate, channels)
+    try:
+        with voc.stream(lookahead=lookahead) as live:
+            for mel in _gathered(source.frames(), chunk):
+                start = perf_counter()
+                wav = live.push(mel)
+                first = first or perf_counter() - start
+                busy += perf_counter() - start
+                made += len(wav)
+                write_now(sys.stdout.buffer, encode_s16(wav))
             start = perf_counter()
-            wav = live.push(mel)
-            first = first or perf_counter() - start
+            wav = live.flush()
             busy += perf_counter() - start
             made += len(wav)
             write_now(sys.stdout.buffer, encode_s16(wav))
-        start = perf_counter()
-        wav = live.flush()
-        busy += perf_counter() - start
-        made += len(wav)
-        write_now(sys.stdout.buffer, encode_s16(wav))
+    except ShapeError as error:  # too short an input, which may be so because it ends in an error
+        raise source.error or error from None
+    if source.error is not None:
+        raise source.error
     seconds = made / voc.sample_rate
     speed = seconds / busy if busy else 0.0
     typer.echo(
@@ -85,25 +91,56 @@ def stream(
     )
 
 
-def _frames(voc: Vocoder, kind: Kind, rate: int | None, channels: int) -> Iterator[Tensor]:
-    """Mel frames [n_mels, n] as they come."""
-    from fastvoc.mel import MelStream
-    from fastvoc.pcm import PcmFormat, PcmReader, StreamResampler, read_frames
+class _Input:
+    """Standard input up to its end or to what is wrong in it, which `error` then tells: what came before is spoken."""
 
-    if kind is Kind.mel:
-        yield from read_frames(sys.stdin.buffer, voc.n_mels)
-        return
-    if voc.mel_config is None:
-        raise ArgumentError("--input: the checkpoint does not say its mel front end; give --input mel")
-    reader = PcmReader(sys.stdin.buffer, PcmFormat(kind.value, rate or voc.sample_rate, channels))
-    resampler = StreamResampler(reader.format.rate, voc.sample_rate)
-    front_end = MelStream(voc.mel_config)
-    for samples in reader:
-        yield front_end.push(resampler.push(samples))
-    import torch
+    def __init__(self, voc: Vocoder, kind: Kind, rate: int | None, channels: int) -> None:
+        from fastvoc.pcm import PcmFormat, PcmReader, read_frames
 
-    yield front_end.push(resampler.push(torch.zeros(0), last=True))
-    yield front_end.flush()
+        self.error: FastvocError | None = None
+        self._voc = voc
+        self._mel = kind is Kind.mel
+        if self._mel:
+            self._chunks: Iterator[Tensor] = read_frames(sys.stdin.buffer, voc.n_mels)
+            self._step, self._rate = "frame", voc.sample_rate / voc.hop
+            return
+        if voc.mel_config is None:
+            raise ArgumentError("--input: the checkpoint does not say its mel front end; give --input mel")
+        reader = PcmReader(sys.stdin.buffer, PcmFormat(kind.value, rate or voc.sample_rate, channels))
+        self._chunks, self._step, self._rate = iter(reader), "sample", float(reader.format.rate)
+
+    def frames(self) -> Iterator[Tensor]:
+        """Mel frames [n_mels, n] as they come."""
+        import torch
+
+        from fastvoc.mel import MelStream
+        from fastvoc.pcm import StreamResampler
+
+        if self._mel:
+            yield from self._good()
+            return
+        assert self._voc.mel_config is not None
+        resampler = StreamResampler(int(self._rate), self._voc.sample_rate)
+        front_end = MelStream(self._voc.mel_config)
+        for samples in self._good():
+            yield front_end.push(resampler.push(samples))
+        yield front_end.push(resampler.push(torch.zeros(0), last=True))
+        yield front_end.flush()
+
+    def _good(self) -> Iterator[Tensor]:
+        given = 0
+        try:
+            for chunk in self._chunks:
+                bad = (~chunk.isfinite()).reshape(-1, chunk.shape[-1]).any(0).nonzero()
+                size = int(bad[0]) if len(bad) else chunk.shape[-1]
+                given += size
+                yield chunk[..., :size]
+                if len(bad):
+                    where = f"{self._step} {given} ({given / self._rate:.3f} s)"
+                    self.error = ArgumentError(f"standard input: NaN or infinity in {where}")
+                    return
+        except DecodeError as error:
+            self.error = error
 
 
 def _gathered(frames: Iterator[Tensor], chunk: int) -> Iterator[Tensor]:

@@ -18,13 +18,21 @@ from fastvoc import audio, published
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.checkpoints.encodec import canonical_names
 from fastvoc.compat.upstream import Upstream, folded
-from fastvoc.errors import ArgumentError, LoadError, ShapeError
+from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
 from fastvoc.loading import model_of
 from fastvoc.models.encodec import Encodec
 from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K, EncodecConfig
 from fastvoc.nn.rvq import ResidualVectorQuantizer
 
 EncodedFrame = tuple[Tensor, Tensor | None]
+
+
+def whole_codes(codes: Any, name: str) -> Tensor:
+    """Codes of any integer type as int64. Raises DtypeError for others."""
+    if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+        got = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
+        raise DtypeError(f"{name}: expected a tensor of whole numbers, got {got}")
+    return codes.long()
 
 
 class Quantizer(nn.Module):
@@ -56,7 +64,7 @@ class Quantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [K, B, T] -> [B, D, T]."""
-        latent: Tensor = self._quantizer.decode(codes.transpose(0, 1).long())
+        latent: Tensor = self._quantizer.decode(whole_codes(codes, "codes").transpose(0, 1))
         return latent
 
 
@@ -114,7 +122,7 @@ class EncodecModel(Upstream):
         if not encoded_frames or (self.segment is None and len(encoded_frames) != 1):
             expected = "one frame" if self.segment is None else "at least one frame"
             raise ShapeError(f"encoded_frames: expected {expected}, got {len(encoded_frames)}")
-        segments = [codes.long() for codes, _ in encoded_frames]
+        segments = [whole_codes(codes, "encoded_frames") for codes, _ in encoded_frames]
         scales = [scale for _, scale in encoded_frames]
         volumes = [scale.reshape(-1, 1) for scale in scales if scale is not None]
         if volumes and len(volumes) != len(scales):
@@ -149,8 +157,12 @@ class EncodecModel(Upstream):
 def convert_audio(wav: Tensor, sr: int, target_sr: int, target_channels: int) -> Tensor:
     """[C, S] or [B, C, S] of 1 or 2 channels at `sr` Hz -> the same at `target_sr` with 1 or 2 channels.
 
-    Upstream resamples with torchaudio, this does with soxr. Raises ShapeError or ArgumentError for other channels.
+    Upstream resamples with torchaudio, this does with soxr. Raises ShapeError or ArgumentError for other channels,
+    DtypeError for samples that are no floating-point numbers.
     """
+    if not isinstance(wav, Tensor) or not wav.is_floating_point():
+        got = wav.dtype if isinstance(wav, Tensor) else type(wav).__name__
+        raise DtypeError(f"wav: expected a floating-point tensor, got {got}")
     if wav.dim() not in (2, 3) or wav.shape[-2] not in (1, 2):
         raise ShapeError(f"wav: expected [1 or 2, S] or [B, 1 or 2, S], got {list(wav.shape)}")
     if target_channels not in (1, 2):

@@ -124,9 +124,7 @@ class EncodecFeatureExtractor(Chunked):
         several = isinstance(raw_audio, list | tuple) and isinstance(raw_audio[0], np.ndarray | list | tuple)
         sounds = []
         for sound in raw_audio if several else [raw_audio]:
-            array = np.asarray(sound)
-            if array.dtype == np.float64 or not isinstance(sound, np.ndarray):
-                array = array.astype(np.float32)
+            array = np.asarray(sound, np.float32)
             fits = array.ndim == 1 if self.feature_size == 1 else array.ndim == 2 and len(array) == self.feature_size
             if not fits:
                 form = "[S], mono" if self.feature_size == 1 else f"[{self.feature_size}, S]"

@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fastvoc.checkpoints.encodec import canonical_names, transformers_state
-from fastvoc.compat.encodec import Quantizer
+from fastvoc.compat.encodec import Quantizer, whole_codes
 from fastvoc.compat.encodec_config import EncodecConfig
 from fastvoc.compat.encodec_features import EncodecFeatureExtractor
 from fastvoc.compat.outputs import ModelOutput
 from fastvoc.compat.pretrained import PretrainedModel, write_json
 from fastvoc.compat.upstream import folded
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.io import atomic_path
 from fastvoc.models.encodec import Encodec
 from fastvoc.nn.rvq import ResidualVectorQuantizer
@@ -183,14 +183,13 @@ class EncodecModel(PretrainedModel):
         padding_mask: Tensor | None,
         last_frame_pad_length: int | None,
     ) -> Tensor:
-        if not isinstance(audio_codes, Tensor) or audio_codes.is_floating_point():
-            raise DtypeError(f"audio_codes: expected a tensor of whole numbers, got {type(audio_codes).__name__}")
+        audio_codes = whole_codes(audio_codes, "audio_codes")
         if audio_codes.dim() != 4 or 0 in audio_codes.shape or len(audio_scales) != len(audio_codes):
             got = f"{list(audio_codes.shape)} and {len(audio_scales)} scales"
             raise ShapeError(f"audio_codes: expected [chunks, B, K, T] and as many scales, got {got}")
         if self.config.chunk_length is None and len(audio_codes) != 1:
             raise ShapeError(f"audio_codes: expected one frame, got {len(audio_codes)}")
-        segments = list(audio_codes.long())
+        segments = list(audio_codes)
         segments[-1] = segments[-1][:, :, : segments[-1].shape[2] - (last_frame_pad_length or 0)]
         volumes = [scale.reshape(-1, 1) for scale in audio_scales if scale is not None]
         wav = self._model.decode(segments, torch.cat(volumes, 1) if volumes else None)

@@ -212,7 +212,8 @@ def model_state(state: Mapping[str, Any], config: VocosConfig) -> dict[str, Any]
 
 def codes_tensor(codes: Any, device: torch.device) -> Tensor:
     """Codes [K, T] or [K, B, T] of any integer type as [B, K, T] int64. Raises DtypeError or ShapeError for others."""
-    codes = torch.from_numpy(codes) if isinstance(codes, np.ndarray) and codes.dtype.kind in "iu" else codes
+    if isinstance(codes, np.ndarray) and codes.dtype.kind in "iu":
+        codes = torch.from_numpy(codes.astype(np.int64))
     if not isinstance(codes, Tensor) or codes.dtype not in _INTEGERS:
         got = codes.dtype if isinstance(codes, Tensor | np.ndarray) else type(codes).__name__
         raise DtypeError(f"codes: expected a tensor or numpy array of whole numbers, got {got}")

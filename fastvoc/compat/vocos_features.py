@@ -157,7 +157,8 @@ def _sounds(audio: Any) -> list[Tensor]:
     """Every sound as [S]."""
     several = isinstance(audio, list | tuple) and isinstance(audio[0], np.ndarray | Tensor | list | tuple)
     several = several or (isinstance(audio, np.ndarray | Tensor) and audio.ndim == 2)
-    sounds = [torch.as_tensor(sound, dtype=torch.float32) for sound in (audio if several else [audio])]
+    given = [s.astype(np.float32) if isinstance(s, np.ndarray) else s for s in (audio if several else [audio])]
+    sounds = [torch.as_tensor(sound, dtype=torch.float32) for sound in given]
     for sound in sounds:
         if sound.dim() != 1 or not len(sound):
             raise ShapeError(f"audio: expected mono sounds [S > 0], got {list(sound.shape)}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.encodec_stream import EncodecStream
 from fastvoc.models.segments import Blend, Segment, cut
@@ -118,7 +118,7 @@ class Encodec(Model):
         """Samples to codes, segment by segment; all segments of the batch run together.
 
         Args:
-            wav: [B, channels, S].
+            wav: [B, channels, S], real numbers of any type, which become the model's.
             n_q: codebooks to use; all when None.
             lengths: [B] int64 on the CPU, valid samples of each item.
             backend: implementation to force for every op.
@@ -134,6 +134,8 @@ class Encodec(Model):
         """
         if wav.dim() != 3 or wav.shape[1] != self.config.channels or 0 in wav.shape:
             raise ShapeError(f"wav: expected [B > 0, {self.config.channels}, S > 0], got {list(wav.shape)}")
+        if wav.is_complex() or wav.dtype == torch.bool:
+            raise DtypeError(f"wav: expected real samples, got {wav.dtype}")
         check_lengths("encodec", lengths, len(wav), wav.shape[2])
         n_q = self.config.n_q if n_q is None else n_q
         length, stride = self.config.segment_length, self.config.segment_stride
@@ -212,8 +214,8 @@ class Encodec(Model):
         """[B, channels, S] -> codes [B, n_q, ceil(S / hop)] and volumes [B], None without normalisation."""
         volume = _volume(wav, lengths) if self.config.normalize else None
         if volume is not None:
-            wav = (wav / volume[:, None, None]).to(wav.dtype)
-        return self.run(self._encoding(n_q), wav, lengths=lengths, backend=backend), volume
+            wav = wav / volume[:, None, None]
+        return self.run(self._encoding(n_q), wav.to(self.dtype), lengths=lengths, backend=backend), volume
 
     def decode_segment(
         self,

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from fastvoc.lengths import on_device
 from fastvoc.nn.layer import Part
-from fastvoc.nn.prepared import EITHER, Prepared, stamp
+from fastvoc.nn.prepared import EITHER, Prepared
+from fastvoc.nn.weights import Weights
 from fastvoc.registry import settings
 
 Function = Callable[..., Tensor]
@@ -120,7 +121,7 @@ class Network:
         self.steps = [Step(s.name, s.does, s.inputs, s.output, tuple(ends.get(i, ()))) for i, s in enumerate(steps)]
         self.per_frame, self.output = tuple(per_frame), output
         self._count = max([output, len(per_frame), *(step.output for step in steps)]) + 1
-        self._kept: tuple[Any, dict[Any, list[_Entry]]] = (None, {})
+        self._kept: tuple[Any, Any, dict[Any, list[_Entry]]] = (None, None, {})
         self.cut: Any = None  # how long signals are cut, which `fastvoc.nn.pieces` finds out once
 
     @classmethod
@@ -172,13 +173,15 @@ class Network:
     def _entries(self, backend: str | None) -> list[_Entry]:
         if torch.is_grad_enabled() or any(self._hooks):
             return [self._watched(step, backend) for step in self.steps]
-        state = [*stamp(self._tensors()), *map(_PACKINGS, self._layer_list)]
+        tensors, packings = self._tensors(), [*map(_PACKINGS, self._layer_list)]
         key = backend, settings()
-        kept, tables = self._kept
-        if kept != state or key not in tables:
+        weights, packed, tables = self._kept
+        same = packed == packings and weights.are(tensors)
+        if not same or key not in tables:
+            weights = weights if same else Weights(tensors)
             entries = [self._bound(step, backend) for step in self.steps]
-            tables = {**(tables if kept == state else {}), key: entries}
-            self._kept = state, tables  # one tuple is replaced, so that threads need no lock
+            tables = {**(tables if same else {}), key: entries}
+            self._kept = weights, packings, tables  # one tuple is replaced, so that threads need no lock
         return tables[key]
 
     def _bound(self, step: Step, backend: str | None) -> _Entry:

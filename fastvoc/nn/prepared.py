@@ -11,19 +11,10 @@ from torch import Tensor
 
 from fastvoc.errors import BackendError
 from fastvoc.forks import survive_forks
+from fastvoc.nn.weights import Weights
 from fastvoc.registry import Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
 
-_place: Callable[[Tensor], int] = Tensor.data_ptr
 EITHER = (torch.float32, torch.bfloat16)
-_writes: Callable[[Tensor], int] = Tensor._version.__get__  # type: ignore[attr-defined]
-
-
-def stamp(tensors: Sequence[Tensor]) -> list[int]:
-    """Where tensors lie and how often they were written: asked for in every call."""
-    try:
-        return [*map(_place, tensors), *map(_writes, tensors)]
-    except RuntimeError:  # inference tensors count no writes
-        return [*map(_place, tensors), *(0 if t.is_inference() else t._version for t in tensors)]
 
 
 @dataclass(frozen=True)
@@ -39,16 +30,19 @@ class Prepared:
     `params` and `tensors` are methods of the layer: a copied layer then asks its own, which a lambda would not.
 
     Remembers, per device, dtype, forced backend and `use_exact`, which implementation runs and what it packed, and
-    packs again when a weight changes; only a change through `.data` needs a call of `prepare`. One tuple is replaced
-    as a whole, so that threads may share a layer without a lock.
+    packs again when a weight changes; a change through `.data` that `Weights` does not see needs a call of `prepare`.
+    One tuple is replaced as a whole, so that threads may share a layer without a lock.
     """
 
     def __init__(self, op: Op, params: Callable[[], Any], tensors: Callable[[], Sequence[Tensor]]) -> None:
         self._op = op
         self._params = params
         self.tensors = tensors
-        self._kept: tuple[Any, dict[Any, _Entry]] = (None, {})
+        self._kept: tuple[Weights | None, dict[Any, _Entry]] = (None, {})
         self.packings = 0  # times that `prepare` was called
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": (None, {})}
 
     def __call__(self, x: Tensor, *args: Tensor | int | None, backend: str | None = None) -> Tensor:
         """The op on `x`; `args` are its further arguments, as its reference takes them."""
@@ -126,15 +120,15 @@ class Prepared:
     def _entry(
         self, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype, backend: str | None
     ) -> _Entry:
-        now = stamp(tensors)
         key = (device, dtype, backend or requested(self._op.name), exact())
         kept, entries = self._kept
-        if kept == now and key in entries:
+        now = kept if kept is not None and kept.are(tensors) else Weights(tensors)
+        if kept is now and key in entries:
             return entries[key]
         survive_forks()
         params = self._params()
         impl = self._op.select(Spec(device.type, dtype, params), key[2])
-        before = entries if kept == now else {}
+        before = entries if kept is now else {}
         entry = before.get((*key[:3], not key[3])) if impl.pack_exact is None else None
         if entry is None:
             with torch.no_grad():

@@ -139,3 +139,26 @@ def test_wrong_input_is_told(model: Path) -> None:
     done = piped(model, b"RIFF\0\0\0\0WAVEdata\1\0\0\0")
     assert done.returncode == 2
     assert b"before their format" in done.stderr
+
+
+def test_what_is_good_before_a_fault_is_spoken(model: Path, voc: Vocoder) -> None:
+    wav = chords(22050, 22050, 20, 1.0)
+    mel = voc.mel(wav)
+    bad_mel, bad_wav = mel.clone(), wav.clone()
+    bad_mel[7, 41], bad_wav[9000] = torch.nan, torch.inf
+    rows = mel.T.contiguous().numpy().astype("<f4").tobytes()
+    bad_rows = bad_mel.T.contiguous().numpy().astype("<f4").tobytes()
+    for data, kind, good, text in (
+        (bad_rows, "mel", mel[:, :41], "frame 41 (0.476 s)"),
+        (rows[: 41 * 320 + 5], "mel", mel[:, :41], "left over"),
+        (bad_wav.numpy().astype("<f4").tobytes(), "f32", voc.mel(wav[:9000]), "sample 9000 (0.408 s)"),
+    ):
+        done = piped(model, data, "--input", kind, "--chunk", "7")
+        assert done.returncode == 2
+        assert text.encode() in done.stderr
+        expected = np.frombuffer(encode_s16(voc(good, check=False, exact=True)), "<i2").astype(int)
+        assert np.abs(np.frombuffer(done.stdout, "<i2") - expected).max() <= 1
+    done = piped(model, np.full(900, np.nan, "<f4").tobytes(), "--input", "f32")
+    assert done.returncode == 2
+    assert b"sample 0" in done.stderr
+    assert not done.stdout
