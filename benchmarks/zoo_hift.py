@@ -17,7 +17,7 @@ def heard(model: Any, mel: Tensor) -> tuple[Tensor, Tensor]:
 def spectrum(model: Any, mel: Tensor, source: Tensor) -> Tensor:
     """The network: log-mel and the source's spectrum to log-magnitudes and phases."""
     x = model.conv_pre(mel, backend="torch")
-    stages = model.stages()
+    stages = model.stages
     for i, (up, down, source_stage, stage) in enumerate(stages):
         x = up(x, backend="torch")
         if i + 1 == len(stages):

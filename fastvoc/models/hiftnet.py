@@ -85,7 +85,7 @@ class HiftNet(Model):
             config.n_fft, config.istft_hop, clip=config.magnitude_clip, phase="sin", clamp=config.clamp
         )
         pad_mode = "causal" if config.causal else "zeros"
-        self._parts = [
+        self.stages = [
             (
                 ups[i],
                 downs[i],
@@ -231,9 +231,9 @@ class HiftNet(Model):
         if not final:
             x = run(Shortened(config.lookahead), x)
             spectrum = run(Shortened(config.lookahead * (config.hop // config.istft_hop)), spectrum)
-        for i, (up, down, source_stage, stage) in enumerate(self._parts):
+        for i, (up, down, source_stage, stage) in enumerate(self.stages):
             x = run(up, x)
-            if i + 1 == len(self._parts):
+            if i + 1 == len(self.stages):
                 x = run(ReflectOne(), x)
             x = run(stage, run.add(x, run(source_stage, run(down, spectrum))))
         wav = run(self.istft, run(self.conv_post, x))
