@@ -23,6 +23,8 @@ from fastvoc.errors import ArgumentError, AssumptionWarning, LoadError
 from fastvoc.mel import SPEECHT5_16K, TACOTRON2_22K, MelConfig
 from fastvoc.models.hifigan import HifiGanConfig
 
+pytestmark = pytest.mark.filterwarnings("error::fastvoc.errors.AssumptionWarning")
+
 ENCODEC = {"sample_rate": "assumed", "bandwidths": "assumed"}
 FIXED = {"sample_rate": "format", "mel": "format"}
 # By dialect: what is not read of the rate, the front end, and what follows from them.
