@@ -15,8 +15,8 @@ def off_by(value: Tensor, expected: Tensor, tolerance: float) -> float | None:
     """
     value, wide = value.detach().cpu(), expected.double()
     held = (dtype for dtype in _NARROW if torch.equal(value.to(dtype).to(value.dtype), value))
-    eps = max(torch.finfo(dtype).eps for dtype in (value.dtype, *held))
+    kind = max(map(torch.finfo, (value.dtype, *held)), key=lambda kind: kind.eps)
     difference = (value.double() - wide).abs()
-    if bool((difference <= tolerance + eps / 2 * wide.abs()).all()):
+    if bool((difference <= tolerance + kind.eps / 2 * wide.abs().clamp(min=kind.smallest_normal)).all()):
         return None
     return float(difference.max())
