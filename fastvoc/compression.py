@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastvoc import ecdc, published
 from fastvoc.checkpoints import detect_and_load
+from fastvoc.checkpoints.origins import warn_assumed
 from fastvoc.codec import Codec
 from fastvoc.codec_pieces import CodecDecoder, CodecEncoder
 from fastvoc.errors import ArgumentError, LoadError
@@ -154,6 +155,7 @@ def load_language_model(
     checkpoint = detect_and_load(path)
     if checkpoint.config.family != "encodec_lm":
         raise LoadError(f"{path}: a model of the family {checkpoint.config.family}, expected a language model")
+    warn_assumed(path, checkpoint, stacklevel=2)
     if integer:
         return IntegerLm(checkpoint.config, checkpoint.state)
     model: EncodecLm = model_of(checkpoint)

@@ -43,5 +43,9 @@ class MelWarning(UserWarning):
     """A mel spectrogram looks as if another front end had made it."""
 
 
+class AssumptionWarning(UserWarning):
+    """Something about a checkpoint (its sample rate, its mel front end) is assumed, as none of its files says it."""
+
+
 class StreamError(FastvocError, RuntimeError):
     """A stream is used in a way its state does not allow: after its end, by two threads, with another model's state."""

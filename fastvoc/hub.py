@@ -50,6 +50,16 @@ ALIASES = {
 }
 
 
+def published(file: Path, family: str) -> HubModel | None:
+    """The known model that a file is of, by its place in the hub's cache or in a folder named like the repository."""
+    folder = file.absolute().parent
+    of_family = [model for model in KNOWN if model.family == family]
+    if folder.parent.name == "snapshots":
+        repo = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+        return next((model for model in of_family if model.repo == repo), None)
+    return next((model for model in of_family if model.repo.rpartition("/")[2] == folder.name), None)
+
+
 def is_hub_id(name: str) -> bool:
     """Whether a name reads `owner/name` or `owner/name@revision`."""
     return _HUB_ID.match(name) is not None
@@ -96,7 +106,9 @@ def _needed(repo: str, names: Iterable[str]) -> list[str]:
     if stated := _stated_files(repo):
         return list(stated) if set(stated) <= set(names) else []
     found = model_files.weights_among(names)
-    return [name for name in model_files.TEXTS if name in names] + found[-1:] if found else []
+    if not found or (shards := model_files.shards_among(found[-1], names)) is None:
+        return []
+    return [name for name in model_files.TEXTS if name in names] + found[-1:] + shards
 
 
 def _snapshot(repo: str, revision: str | None) -> Path | None:

@@ -25,6 +25,7 @@ class LoadedModel:
         self.model = model
         self.config = config
         self.backend = backend
+        self.assumed: dict[str, str] = {}  # why, by the field of the configuration that no file says
 
     @property
     def sample_rate(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from fastvoc import hub
-from fastvoc.checkpoints import Checkpoint, describe, detect_and_load
+from fastvoc.checkpoints import Checkpoint, Origin, describe, detect_and_load
 from fastvoc.checkpoints import save as save_checkpoint
+from fastvoc.checkpoints.origins import warn_assumed, with_given
 from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
 from fastvoc.loaded import LoadedModel
+from fastvoc.mel import MelConfig
 from fastvoc.models.families import build
 from fastvoc.nn.quantized import RANGE, int8_layers, is_int8
 from fastvoc.vocoder import Vocoder
@@ -57,6 +59,8 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     backend: str | None = None,
+    sample_rate: int | None = None,
+    mel: MelConfig | None = None,
 ) -> Any:
     """Loads a model, ready to call: a `Vocoder`, or a `Codec` where the model is one.
 
@@ -68,18 +72,22 @@ def load(
         dtype: "fp32", "fp16", "bf16" or the torch dtype of the weights; float32 when None. A file of
             `fastvoc convert --int8` gives an int8 model when None or "int8", else its rounded weights in that dtype.
         backend: implementation to force for every op; the best available when None.
+        sample_rate, mel: rate in Hz and front end of a checkpoint whose files do not say them. Where neither they nor
+            these do, what is taken gives an `AssumptionWarning`; `fastvoc info` tells it apart from what was read.
 
     Raises:
         LoadError: the model cannot be found, fetched or read; the message names the file and what is wrong with it.
         DtypeError, DeviceError: no such dtype or device.
+        ArgumentError: a rate or front end that the model cannot have, or other than its files say.
         BackendError: the forced backend cannot run this model.
     """
     wanted, target = None if dtype is None else parse_dtype(dtype), parse_device(device)
-    checkpoint = read_checkpoint(name)
+    checkpoint = with_given(read_checkpoint(name), sample_rate, mel)
     if wanted is None:
         wanted = torch.float32 if checkpoint.quantization is None else torch.int8
     if checkpoint.config.family in _LANGUAGE_MODELS:
         raise LoadError(f"{name}: a language model for .ecdc streams, no codec; see fastvoc.load_language_model")
+    warn_assumed(name, checkpoint, stacklevel=2)
     return loaded(checkpoint, target, wanted, backend)
 
 
@@ -91,9 +99,13 @@ def loaded(
 ) -> Vocoder | Codec:
     """What `load` makes of a checkpoint. Raises BackendError and DtypeError as `load`."""
     model = model_of(checkpoint, device, dtype, backend)
+    result: Vocoder | Codec
     if checkpoint.config.family in _CODECS:
-        return Codec(model, checkpoint.config, backend=backend)
-    return Vocoder(model, checkpoint.config, checkpoint.config.mel, backend=backend)
+        result = Codec(model, checkpoint.config, backend=backend)
+    else:
+        result = Vocoder(model, checkpoint.config, checkpoint.config.mel, backend=backend)
+    result.assumed = checkpoint.assumed
+    return result
 
 
 def model_of(
@@ -133,13 +145,7 @@ def read_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
     if not hub.is_hub_id(name):
         known = ", ".join([*EMBEDDED, *hub.ALIASES, *(model.repo for model in hub.KNOWN)])
         raise LoadError(f"{name}: no such file or folder, and no model of that name (known: {known})")
-    checkpoint = detect_and_load(hub.fetch(name))
-    rate = next((m.sample_rate for m in hub.KNOWN if m.repo == name.partition("@")[0]), None)
-    if rate is not None and rate != checkpoint.config.sample_rate and checkpoint.config.family == "hifigan":
-        # The repository's files do not state their rate; its card does.
-        mel = checkpoint.config.mel and replace(checkpoint.config.mel, sample_rate=rate)
-        checkpoint = replace(checkpoint, config=replace(checkpoint.config, sample_rate=rate, mel=mel))
-    return checkpoint
+    return detect_and_load(hub.fetch(name))
 
 
 def list_models() -> list[ModelInfo]:
@@ -170,7 +176,9 @@ def save(
     """
     if isinstance(model, LoadedModel):
         state = {name: tensor.float().cpu() for name, tensor in model.model.state_dict().items()}
-        model = Checkpoint(model.config, state, "fastvoc", quantization="int8" if is_int8(model.model) else None)
+        origins = {fact: Origin("assumed", why) for fact, why in model.assumed.items()}
+        quantization = "int8" if is_int8(model.model) else None
+        model = Checkpoint(model.config, state, "fastvoc", quantization=quantization, origins=origins)
     save_checkpoint(model, Path(path), parse_dtype(dtype))
 
 

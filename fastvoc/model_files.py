@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatch
 
+INDEX = ".index.json"  # ends the name of the file that says which shards weights lie in
 # The first pattern with a match wins: published names before any.
 WEIGHTS = (
     "model.safetensors",
+    f"model.safetensors{INDEX}",
     "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
     "*.nemo",
     "generator.ckpt",
     "s3gen.safetensors",
@@ -54,6 +57,15 @@ def weights_among(names: Iterable[str]) -> list[str]:
         if found:
             return [max(found, key=_number)] if pattern in _NUMBERED else found
     return []
+
+
+def shards_among(weights: str, names: Iterable[str]) -> list[str] | None:
+    """The files that an index of this name spreads weights over; none for other weights, None when one is missing."""
+    if not weights.endswith(INDEX):
+        return []
+    stem, _, suffix = weights.removesuffix(INDEX).rpartition(".")
+    found = [name for name in sorted(names) if re.fullmatch(rf"{stem}-\d+-of-\d+\.{suffix}", name)]
+    return found if found and len(found) == _number(found[-1].rpartition(".")[0]) else None
 
 
 def _number(name: str) -> int:

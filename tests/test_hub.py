@@ -237,6 +237,16 @@ def test_files_of_known_models(model: hub.HubModel) -> None:
     assert hub._needed(model.repo, [name for name in names if name not in needed[-1:]]) != needed
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_all_shards_are_wanted(kind: str) -> None:
+    stem = "model" if kind == "safetensors" else "pytorch_model"
+    index, shards = f"{stem}.{kind}.index.json", [f"{stem}-{i:05}-of-00003.{kind}" for i in (1, 2, 3)]
+    names = ["README.md", "config.json", index, *shards, f"{stem}-x-of-00003.{kind}"]
+    assert set(hub._needed("a/b", names)) == {"config.json", index, *shards}
+    for lost in shards:  # an interrupted download is no cached model
+        assert not hub._needed("a/b", [name for name in names if name != lost])
+
+
 def test_short_names(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -263,8 +273,11 @@ def test_models_tell_what_the_hub_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cards_state_the_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folder = shutil.copytree(DATA / "speechbrain", tmp_path / "x")
-    monkeypatch.setattr(hub, "fetch", lambda name: folder)
+    def fetch(name: str) -> Path:
+        cached = tmp_path / f"models--{name.replace('/', '--')}" / "snapshots" / "0123"
+        return shutil.copytree(DATA / "speechbrain", cached)
+
+    monkeypatch.setattr(hub, "fetch", fetch)
     assert loading.read_checkpoint("speechbrain/tts-hifigan-libritts-16kHz").config.sample_rate == 16000
     assert loading.read_checkpoint("speechbrain/tts-hifigan-ljspeech").config.sample_rate == 22050
     assert loading.read_checkpoint("someone/else").config.sample_rate == 22050

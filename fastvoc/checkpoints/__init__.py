@@ -28,11 +28,11 @@ from fastvoc.checkpoints import (
     univnet,
     vocos,
 )
-from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
+from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, refuse
 from fastvoc.checkpoints.source import Source, open_source
 from fastvoc.errors import LoadError
 
-__all__ = ["Checkpoint", "describe", "detect_and_load", "save"]
+__all__ = ["Checkpoint", "Origin", "describe", "detect_and_load", "save"]
 
 describe, save = native.describe, native.save
 

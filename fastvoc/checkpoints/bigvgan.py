@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 
 from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry, refuse
+from fastvoc.checkpoints.constants import off_by
 from fastvoc.checkpoints.jik876 import mel_front_end
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
@@ -20,7 +21,7 @@ from fastvoc.ops.snake_aa import TAPS, kaiser_sinc
 
 _WRAPPER = "generator."
 _FILTERS = (".upsample.filter", ".downsample.lowpass.filter")
-_FILTER_ERROR = 1e-5
+FILTER_ERROR = 1e-5
 
 
 def detect(source: Source) -> bool:
@@ -82,7 +83,7 @@ def _without_filters(source: Source, entries: dict[str, TensorEntry]) -> dict[st
         if entry.shape != (1, 1, TAPS) or not entry.dtype.is_floating_point:
             claim = f"tensor {entry.name!r} is {list(entry.shape)} of {entry.dtype}"
             raise refuse(source.path, f"{claim}, expected the filter [1, 1, {TAPS}]")
-        difference = (entry.read().float().flatten() - published).abs().max().item()
-        if not difference <= _FILTER_ERROR:
+        difference = off_by(entry.read().flatten(), published, FILTER_ERROR)
+        if difference is not None:
             raise refuse(source.path, f"tensor {entry.name!r} is not the published filter: off by {difference:.3g}")
     return kept

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,12 +17,25 @@ from fastvoc.models.hifigan import HifiGanConfig
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a fact about a checkpoint comes from when no file of it says it; `why` in words.
+
+    kind: "format" (upstream's classes fix it, or have it as their default), "name" (the folder or file is called as a
+    published model), "caller" (an argument said it) or "assumed" (nothing says it).
+    """
+
+    kind: Literal["format", "name", "caller", "assumed"]
+    why: str
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A model read from a file: its configuration and every tensor of it.
 
     `config` is that of a family in `fastvoc.models`; `state` has the names of its model, weight norm folded, float32.
     `format` names the dialect it came from; `metadata` says more about the origin, in words. `quantization` is "int8"
-    when `state` holds an `input_range` for each layer that computes in int8 (`fastvoc.nn.quantized`).
+    when `state` holds an `input_range` for each layer that computes in int8 (`fastvoc.nn.quantized`). `origins` tells
+    of the configuration's fields (`sample_rate`, `mel`) that were not read from a file.
     """
 
     config: Any
@@ -30,6 +43,13 @@ class Checkpoint:
     format: str
     metadata: dict[str, str] = field(default_factory=dict)
     quantization: str | None = None
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+
+    @property
+    def assumed(self) -> dict[str, str]:
+        """Why, by the field of the configuration that is assumed; a front end that is not known is not assumed."""
+        known = {name: o for name, o in self.origins.items() if getattr(self.config, name, None) is not None}
+        return {name: origin.why for name, origin in known.items() if origin.kind == "assumed"}
 
 
 @dataclass(frozen=True)

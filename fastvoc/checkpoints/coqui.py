@@ -17,11 +17,13 @@ def detect(source: Source) -> bool:
 
 
 def load(source: Source) -> Checkpoint:
-    fields = source.json("config.json")
+    fields = source.json_with_comments("config.json")
     kind = fields.text("generator_model")
     if kind != "hifigan_generator":
         raise refuse(fields.path, f"generator_model {kind!r}, expected 'hifigan_generator'")
     generator, audio = fields.sub("generator_model_params"), fields.sub("audio")
+    prefix = next(p for p in _PREFIXES if any(n.startswith(f"{p}conv_pre.") for n in source.entries))
+    tensors = source.with_prefix(prefix)
     config = make_config(
         fields.path,
         sample_rate=audio.integer("sample_rate"),
@@ -32,11 +34,10 @@ def load(source: Source) -> Checkpoint:
         resblock="1" if generator.values.get("resblock_type") == "1" else "2",
         resblock_kernel_sizes=generator.integers("resblock_kernel_sizes"),
         resblock_dilation_sizes=generator.rows("resblock_dilation_sizes"),
-        post_bias=generator.flag("conv_post_bias", True),
+        post_bias=generator.flag("conv_post_bias", "conv_post.bias" in tensors),
         mel=_mel(audio),
     )
-    prefix = next(p for p in _PREFIXES if any(n.startswith(f"{p}conv_pre.") for n in source.entries))
-    state = canonical_state(source, config, source.with_prefix(prefix))
+    state = canonical_state(source, config, tensors)
     return Checkpoint(config, state, "coqui", {"container": source.container})
 
 

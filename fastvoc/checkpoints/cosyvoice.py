@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry
+from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, TensorEntry
 from fastvoc.checkpoints.hift_names import SIGNATURE, canonical_names, hift_config, weight_shape
-from fastvoc.checkpoints.jik876 import named_front_end
+from fastvoc.checkpoints.jik876 import mel_front_end
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state
 from fastvoc.checkpoints.text import Fields
@@ -56,15 +56,16 @@ def load(source: Source) -> Checkpoint:
     }
     if base.causal:
         values["lookahead"] = fields.integer("conv_pre_look_right", 4)
-    mel = named_front_end(top.sub("feat_extractor")) if "feat_extractor" in top else base.mel
+    mel, origins = base.mel, {"mel": Origin("assumed", f"{top.path.name} has no feat_extractor; the published one's")}
+    if "feat_extractor" in top:
+        mel, origins = mel_front_end(top.sub("feat_extractor")), {}
     config = hift_config(top.path, base, mel=mel, **values)
-    return Checkpoint(
-        config, canonical_state(source, config, canonical_names(tensors)), "cosyvoice", {"container": source.container}
-    )
+    state = canonical_state(source, config, canonical_names(tensors))
+    return Checkpoint(config, state, "cosyvoice", {"container": source.container}, origins=origins)
 
 
 def _prefix(source: Source) -> str | None:
-    prefixes = (p for p in ("", _PREFIX) if {p + SIGNATURE, f"{p}source_downs.0.weight"} <= source.entries.keys())
+    prefixes = (p for p in ("", _PREFIX) if {p + SIGNATURE, f"{p}source_downs.0.bias"} <= source.entries.keys())
     return next(prefixes, None)
 
 

@@ -1,14 +1,13 @@
 """EnCodec: github.com/facebookresearch/encodec's `.th` files and Hugging Face Transformers' folders.
 
-A published `.th` is a bare state with no configuration; which of the two models it is shows in its tensors, and the
-hash in its name is checked. A `config.json` beside it with the constructors' values says it for any other.
+A published `.th` is a bare state with no configuration: its sizes show in its tensors, its kind and rate in its name,
+whose hash is checked. A `config.json` beside it with the constructors' values says it all.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from math import ceil, log2, prod
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry, refuse
+from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, TensorEntry, refuse
+from fastvoc.checkpoints.encodec_shapes import recognised
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.text import Fields
 from fastvoc.errors import ArgumentError
 from fastvoc.io import file_sha256
-from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K, EncodecConfig
+from fastvoc.models.encodec_config import EncodecConfig
 
 _ORIGINAL, _TRANSFORMERS = "encoder.model.0.conv.conv.", "encoder.layers.0.conv."
 _RENAMES = (
@@ -45,8 +45,6 @@ _TO_TRANSFORMERS = (
 )
 _STATISTICS = re.compile(r"^quantizer\.(?:vq\.)?layers\.\d+\._?codebook\.(?:embed_avg|cluster_size|inited)$")
 _HASHED_NAME = re.compile(r"-([0-9a-f]{8,64})\.th$")
-# By what the tensors show of the rest.
-_PUBLISHED = {(c.channels, c.norm): c for c in (ENCODEC_24K, ENCODEC_48K)}
 _PAD_MODES = {"constant": "zeros"}
 
 
@@ -60,10 +58,14 @@ def load(source: Source) -> Checkpoint:
     entries = {name: entry for name, entry in source.entries.items() if not _STATISTICS.search(name)}
     tensors = renamed(source, entries, canonical_name)
     if any(name.startswith(_TRANSFORMERS) for name in source.entries):
-        config, dialect = from_transformers(source.json("config.json")), "transformers"
+        fields = source.json("config.json")
+        config, dialect = from_transformers(fields), "transformers"
+        default = Origin("format", "the default of transformers.EncodecConfig")
+        origins = {} if "sampling_rate" in fields else {"sample_rate": default}
     else:
-        config, dialect = _of_original(source, tensors), "encodec"
-    return Checkpoint(config, canonical_state(source, config, tensors), dialect, {"container": source.container})
+        (config, origins), dialect = _of_original(source, tensors), "encodec"
+    state = canonical_state(source, config, tensors)
+    return Checkpoint(config, state, dialect, {"container": source.container}, origins=origins)
 
 
 def canonical_name(name: str) -> str:
@@ -117,43 +119,12 @@ def _pad_mode(fields: Fields) -> str:
     return _PAD_MODES.get(mode, mode)
 
 
-def _of_original(source: Source, tensors: Mapping[str, TensorEntry]) -> EncodecConfig:
+def _of_original(source: Source, tensors: Mapping[str, TensorEntry]) -> tuple[EncodecConfig, dict[str, Origin]]:
     if source.has("config.json"):
         fields = source.json("config.json")
         if "n_filters" in fields and "target_bandwidths" in fields:
-            return _from_constructors(fields)
-    return _recognised(source, tensors)
-
-
-def _recognised(source: Source, tensors: Mapping[str, TensorEntry]) -> EncodecConfig:
-    first = _weight_shape(source, tensors, "encoder.layers.0")
-    inner = _weight_shape(source, tensors, "decoder.layers.0")
-    norm = "time_group_norm" if "encoder.layers.0.norm.weight" in tensors else "weight_norm"
-    if (first[1], norm) not in _PUBLISHED:
-        what = f"{first[1]} audio channels and {norm}"
-        raise refuse(
-            source.path, f"{what}: neither the 24 kHz nor the 48 kHz model; a config.json beside it must say what"
-        )
-    count = sum(name.startswith("quantizer.codebooks.") for name in tensors)
-    book = tensors.get("quantizer.codebooks.0")
-    if book is None or len(book.shape) != 2:
-        raise refuse(source.path, "tensor 'quantizer.codebooks.0' is missing, or has not the shape [entries, channels]")
-    kind = _PUBLISHED[first[1], norm]
-    try:
-        full = replace(kind, n_filters=first[0], dimension=inner[1], bins=book.shape[0], n_q=1024)
-        # A small model may lack the codebooks of the higher bandwidths.
-        held = tuple(b for b in kind.bandwidths if full.codebooks(b) <= count)
-        return replace(full, n_q=count, bandwidths=held)
-    except ArgumentError as error:
-        raise refuse(source.path, f"illegal configuration: {error}") from None
-
-
-def _weight_shape(source: Source, tensors: Mapping[str, TensorEntry], layer: str) -> tuple[int, ...]:
-    for form in ("weight", "weight_v", "parametrizations.weight.original1"):
-        entry = tensors.get(f"{layer}.conv.{form}")
-        if entry is not None and len(entry.shape) == 3:
-            return entry.shape
-    raise refuse(source.path, f"tensor '{layer}.conv.weight' is missing, or is no convolution's")
+            return _from_constructors(fields), {}
+    return recognised(source, tensors)
 
 
 def _from_constructors(fields: Fields) -> EncodecConfig:

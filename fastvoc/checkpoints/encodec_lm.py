@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry, refuse
+from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, TensorEntry, refuse
 from fastvoc.checkpoints.encodec import check_hash
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state
@@ -17,6 +17,7 @@ from fastvoc.errors import ArgumentError
 from fastvoc.models.encodec_lm import EncodecLmConfig
 
 _RATES = {32: 24000, 16: 48000}  # of the published models, by codebooks
+_NAMED = re.compile(r"(24|48)khz")
 _REACH_SECONDS = 3.5
 _HOP = 320
 
@@ -29,14 +30,16 @@ def load(source: Source) -> Checkpoint:
     check_hash(source.path)
     config = _config(source)
     state = canonical_state(source, config, source.entries)
-    return Checkpoint(config, state, "encodec", {"container": source.container})
+    why = f"neither 24khz nor 48khz in the file's name; the published model of {config.codebooks} codebooks has it so"
+    origins = {} if _NAMED.search(source.path.name.lower()) else {"sample_rate": Origin("assumed", why)}
+    return Checkpoint(config, state, "encodec", {"container": source.container}, origins=origins)
 
 
 def _config(source: Source) -> EncodecLmConfig:
     entries = source.entries
     rows, dim = _shape(source, entries, "emb.0.weight")
     codebooks = _count(entries, r"emb\.(\d+)\.weight")
-    rate = _RATES.get(codebooks) or _rate_in_name(source)
+    rate = _rate(source, codebooks)
     stated = source.json("config.json").values.get("lm") if source.has("config.json") else None
     stated = stated if isinstance(stated, dict) else {}
     values = {
@@ -66,8 +69,9 @@ def _count(entries: Mapping[str, TensorEntry], pattern: str) -> int:
     return sum(re.fullmatch(pattern, name) is not None for name in entries)
 
 
-def _rate_in_name(source: Source) -> int:
-    found = re.search(r"(24|48)khz", source.path.name.lower())
-    if found is None:
+def _rate(source: Source, codebooks: int) -> int:
+    if found := _NAMED.search(source.path.name.lower()):
+        return int(found[1]) * 1000
+    if codebooks not in _RATES:
         raise refuse(source.path, "neither the 24 kHz nor the 48 kHz model: name the file after one of them")
-    return int(found[1]) * 1000
+    return _RATES[codebooks]

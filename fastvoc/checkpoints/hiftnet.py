@@ -59,7 +59,7 @@ def load(source: Source) -> Checkpoint:
 
 
 def _prefix(source: Source) -> str | None:
-    prefixes = (p for p in ("", _PREFIX) if {p + SIGNATURE, f"{p}noise_convs.0.weight"} <= source.entries.keys())
+    prefixes = (p for p in ("", _PREFIX) if {p + SIGNATURE, f"{p}noise_convs.0.bias"} <= source.entries.keys())
     return next(prefixes, None)
 
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import re
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
+import torch
+
+from fastvoc.checkpoints.chatterbox import CONSTANTS
+from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, TensorEntry, refuse
+from fastvoc.checkpoints.constants import off_by
 from fastvoc.checkpoints.hift_names import SIGNATURE, canonical_names, hift_config, sizes
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
@@ -16,7 +20,7 @@ from fastvoc.checkpoints.text import Fields
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, HiftConfig
 
 _PREFIX = "hiftnet."
-_BUFFER = "stft_window"
+_BUFFER, _WINDOW_ERROR = "stft_window", 1e-3
 _VOCODER = ("model.source_generator.linear.weight", "model.m_source.l_linear.weight")
 _BLOCKS = 3  # residual blocks a stage
 # The second draft in both of its namings.
@@ -51,20 +55,36 @@ def load(source: Source) -> Checkpoint:
     metadata = {"container": source.container, "status": "experimental: a draft of transformers"}
     if _is_model(source):
         prefix = _PREFIX if _PREFIX + SIGNATURE in source.entries else ""
-        tensors = {name: entry for name, entry in source.with_prefix(prefix).items() if name != _BUFFER}
-        config = _config(source.json("config.json"))
+        tensors, fields = source.with_prefix(prefix), source.json("config.json")
+        config = _config(fields)
+        _check_window(source, config, tensors.pop(_BUFFER, None))
+        origins = {"mel": Origin("assumed", "config.json does not say it; CosyVoice's for this rate")}
+        if "sampling_rate" not in fields:
+            origins["sample_rate"] = Origin("format", "the default of the draft's HiFTNetConfig")
     else:
+        origins = dict(CONSTANTS)
         tensors = renamed(source, source.entries, canonical_name)
         config = hift_config(source.path, CHATTERBOX, mel=CHATTERBOX.mel, **sizes(source.path, tensors))
-    return Checkpoint(
-        config, canonical_state(source, config, canonical_names(tensors)), "hiftnet_transformers", metadata
-    )
+    state = canonical_state(source, config, canonical_names(tensors))
+    return Checkpoint(config, state, "hiftnet_transformers", metadata, origins=origins)
+
+
+def _check_window(source: Source, config: HiftConfig, entry: TensorEntry | None) -> None:
+    """Raises LoadError for a window of the inverse STFT that is not the Hann window that the model computes with."""
+    if entry is None:
+        return
+    if entry.shape != (config.n_fft,) or not entry.dtype.is_floating_point:
+        claim = f"tensor {entry.name!r} is {list(entry.shape)} of {entry.dtype}"
+        raise refuse(source.path, f"{claim}, expected a window [{config.n_fft}]")
+    difference = off_by(entry.read(), torch.hann_window(config.n_fft, dtype=torch.float32), _WINDOW_ERROR)
+    if difference is not None:
+        raise refuse(source.path, f"tensor {entry.name!r} is not the Hann window: off by {difference:.3g}")
 
 
 def _is_model(source: Source) -> bool:
     if _PREFIX + SIGNATURE in source.entries:
         return True
-    flat = SIGNATURE in source.entries and "source_downs.0.weight" in source.entries
+    flat = SIGNATURE in source.entries and "source_downs.0.bias" in source.entries
     return flat and source.has("config.json") and source.json("config.json").get("model_type") == "hiftnet"
 
 

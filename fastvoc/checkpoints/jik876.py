@@ -21,14 +21,17 @@ def detect(source: Source) -> bool:
 
 
 def load(source: Source) -> Checkpoint:
-    config = generator_config(source.json("config.json"))
     wrapped = any(name.startswith(_WRAPPER) for name in source.entries)
     tensors = source.with_prefix(_WRAPPER if wrapped else "")
+    config = generator_config(source.json("config.json"), "conv_post.bias" in tensors)
     return Checkpoint(config, canonical_state(source, config, tensors), "jik876", {"container": source.container})
 
 
-def generator_config(fields: Fields) -> HifiGanConfig:
-    """The configuration that the fields of `config.json` describe. Raises LoadError naming a bad one."""
+def generator_config(fields: Fields, post_bias: bool = True) -> HifiGanConfig:
+    """The configuration that the fields of `config.json` describe. Raises LoadError naming a bad one.
+
+    `post_bias`: whether the last convolution has a bias, which no field says.
+    """
     return make_config(
         fields.path,
         sample_rate=fields.integer("sampling_rate"),
@@ -40,19 +43,18 @@ def generator_config(fields: Fields) -> HifiGanConfig:
         resblock="1" if fields.values.get("resblock") == "1" else "2",
         resblock_kernel_sizes=fields.integers("resblock_kernel_sizes"),
         resblock_dilation_sizes=fields.rows("resblock_dilation_sizes"),
+        post_bias=post_bias,
         mel=mel_front_end(fields),
     )
 
 
 def mel_front_end(fields: Fields) -> MelConfig | None:
-    """The front end that a configuration of this layout describes; None where it leaves a part out."""
-    if not all(name in fields for name in _MEL_FIELDS):
+    """The front end that a configuration of this layout describes; None where it leaves a part out.
+
+    An fmax of null is half the rate; without the field it is not known.
+    """
+    if not all(name in fields for name in _MEL_FIELDS) or "fmax" not in fields.values:
         return None
-    return named_front_end(fields)
-
-
-def named_front_end(fields: Fields) -> MelConfig:
-    """The front end by the names of this layout, all of which must be there."""
     return make_mel(
         fields.path,
         sample_rate=fields.integer("sampling_rate"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
+from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, refuse
 from fastvoc.checkpoints.int8_state import INT8, pack_int8, split_int8
 from fastvoc.checkpoints.safetensors_file import tensor_bytes, update_from, write
 from fastvoc.checkpoints.source import Source, open_source
@@ -29,6 +29,7 @@ def detect(source: Source) -> bool:
 
 def load(source: Source) -> Checkpoint:
     fields, config, metadata = _description(source)
+    origins = {fact: Origin("assumed", why) for fact, why in _texts(fields, "assumed").items()}
     quantization = fields.values.get("quantization")
     if quantization not in (None, INT8):
         raise refuse(source.path, f"quantization {quantization!r:.40}, expected {INT8!r} or none")
@@ -39,7 +40,7 @@ def load(source: Source) -> Checkpoint:
     update_from(sha, source.path, source.tensor_offset)
     if sha.hexdigest() != stated:
         raise refuse(source.path, f"damaged: its SHA-256 is {sha.hexdigest()}, the file states {stated}")
-    return Checkpoint(config, state, "fastvoc", metadata, quantization)
+    return Checkpoint(config, state, "fastvoc", metadata, quantization, origins)
 
 
 def describe(path: Path) -> tuple[Any, dict[str, str]]:
@@ -60,10 +61,14 @@ def _description(source: Source) -> tuple[Fields, Any, dict[str, str]]:
         config = config_from_dict(model, dict(fields.sub("config").values))
     except (ArgumentError, TypeError, ValueError) as error:
         raise refuse(source.path, f"illegal configuration: {error}") from None
-    metadata = fields.sub("metadata").values
-    if not all(isinstance(value, str) for value in metadata.values()):
-        raise refuse(source.path, "field 'fastvoc.metadata': expected texts")
-    return fields, config, dict(metadata)
+    return fields, config, _texts(fields, "metadata")
+
+
+def _texts(fields: Fields, name: str) -> dict[str, str]:
+    values = fields.sub(name).values if name in fields else {}
+    if not all(isinstance(value, str) for value in values.values()):
+        raise refuse(fields.path, f"field 'fastvoc.{name}': expected texts")
+    return dict(values)
 
 
 def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -89,6 +94,8 @@ def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32)
         "config": checkpoint.config.to_dict(),
         "metadata": {**checkpoint.metadata, "format": checkpoint.metadata.get("format", checkpoint.format)},
     }
+    if checkpoint.assumed:
+        description["assumed"] = checkpoint.assumed
     if checkpoint.quantization is not None:
         description["quantization"] = checkpoint.quantization
     sha = _start(description)

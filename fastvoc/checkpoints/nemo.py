@@ -23,6 +23,11 @@ def load(source: Source) -> Checkpoint:
     fields = source.yaml(_CONFIG)
     generator = fields.sub("generator")
     kernels = generator.integers("resblock_kernel_sizes")
+
+    def flat(name: str) -> str:
+        return _NESTED.sub(lambda m: f"resblocks.{int(m[1]) * len(kernels) + int(m[2])}.", name)
+
+    tensors = renamed(source, source.with_prefix("generator."), flat)
     config = make_config(
         fields.path,
         sample_rate=fields.sub("preprocessor").integer("sample_rate"),
@@ -34,12 +39,8 @@ def load(source: Source) -> Checkpoint:
         resblock="1" if generator.values.get("resblock") == 1 else "2",
         resblock_kernel_sizes=kernels,
         resblock_dilation_sizes=generator.rows("resblock_dilation_sizes"),
+        post_bias="conv_post.bias" in tensors,
         # NeMo's window is the symmetric Hann window, which no MelConfig has.
         mel=None,
     )
-
-    def flat(name: str) -> str:
-        return _NESTED.sub(lambda m: f"resblocks.{int(m[1]) * len(kernels) + int(m[2])}.", name)
-
-    tensors = renamed(source, source.with_prefix("generator."), flat)
     return Checkpoint(config, canonical_state(source, config, tensors), "nemo", {"container": source.container})

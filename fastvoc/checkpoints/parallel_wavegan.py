@@ -11,7 +11,7 @@ import re
 import torch
 from torch import Tensor
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry, make_config, make_mel, refuse
+from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, TensorEntry, make_config, make_mel, refuse
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.statistics import read_statistics
@@ -21,6 +21,7 @@ from fastvoc.models.hifigan import HifiGanConfig
 
 _PWG, _ESPNET, _BARE = "model.generator.", "tts.generator.vocoder.", ""
 _PREFIXES = (_PWG, _ESPNET, _BARE)
+_ESPNET_RATE = 22050
 _STATISTICS = ("stats.npy", "stats.h5")
 _RULES = (
     (re.compile(r"^input_conv\."), "conv_pre."),
@@ -41,10 +42,18 @@ def load(source: Source) -> Checkpoint:
     generator = _espnet_generator(top) if espnet else _pwg_generator(top)
     statistics = None if espnet else _statistics(source)
     pairs = generator.flag("use_additional_convs", True)
+
+    def canonical(name: str) -> str:
+        for pattern, target in _RULES:
+            name = pattern.sub(target, name)
+        return name if pairs else name.replace(".convs1.", ".convs.")
+
+    tensors = renamed(source, source.with_prefix(prefix), canonical)
+    rate, origins = _espnet_rate(top) if espnet else (top.integer("sampling_rate"), {})
     rates = generator.integers("upsample_scales", (8, 8, 2, 2))
     config = make_config(
         top.path,
-        sample_rate=top.sub("tts_conf").integer("sampling_rate", 22050) if espnet else top.integer("sampling_rate"),
+        sample_rate=rate,
         num_mels=generator.integer("in_channels", 80),
         upsample_rates=rates,
         upsample_kernel_sizes=generator.integers("upsample_kernel_sizes", (16, 16, 4, 4)),
@@ -57,17 +66,11 @@ def load(source: Source) -> Checkpoint:
         leaky_relu_slope=_slope(generator),
         pre_kernel_size=generator.integer("kernel_size", 7),
         post_kernel_size=generator.integer("kernel_size", 7),
+        post_bias="conv_post.bias" in tensors,
         normalize_before=statistics is not None,
         # Without statistics the generator's input is normalised by whatever made it, which is no front end of ours.
         mel=_pwg_mel(top) if statistics is not None else None,
     )
-
-    def canonical(name: str) -> str:
-        for pattern, target in _RULES:
-            name = pattern.sub(target, name)
-        return name if pairs else name.replace(".convs1.", ".convs.")
-
-    tensors = renamed(source, source.with_prefix(prefix), canonical)
     if not generator.flag("bias", True):
         # Absent biases are zero ones; ESPnet's switch concerns the residual blocks alone.
         tensors.update(_zero_biases(config, "resblocks." if espnet else ""))
@@ -77,7 +80,20 @@ def load(source: Source) -> Checkpoint:
         for name, value in zip(("mean", "scale"), statistics, strict=True):
             tensors[name] = _constant(name, value)
     state = canonical_state(source, config, tensors)
-    return Checkpoint(config, state, "espnet" if espnet else "parallel_wavegan", {"container": source.container})
+    dialect = "espnet" if espnet else "parallel_wavegan"
+    return Checkpoint(config, state, dialect, {"container": source.container}, origins=origins)
+
+
+def _espnet_rate(top: Fields) -> tuple[int, dict[str, Origin]]:
+    """Upstream's class has a default rate, which training at another does not change."""
+    conf = top.sub("tts_conf")
+    features = top.sub("feats_extract_conf") if "feats_extract_conf" in top else Fields({}, top.path)
+    if "sampling_rate" in conf:
+        return conf.integer("sampling_rate"), {}
+    if "fs" in features:
+        return features.integer("fs"), {}
+    why = f"{top.path.name} has neither tts_conf.sampling_rate, whose default this is, nor feats_extract_conf.fs"
+    return _ESPNET_RATE, {"sample_rate": Origin("assumed", why)}
 
 
 def _pwg_generator(top: Fields) -> Fields:

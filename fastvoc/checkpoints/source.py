@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fastvoc.checkpoints import safetensors_file, torch_file
 from fastvoc.checkpoints.archive import TAR_ERRORS, open_tar, zip_member, zip_members
 from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
-from fastvoc.checkpoints.text import MAX_TEXT_BYTES, Fields, parse_json, parse_yaml
+from fastvoc.checkpoints.text import MAX_TEXT_BYTES, Fields, parse_commented_json, parse_json, parse_yaml
 from fastvoc.errors import LoadError
-from fastvoc.model_files import WEIGHTS, weights_among
+from fastvoc.model_files import INDEX, WEIGHTS, weights_among
 
 _INNER_WEIGHTS = (".pth.tar", ".pth", ".pt", ".tar")
 _NEMO_WEIGHTS = "model_weights.ckpt"
+# What wrappers of modules put into names: data parallel training, torch.compile, fully sharded training.
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Source:
     def json(self, *names: str) -> Fields:
         """The first of these files that lies in the archive or beside the weights. Raises LoadError if none does."""
         return self._fields(names, parse_json)
+
+    def json_with_comments(self, *names: str) -> Fields:
+        """Like `json`, for what Coqui's reader takes for JSON."""
+        return self._fields(names, parse_commented_json)
 
     def yaml(self, *names: str) -> Fields:
         """Like `json`, for YAML."""
@@ -63,12 +69,53 @@ def read_small(path: Path) -> bytes:
 
 
 def open_source(path: Path) -> Source:
-    """Opens a weights file, or the one weights file of a folder.
+    """Opens a weights file, the index of several, or the one weights file of a folder.
 
-    Raises LoadError when there is none, more than one, or the file is of no known container or not safe to read.
+    Names come without what data parallel training and torch.compile wrap modules in. Raises LoadError when there is
+    none, more than one, or a file is missing, of no known container or not safe to read.
     """
     if path.is_dir():
         path = _weights_in(path)
+    source = _open_sharded(path) if path.name.endswith(INDEX) else _open_file(path)
+    return replace(source, entries=_unwrapped(source))
+
+
+def _unwrapped(source: Source) -> dict[str, TensorEntry]:
+    entries: dict[str, TensorEntry] = {}
+    for name, entry in source.entries.items():
+        plain = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+        if plain in entries:
+            raise refuse(source.path, f"tensors {entries[plain].name!r} and {entry.name!r} are both {plain!r}")
+        entries[plain] = entry
+    return entries
+
+
+def _open_sharded(index: Path) -> Source:
+    """The tensors of all files that an index names; each must be where it says."""
+    if not index.is_file():
+        raise refuse(index, "no such file or folder")
+    places = Fields(parse_json(read_small(index), index), index).sub("weight_map").values
+    if not places or not all(isinstance(place, str) and _is_plain_name(place) for place in places.values()):
+        raise refuse(index, "field 'weight_map': expected the names of files beside it, by tensor")
+    entries: dict[str, TensorEntry] = {}
+    for place in sorted(set(places.values())):
+        shard = index.parent / place
+        if not shard.is_file():
+            raise refuse(index, f"its file {place!r} is missing beside it")
+        for name, entry in _open_file(shard).entries.items():
+            if places.get(name) != place:
+                raise refuse(index, f"tensor {name!r} is in {place!r}, the index has it in {places.get(name)!r}")
+            entries[name] = entry
+    if absent := next((name for name in places if name not in entries), None):
+        raise refuse(index, f"tensor {absent!r} is not in {places[absent]!r}, where the index has it")
+    return Source(index, "sharded", entries)
+
+
+def _is_plain_name(name: str) -> bool:
+    return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0") and not name.endswith(INDEX)
+
+
+def _open_file(path: Path) -> Source:
     if not path.is_file():
         raise refuse(path, "no such file or folder")
     with path.open("rb") as file:

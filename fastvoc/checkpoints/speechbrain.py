@@ -5,13 +5,15 @@ Its convolutions pad by reflection. The YAML's `!new:` and `!ref` tags are read 
 
 from __future__ import annotations
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, make_config, make_mel
+from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, make_config, make_mel
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.text import Fields
+from fastvoc.hub import published
 from fastvoc.mel import MelConfig
 
 _RECIPE_RATE = 22050
+_FRONT_END = ("n_fft", "win_length", "hop_length", "mel_fmin", "mel_fmax")
 
 
 def detect(source: Source) -> bool:
@@ -23,11 +25,13 @@ def load(source: Source) -> Checkpoint:
     generator = top.values.get("generator")
     values = {**top.values, **generator} if isinstance(generator, dict) else dict(top.values)
     fields = Fields(values, top.path, names=top.values)
-    stated = "sample_rate" in fields
+    known = published(source.path, "hifigan")
+    # The published inference files leave the rate and the front end to the recipe.
+    rate = fields.integer("sample_rate", _RECIPE_RATE if known is None else known.sample_rate)
+    tensors = renamed(source, source.entries, lambda name: name.replace(".conv.", ".", 1))
     config = make_config(
         fields.path,
-        # The published inference files leave the rate to the recipe.
-        sample_rate=fields.integer("sample_rate", _RECIPE_RATE),
+        sample_rate=rate,
         num_mels=fields.integer("in_channels"),
         upsample_rates=fields.integers("upsample_factors"),
         upsample_kernel_sizes=fields.integers("upsample_kernel_sizes"),
@@ -35,25 +39,36 @@ def load(source: Source) -> Checkpoint:
         resblock="1" if fields.get("resblock_type") == "1" else "2",
         resblock_kernel_sizes=fields.integers("resblock_kernel_sizes"),
         resblock_dilation_sizes=fields.rows("resblock_dilation_sizes"),
-        post_bias=fields.flag("conv_post_bias", True),
+        post_bias=fields.flag("conv_post_bias", "conv_post.bias" in tensors),
         pad_mode="reflect",
-        mel=_mel(fields),
+        mel=_mel(fields, rate),
     )
-    tensors = renamed(source, source.entries, lambda name: name.replace(".conv.", ".", 1))
-    metadata = {"sample_rate": "stated" if stated else f"not stated, the recipe's {_RECIPE_RATE} Hz assumed"}
-    return Checkpoint(config, canonical_state(source, config, tensors), "speechbrain", metadata)
+    state = canonical_state(source, config, tensors)
+    origins = _origins(fields, None if known is None else known.repo)
+    return Checkpoint(config, state, "speechbrain", {"container": source.container}, origins=origins)
 
 
-def _mel(fields: Fields) -> MelConfig:
+def _origins(fields: Fields, repo: str | None) -> dict[str, Origin]:
+    absent = {"sample_rate": [] if "sample_rate" in fields else ["sample_rate"]}
+    absent["mel"] = [name for name in _FRONT_END if name not in fields.values]
+    why = f"{fields.path.name} has no {{}}, SpeechBrain's recipe for LJSpeech has it so"
+    return {
+        fact: Origin("name", repo) if repo else Origin("assumed", why.format(" and no ".join(names)))
+        for fact, names in absent.items()
+        if names
+    }
+
+
+def _mel(fields: Fields, rate: int) -> MelConfig:
     return make_mel(
         fields.path,
-        sample_rate=fields.integer("sample_rate", _RECIPE_RATE),
+        sample_rate=rate,
         n_fft=fields.integer("n_fft", 1024),
         win_length=fields.integer("win_length", 1024),
         hop_length=fields.integer("hop_length", 256),
         n_mels=fields.integer("in_channels"),
         f_min=fields.number("mel_fmin", 0.0),
-        f_max=fields.optional_number("mel_fmax", 8000.0),
+        f_max=fields.optional_number("mel_fmax", min(8000.0, rate / 2)),
         magnitude_eps=0.0,
         pad="center",
     )

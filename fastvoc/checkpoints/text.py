@@ -16,8 +16,19 @@ MAX_TEXT_BYTES = 256 << 10
 _MAX_DEPTH = 100
 _MAX_REFERENCES = 8
 _REFERENCE = re.compile(r"^<(\w+)>$")
+# A text, which may hold slashes, or a comment; the closing quote is optional so that no text is searched for twice.
+_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*"?)|//[^\r\n]*')
 _HUGE = 1e30
 _REQUIRED: Any = object()
+
+
+def parse_commented_json(data: bytes, path: Path) -> dict[str, Any]:
+    """Like `parse_json` for what Coqui's reader takes for JSON: lines that a backslash continues, `//` comments."""
+    try:
+        text = data.decode().replace("\\\n", "")
+    except UnicodeDecodeError as error:
+        raise refuse(path, f"not valid JSON: {error}") from None
+    return parse_json(_COMMENT.sub(lambda match: match[1] or "", text).encode(), path)
 
 
 def parse_json(data: bytes, path: Path) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, make_config, refuse
+from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, make_config, refuse
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
+from fastvoc.hub import published
 from fastvoc.mel import SPEECHT5_16K
 
 # Prefix of the tensors, where the vocoder's fields are, and what the class assumes, by model_type.
@@ -50,6 +51,7 @@ def load(source: Source) -> Checkpoint:
         resblock="1",
         resblock_kernel_sizes=fields.integers("resblock_kernel_sizes", (3, 7, 11)),
         resblock_dilation_sizes=fields.rows("resblock_dilation_sizes", ((1, 3, 5),) * 3),
+        post_bias=f"{prefix}conv_post.bias" in source.entries,
         leaky_relu_slope=fields.number("leaky_relu_slope", 0.1),
         normalize_before=normalize,
         # Without statistics the input is normalised by the acoustic model already.
@@ -60,4 +62,10 @@ def load(source: Source) -> Checkpoint:
         # The class has these buffers in any case.
         entries = {name: entry for name, entry in entries.items() if name not in ("mean", "scale")}
     tensors = renamed(source, entries, lambda name: name.replace("upsampler.", "ups.", 1))
-    return Checkpoint(config, canonical_state(source, config, tensors), "transformers", {"model_type": model_type})
+    known = published(source.path, "hifigan")
+    named = None if known is None else Origin("name", known.repo)
+    origins = {"mel": named or Origin("assumed", "config.json does not say it; that of SpeechT5FeatureExtractor")}
+    if "sampling_rate" not in fields:
+        origins["sample_rate"] = Origin("format", f"the default of model_type {model_type}")
+    state = canonical_state(source, config, tensors)
+    return Checkpoint(config, state, "transformers", {"model_type": model_type}, origins=origins)

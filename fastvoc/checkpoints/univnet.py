@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, make_mel, refuse
+from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, make_mel, refuse
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state
 from fastvoc.checkpoints.text import Fields
@@ -49,8 +49,14 @@ def load(source: Source) -> Checkpoint:
             config = replace(config, mel=mel)
     except ArgumentError as error:
         raise refuse(fields.path, f"illegal configuration: {error}") from None
+    origins = {}
+    if not source.has(_PREPROCESSOR):
+        assumed = Origin("assumed", f"{_PREPROCESSOR}, which says it, is not beside it; its class's default")
+        origins = {"sample_rate": assumed, "mel": assumed}
+    elif "sampling_rate" not in extractor:
+        origins = {"sample_rate": Origin("format", "the default of UnivNetFeatureExtractor")}
     state = canonical_state(source, config, source.entries)
-    return Checkpoint(config, state, "transformers", {"model_type": model_type})
+    return Checkpoint(config, state, "transformers", {"model_type": model_type}, origins=origins)
 
 
 def _front_end(extractor: Fields, rate: int, bands: int) -> MelConfig | None:

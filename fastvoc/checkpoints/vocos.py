@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.checkpoints.checkpoint import Checkpoint, TensorEntry, make_mel, refuse
+from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, TensorEntry, make_mel, refuse
+from fastvoc.checkpoints.constants import off_by
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.text import Fields
@@ -70,15 +71,22 @@ def detect(source: Source) -> bool:
 
 def load(source: Source) -> Checkpoint:
     if _UPSTREAM in source.entries:
-        config, dialect, metadata = read_config(source.yaml("config.yaml")), "vocos", {}
+        fields = source.yaml("config.yaml")
+        config, dialect, metadata = read_config(fields), "vocos", {}
+        front = fields.sub("feature_extractor")
+        says = "sample_rate" in (front.sub("init_args") if "init_args" in front else front)
+        why = "that of the codec whose codes it takes" if config.num_codebooks else f"the default of {_MEL}"
     else:
+        fields = source.json("config.json")
         layer_scale = any(name.endswith(".layer_scale_parameter") for name in source.entries)
-        config = from_transformers(source.json("config.json"), source.entries, layer_scale)
+        config = from_transformers(fields, source.entries, layer_scale)
+        says, why = "sampling_rate" in fields or "sample_rate" in fields, "the default of the draft's VocosConfig"
         dialect, metadata = "transformers", {"status": "experimental: a draft that Transformers has not released"}
     entries = {n: e for n, e in source.entries.items() if not n.startswith(EMBEDDED_CODEC)}
     tensors = _without_constants(source, config, renamed(source, entries, canonical_name))
     metadata["container"] = source.container
-    return Checkpoint(config, canonical_state(source, config, tensors), dialect, metadata)
+    origins = {} if says else {"sample_rate": Origin("format", why)}
+    return Checkpoint(config, canonical_state(source, config, tensors), dialect, metadata, origins=origins)
 
 
 def canonical_name(name: str) -> str:
@@ -234,8 +242,8 @@ def constant_problem(name: str, value: Tensor, config: VocosConfig) -> str | Non
     expected = constants(config)[name]()
     if value.shape != expected.shape or not value.is_floating_point():
         return f"is {list(value.shape)} of {value.dtype}, the configuration needs {list(expected.shape)}"
-    difference = (value.float().cpu() - expected).abs().max().item()
-    if difference <= _CONSTANT_ERROR:
+    difference = off_by(value, expected, _CONSTANT_ERROR)
+    if difference is None:
         return None
     return f"is not the configuration's {'filters' if name == _FILTERS else 'Hann window'}: off by {difference:.3g}"
 

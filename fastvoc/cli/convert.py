@@ -28,6 +28,9 @@ def convert(
         Path | None,
         typer.Option(metavar="PATH", help="Audio or mel file, or a folder of them, whose like the model will get."),
     ] = None,
+    sample_rate: Annotated[
+        int | None, typer.Option(metavar="HZ", help="The rate of a model whose files do not say it.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Convert a checkpoint to one safetensors file with its configuration inside.
@@ -38,6 +41,7 @@ def convert(
     from rich.console import Console
     from rich.table import Table
 
+    from fastvoc.checkpoints.origins import warn_assumed, with_given
     from fastvoc.loading import read_checkpoint, save
 
     if target.suffix != ".safetensors":
@@ -52,7 +56,8 @@ def convert(
         raise ArgumentError(f"--dtype: an int8 model is stored in int8 and fp32, got {dtype.value}")
     console = Console(stderr=True)
     with console.status(f"Reading {source}"):
-        checkpoint = read_checkpoint(source)
+        checkpoint = with_given(read_checkpoint(source), sample_rate)
+    warn_assumed(source, checkpoint, stacklevel=1)
     if calibrate is not None:
         from fastvoc.cli.calibration import calibrated
 
@@ -62,7 +67,8 @@ def convert(
     config = checkpoint.config
     table = Table(show_header=False, box=None)
     table.add_row("dialect", checkpoint.format)
-    table.add_row("model", f"{config.family}, {config.sample_rate} Hz, hop {config.hop}")
+    hop = f", hop {config.hop}" if hasattr(config, "hop") else ""
+    table.add_row("model", f"{config.family}, {config.sample_rate} Hz{hop}")
     if hasattr(config, "mel"):
         table.add_row("mel front end", f"{config.num_mels} bands" if config.mel else "not known")
     count = sum(tensor.numel() for tensor in checkpoint.state.values())

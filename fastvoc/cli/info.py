@@ -1,16 +1,63 @@
-"""`fastvoc info`: what this installation has, and what runs on it."""
+"""`fastvoc info`: what this installation has and what runs on it, or what a model is and how that is known."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
 
-def info() -> None:
+def info(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="File, folder, hub id or name of a model to tell of.")
+    ] = None,
+) -> None:
     """Show versions, processors, native libraries, the implementation that each op runs with, and settings.
 
+    With a model: what it is, and which of its facts its files say, which are assumed.
+
     Example: fastvoc info
+    Example: fastvoc info path/to/generator.ckpt
     """
-    for title, rows in (
+    sections = _installation() if model is None else [(model, _model(model))]
+    for title, rows in sections:
+        typer.echo(title)
+        width = max(len(name) for name, _ in rows)
+        for name, text in rows:
+            typer.echo(f"  {name:<{width}}  {text}")
+
+
+def _model(name: str) -> list[tuple[str, str]]:
+    from fastvoc.checkpoints.origins import shown
+    from fastvoc.loading import read_checkpoint
+
+    checkpoint = read_checkpoint(name)
+    config = checkpoint.config
+
+    def told(field: str, text: str) -> str:
+        origin = checkpoint.origins.get(field)
+        if origin is None:
+            return f"{text} (read)"
+        kinds = {"format": "fixed by the format", "name": "known by its name", "assumed": "assumed"}
+        return f"{text} ({kinds.get(origin.kind, origin.kind)}: {origin.why})"
+
+    rows = [("dialect", checkpoint.format), ("model", config.family)]
+    rows.append(("sample rate", told("sample_rate", f"{config.sample_rate} Hz")))
+    if hasattr(config, "hop"):
+        rows.append(("hop", f"{config.hop} samples"))
+    if hasattr(config, "mel"):
+        front = "not known" if config.mel is None else told("mel", shown(config.mel))
+        rows += [("input", f"{config.num_mels} channels"), ("mel front end", front)]
+    rest = [field for field in checkpoint.origins if field not in ("sample_rate", "mel")]
+    rows += [(field.replace("_", " "), told(field, str(getattr(config, field)))) for field in rest]
+    count = sum(tensor.numel() for tensor in checkpoint.state.values())
+    rows.append(("parameters", f"{count / 1e6:.2f} million in {len(checkpoint.state)} tensors"))
+    rows += [("precision", checkpoint.quantization)] if checkpoint.quantization else []
+    return rows + [(key, text) for key, text in checkpoint.metadata.items()]
+
+
+def _installation() -> list[tuple[str, list[tuple[str, str]]]]:
+    return [
         ("versions", _versions()),
         ("processors", _processors()),
         ("built", _built()),
@@ -18,11 +65,7 @@ def info() -> None:
         ("ops on the CPU", _ops()),
         ("embedded voices", _voices()),
         ("environment", _environment()),
-    ):
-        typer.echo(title)
-        width = max(len(name) for name, _ in rows)
-        for name, text in rows:
-            typer.echo(f"  {name:<{width}}  {text}")
+    ]
 
 
 def _versions() -> list[tuple[str, str]]:

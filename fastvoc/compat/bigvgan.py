@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fastvoc.checkpoints import detect_and_load
-from fastvoc.checkpoints.bigvgan import canonical_name, filter_owner, generator_config
+from fastvoc.checkpoints.bigvgan import FILTER_ERROR, canonical_name, filter_owner, generator_config
+from fastvoc.checkpoints.constants import off_by
 from fastvoc.checkpoints.source import read_small
 from fastvoc.checkpoints.text import Fields, parse_json
 from fastvoc.compat.hifigan import mel_spectrogram
@@ -20,12 +21,11 @@ from fastvoc.compat.upstream import Attributes, WeightNormed, attributes
 from fastvoc.errors import ArgumentError, LoadError
 from fastvoc.loading import SkipInit
 from fastvoc.models.bigvgan import BigVgan
-from fastvoc.ops.snake_aa import kaiser_sinc
+from fastvoc.ops.snake_aa import TAPS, kaiser_sinc
 
 __all__ = ["AttrDict", "BigVGAN", "get_mel_spectrogram", "load_hparams_from_json", "mel_spectrogram"]
 
 AttrDict = Attributes
-_FILTER_ERROR = 1e-5
 
 
 class BigVGAN(WeightNormed):
@@ -66,7 +66,7 @@ class BigVGAN(WeightNormed):
             owner = filter_owner(name)
             if owner is None or f"{owner}.act.alpha" not in state_dict:
                 state[canonical_name(name)] = tensor
-            elif not torch.allclose(tensor.flatten().cpu().float(), kaiser_sinc(), rtol=0, atol=_FILTER_ERROR):
+            elif tensor.numel() != TAPS or off_by(tensor.flatten(), kaiser_sinc(), FILTER_ERROR) is not None:
                 raise ArgumentError(f"state_dict: {name} is not the published filter")
         return super().load_state_dict(state, strict, assign)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import ceil, floor, log2, prod
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from fastvoc.models.segments import frames_of
 
 _NORMS = ("weight_norm", "time_group_norm")
 # The published sizes are a hundredth of these; beyond them lies only a file made to exhaust memory.
-_MOST_LAYERS, _MOST_CHANNELS = 16, 1 << 14
+_MOST_LAYERS, _MOST_CHANNELS, _MOST_CODEBOOKS = 16, 1 << 14, 1 << 10
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,16 @@ class EncodecConfig:
         """Codebooks that a bandwidth in kbit/s pays for, at least 1."""
         return max(1, floor(bandwidth * 1000 / (log2(self.bins) * self.frame_rate)))
 
+    def fitted(self, sample_rate: int, n_q: int) -> EncodecConfig:
+        """At a rate in Hz with so many codebooks, and those of the bandwidths that they reach, or else what all take.
+
+        Raises ArgumentError for an illegal one.
+        """
+        wide = replace(self, sample_rate=sample_rate, n_q=_MOST_CODEBOOKS)
+        held = tuple(b for b in self.bandwidths if wide.codebooks(b) <= n_q)
+        whole = (n_q * log2(self.bins) * wide.frame_rate / 1000,)
+        return replace(wide, n_q=n_q, bandwidths=held or whole)
+
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name and shape of every tensor of the model's state, in its order."""
         return meta_tensors(self)
@@ -127,7 +137,7 @@ def _validate(c: EncodecConfig) -> None:
     for field in ("kernel_size", "last_kernel_size", "residual_kernel_size"):
         integer(field, 1 << 10)
     integer("dilation_base", 16)
-    integer("n_q", 1 << 10)
+    integer("n_q", _MOST_CODEBOOKS)
     integer("bins", 1 << 20)
     require(c.bins > 1, "bins", "at least 2")
     for field in ("causal", "normalize", "conv_shortcut"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hift_files import SMALL, normed, state_of, yaml_of
+from hift_files import DRAFT, SMALL, draft_name, normed, state_of, yaml_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -134,49 +134,6 @@ def test_chatterbox_among_other_tensors_without_a_configuration(container: str, 
     assert checkpoint.format == "chatterbox"
     assert checkpoint.config == config
     same_state(checkpoint, state)
-
-
-DRAFT = {
-    "nsf": {
-        "source_generator": "source_generator.linear.",
-        "conv_pre": "input_conv.",
-        "conv_post": "output_conv.",
-        "down": "nsf_conv",
-        "block": "nsf_res",
-        "blocks": "multi_receptive_field_fusion",
-        "alpha": "snake_activation_{}.alpha",
-    },
-    "noise": {
-        "source_generator": "m_source.l_linear.",
-        "conv_pre": "conv_pre.",
-        "conv_post": "conv_post.",
-        "down": "noise_conv",
-        "block": "noise_res",
-        "blocks": "resblocks",
-        "alpha": "alpha{}",
-    },
-}
-
-
-def draft_name(name: str, words: dict[str, str]) -> str:
-    """An upstream name in the words of a draft, by rules of its own."""
-    head, _, rest = name.partition(".")
-    if head == "f0_predictor":
-        return f"fundamental_frequency_predictor.{rest.replace('classifier', 'linear')}"
-    if head == "m_source":
-        return "model." + words["source_generator"] + name.rpartition(".")[2]
-    if head in ("conv_pre", "conv_post"):
-        return "model." + words[head] + rest
-    number, _, rest = rest.partition(".")
-    if head == "ups":
-        return f"model.layers.{number}.up.{rest}"
-    if head == "source_downs":
-        return f"model.layers.{number}.{words['down']}.{rest}"
-    kind, layer, last = rest.split(".", 2)
-    part = words["alpha"].format(kind[-1]) if kind.startswith("activations") else f"conv{kind[-1]}.{last}"
-    if head == "source_resblocks":
-        return f"model.layers.{number}.{words['block']}.layers.{layer}.{part}"
-    return f"model.layers.{int(number) // 3}.{words['blocks']}.{int(number) % 3}.layers.{layer}.{part}"
 
 
 @pytest.mark.parametrize("draft", DRAFT)

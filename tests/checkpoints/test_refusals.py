@@ -68,7 +68,7 @@ def edit(state: dict[str, Tensor], **changes: Tensor | None) -> dict[str, Tensor
 
 
 EDITS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Any]], str]] = {
-    "missing": (lambda s: {"conv_post.bias": None}, "'conv_post.bias' [1] is missing"),
+    "missing": (lambda s: {"conv_pre.bias": None}, "'conv_pre.bias' [8] is missing"),
     "extra": (lambda s: {"cond_layer.weight": torch.zeros(2, 2, 1)}, "'generator.cond_layer.weight'"),
     "extra block": (lambda s: {"resblocks.4.convs1.0.weight": torch.zeros(2, 2, 3)}, "resblocks.4.convs1.0.weight"),
     "transposed": (lambda s: {"ups.0.weight": s["ups.0.weight"].transpose(0, 1)}, "'generator.ups.0.weight'"),
