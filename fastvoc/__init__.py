@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastvoc.compression import compress, decompress, load_language_model
     from fastvoc.errors import (
         ArgumentError,
+        AudioWarning,
         BackendError,
         DecodeError,
         DeviceError,
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ArgumentError": "errors",
+    "AudioWarning": "errors",
     "BackendError": "errors",
     "Codec": "codec",
     "Codes": "codec",
@@ -66,6 +68,7 @@ _HOMES = {
 
 __all__ = [
     "ArgumentError",
+    "AudioWarning",
     "BackendError",
     "Codec",
     "Codes",

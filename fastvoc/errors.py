@@ -39,5 +39,9 @@ class MelWarning(UserWarning):
     """A mel spectrogram looks as if another front end had made it."""
 
 
+class AudioWarning(UserWarning):
+    """A sound is given as it is, though it is not all that its file or pipe declares or holds."""
+
+
 class StreamError(FastvocError, RuntimeError):
     """A stream is used in a way its state does not allow: after its end, by two threads, with another model's state."""
