@@ -1,4 +1,4 @@
-"""Sound of every format and from pipes: in pieces what one read gives, to its true end, with nothing lost in silence."""
+"""Sound of every format and from pipes: in pieces what one read gives, to its true end, nothing lost in silence."""
 
 from __future__ import annotations
 
@@ -21,12 +21,18 @@ from fastvoc.audio_files import FORMATS, READABLE, open_blocks
 from fastvoc.errors import AudioWarning, DecodeError
 from fastvoc.pcm import PcmReader
 
-# AIFF's and AU's, as soundfile names them; SD2 keeps a part of itself in another file, RAW says nothing of itself.
+# As soundfile names them; SD2 keeps a part of itself in another file, RAW says nothing of itself.
 WRITABLE = [
     (kind, subtype)
     for kind in soundfile.available_formats()
     for subtype in soundfile.available_subtypes(kind)
-    if kind not in ("SD2", "RAW") and soundfile.check_format(kind, subtype)
+    if kind not in ("SD2", "RAW")
+]
+NOT_WRITTEN = [
+    ("MP3", "MPEG_LAYER_I"),
+    ("MP3", "MPEG_LAYER_II"),
+    ("WAV", "MPEG_LAYER_III"),
+    ("AIFF", "DWVW_12"),
 ]
 BLOCKS = (577, 1 << 16)
 
@@ -77,7 +83,7 @@ def test_pieces_are_what_one_read_gives(kind: str, subtype: str) -> None:
         try:
             data = written(wave, rate, kind, subtype)
         except soundfile.LibsndfileError:
-            assert channels == 2 or (subtype.startswith("MPEG_LAYER_") and (kind, subtype) != ("MP3", "MPEG_LAYER_III"))
+            assert channels == 2 or (kind, subtype) in NOT_WRITTEN
             continue
         if subtype.startswith("DWVW_"):  # lossless; soundfile's own read fails, as it seeks
             np.testing.assert_allclose(
