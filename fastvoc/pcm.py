@@ -113,13 +113,14 @@ class PcmReader:
         if known and present is not None and present < header.size:
             raise self._error(f"the file ends after {present} of {header.size} bytes of samples")
         kind = _WAV_KINDS.get((header.tag, header.bits))
-        if kind is None or header.block != header.channels * _FORMATS[kind][0]:
-            text = f"WAV format {header.tag} with {header.bits} bits; expected PCM of 8 to 32 or float of 32 or 64"
-            raise OtherSound(f"{self._name}: {text}", header.start + header.size if known else None)
         try:
-            found = PcmFormat(kind, header.rate, header.channels)
+            found = PcmFormat(kind, header.rate, header.channels) if kind else None
         except ArgumentError as error:
             raise self._error(f"WAV {error}") from None
+        if found is None or found.frame_bytes != header.block:
+            text = f"WAV format {header.tag}, {header.bits} bits, {header.channels} channels in {header.block} bytes"
+            text += "; expected PCM of 8, 16, 24, 32 or float of 32, 64"
+            raise OtherSound(f"{self._name}: {text}", header.start + header.size if known else None)
         if known:
             self._size = self._left = header.size // found.frame_bytes * found.frame_bytes
         return found
