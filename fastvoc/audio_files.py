@@ -71,7 +71,7 @@ def open_blocks(source: str | os.PathLike[str] | BinaryIO, name: str = "standard
         try:
             reader = PcmReader(file, mix=False, name=name)  # type: ignore[arg-type]
         except OtherSound as other:
-            end = other.end
+            start, end = other.start, other.end
         else:
             file.stop()
             yield AudioBlocks(reader.format.rate, reader.format.channels, reader.left, iter(reader))
@@ -81,6 +81,10 @@ def open_blocks(source: str | os.PathLike[str] | BinaryIO, name: str = "standard
         store.write(file.stop())
         shutil.copyfileobj(source, store)
         piped, total = not is_seekable(source), store.tell()
+        if start is not None and end is None and total < 1 << 32:
+            _patch(store, 4, total - 8, "little", 4)
+            _patch(store, start - 4, total - start, "little", 4)
+        store.seek(total)
         _check_end(total, end or _declared_end(store), name, "bytes", piped=piped)
         yield _by_soundfile(stack, store, name, piped=piped)
 
@@ -151,9 +155,9 @@ def _declared_end(store: IO[bytes]) -> int:
     return 0
 
 
-def _patch(store: IO[bytes], position: int, value: int, order: Any) -> None:
+def _patch(store: IO[bytes], position: int, value: int, order: Any, length: int = 8) -> None:
     store.seek(position)
-    store.write(value.to_bytes(8, order))
+    store.write(value.to_bytes(length, order))
 
 
 class _Counting:

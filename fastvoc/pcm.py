@@ -72,11 +72,11 @@ def encode_s16(wav: Tensor) -> bytes:
 
 
 class OtherSound(DecodeError):
-    """No WAV file of plain samples. `end`: the bytes up to the end of its samples, as far as a WAV header says that."""
+    """No WAV file of plain samples. `start`: where its samples begin, `end`: where they end by its header, or None."""
 
-    def __init__(self, text: str, end: int | None = None) -> None:
+    def __init__(self, text: str, start: int | None = None, end: int | None = None) -> None:
         super().__init__(text)
-        self.end = end
+        self.start, self.end = start, end
 
 
 class PcmReader:
@@ -120,7 +120,7 @@ class PcmReader:
         if found is None or found.frame_bytes != header.block:
             text = f"WAV format {header.tag}, {header.bits} bits, {header.channels} channels in {header.block} bytes"
             text += "; expected PCM of 8, 16, 24, 32 or float of 32, 64"
-            raise OtherSound(f"{self._name}: {text}", header.start + header.size if known else None)
+            raise OtherSound(f"{self._name}: {text}", header.start, header.start + header.size if known else None)
         if known:
             self._size = self._left = header.size // found.frame_bytes * found.frame_bytes
         return found
