@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastvoc.errors import (
         ArgumentError,
         AssumptionWarning,
+        AudioWarning,
         BackendError,
         DecodeError,
         DeviceError,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ArgumentError": "errors",
     "AssumptionWarning": "errors",
+    "AudioWarning": "errors",
     "BackendError": "errors",
     "Codec": "codec",
     "Codes": "codec",
@@ -69,6 +71,7 @@ _HOMES = {
 __all__ = [
     "ArgumentError",
     "AssumptionWarning",
+    "AudioWarning",
     "BackendError",
     "Codec",
     "Codes",

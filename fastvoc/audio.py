@@ -5,50 +5,34 @@ soundfile and soxr are imported by the functions that use them, so that models r
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO
 
 import torch
 
-from fastvoc.errors import ArgumentError, DecodeError, DtypeError, FastvocError, ShapeError
+from fastvoc.audio_files import import_audio_package, open_blocks
+from fastvoc.errors import ArgumentError, DecodeError, DtypeError, ShapeError
 from fastvoc.io import atomic_path
 
-READABLE = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}
-_BLOCK = 1 << 16
-_UNKNOWN_SIZE = 0x7FFFF000  # smallest size that writers to pipes put where they do not know the length
 
 
 def read_audio(source: str | os.PathLike[str] | BinaryIO) -> tuple[torch.Tensor, int]:
     """Decodes a file, or a binary file object such as a pipe, to its end.
 
-    Returns float32 samples [channels, L] in -1..1 and the sample rate in Hz. A WAV whose header does not
-    know its length, as written to a pipe, is read up to the end of the data.
+    Returns float32 samples [channels, L] in -1..1 and the sample rate in Hz. Lengths, errors and warnings as
+    `fastvoc.audio_files.open_blocks`: a file shorter than it declares is refused; a pipe gives what came.
     Raises DecodeError that names the source when it is missing, no audio, or shorter than its header says.
     """
-    soundfile = import_audio_package("soundfile")
     name = _name(source)
     try:
-        data = _read_all(source)
+        with open_blocks(source, name) as sound:
+            pieces = list(sound.pieces)
     except OSError as error:
         raise DecodeError(f"{name}: {error.strerror or error}") from error
-    data = _with_known_length(data, name)
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            blocks = []
-            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(torch.from_numpy(block))
-            declared, rate, channels = file.frames, file.samplerate, file.channels
-    except soundfile.LibsndfileError as error:
-        raise DecodeError(f"{name}: {error.error_string}") from error
-    wav = torch.cat(blocks).t().contiguous() if blocks else torch.zeros(channels, 0)
-    if wav.shape[1] < declared < 1 << 62:
-        raise DecodeError(f"{name}: the file ends after {wav.shape[1]} of {declared} samples")
-    return wav, rate
+    return torch.cat(pieces, 1) if pieces else torch.zeros(sound.channels, 0), sound.rate
 
 
 def write_audio(
@@ -127,44 +111,7 @@ def mono(wav: torch.Tensor) -> torch.Tensor:
     return wav if wav.dim() == 1 else wav.mean(0)
 
 
-def _with_known_length(data: bytes, name: str) -> bytes:
-    """Puts the true sizes into a WAV whose writer did not know them; DecodeError for a truncated one."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        return data
-    position = 12
-    while position + 8 <= len(data):
-        size = int.from_bytes(data[position + 4 : position + 8], "little")
-        if data[position : position + 4] != b"data":
-            position += 8 + size + size % 2
-            continue
-        present = len(data) - position - 8
-        riff_end = int.from_bytes(data[4:8], "little") + 8
-        if (size >= _UNKNOWN_SIZE and size > present) or (size == 0 and riff_end < len(data)):
-            head = b"RIFF" + (len(data) - 8).to_bytes(4, "little") + data[8 : position + 4]
-            return head + present.to_bytes(4, "little") + data[position + 8 :]
-        if size > present:
-            raise DecodeError(f"{name}: the file ends after {present} of {size} bytes of samples")
-        return data
-    raise DecodeError(f"{name}: the WAV file has no complete data chunk")
-
-
-def _read_all(source: str | os.PathLike[str] | BinaryIO) -> bytes:
-    if isinstance(source, (str, os.PathLike)):
-        return Path(source).read_bytes()
-    parts = []
-    while part := source.read(_BLOCK):
-        parts.append(part)
-    return b"".join(parts)
-
-
 def _name(source: str | os.PathLike[str] | BinaryIO) -> str:
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
     return str(getattr(source, "name", "audio stream"))
-
-
-def import_audio_package(package: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except (ImportError, OSError) as error:  # OSError: the C library that soundfile binds is absent
-        raise FastvocError(f"audio needs the package {package} ({error}): pip install {package}") from error

@@ -1,105 +1,23 @@
-"""Audio files and streams of any length in pieces: reading, fitting to a model's rate and channels, writing."""
+"""Sound of any length in pieces: fitting it to a model's rate and channels, writing it."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
-from fastvoc.audio import import_audio_package, to_int16
-from fastvoc.errors import ArgumentError, DecodeError
+from fastvoc.audio import to_int16
+from fastvoc.audio_files import AudioBlocks, import_audio_package
+from fastvoc.errors import ArgumentError
 from fastvoc.io import atomic_path
-from fastvoc.pcm import PcmReader, StreamResampler
+from fastvoc.pcm import StreamResampler
 
-_BLOCK = 1 << 16
 _LARGEST_WAV = (1 << 32) - 1024
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}
-
-
-@dataclass(frozen=True)
-class AudioBlocks:
-    """A sound in pieces [channels, n], float32 in -1..1; `samples` of each channel, None when nobody knows."""
-
-    rate: int
-    channels: int
-    samples: int | None
-    pieces: Iterator[Tensor]
-
-
-@contextmanager
-def open_blocks(source: Path | BinaryIO) -> Iterator[AudioBlocks]:
-    """Opens a file, or a binary file object such as a pipe; WAV comes as it arrives, other formats are stored first.
-
-    Raises DecodeError that names the source, here or on the way, when it is no audio or ends early.
-    """
-    with ExitStack() as stack:
-        name = "standard input"
-        if isinstance(source, Path):
-            name = str(source)
-            try:
-                source = stack.enter_context(source.open("rb"))
-            except OSError as error:
-                raise DecodeError(f"{name}: {error.strerror or error}") from error
-        file = _Recorder(source)
-        try:
-            reader = PcmReader(file, mix=False, name=name)  # type: ignore[arg-type]
-        except DecodeError:
-            # Not the plain kind of WAV; the library of formats wants to move about in the file.
-            store = stack.enter_context(tempfile.TemporaryFile())
-            store.write(file.stop())
-            shutil.copyfileobj(source, store)
-            store.seek(0)
-            yield _by_soundfile(stack, store, name)
-            return
-        file.stop()
-        yield AudioBlocks(reader.format.rate, reader.format.channels, reader.left, iter(reader))
-
-
-class _Recorder:
-    """A file object that keeps what it gave until told to stop."""
-
-    def __init__(self, file: Any) -> None:
-        self._read = getattr(file, "read1", file.read)
-        self._given: bytearray | None = bytearray()
-
-    def read1(self, size: int) -> bytes:
-        data = bytes(self._read(size))
-        if self._given is not None:
-            self._given += data
-        return data
-
-    def stop(self) -> bytes:
-        given, self._given = bytes(self._given or b""), None
-        return given
-
-
-def _by_soundfile(stack: ExitStack, file: Any, name: str) -> AudioBlocks:
-    soundfile = import_audio_package("soundfile")
-    try:
-        sound = stack.enter_context(soundfile.SoundFile(file))
-    except soundfile.LibsndfileError as error:
-        raise DecodeError(f"{name}: {error.error_string}") from error
-
-    def pieces() -> Iterator[Tensor]:
-        given = 0
-        try:
-            while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
-                given += len(block)
-                yield torch.from_numpy(block.T.copy())
-        except soundfile.LibsndfileError as error:
-            raise DecodeError(f"{name}: {error.error_string}") from error
-        if given < sound.frames < 1 << 62:
-            raise DecodeError(f"{name}: the file ends after {given} of {sound.frames} samples")
-
-    known = sound.frames if 0 <= sound.frames < 1 << 62 else None
-    return AudioBlocks(sound.samplerate, sound.channels, known, pieces())
 
 
 def fit(sound: AudioBlocks, rate: int, channels: int) -> tuple[Iterator[Tensor], list[str]]:

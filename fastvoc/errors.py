@@ -47,5 +47,9 @@ class AssumptionWarning(UserWarning):
     """Something about a checkpoint (its sample rate, its mel front end) is assumed, as none of its files says it."""
 
 
+class AudioWarning(UserWarning):
+    """A sound is given as it is, though it is not all that its file or pipe declares or holds."""
+
+
 class StreamError(FastvocError, RuntimeError):
     """A stream is used in a way its state does not allow: after its end, by two threads, with another model's state."""

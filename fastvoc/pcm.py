@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -10,19 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DecodeError
+from fastvoc.errors import ArgumentError, AudioWarning, DecodeError
+from fastvoc.wav_header import WavHeader, read_wav_header
 
 _READ = 1 << 16
 _MAX_HEADER = 1 << 20
-_UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 # Bytes per sample and kind of number, by name.
-_FORMATS = {"s16": (2, "i"), "s24": (3, "i"), "s32": (4, "i"), "f32": (4, "f")}
-_WAV_PCM, _WAV_FLOAT, _WAV_EXTENSIBLE = 1, 3, 0xFFFE
+_FORMATS = {"u8": (1, "u"), "s16": (2, "i"), "s24": (3, "i"), "s32": (4, "i"), "f32": (4, "f"), "f64": (8, "f")}
+_WAV_TAGS = {"u": 1, "i": 1, "f": 3}
+_WAV_KINDS = {(_WAV_TAGS[kind], 8 * width): name for name, (width, kind) in _FORMATS.items()}
 
 
 @dataclass(frozen=True)
 class PcmFormat:
-    """How samples are stored: little-endian `kind` (s16, s24, s32 or f32), interleaved channels, rate in Hz."""
+    """How samples are stored: little-endian `kind` (u8, s16, s24, s32, f32, f64), interleaved channels, rate in Hz."""
 
     kind: str
     rate: int
@@ -50,7 +53,11 @@ class PcmFormat:
     def _values(self, data: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
         width, kind = _FORMATS[self.kind]
         if kind == "f":
-            values = np.frombuffer(data, "<f4").astype(np.float32)
+            values = np.frombuffer(data, f"<f{width}").astype(np.float32)
+        elif kind == "u":
+            values = np.frombuffer(data, np.uint8).astype(np.float32) / np.float32(128) - np.float32(1)
+        elif width == 2:
+            values = np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
         else:
             raw = np.frombuffer(data, np.uint8).reshape(-1, width)
             wide = np.zeros((len(raw), 4), np.uint8)
@@ -64,12 +71,26 @@ def encode_s16(wav: Tensor) -> bytes:
     return (wav.clamp(-1.0, 1.0) * 32767.0).round().to(torch.int16).numpy().astype("<i2").tobytes()
 
 
+class OtherSound(DecodeError):
+    """No WAV file of plain samples. `start`: where its samples begin, `end`: where they end by its header, or None."""
+
+    def __init__(self, text: str, start: int | None = None, end: int | None = None) -> None:
+        super().__init__(text)
+        self.start, self.end = start, end
+
+
 class PcmReader:
     """Reads a binary file as its bytes come, whatever the size of each read.
 
-    A stream that begins as a WAV file is read as one, its header's format then stands; anything else is raw samples of
-    `raw`, or refused when that is None. Chunks are mixed to one channel unless `mix` is False. Raises DecodeError,
-    which names the file as `name`, for a WAV file of another kind or one that is cut.
+    A stream that begins as a WAV or RF64 file is read as one, its header's format then stands; anything else is raw
+    samples of `raw`, or refused when that is None. Chunks are mixed to one channel unless `mix` is False.
+
+    What a pipe gives is taken whole. Where its header declares more than comes, a size that writers put for a length
+    they do not know (0, 0xFFFFFFFF, sox's 0x7FFFF000 and their like) is no fault; another one gives an AudioWarning,
+    after the last chunk, that names the bytes declared and received. A file that can be moved about in is refused at
+    once when it is shorter than its header declares.
+    Raises DecodeError, which names the file as `name`, for a header that is cut or broken; OtherSound, which is one,
+    for a WAV file of another kind and for what is no WAV file.
     """
 
     def __init__(
@@ -77,13 +98,41 @@ class PcmReader:
     ) -> None:
         self._file, self._mix, self._name = file, mix, name
         self._held, self._left = b"", -1
-        if self._fill(12) and self._held[:4] == b"RIFF" and self._held[8:12] == b"WAVE":
-            self._held = self._held[12:]
-            self.format = self._wav_header()
+        self._wav = self._fill(12) and self._held[:4] in (b"RIFF", b"RF64") and self._held[8:12] == b"WAVE"
+        self._size = 0
+        if self._wav:
+            self.format = self._begin(read_wav_header(self._take, self._error))
         elif raw is None:
-            raise self._error("no WAV file; give --rate for raw samples")
+            raise OtherSound(f"{name}: no WAV file; give --rate for raw samples")
         else:
             self.format = raw
+
+    def _begin(self, header: WavHeader) -> PcmFormat:
+        present = self._present()
+        known = header.known or (present is not None and 0 < header.size <= present)
+        if known and present is not None and present < header.size:
+            raise self._error(f"the file ends after {present} of {header.size} bytes of samples")
+        kind = _WAV_KINDS.get((header.tag, header.bits))
+        try:
+            found = PcmFormat(kind, header.rate, header.channels) if kind else None
+        except ArgumentError as error:
+            raise self._error(f"WAV {error}") from None
+        if found is None or found.frame_bytes != header.block:
+            text = f"WAV format {header.tag}, {header.bits} bits, {header.channels} channels in {header.block} bytes"
+            text += "; expected PCM of 8, 16, 24, 32 or float of 32, 64"
+            raise OtherSound(f"{self._name}: {text}", header.start, header.start + header.size if known else None)
+        if known:
+            self._size = self._left = header.size // found.frame_bytes * found.frame_bytes
+        return found
+
+    def _present(self) -> int | None:
+        """Bytes from here to the end; None for a pipe."""
+        if not is_seekable(self._file):
+            return None
+        here = self._file.tell()
+        end = self._file.seek(0, io.SEEK_END)
+        self._file.seek(here)
+        return end - here + len(self._held)
 
     def _error(self, text: str) -> DecodeError:
         return DecodeError(f"{self._name}: {text}")
@@ -94,7 +143,7 @@ class PcmReader:
         return None if self._left < 0 else self._left // self.format.frame_bytes
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Chunks of samples [n], unmixed [channels, n], as they come. Raises DecodeError when the last one is cut."""
+        """Chunks of samples [n], unmixed [channels, n], as they come. Raises DecodeError when raw samples are cut."""
         size = self.format.frame_bytes
         while True:
             whole = len(self._held) // size * size
@@ -110,10 +159,15 @@ class PcmReader:
             if not more:
                 break
             self._held += more
+        rest = len(self._held)
         if self._left > 0:
-            raise self._error(f"the WAV file ends {self._left} bytes early")
-        if self._held:
-            raise self._error(f"{len(self._held)} bytes are left over, a sample has {size}")
+            warn_early_end(self._name, self._size - self._left + rest, self._size, "bytes")
+        elif self._wav and rest == 1 and self._held == b"\0":
+            return  # it fills a chunk of odd length
+        elif rest and self._wav:
+            warnings.warn(f"{self._name}: the last {rest} bytes are no whole sample of {size}", AudioWarning, 2)
+        elif rest:
+            raise self._error(f"{rest} bytes are left over, a sample has {size}")
 
     def _read(self) -> bytes:
         # What is there now; `read` would wait for a full block.
@@ -127,40 +181,22 @@ class PcmReader:
 
     def _take(self, count: int, what: str) -> bytes:
         if count > _MAX_HEADER:
-            raise self._error(f"the WAV file's {what} claims {count} bytes")
+            raise OtherSound(f"{self._name}: the WAV file's {what} claims {count} bytes")
         if not self._fill(count):
             raise self._error(f"the WAV file ends in its {what}")
         data, self._held = self._held[:count], self._held[count:]
         return data
 
-    def _wav_header(self) -> PcmFormat:
-        found: PcmFormat | None = None
-        while True:
-            head = self._take(8, "header")
-            name, size = head[:4], int.from_bytes(head[4:], "little")
-            if name == b"data":
-                if found is None:
-                    raise self._error("the WAV file has samples before their format")
-                self._left = -1 if size in _UNKNOWN_SIZES else size // found.frame_bytes * found.frame_bytes
-                return found
-            body = self._take(size + size % 2, f"chunk {name!r}")
-            if name == b"fmt ":
-                found = self._wav_format(body)
 
-    def _wav_format(self, body: bytes) -> PcmFormat:
-        if len(body) < 16:
-            raise self._error(f"the WAV file's format has {len(body)} bytes, expected 16 or more")
-        tag, channels = int.from_bytes(body[:2], "little"), int.from_bytes(body[2:4], "little")
-        rate, bits = int.from_bytes(body[4:8], "little"), int.from_bytes(body[14:16], "little")
-        if tag == _WAV_EXTENSIBLE and len(body) >= 26:
-            tag = int.from_bytes(body[24:26], "little")
-        kind = {(_WAV_PCM, 16): "s16", (_WAV_PCM, 24): "s24", (_WAV_PCM, 32): "s32", (_WAV_FLOAT, 32): "f32"}
-        if (tag, bits) not in kind:
-            raise self._error(f"WAV format {tag} with {bits} bits; expected PCM of 16, 24, 32 or float of 32")
-        try:
-            return PcmFormat(kind[tag, bits], rate, channels)
-        except ArgumentError as error:
-            raise self._error(f"WAV {error}") from None
+def is_seekable(file: Any) -> bool:
+    """Whether one can move about in a file object, as not in a pipe."""
+    seekable = getattr(file, "seekable", None)
+    return bool(seekable and seekable())
+
+
+def warn_early_end(name: str, got: int, declared: int, unit: str) -> None:
+    """Says that what came from a pipe is not all that its header declares."""
+    warnings.warn(f"{name}: the sound ends after {got} of the {declared} {unit} that it declares", AudioWarning, 3)
 
 
 class StreamResampler:

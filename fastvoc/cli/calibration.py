@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from fastvoc.audio import READABLE, mono, read_audio, resample
+from fastvoc.audio import mono, read_audio, resample
+from fastvoc.audio_files import READABLE
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.cli.synthesis import MEL_FILES, read_input
 from fastvoc.codec import Codec

@@ -43,7 +43,8 @@ def encode(
 
     Example: sox in.mp3 -t wav - | fastvoc encode - - --portable | ssh host fastvoc decode - out.wav
     """
-    from fastvoc.audio_blocks import fit, open_blocks
+    from fastvoc.audio_blocks import fit
+    from fastvoc.audio_files import open_blocks
     from fastvoc.cli.output import output_path
     from fastvoc.cli.pieces import (
         Counted,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fastvoc.audio import READABLE, write_audio
+from fastvoc.audio import write_audio
+from fastvoc.audio_files import READABLE
 from fastvoc.cli.synthesis import MEL_FILES, read_input, speed, synthesise
 from fastvoc.errors import ArgumentError, FastvocError
 from fastvoc.threads import set_num_threads
@@ -23,11 +25,12 @@ from fastvoc.vocoder import Vocoder
 
 @dataclass(frozen=True)
 class Plan:
-    """Pairs of input and output still to make, and how many outputs are there already."""
+    """Pairs of input and output still to make, how many outputs are there already, and files passed over by suffix."""
 
     target: Path
     todo: tuple[tuple[Path, Path], ...]
     finished: int
+    skipped: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Done:
 def plan_folder(source: Path, target: str, *, force: bool) -> Plan:
     """Finds the inputs of a folder and their places under `target`; outputs that exist are finished without `force`.
 
+    Inputs are the files with a suffix of READABLE or MEL_FILES; others are counted, hidden ones are not looked at.
+
     Raises ArgumentError when `target` is no place for a folder, nothing is found, or two inputs share an output.
     """
     out = Path(target)
@@ -49,19 +54,29 @@ def plan_folder(source: Path, target: str, *, force: bool) -> Plan:
     if out.resolve() == source.resolve():
         raise ArgumentError(f"OUT: expected another folder than IN, got {target!r}")
     places: dict[Path, Path] = {}
+    skipped: Counter[str] = Counter()
     for path in sorted(source.rglob("*")):
         inner = path.relative_to(source)
         hidden = any(part.startswith(".") for part in inner.parts)
-        if hidden or path.suffix.lower() not in READABLE | MEL_FILES or out.resolve() in path.resolve().parents:
+        if hidden or path.is_dir() or out.resolve() in path.resolve().parents:
+            continue
+        if path.suffix.lower() not in READABLE | MEL_FILES:
+            skipped[path.suffix.lower() or "no suffix"] += 1
             continue
         place = out / inner.with_suffix(".wav")
         if place in places:
             raise ArgumentError(f"IN: {places[place]} and {path} would both become {place}")
         places[place] = path
     if not places:
-        raise ArgumentError(f"IN: no audio and no mel files in {source}")
+        passed = f" ({_passed_over(skipped)})" if skipped else ""
+        raise ArgumentError(f"IN: no audio and no mel files in {source}{passed}")
     todo = tuple((path, place) for place, path in places.items() if force or not place.exists())
-    return Plan(out, todo, len(places) - len(todo))
+    return Plan(out, todo, len(places) - len(todo), skipped)
+
+
+def _passed_over(skipped: Counter[str]) -> str:
+    suffixes = ", ".join(f"{count} {suffix}" for suffix, count in sorted(skipped.items()))
+    return f"{skipped.total()} files skipped, their suffix means no audio and no mel that can be read: {suffixes}"
 
 
 def run_folder(voc: Vocoder, plan: Plan, *, jobs: int, float32: bool) -> None:
@@ -90,6 +105,8 @@ def run_folder(voc: Vocoder, plan: Plan, *, jobs: int, float32: bool) -> None:
     made = sum(file.seconds for file in done)
     for note in sorted({note for file in done for note in file.notes}):
         typer.echo(f"{sum(note in file.notes for file in done)} files: {note}", err=True)
+    if plan.skipped:
+        typer.echo(_passed_over(plan.skipped), err=True)
     counts = f"{len(done)} written, {plan.finished} already there, {failed} failed"
     took = f"; {speed(made, perf_counter() - start)}" if done else ""
     typer.echo(f"{plan.target}: {counts}{took}", err=True)

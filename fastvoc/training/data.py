@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from fastvoc import audio
+from fastvoc.audio_files import READABLE
 from fastvoc.errors import ArgumentError, LoadError
 from fastvoc.training.config import TrainConfig
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".npy")
+SUFFIXES = tuple(sorted(READABLE | {".npy"}))
 PEAK = 0.95
 
 
@@ -44,7 +45,7 @@ def read_clip(path: Path, sample_rate: int) -> Tensor:
 
     Raises LoadError for a `.npy` of another kind, DecodeError for unreadable audio.
     """
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         samples = np.load(path, allow_pickle=False)
         if samples.ndim != 1 or samples.dtype not in (np.float32, np.int16):
             raise LoadError(f"{path}: expected float32 or int16 samples [L], got {samples.dtype} {list(samples.shape)}")

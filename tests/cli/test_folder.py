@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from command_line import Run
 
 from fastvoc.audio import read_audio, write_audio
+from fastvoc.audio_files import FORMATS, READABLE
 from fastvoc.vocoder import Vocoder
 
 
@@ -75,6 +77,32 @@ def test_goes_on_and_reports_the_broken(run: Run, model: Path, clips: Path, tmp_
     assert last.code == 0
     assert "1 written, 3 already there, 0 failed" in last.err
     assert "4 written" in run("vocode", clips, out, "--model", model, "--force").err
+
+
+def test_every_format_and_what_is_passed_over(run: Run, model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    wav = (torch.rand(24000) - 0.5).numpy()
+    names = []
+    for kind, suffixes in FORMATS.items():
+        for suffix in set(suffixes) - {".mp2"}:  # soundfile does not write it
+            names.append(f"a{suffix[1:]}.wav")
+            subtype = "OPUS" if suffix == ".opus" else None
+            soundfile.write(folder / f"a{suffix[1:]}{suffix}", wav, 24000, format=kind, subtype=subtype)
+    for name in ("a.m4a", "b.M4A", "notes.txt", "README", "sub.dir/c.wma"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("")
+    result = run("vocode", folder, tmp_path / "out", "--model", model)
+    assert result.code == 0, result.err
+    assert _files(tmp_path / "out") == sorted(names)
+    told = (
+        "5 files skipped, their suffix means no audio and no mel that can be read: 2 .m4a, 1 .txt, 1 .wma, 1 no suffix"
+    )
+    assert told in result.err
+    for name in (path for path in folder.iterdir() if path.suffix.lower() in READABLE):
+        name.unlink()
+    result = run("vocode", folder, tmp_path / "none", "--model", model)
+    assert (result.code, told in result.err) == (2, True)
 
 
 def test_out_inside_in_is_not_an_input(run: Run, model: Path, clips: Path) -> None:

@@ -63,7 +63,7 @@ def test_broken_input() -> None:
         with pytest.raises(DecodeError):
             list(PcmReader(io.BytesIO(good[:cut])))
     for data, text in (
-        (good[:-1], "early"),
+        (good[:-1], "ends after 99 of 100 bytes"),
         (good.replace(b"\x01\x00\x01\x00", b"\x55\x00\x01\x00"), "WAV format 85"),
         (good.replace(b"\x01\x00\x01\x00", b"\x01\x00\x00\x00"), "channels"),
         (b"RIFF\0\0\0\0WAVEfmt \xff\xff\xff\x7f", "claims"),
@@ -76,7 +76,7 @@ def test_broken_input() -> None:
     with pytest.raises(DecodeError, match="left over"):
         list(read_frames(io.BytesIO(bytes(4 * 80 + 3)), 80))
     with pytest.raises(ArgumentError, match="format"):
-        PcmFormat("u8", 16000)
+        PcmFormat("u16", 16000)
 
 
 def test_resampling_in_chunks() -> None:
@@ -130,6 +130,27 @@ def test_latency_is_told(model: Path, voc: Vocoder) -> None:
     assert f"latency {ahead:.1f} ms".encode() in done.stderr
     shorter = piped(model, b"", "--latency", "--lookahead", "0")
     assert b"exact output needs" in shorter.stderr
+
+
+# What sox writes to a pipe at 16 and 24 bits, ffmpeg, and programs that count in samples.
+@pytest.mark.parametrize(
+    ("kind", "stated"), [("s16", 0x7FFFF000), ("s24", 0x7FFFEFFF), ("s16", 0xFFFFFFFF - 36), ("f32", 2_000_000_000)]
+)
+def test_a_wav_of_unknown_length_to_its_end(model: Path, kind: str, stated: int) -> None:
+    samples = chords(22050, 22050, 20, 0.5)[:, None].numpy()
+    right = piped(model, wav_bytes(samples, kind=kind))
+    done = piped(model, wav_bytes(samples, kind=kind, size=stated))
+    assert (done.returncode, done.stdout) == (0, right.stdout), done.stderr
+    assert b"warning" not in done.stderr
+
+
+def test_a_pipe_that_ends_early_is_told(model: Path) -> None:
+    samples = chords(22050, 22050, 20, 0.5)[:, None].numpy()
+    right = piped(model, wav_bytes(samples))
+    done = piped(model, wav_bytes(samples, size=30000))
+    assert (done.returncode, done.stdout) == (0, right.stdout), done.stderr
+    told = f"warning: standard input: the sound ends after {2 * len(samples)} of the 30000 bytes that it declares"
+    assert told.encode() in done.stderr
 
 
 def test_wrong_input_is_told(model: Path) -> None:
