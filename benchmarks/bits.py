@@ -1,7 +1,7 @@
 """Whether two checkouts compute the same bits: python benchmarks/bits.py OTHER_PYTHON [--json FILE].
 
-OTHER_PYTHON is the interpreter of another checkout's environment. Both run this file: every golden case and every family
-of the stream tests, in calls as they are by default and exact ones, ragged batches and streams, in float32 and bfloat16.
+OTHER_PYTHON is the interpreter of another checkout's environment. Both run this file: every golden case and every
+family of the stream tests, in default and exact calls, ragged batches and streams, in float32 and bfloat16.
 """
 
 from __future__ import annotations

@@ -29,10 +29,7 @@ def count(run: Callable[[], Any], where: Counter[str] | None = None) -> int:
         if event == "call":
             calls += 1
             if where is not None:
-                code = frame.f_code
-                where[
-                    f"{code.co_filename.rpartition('/')[2]}:{code.co_qualname if sys.version_info >= (3, 11) else code.co_name}"
-                ] += 1
+                where[f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_code.co_name}"] += 1
 
     sys.setprofile(profile)
     try:

@@ -1,4 +1,4 @@
-"""What HiFT networks do between their layers: one reflected step, and less than there is for want of what comes next."""
+"""What HiFT networks do between their layers: reflect one step, and leave off what later steps would change."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Model(Stated):
     inputs: tuple[str, ...] = ()
     stream_options: tuple[str, ...] = ()
     warmup_inputs: Mapping[str, Any] = MappingProxyType({})
-    # (backend, *, exact, **options) -> its state for a signal in chunks; of a codec `decode_stream` and `encode_stream`.
+    # (backend, *, exact, **options) -> its state for a signal in chunks; a codec has one for either direction instead.
     stream: Callable[..., ModelStream]
 
     def layers(self) -> dict[str, Prepared]:

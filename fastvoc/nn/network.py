@@ -1,8 +1,8 @@
 """A network stated once.
 
 A model says in `network(run, x)` what happens to a signal: `run(layer, x)` takes a value through a layer, `run.add`,
-`run.join` and `run.map` through functions. Called with a `Trace` it computes nothing and leaves a `Network`, the list of
-its steps, of which everything else is a reading: a whole call, with lengths, with gradients, in pieces
+`run.join` and `run.map` through functions. Called with a `Trace` it computes nothing and leaves a `Network`, the list
+of its steps, of which everything else is a reading: a whole call, with lengths, with gradients, in pieces
 (`fastvoc.nn.pieces`) and in chunks (`fastvoc.nn.streams`), which input an output depends on, the layers' names.
 """
 
