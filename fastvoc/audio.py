@@ -45,7 +45,7 @@ def read_audio(source: str | os.PathLike[str] | BinaryIO) -> tuple[torch.Tensor,
             declared, rate, channels = file.frames, file.samplerate, file.channels
     except soundfile.LibsndfileError as error:
         raise DecodeError(f"{name}: {error.error_string}") from error
-    wav = torch.cat(blocks).t().contiguous() if blocks else torch.zeros(channels, 0)
+    wav = torch.cat(blocks).t().contiguous() if blocks else torch.zeros(channels, 0, dtype=torch.float32, device="cpu")
     if wav.shape[1] < declared < 1 << 62:
         raise DecodeError(f"{name}: the file ends after {wav.shape[1]} of {declared} samples")
     return wav, rate

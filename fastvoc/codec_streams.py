@@ -68,7 +68,7 @@ class Decoding(_Side):
         count, entries = self._codebooks, self._codec.config.bins
         if value is None:
             return torch.zeros((batch or 1, count, 0), dtype=torch.int64, device=self.device), False, {}
-        codes = torch.as_tensor(value)
+        codes = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
         if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
             raise DtypeError(f"chunk: expected codes, whole numbers, got {codes.dtype}")
         if codes.dim() not in (2, 3) or codes.shape[-2] != count or (codes.dim() == 3 and not len(codes)):
@@ -80,7 +80,7 @@ class Decoding(_Side):
         return (codes if batched else codes[None]).to(self.device, torch.int64), batched, {}
 
     def nothing(self, batch: int) -> Tensor:
-        return torch.zeros((batch, self._codec.channels, 0), device=self.device)
+        return torch.zeros((batch, self._codec.channels, 0), dtype=torch.float32, device=self.device)
 
     def result(self, y: Tensor, batched: bool) -> Tensor:
         return (y if batched else y[0]).float().clone()

@@ -16,7 +16,7 @@ from fastvoc.checkpoints import save as save_checkpoint
 from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
 from fastvoc.loaded import LoadedModel
-from fastvoc.models.families import build
+from fastvoc.models.families import meta_model
 from fastvoc.nn.quantized import RANGE, int8_layers, is_int8
 from fastvoc.vocoder import Vocoder
 
@@ -107,8 +107,7 @@ def model_of(
         raise DtypeError(
             "dtype: int8 asked for, but this file holds no ranges; fastvoc convert --int8 makes one that does"
         )
-    with SkipInit():
-        model = build(checkpoint.config)
+    model = meta_model(checkpoint.config)  # whose tensors the checkpoint's replace
     state = {name: tensor for name, tensor in checkpoint.state.items() if name.rpartition(".")[2] != RANGE}
     if dtype is torch.int8:
         for name, layer in int8_layers(model).items():

@@ -102,7 +102,7 @@ def _frames(voc: Vocoder, kind: Kind, rate: int | None, channels: int) -> Iterat
         yield front_end.push(resampler.push(samples))
     import torch
 
-    yield front_end.push(resampler.push(torch.zeros(0), last=True))
+    yield front_end.push(resampler.push(torch.zeros(0, dtype=torch.float32, device="cpu"), last=True))
     yield front_end.flush()
 
 
