@@ -114,7 +114,8 @@ def model_of(
             layer.input_range = checkpoint.state[f"{name}.{RANGE}"]
         state, dtype = checkpoint.state, torch.float32
     model.load_state_dict(state, assign=True)
-    model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    # float32 first: windows are wider where torch's default is, and casts to less leave them so.
+    model.eval().requires_grad_(False).float().to(device=device, dtype=dtype)
     model.prepare(backend=backend)
     return model
 

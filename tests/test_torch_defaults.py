@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from model_files import NAMES, Uses, saved
+from model_files import NAMES, Uses, saved, speech
 from torch import Tensor
 
 import fastvoc
 from fastvoc import flags
+from fastvoc.compat.bigvgan import BigVGAN
 from fastvoc.compat.cosyvoice import HiFTGenerator
+from fastvoc.compat.transformers import EncodecModel, HiFTNetModel, SpeechT5HifiGan
+from fastvoc.compat.vocos import Vocos
 from fastvoc.mel import PRESETS, MelSpectrogram
 from fastvoc.models.encodec_lm import EncodecLm, EncodecLmConfig, FloatLm
 from fastvoc.nn.spectral import IstftHead, Stft
+from helpers import golden
 
 META = "meta"  # for any device but the CPU
 SETTINGS = (torch.float64, torch.float16, torch.bfloat16, META)
@@ -93,30 +98,28 @@ def test_a_dtype_asked_for_is_the_one_that_comes(
 
 @each_default
 def test_front_ends_have_the_same_bits(setting: torch.dtype | str) -> None:
-    wav = 0.1 * torch.randn(2, 9000)
-    voc = fastvoc.load("hifigan")
-    _forget()
+    voc, wav = fastvoc.load("hifigan"), 0.1 * torch.randn(2, 9000)
+    mel = voc.mel(speech())
+    judged = [mel, mel.exp(), (mel - mel.mean()) / mel.std(), mel[:, 40:120].t().contiguous()]
 
-    def made() -> list[Tensor]:
-        rows = []
+    def made() -> tuple[list[Tensor], list[str | None]]:
+        rows = [voc.mel(wav[0]), voc(mel)]
         for config in PRESETS.values():
             stream = MelSpectrogram(config).stream()
-            parts = [stream.push(wav[:, :100]), stream.push(wav[:, 100:]), stream.flush()]
-            rows += [MelSpectrogram(config)(wav), torch.cat(parts, 2)]
-        mel = voc.mel(wav[0])
-        noise = 2 * torch.randn(80, 100, generator=torch.Generator().manual_seed(0), device="cpu", dtype=torch.float32)
-        assert voc.examine(noise) == said
-        return [*rows, mel, voc(mel)]
+            rows += [MelSpectrogram(config)(wav), stream._empty()]
+            rows += [stream.push(wav[:, :100]), stream.push(wav[:, 100:]), stream.flush()]
+        return rows, [voc.examine(mel) for mel in judged]
 
-    said = voc.examine(2 * torch.randn(80, 100, generator=torch.Generator().manual_seed(0)))
-    assert said is not None
     _forget()
     with _set(setting):
-        ours = made()
+        ours, found = made()
     _forget()
-    for value, meant in zip(ours, made(), strict=True):
-        assert value.dtype == meant.dtype
-        assert torch.equal(value, meant)
+    theirs, meant = made()
+    assert found == meant
+    assert len(set(meant)) > 2
+    for value, other in zip(ours, theirs, strict=True):
+        assert value.dtype == other.dtype
+        assert torch.equal(value, other)
 
 
 @each_default
@@ -157,3 +160,34 @@ def test_a_generator_built_by_hand_is_the_cast_one(setting: torch.dtype) -> None
         assert other.dtype == value.dtype, key
         assert torch.equal(other, value), key
     assert all(parameter.dtype is setting for parameter in ours.parameters())
+
+
+_FOLDERS: dict[str, tuple[Any, tuple[int, ...], Callable[[Any, Tensor], Any]]] = {
+    "chatterbox_hift": (HiFTNetModel, (1, 9, 80), lambda model, mel: model(mel)),
+    "cosyvoice2_hift": (HiFTGenerator, (1, 80, 9), lambda model, mel: model.decode(mel, mel.new_ones(1, 1, 9 * 480))),
+    "bigvgan_v2_small": (BigVGAN, (1, 100, 9), lambda model, mel: model(mel)),
+    "hf_speecht5_hifigan": (SpeechT5HifiGan, (1, 9, 80), lambda model, mel: model(mel)),
+    "hf_encodec_24k_small": (EncodecModel, (1, 1, 900), lambda model, wav: model(wav).audio_values),
+    "vocos_mel_center": (Vocos, (1, 100, 9), lambda model, mel: model.decode(mel)),
+}
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", sorted(_FOLDERS))
+def test_other_packages_classes_read_their_folders_alike(name: str) -> None:
+    kind, shape, run = _FOLDERS[name]
+    x, path = torch.randn(shape), golden(name).dir
+
+    def made() -> Tensor:
+        torch.manual_seed(1)
+        with torch.inference_mode():
+            y: Tensor = run(kind.from_pretrained(path), x)
+        return y
+
+    meant = made()
+    for setting in SETTINGS:
+        _forget()
+        with _set(setting):
+            ours = made()
+        assert ours.dtype == meant.dtype, setting
+        assert torch.equal(ours, meant), setting

@@ -170,7 +170,7 @@ class HiFTGenerator(Upstream):
             model = cls.__new__(cls)
             model._build(config, None)
         model._model.load_state_dict(checkpoint.state, assign=True)
-        return model.eval().requires_grad_(False).to(map_location)
+        return model.eval().requires_grad_(False).float().to(map_location)
 
     def forward(self, batch: Mapping[str, Tensor], device: str | torch.device) -> tuple[Tensor, Tensor]:
         """The training step's samples [B, S] and F0 [B, T] of `batch["speech_feat"]` [B, T, in_channels]."""
