@@ -9,7 +9,8 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def without_autocast(function: Callable[_P, _T]) -> Callable[_P, _T]:
