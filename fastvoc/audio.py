@@ -32,7 +32,9 @@ def read_audio(source: str | os.PathLike[str] | BinaryIO) -> tuple[torch.Tensor,
             pieces = list(sound.pieces)
     except OSError as error:
         raise DecodeError(f"{name}: {error.strerror or error}") from error
-    return torch.cat(pieces, 1) if pieces else torch.zeros(sound.channels, 0), sound.rate
+    return torch.cat(pieces, 1) if pieces else torch.zeros(
+        sound.channels, 0, dtype=torch.float32, device="cpu"
+    ), sound.rate
 
 
 def write_audio(

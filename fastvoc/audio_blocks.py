@@ -38,7 +38,7 @@ def fit(sound: AudioBlocks, rate: int, channels: int) -> tuple[Iterator[Tensor],
         for wav in sound.pieces:
             one = wav.mean(0, keepdim=True) if mixed else wav
             yield _doubled(resampler.push(one), doubled)
-        yield _doubled(resampler.push(torch.zeros(kept, 0), last=True), doubled)
+        yield _doubled(resampler.push(torch.zeros(kept, 0, dtype=torch.float32, device="cpu"), last=True), doubled)
 
     return pieces(), notes
 

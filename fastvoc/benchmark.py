@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastvoc import _library
 from fastvoc.codec import Codec, Codes
@@ -146,7 +147,7 @@ def _calls(loaded: Vocoder | Codec, frames: int, items: int, bandwidth: float | 
     draw = torch.Generator().manual_seed(0)
     if isinstance(loaded, Codec):
         rate = bandwidth or 0.0
-        wav = (0.1 * torch.randn(items, loaded.channels, frames * loaded.hop, generator=draw)).to(loaded.device)
+        wav = 0.1 * _drawn((items, loaded.channels, frames * loaded.hop), draw).to(loaded.device)
         codes: Codes = loaded.encode(wav, rate, check=False)
         return {
             "encode": lambda: loaded.encode(wav, rate, check=False),
@@ -154,8 +155,12 @@ def _calls(loaded: Vocoder | Codec, frames: int, items: int, bandwidth: float | 
         }
     least = int(getattr(loaded.config, "min_frames", 1))
     further = getattr(loaded.model, "warmup_inputs", {})
-    mel = torch.randn(items, loaded.n_mels, max(frames, least), generator=draw).to(loaded.device)
+    mel = _drawn((items, loaded.n_mels, max(frames, least)), draw).to(loaded.device)
     return {"call": lambda: loaded(mel, check=False, **further)}
+
+
+def _drawn(shape: tuple[int, ...], draw: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=draw, dtype=torch.float32, device="cpu")
 
 
 def _streams(loaded: Vocoder | Codec, chunk: int, bandwidth: float | None) -> dict[str, Callable[[], Any]]:
@@ -164,12 +169,12 @@ def _streams(loaded: Vocoder | Codec, chunk: int, bandwidth: float | None) -> di
     if isinstance(loaded, Codec):
         rate = bandwidth or 0.0
         books = loaded.config.codebooks(rate)
-        wav = (0.1 * torch.randn(loaded.channels, chunk * loaded.hop, generator=draw)).to(loaded.device)
-        codes = torch.randint(0, loaded.config.bins, (books, chunk), generator=draw).to(loaded.device)
+        wav = 0.1 * _drawn((loaded.channels, chunk * loaded.hop), draw).to(loaded.device)
+        codes = torch.randint(0, loaded.config.bins, (books, chunk), generator=draw, device="cpu").to(loaded.device)
         sides = {"encoding stream": (loaded.encoding(rate), wav), "decoding stream": (loaded.decoding(books), codes)}
         return {name: partial(_begun, *side) for name, side in sides.items() if _has_stream(side[0])}
     options = getattr(loaded.model, "warmup_inputs", {})
-    mel = torch.randn(loaded.n_mels, chunk, generator=draw).to(loaded.device)
+    mel = _drawn((loaded.n_mels, chunk), draw).to(loaded.device)
     return {"stream": lambda: (loaded.stream(**options), mel)} if _has_stream(loaded, **options) else {}
 
 

@@ -99,7 +99,7 @@ class Codec(LoadedModel):
     def warmup(self, seconds: float = 1.0) -> Codec:
         """Encodes and decodes silence once, so that the first real call is as fast as the rest."""
         samples = max(1, int(seconds * self.sample_rate))
-        silence = torch.zeros((self.channels, samples), device=self.device)
+        silence = torch.zeros((self.channels, samples), dtype=torch.float32, device=self.device)
         self.decode(self.encode(silence, self.bandwidths[0], check=False))
         return self
 
@@ -206,7 +206,7 @@ class Codec(LoadedModel):
         volumes = self._volumes(scale, segments)
         if values:
             self._check_values(segments, volumes, frames)
-        sizes = None if lengths is None else torch.as_tensor(lengths).tolist()
+        sizes = None if lengths is None else torch.as_tensor(lengths, device="cpu").tolist()
 
         def finish(wav: Tensor) -> Tensor:
             wav = wav if sizes is None else wav[:, :, : max(sizes)]

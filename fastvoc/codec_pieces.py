@@ -41,7 +41,7 @@ class CodecEncoder:
         self._codec, self._config = codec, codec.config
         self.codebooks = codec.config.codebooks(bandwidth)
         self.samples = 0
-        self._held: Tensor = torch.zeros((codec.channels, 0))
+        self._held: Tensor = torch.zeros((codec.channels, 0), dtype=torch.float32, device="cpu")
         self._live = None if codec.config.segment else codec.model.encode_stream(self.codebooks, codec.backend)
 
     def push(self, wav: Tensor) -> list[Piece]:
@@ -102,7 +102,7 @@ class CodecDecoder:
         self._segments: list[tuple[Tensor, float | None]] = []
         self._live = None if codec.config.segment else codec.model.decode_stream(codec.backend)
         self._codes: list[Tensor] = []
-        self._held: Tensor = torch.zeros((codec.channels, 0))
+        self._held: Tensor = torch.zeros((codec.channels, 0), dtype=torch.float32, device="cpu")
         self._fade: Fade | None = None
 
     def push(self, codes: Codes, scale: float | None = None) -> Tensor:
@@ -159,7 +159,7 @@ class CodecDecoder:
     def _decode(self, group: list[tuple[Tensor, float | None]]) -> Tensor:
         codec = self._codec
         codes = torch.cat([codes for codes, _ in group])
-        volumes = torch.tensor([1.0 if scale is None else scale for _, scale in group], device=codec.device)
+        volumes = torch.tensor([1.0 if s is None else s for _, s in group], dtype=torch.float32, device=codec.device)
         wav: Tensor = codec.model.decode_segment(
             codes, volumes if self._config.normalize else None, None, codec.backend
         )

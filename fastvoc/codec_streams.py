@@ -81,7 +81,7 @@ class Decoding(_Side):
         return codes if batched else codes[None], batched, {}
 
     def nothing(self, batch: int) -> Tensor:
-        return torch.zeros((batch, self._codec.channels, 0), device=self.device)
+        return torch.zeros((batch, self._codec.channels, 0), dtype=torch.float32, device=self.device)
 
     def result(self, y: Tensor, batched: bool) -> Tensor:
         return (y if batched else y[0]).float().clone()

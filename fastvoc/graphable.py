@@ -59,12 +59,12 @@ class MelGraphable(_Loaded):
 
     def blank(self, frames: int, count: int, example: Mapping[str, Any]) -> Request:
         device = self.device
-        mel = torch.zeros((count, self._loaded.n_mels, frames), device=device)
+        mel = torch.zeros((count, self._loaded.n_mels, frames), dtype=torch.float32, device=device)
         shapes = self._shapes(frames)
         if missing := [name for name, value in example.items() if value is True and name not in shapes]:
             raise ArgumentError(f"{missing[0]}: no tensor that this model takes; expected one of {sorted(shapes)}")
         inputs = {
-            name: torch.zeros((count, *shapes[name]), device=device) if value is True else value
+            name: torch.zeros((count, *shapes[name]), dtype=torch.float32, device=device) if value is True else value
             for name, value in example.items()
         }
         return self.request(mel, check=False, **inputs)

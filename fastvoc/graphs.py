@@ -12,13 +12,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from fastvoc.capture import Capture, Captured, CudaCapture
-from fastvoc.errors import ArgumentError, BackendError, ShapeError
+from fastvoc.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from fastvoc.lengths import LengthPlan
 
 STEP = 1.15
@@ -171,6 +171,9 @@ class Graphed:
         self._too_large: set[_Key] = set()
         self._frozen = False
         self._counts = dict.fromkeys(("replays", "direct", "captures", "evictions"), 0)
+
+    def __reduce__(self) -> NoReturn:
+        raise DtypeError("graphs: no copies or pickles; send the model and call its `graphs` where it arrives")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """The model's call, or a codec's `decode`, with its arguments, results and errors."""
@@ -348,7 +351,7 @@ class Graphed:
         with self._lock:
             self._counts["direct"] += 1
         frames = request.x.shape[2]
-        lengths = None if set(request.lengths) == {frames} else torch.tensor(request.lengths)
+        lengths = None if set(request.lengths) == {frames} else torch.tensor(request.lengths, device="cpu")
         inputs = {**request.choices, **{name: t for name, (t, _) in request.tensors.items()}}
         y = self._owner.run(request.x, lengths, inputs)
         with torch.inference_mode(False):

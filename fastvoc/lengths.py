@@ -53,10 +53,10 @@ class LengthPlan:
         """For `batch` items of lowest..highest steps each."""
         self.batch, self.lowest, self.highest = batch, lowest, highest
         self._device = device
-        self._index = torch.full((batch,), highest - lowest, device=device)
+        self._index = torch.full((batch,), highest - lowest, dtype=torch.int64, device=device)
         self._tables: list[Tensor] = []
         self._constants: list[tuple[Tensor, Tensor]] = []
-        self._table = self._rows = torch.empty(0, dtype=torch.int64)
+        self._table = self._rows = torch.empty(0, dtype=torch.int64, device="cpu")
         self._frozen = False
         self._current = (highest,) * batch
 
@@ -81,12 +81,12 @@ class LengthPlan:
 
     def lengths(self) -> Tensor:
         """What a model's forward takes as `lengths`."""
-        return cast(Tensor, PlannedLengths(self, torch.arange(self.lowest, self.highest + 1)))
+        return cast(Tensor, PlannedLengths(self, torch.arange(self.lowest, self.highest + 1, device="cpu")))
 
     def set(self, lengths: tuple[int, ...]) -> None:
         """The lengths of the next `fill`; the host does not wait."""
         if lengths != self._current:
-            index = torch.tensor(lengths) - self.lowest
+            index = torch.tensor(lengths, device="cpu") - self.lowest
             index = index.pin_memory() if self._index.is_cuda else index
             self._index.copy_(index, non_blocking=True)
             self._current = lengths

@@ -27,6 +27,11 @@ class LoadedModel:
         self.backend = backend
         self.assumed: dict[str, str] = {}  # why, by the field of the configuration that no file says
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy, or out of a pickle, neither of which has the packed weights. Raises BackendError as `load`."""
+        self.__dict__.update(state)
+        self.model.prepare(backend=self.backend)
+
     @property
     def sample_rate(self) -> int:
         """Samples per second of the waveform."""
@@ -130,7 +135,7 @@ def whole_lengths(lengths: Lengths, batch: int, longest: int) -> Tensor | None:
     if lengths is None:
         return None
     try:
-        counts = torch.as_tensor(lengths).cpu()
+        counts = torch.as_tensor(lengths, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise DtypeError(f"lengths: expected whole numbers ({error})") from None
     if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:

@@ -18,7 +18,7 @@ from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
 from fastvoc.loaded import LoadedModel
 from fastvoc.mel import MelConfig
-from fastvoc.models.families import build
+from fastvoc.models.families import meta_model
 from fastvoc.nn.quantized import RANGE, int8_layers, is_int8
 from fastvoc.vocoder import Vocoder
 
@@ -119,15 +119,15 @@ def model_of(
         raise DtypeError(
             "dtype: int8 asked for, but this file holds no ranges; fastvoc convert --int8 makes one that does"
         )
-    with SkipInit():
-        model = build(checkpoint.config)
+    model = meta_model(checkpoint.config)  # whose tensors the checkpoint's replace
     state = {name: tensor for name, tensor in checkpoint.state.items() if name.rpartition(".")[2] != RANGE}
     if dtype is torch.int8:
         for name, layer in int8_layers(model).items():
             layer.input_range = checkpoint.state[f"{name}.{RANGE}"]
         state, dtype = checkpoint.state, torch.float32
     model.load_state_dict(state, assign=True)
-    model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    # float32 first: windows are wider where torch's default is, and casts to less leave them so.
+    model.eval().requires_grad_(False).float().to(device=device, dtype=dtype)
     model.prepare(backend=backend)
     return model
 

@@ -161,8 +161,8 @@ def mel_filterbank(config: MelConfig, dtype: torch.dtype = torch.float32) -> tor
     """
     f_max = config.sample_rate / 2 if config.f_max is None else config.f_max
     low, high = _hz_to_mel(config.f_min, config.scale), _hz_to_mel(f_max, config.scale)
-    edges = _mel_to_hz(torch.linspace(low, high, config.n_mels + 2, dtype=torch.float64), config.scale)
-    bins = torch.arange(config.n_fft // 2 + 1, dtype=torch.float64) * (config.sample_rate / config.n_fft)
+    edges = _mel_to_hz(torch.linspace(low, high, config.n_mels + 2, dtype=torch.float64, device="cpu"), config.scale)
+    bins = torch.arange(config.n_fft // 2 + 1, dtype=torch.float64, device="cpu") * (config.sample_rate / config.n_fft)
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     filters = torch.minimum(rising, falling).clamp_(min=0)
@@ -188,7 +188,7 @@ def _mel_to_hz(mel: torch.Tensor, scale: str) -> torch.Tensor:
 def _constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Window [n_fft] and transposed filters [n_fft // 2 + 1, n_mels]; shared, so never inference tensors."""
     with torch.inference_mode(False):
-        window = torch.hann_window(config.win_length, periodic=True, dtype=torch.float64)
+        window = torch.hann_window(config.win_length, periodic=True, dtype=torch.float64, device="cpu")
         left = (config.n_fft - config.win_length) // 2
         window = F.pad(window, (left, config.n_fft - config.win_length - left))
         filters = mel_filterbank(config, torch.float64).t().contiguous()
@@ -284,7 +284,7 @@ class MelStream:
         return self._emit()
 
     def _empty(self) -> torch.Tensor:
-        like = torch.empty(0) if self._tail is None else self._tail
+        like = torch.empty(0, dtype=torch.float32, device="cpu") if self._tail is None else self._tail
         return like.new_empty([*like.shape[:-1], self.config.n_mels, 0])
 
     def _emit(self) -> torch.Tensor:

@@ -16,6 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from fastvoc.autocast import without_autocast
 from fastvoc.mel import MelConfig, MelSpectrogram
 
 MIN_FRAMES = 50
@@ -43,6 +44,7 @@ class _Noise:
     pace: float
 
 
+@without_autocast
 def suspect(mel: Tensor, config: MelConfig) -> str | None:
     """The key of `ADVICE` that a mel [n_mels, T] of finite values looks like, None when nothing speaks against it.
 
@@ -99,7 +101,9 @@ def _roughness(mel: Tensor, dim: int) -> float:
 @lru_cache(maxsize=64)
 def _noise(config: MelConfig) -> _Noise:
     with torch.inference_mode():
-        wav = 0.1 * torch.randn(200 * config.hop_length + config.n_fft, generator=torch.Generator().manual_seed(0))
+        draw = torch.Generator().manual_seed(0)
+        size = 200 * config.hop_length + config.n_fft
+        wav = 0.1 * torch.randn(size, generator=draw, dtype=torch.float32, device="cpu")
         mel = MelSpectrogram(config)(wav) * (_LN10 if config.log == "log10" else 1.0)
         pace = 1.0 + 0.6 * max(0.0, config.hop_length / config.sample_rate / 0.0117 - 1.0)
         return _Noise(mel.mean().item(), _roughness(mel, 0), _roughness(mel, 1), pace)
@@ -107,7 +111,7 @@ def _noise(config: MelConfig) -> _Noise:
 
 def _upright(mel: Tensor) -> float:
     """Positive for [bands, frames], the negative for the transposed mel; logistic weights fitted on speech."""
-    weights = torch.tensor([3.0, -4.0, -3.0, -2.0, 4.0, -6.0])
+    weights = torch.tensor([3.0, -4.0, -3.0, -2.0, 4.0, -6.0], dtype=mel.dtype, device=mel.device)
     busy = (mel > mel.min() + 0.1).float().mean().item()
     return ((_texture(mel) - _texture(mel.t())) @ weights).item() if busy > 0.7 else 0.0
 
@@ -117,7 +121,8 @@ def _texture(mel: Tensor) -> Tensor:
     steps = {k: (mel[k:] - mel[:-k]).abs() for k in (1, 2, 4, 8)}
     one, two, four, eight = (_log_median(step) for step in steps.values())
     bend = _log_median(mel.diff(n=2, dim=0).abs())
-    rows = torch.stack([torch.arange(len(mel) - 1.0), (steps[1].median(1).values + 1e-3).log()])
+    index = torch.arange(len(mel) - 1.0, dtype=mel.dtype, device=mel.device)
+    rows = torch.stack([index, (steps[1].median(1).values + 1e-3).log()])
     rows = rows - rows.mean(1, keepdim=True)
     trend = rows[0] @ rows[1] / (rows[0].norm() * rows[1].norm() + 1e-6)
     return torch.stack([one, two - one, four - two, eight - four, bend - one, trend])

@@ -77,7 +77,7 @@ class ByteGrid:
         if not bool(torch.isfinite(high - low)) or low > high:
             raise ArgumentError(f"input_range: expected finite values low <= high, got {low.item()}, {high.item()}")
         low, high = low.clamp(max=0), high.clamp(min=0)
-        step = (high - low) / 255 if high > low else torch.ones(())
+        step = (high - low) / 255 if high > low else torch.ones_like(high)
         return cls(step.item(), (1 / step).item(), int((-low / step).round().item()))
 
     def centred(self, x: Tensor) -> Tensor:
@@ -393,10 +393,10 @@ def pack_real_fft(size: int) -> tuple[list[int], Tensor]:
     radices = fft_radices(size)
     if radices is None:
         raise ShapeError(f"transform: {size} is not twice a product of 2, 3 and 5")
-    turns = [torch.arange(size // 4 + 1, dtype=torch.float64) / size]
+    turns = [torch.arange(size // 4 + 1, dtype=torch.float64, device="cpu") / size]
     points = size // 2
     for radix in radices:
-        p, k = torch.arange(1, points // radix), torch.arange(1, radix)
+        p, k = torch.arange(1, points // radix, device="cpu"), torch.arange(1, radix, device="cpu")
         turns.append((p[:, None] * k % points).double().flatten() / points)
         points //= radix
     angle = 2 * torch.pi * torch.cat(turns)

@@ -45,7 +45,8 @@ class _Seen:
 
         Less than the extremes: values near them are rare, and all others get finer steps.
         """
-        values, extremes = torch.cat(self.values), torch.tensor([self.low, self.high])
+        values = torch.cat(self.values)
+        extremes = values.new_tensor([self.low, self.high])
 
         def error(share: float) -> float:
             grid = ByteGrid.over(extremes * share)

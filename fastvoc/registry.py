@@ -10,11 +10,13 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import torch
 
 from fastvoc import env
+from fastvoc.autocast import without_autocast
 from fastvoc.errors import BackendError
 
 BACKENDS = ("torch", "cpp", "triton", "cuda")
@@ -81,6 +83,10 @@ class Op:
     reference: Callable[..., torch.Tensor]
     impls: dict[str, Impl] = field(default_factory=dict)
 
+    def __reduce__(self) -> tuple[Callable[[str], Op], tuple[str]]:
+        return _defined, (self.name,)
+
+    @without_autocast
     def __call__(self, x: torch.Tensor, params: Any, *args: Any, backend: str | None = None) -> torch.Tensor:
         """Checks the call, then runs the reference where autograd must see it, else the chosen implementation."""
         self.check(x, params, *args)
@@ -135,11 +141,28 @@ def define(
     reference: Callable[..., torch.Tensor],
     stream: Callable[[Any, Any], Any] | None = None,
 ) -> Op:
-    """Creates an op, with its reference as implementation `torch`, and puts it in the table."""
+    """Creates an op, with its reference as implementation `torch`, and puts it in the table.
+
+    The reference and its streams compute as outside of autocast.
+    """
     if name in OPS:
         raise ValueError(f"op {name} is defined twice")
+    reference = without_autocast(reference)
+
+    def streamed(params: Any, packed: Any) -> Any:
+        assert stream is not None
+        state = stream(params, packed)
+        state.step = without_autocast(state.step)
+        return state
+
     OPS[name] = Op(name, check, reference)
-    OPS[name].register(Impl("torch", reference, frozenset({"cpu", "cuda"}), priority=0, stream=stream))
+    OPS[name].register(Impl("torch", reference, frozenset({"cpu", "cuda"}), priority=0, stream=stream and streamed))
+    return OPS[name]
+
+
+def _defined(name: str) -> Op:
+    """What a copied or unpickled `Op` is: the op of this process."""
+    import_module(f"fastvoc.ops.{name}")
     return OPS[name]
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -89,6 +89,9 @@ class Streams:
                         self.graphs.step(stream, x.expand(count, *x.shape[1:]).contiguous())
         self.graphs.frozen = True
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise StreamError("streams: no copies or pickles; send the model and open streams where it arrives")
 
     def __len__(self) -> int:
         return len(self._groups)

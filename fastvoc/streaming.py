@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -167,6 +167,9 @@ class Stream:
         self._last: Tensor | None = None
         self._given = self._early = self._sent = 0
 
+    def __reduce__(self) -> NoReturn:
+        raise StreamError("stream: no copies or pickles; `restore` of the same model's stream takes what `state` gives")
+
     def __enter__(self) -> Stream:
         return self
 
@@ -215,7 +218,10 @@ class Stream:
 
         with self._alone():
             self._usable()
-            tensors = {name: t.contiguous() for name, t in self._model.tensors().items() if t.numel()}
+            # Clones: some layers share a tail, and the format has no tensors that share memory.
+            contiguous = torch.contiguous_format
+            kept = self._model.tensors().items()
+            tensors = {name: t.clone(memory_format=contiguous) for name, t in kept if t.numel()}
             if self._last is not None:
                 tensors["last"] = self._last.contiguous()
             empty = {n: list(t.shape) for n, t in self._model.tensors().items() if not t.numel()}
@@ -242,7 +248,7 @@ class Stream:
             model = self._owner.new_stream(self._options)
             last = tensors.pop("last", None)
             for name, shape in description["empty"].items():
-                tensors[name] = torch.empty(shape, dtype=self._owner.dtype)
+                tensors[name] = torch.empty(shape, dtype=self._owner.dtype, device="cpu")
             device = self._owner.device
             model.restore({n: t.to(device) for n, t in tensors.items()}, _tuples(description["counters"]))
             self._clear()

@@ -75,7 +75,7 @@ class Vocoder(LoadedModel):
     def warmup(self, frames: int = 100) -> Vocoder:
         """Runs the model once on `frames` frames of silence, so that the first real call is as fast as the rest."""
         silence = -11.5 if self.mel_config is None else self.mel_config.log_floor
-        mel = torch.full((self.n_mels, frames), silence, device=self.device)
+        mel = torch.full((self.n_mels, frames), silence, dtype=torch.float32, device=self.device)
         self(mel, check=False, **getattr(self.model, "warmup_inputs", {}))
         return self
 
@@ -368,7 +368,7 @@ class _MelStreamable:
         return x, batched, self._voc.model.stream_inputs(x, inputs) if inputs else {}
 
     def nothing(self, batch: int) -> Tensor:
-        return torch.zeros((batch, 1, 0), device=self.device)
+        return torch.zeros((batch, 1, 0), dtype=torch.float32, device=self.device)
 
     def result(self, y: Tensor, batched: bool) -> Tensor:
         return (y[:, 0] if batched else y[0, 0]).float().clone()

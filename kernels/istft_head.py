@@ -105,16 +105,16 @@ def pack(params: Any) -> Packed:
     size, hop, bins = params.n_fft, params.hop, params.n_fft // 2 + 1
     taps = cdiv(size, hop)
     window = params.window.detach().double().cpu()
-    s, k = torch.arange(size), torch.arange(bins)[:, None]
+    s, k = torch.arange(size, device="cpu"), torch.arange(bins, device="cpu")[:, None]
     angle = (s * k % size).double() * (2 * torch.pi / size)
-    weight = torch.full((bins, 1), 2.0 / size, dtype=torch.float64)
+    weight = window.new_full((bins, 1), 2.0 / size)
     weight[0] = weight[-1] = 1.0 / size
     parts = torch.stack([angle.cos() * weight, -angle.sin() * weight])
     parts[1, 0] = parts[1, -1] = 0
     parts = torch.nn.functional.pad(parts * window, (0, taps * hop - size)).unflatten(2, (taps, hop)).flip(2)
-    basis = torch.zeros(taps, 2, pad_channels(bins), pad_channels(hop), dtype=torch.float64)
+    basis = window.new_zeros((taps, 2, pad_channels(bins), pad_channels(hop)))
     basis[:, :, :bins, :hop] = parts.permute(2, 0, 1, 3)
-    squares = torch.zeros(taps, pad_channels(hop), dtype=torch.float64)
+    squares = window.new_zeros((taps, pad_channels(hop)))
     squares[:, :hop] = torch.nn.functional.pad(window.square(), (0, taps * hop - size)).reshape(taps, hop).flip(0)
     bounds = [float("inf") if bound is None else bound for bound in (params.clip, params.clamp)]
     device = params.window.device

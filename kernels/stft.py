@@ -102,11 +102,11 @@ class Packed:
 def pack(params: Any) -> Packed:
     """Windowed cosines and sines [2, n_fft padded, bins padded] of an StftParams, rounded once from float64."""
     size, bins = params.n_fft, params.n_fft // 2 + 1
-    s, k = torch.arange(size)[:, None], torch.arange(bins)
+    s, k = torch.arange(size, device="cpu")[:, None], torch.arange(bins, device="cpu")
     angle = (s * k % size).double() * (2 * torch.pi / size)
     parts = torch.stack([angle.cos(), -angle.sin()])
     parts[1, :, 0] = parts[1, :, -1] = 0
-    basis = torch.zeros(2, pad_channels(size), pad_channels(bins), dtype=torch.float64)
+    basis = parts.new_zeros((2, pad_channels(size), pad_channels(bins)))
     basis[:, :size, :bins] = parts * params.window.detach().double().cpu()[:, None]
     shape = [size, params.hop, int(params.features == "polar"), int(params.first_is_real)]
     return Packed(basis.float().to(params.window.device), shape)

@@ -12,7 +12,6 @@ from math import ceil, log2, prod
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, TensorEntry, refuse
@@ -87,8 +86,8 @@ def transformers_state(state: Mapping[str, Tensor], config: EncodecConfig) -> di
         value = tensor.detach().cpu().contiguous()
         if match := re.fullmatch(r"quantizer\.codebooks\.(\d+)", name):
             book = f"quantizer.layers.{match[1]}.codebook"
-            named |= {f"{book}.embed": value, f"{book}.embed_avg": value.clone(), f"{book}.inited": torch.ones(1)}
-            named[f"{book}.cluster_size"] = torch.zeros(len(value))
+            named |= {f"{book}.embed": value, f"{book}.embed_avg": value.clone(), f"{book}.inited": value.new_ones(1)}
+            named[f"{book}.cluster_size"] = value.new_zeros(len(value))
             continue
         for pattern, replacement in _TO_TRANSFORMERS:
             name = re.sub(pattern, replacement, name)

@@ -148,7 +148,7 @@ def _statistics(source: Source) -> tuple[Tensor, Tensor] | None:
 
 def _zero_biases(config: HifiGanConfig, prefix: str) -> dict[str, TensorEntry]:
     return {
-        name: _constant(name, torch.zeros(shape))
+        name: _constant(name, torch.zeros(shape, dtype=torch.float32, device="cpu"))
         for name, shape in config.tensors()
         if name.startswith(prefix) and name.endswith(".bias")
     }

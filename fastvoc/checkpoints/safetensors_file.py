@@ -98,7 +98,7 @@ def _naturals(values: Any) -> bool:
 
 
 def _read(path: Path, name: str, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    data = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8)
+    data = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8, device="cpu")
     with path.open("rb") as file:
         file.seek(offset)
         if file.readinto(data.numpy().data) != data.numel():

@@ -32,7 +32,8 @@ def read_statistics(path: Path) -> tuple[Tensor, Tensor]:
         raise refuse(path, f"no readable statistics: {error}") from None
     if mean.shape != scale.shape or not np.all(scale != 0):
         raise refuse(path, f"mean {list(mean.shape)} and scale {list(scale.shape)} differ in shape, or a scale is zero")
-    return torch.tensor(mean, dtype=torch.float32), torch.tensor(scale, dtype=torch.float32)
+    kind: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    return torch.tensor(mean, **kind), torch.tensor(scale, **kind)
 
 
 def _read_npy(data: bytes) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -173,7 +173,7 @@ def from_transformers(fields: Fields, entries: Mapping[str, TensorEntry], layer_
     return _config(fields, values)
 
 
-_SCALAR = TensorEntry("", (), torch.float32, lambda: torch.zeros(()))
+_SCALAR = TensorEntry("", (), torch.float32, lambda: torch.zeros((), dtype=torch.float32, device="cpu"))
 
 
 def _class(fields: Fields, section: str, *known: str) -> tuple[str, Fields]:
@@ -227,10 +227,12 @@ def _config(fields: Fields, values: dict[str, Any]) -> VocosConfig:
 
 def constants(config: VocosConfig) -> dict[str, Callable[[], Tensor]]:
     """What upstream's files hold of the transforms, by name: what the model computes with."""
-    known: dict[str, Callable[[], Tensor]] = {_WINDOW: lambda: torch.hann_window(config.n_fft)}
+    known: dict[str, Callable[[], Tensor]] = {
+        _WINDOW: lambda: torch.hann_window(config.n_fft, dtype=torch.float32, device="cpu")
+    }
     mel = config.mel
     if mel is not None:
-        known[_MEL_WINDOW] = lambda: torch.hann_window(mel.n_fft)
+        known[_MEL_WINDOW] = lambda: torch.hann_window(mel.n_fft, dtype=torch.float32, device="cpu")
         known[_FILTERS] = lambda: mel_filterbank(mel).T
     return known
 

@@ -124,7 +124,7 @@ class _Input:
         front_end = MelStream(self._voc.mel_config)
         for samples in self._good():
             yield front_end.push(resampler.push(samples))
-        yield front_end.push(resampler.push(torch.zeros(0), last=True))
+        yield front_end.push(resampler.push(torch.zeros(0, dtype=torch.float32, device="cpu"), last=True))
         yield front_end.flush()
 
     def _good(self) -> Iterator[Tensor]:

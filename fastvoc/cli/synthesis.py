@@ -77,7 +77,8 @@ def _read_safetensors(path: Path) -> Tensor:
             name = "mel" if "mel" in names else names[0] if len(names) == 1 else None
             if name is None:
                 raise DecodeError(f"{path}: expected a tensor 'mel' or a single one, got {sorted(names)[:5]}")
-            return torch.as_tensor(file.get_tensor(name))
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
     except (SafetensorError, OSError) as error:
         raise DecodeError(f"{path}: no safetensors file ({error})") from error
 

@@ -24,7 +24,7 @@ from fastvoc.models.hiftnet import HiftNet
 __all__ = ["CausalConvRNNF0Predictor", "CausalHiFTGenerator", "ConvRNNF0Predictor", "HiFTGenerator"]
 
 _Generator = TypeVar("_Generator", bound="HiFTGenerator")
-_NO_CACHE = torch.zeros(1, 1, 0)
+_NO_CACHE = torch.zeros(1, 1, 0, dtype=torch.float32, device="cpu")
 _MERGE = "m_source.l_linear."
 # What tells the generators apart beside their arguments.
 _KIND = (
@@ -170,7 +170,7 @@ class HiFTGenerator(Upstream):
             model = cls.__new__(cls)
             model._build(config, None)
         model._model.load_state_dict(checkpoint.state, assign=True)
-        return model.eval().requires_grad_(False).to(map_location)
+        return model.eval().requires_grad_(False).float().to(map_location)
 
     def forward(self, batch: Mapping[str, Tensor], device: str | torch.device) -> tuple[Tensor, Tensor]:
         """The training step's samples [B, S] and F0 [B, T] of `batch["speech_feat"]` [B, T, in_channels]."""
@@ -261,7 +261,7 @@ def _check_classes(num_class: int) -> None:
 
 def _drawn(count: int) -> Tensor:
     """Seeds [count] by torch's generator."""
-    return torch.randint(1 << 62, (count,))
+    return torch.randint(1 << 62, (count,), device="cpu")
 
 
 def _continued(source: Tensor, cache: Tensor | None) -> Tensor:

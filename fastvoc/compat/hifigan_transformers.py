@@ -95,7 +95,10 @@ class SpeechT5HifiGan(PretrainedModel):
     def adopt(self, checkpoint: Checkpoint) -> None:
         """Takes the weights of a checkpoint, and its statistics if it has any."""
         state = {name.replace("ups.", "upsampler.", 1): tensor for name, tensor in checkpoint.state.items()}
-        self.load_state_dict({"mean": self.mean, "scale": self.scale, **state}, assign=True)
+        bands: int = self.config.model_in_dim
+        kind: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+        absent: dict[str, Tensor] = {"mean": torch.zeros(bands, **kind), "scale": torch.ones(bands, **kind)}
+        self.load_state_dict({**absent, **state}, assign=True)
 
     def forward(self, spectrogram: Tensor, **kwargs: Any) -> Tensor:
         """Log-mel to waveform.

@@ -184,14 +184,14 @@ class HiFTNetVocoder(HiFTNetModel):
         _check_mel("input_features", input_features, self.config.in_channels, 1)
         model = self.hiftnet._model
         mel = input_features.to(self.dtype)
-        lengths = None if input_lengths is None else torch.as_tensor(input_lengths).cpu()
+        lengths = None if input_lengths is None else torch.as_tensor(input_lengths, device="cpu")
         if lengths is not None:
             if lengths.is_floating_point() or lengths.dtype == torch.bool:
                 raise DtypeError(f"input_lengths: expected whole numbers, got {lengths.dtype}")
             lengths = lengths.long()
         with torch.no_grad():
             f0: Tensor = model.predict_f0(mel, lengths)
-        source = model.make_source(f0, lengths, seed=torch.randint(1 << 62, (len(mel),)))
+        source = model.make_source(f0, lengths, seed=torch.randint(1 << 62, (len(mel),), device="cpu"))
         wav: Tensor = model.decode(mel, source, lengths)[:, 0]
         return wav, None if lengths is None else lengths * model.config.hop, f0
 

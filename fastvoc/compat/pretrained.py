@@ -153,7 +153,7 @@ class PretrainedModel(Upstream):
         with SkipInit():
             model: _Model = make(config)
         model.adopt(checkpoint)
-        return model.eval().requires_grad_(False).to(wanted)
+        return model.eval().requires_grad_(False).float().to(wanted)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Writes `config.json` and `model.safetensors`, which transformers reads."""

@@ -23,8 +23,8 @@ _WINDOWS: dict[str, Callable[..., Tensor]] = {
     "hann_window": torch.hann_window,
     "hamming": torch.hamming_window,
     "hamming_window": torch.hamming_window,
-    "boxcar": lambda size, dtype: torch.ones(size, dtype=dtype),
-    "povey": lambda size, dtype: torch.hann_window(size, dtype=dtype) ** 0.85,
+    "boxcar": lambda size, **kind: torch.ones(size, **kind),
+    "povey": lambda size, **kind: torch.hann_window(size, **kind) ** 0.85,
 }
 Array = np.ndarray[Any, Any]
 
@@ -83,7 +83,7 @@ class UnivNetFeatureExtractor:
             setattr(self, name, value)
         config = MelConfig(sampling_rate, self.n_fft, win_length, hop_length, num_mel_bins, fmin, self.fmax)
         self._filters = mel_filterbank(config, torch.float64)
-        self._window = _WINDOWS[win_function](win_length, dtype=torch.float64)
+        self._window = _WINDOWS[win_function](win_length, dtype=torch.float64, device="cpu")
 
     @property
     def num_max_samples(self) -> int:

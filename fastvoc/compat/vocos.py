@@ -144,7 +144,7 @@ class Vocos(Upstream):
         with SkipInit():
             model = VocosModel(checkpoint.config)
         model.load_state_dict(checkpoint.state, assign=True)
-        return cls(model.eval().requires_grad_(False), encodec).eval()
+        return cls(model.eval().requires_grad_(False).float(), encodec).eval()
 
     @torch.inference_mode()
     def forward(self, audio_input: Tensor, **kwargs: Any) -> Tensor:

@@ -148,7 +148,7 @@ class VocosFeatureExtractor:
             longest = max(longest, target or 0)
             longest = longest if multiple is None else -(-longest // multiple) * multiple
         rows = [F.pad(sound, (0, longest - len(sound)), value=self.padding_value) for sound in sounds]
-        masks = [F.pad(torch.ones(len(sound), dtype=torch.int32), (0, longest - len(sound))) for sound in sounds]
+        masks = [F.pad(sound.new_ones(len(sound), dtype=torch.int32), (0, longest - len(sound))) for sound in sounds]
         side = (self.win_length - self.hop_length) // 2 if self.padding == "same" else 0
         return torch.stack(rows), F.pad(torch.stack(masks), (side, side))
 
@@ -158,7 +158,7 @@ def _sounds(audio: Any) -> list[Tensor]:
     several = isinstance(audio, list | tuple) and isinstance(audio[0], np.ndarray | Tensor | list | tuple)
     several = several or (isinstance(audio, np.ndarray | Tensor) and audio.ndim == 2)
     given = [s.astype(np.float32) if isinstance(s, np.ndarray) else s for s in (audio if several else [audio])]
-    sounds = [torch.as_tensor(sound, dtype=torch.float32) for sound in given]
+    sounds = [torch.as_tensor(sound, dtype=torch.float32, device="cpu") for sound in given]
     for sound in sounds:
         if sound.dim() != 1 or not len(sound):
             raise ShapeError(f"audio: expected mono sounds [S > 0], got {list(sound.shape)}")

@@ -94,7 +94,7 @@ def item_seeds(seed: int | Sequence[int] | Tensor, batch: int, device: torch.dev
     Raises DtypeError for anything but integers of 64 bits, ShapeError for another number of them.
     """
     try:
-        seeds = torch.as_tensor(seed)
+        seeds = seed if isinstance(seed, Tensor) else torch.as_tensor(seed, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise DtypeError(f"seed: expected integers of 64 bits ({error})") from None
     if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:

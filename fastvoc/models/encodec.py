@@ -150,7 +150,7 @@ class Encodec(Model):
         out = [wav.new_zeros((len(wav), n_q, longest[i]), dtype=torch.int64) for i in range(len(longest))]
         scale = wav.new_ones((len(wav), len(out)), dtype=torch.float32) if self.config.normalize else None
         for group in _groups(pieces, length):
-            sizes = torch.tensor([piece.size for piece in group])
+            sizes = torch.tensor([piece.size for piece in group], device="cpu")
             batch = wav.new_zeros((len(group), wav.shape[1], int(sizes.max())))
             for row, piece in zip(batch, group, strict=True):
                 row[:, : piece.size] = wav[piece.item, :, piece.start : piece.start + piece.size]
@@ -190,14 +190,14 @@ class Encodec(Model):
             frames = [[segment.shape[2] for segment in segments]] * len(segments[0])
         stride, hop = self.config.segment_stride, self.config.hop
         if stride is None:
-            counts = torch.tensor([row[0] for row in frames])
+            counts = torch.tensor([row[0] for row in frames], device="cpu")
             whole = int(counts.min()) == segments[0].shape[2]
             volume = None if scale is None else scale[:, 0]
             return self.decode_segment(segments[0], volume, None if whole else counts, backend)
         pieces = [Segment(b, i, 0, size) for b, row in enumerate(frames) for i, size in enumerate(row)]
         blend = Blend([[size * hop for size in row] for row in frames], stride, segments[0].device)
         for group in _groups(pieces, max(piece.size for piece in pieces)):
-            sizes = torch.tensor([piece.size for piece in group])
+            sizes = torch.tensor([piece.size for piece in group], device="cpu")
             codes = segments[0].new_zeros((len(group), segments[0].shape[1], int(sizes.max())))
             for row, piece in zip(codes, group, strict=True):
                 row[:, : piece.size] = segments[piece.index][piece.item, :, : piece.size]

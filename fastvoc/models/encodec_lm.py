@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastvoc.autocast import without_autocast
 from fastvoc.coder_python import Cdf, Codes
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError
 from fastvoc.models.checks import Tensors, check_names, require, require_positive
@@ -83,7 +84,7 @@ class _Layer(nn.Module):
     def forward(self, x: Tensor, before: Tensor) -> Tensor:
         """Inputs [B, T, dim] of this call and [B, P, dim] of earlier ones -> [B, T, dim]."""
         keys = torch.cat([before, x], dim=1)
-        positions = torch.arange(keys.shape[1])
+        positions = torch.arange(keys.shape[1], device=x.device)
         distance = positions[before.shape[1] :, None] - positions[None]
         hidden = (distance < 0) | (distance > self.past)
         attended = self.self_attn(x, keys, keys, attn_mask=hidden, need_weights=False)[0]
@@ -121,6 +122,7 @@ class EncodecLm(nn.Module):
         zeros = self.linears[0].weight.new_zeros((batch, 1, self.config.dim))  # type: ignore[operator]
         return LmState((zeros,) * self.config.layers, 0)
 
+    @without_autocast
     def forward(self, tokens: Tensor, state: LmState | None = None) -> tuple[Tensor, LmState]:
         """Tokens int64 [B, K, T], 0 at the start of a stream and 1 + code of the frame before after it -> probabilities
         [B, K, T, codes] and the state after these steps. K is 1 to all codebooks."""
@@ -146,8 +148,8 @@ class EncodecLm(nn.Module):
 
 def _positions(steps: int, x: Tensor) -> Tensor:
     half = x.shape[2] // 2
-    time = torch.arange(steps, steps + x.shape[1]).view(1, -1, 1).to(x.dtype)
-    phase = time / (10000 ** (torch.arange(half).view(1, 1, -1) / (half - 1)))
+    time = torch.arange(steps, steps + x.shape[1], device=x.device).view(1, -1, 1).to(x.dtype)
+    phase = time / (10000 ** (torch.arange(half, dtype=x.dtype, device=x.device).view(1, 1, -1) / (half - 1)))
     return torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
 
 
@@ -200,7 +202,7 @@ class FloatSteps:
 
     def step(self, codes: Codes | None) -> Cdf:
         """The next distribution [K, codes], after codes [K]; None at the start."""
-        tokens = torch.zeros((1, self._codebooks, 1), dtype=torch.int64)
+        tokens = torch.zeros((1, self._codebooks, 1), dtype=torch.int64, device="cpu")
         if codes is not None:
             tokens[0, :, 0] = torch.from_numpy(codes.astype(np.int64)) + 1
         with _one_thread(), torch.no_grad():

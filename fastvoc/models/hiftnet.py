@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -265,7 +266,9 @@ class HiftNet(Model):
         """What comes with a chunk [B, num_mels, n]: F0 as [n] or [B, n]."""
         if unknown := sorted(set(inputs) - {"f0"}):
             raise ArgumentError(f"{unknown[0]}: no such input of a stream; it takes f0")
-        f0 = torch.as_tensor(inputs["f0"])
+        f0 = inputs["f0"]
+        if not isinstance(f0, Tensor):
+            f0 = torch.as_tensor(np.asarray(f0), device="cpu")
         f0 = f0[None] if f0.dim() == 1 else f0
         if not f0.is_floating_point():
             raise DtypeError(f"f0: expected floating-point values in Hz, got {f0.dtype}")

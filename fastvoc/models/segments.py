@@ -42,7 +42,7 @@ class Fade:
 
     def __init__(self, first: int, stride: int, device: torch.device | None = None) -> None:
         # Whole numbers in float64: the same weights whatever the number of threads.
-        at = torch.arange(1, first + 1, dtype=torch.float64, device=device) / (first + 1)
+        at = torch.arange(1, first + 1, dtype=torch.float64, device=device or "cpu") / (first + 1)
         self._weight = (0.5 - (at - 0.5).abs()).float()
         self._stride = stride
         self._sums: Tensor | None = None  # of the weighted samples, from the last segment's begin on

@@ -218,7 +218,7 @@ class Vocos(Model):
         if bandwidth_id is None:
             raise ArgumentError(f"bandwidth_id: expected one of {expected}, got None")
         try:
-            row = torch.as_tensor(bandwidth_id).cpu()
+            row = torch.as_tensor(bandwidth_id, device="cpu")
         except (TypeError, ValueError, RuntimeError) as error:
             raise DtypeError(f"bandwidth_id: expected whole numbers ({error})") from None
         if row.is_floating_point() or row.is_complex() or row.dtype == torch.bool:

@@ -62,10 +62,12 @@ class Pieces:
             longest = max(counts[i] for i in items)
             for begin, end in self._cuts(longest, self.frames // len(items)):
                 alive = [i for i in items if counts[i] > begin]
-                rows = slice(items[0], items[-1] + 1) if len(alive) == len(items) else torch.tensor(alive)
+                rows = slice(items[0], items[-1] + 1) if len(alive) == len(items) else torch.tensor(alive, device="cpu")
                 low = max(begin - self.before, 0)
                 high = min(end + self.after, longest)
-                valid = None if lengths is None else torch.tensor([min(counts[i], high) - low for i in alive])
+                valid = (
+                    None if lengths is None else torch.tensor([min(counts[i], high) - low for i in alive], device="cpu")
+                )
                 y = run(rows, low, high, valid)
                 if out is None:
                     out = y.new_zeros((batch, y.shape[1], samples(frames)))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvoc.autocast import without_autocast
 from fastvoc.errors import BackendError
 from fastvoc.forks import survive_forks
 from fastvoc.nn.weights import Weights
@@ -31,7 +32,7 @@ class Prepared:
 
     Remembers, per device, dtype, forced backend and `use_exact`, which implementation runs and what it packed, and
     packs again when a weight changes; a change through `.data` that `Weights` does not see needs a call of `prepare`.
-    One tuple is replaced as a whole, so that threads may share a layer without a lock.
+    One tuple is replaced as a whole, so that threads may share a layer without a lock. Copies and pickles leave it out.
     """
 
     def __init__(self, op: Op, params: Callable[[], Any], tensors: Callable[[], Sequence[Tensor]]) -> None:
@@ -48,12 +49,17 @@ class Prepared:
         """The op on `x`; `args` are its further arguments, as its reference takes them."""
         tensors = self.tensors()
         if torch.is_grad_enabled() and wants_grad(x, *tensors, *(a for a in args if isinstance(a, Tensor))):
-            params = self._params()
-            self._op.check(x, params, *args)
-            return self._op.reference(x, params, *args)
+            return self._watched(x, *args)
         entry = self._entry(tensors, x.device, x.dtype, backend)
         self._op.check(x, entry.params, *args)
         return entry.impl.run(x, entry.packed, *args)
+
+    @without_autocast
+    def _watched(self, x: Tensor, *args: Tensor | int | None) -> Tensor:
+        """The op by its reference, for autograd."""
+        params = self._params()
+        self._op.check(x, params, *args)
+        return self._op.reference(x, params, *args)
 
     def prepare(self, device: torch.device, dtype: torch.dtype, backend: str | None = None) -> None:
         """Packs the weights anew. Raises BackendError when a forced implementation refuses."""
@@ -125,6 +131,11 @@ class Prepared:
         now = kept if kept is not None and kept.are(tensors) else Weights(tensors)
         if kept is now and key in entries:
             return entries[key]
+        return self._pack(now, key)
+
+    @without_autocast
+    def _pack(self, now: Weights, key: tuple[torch.device, torch.dtype, str | None, bool]) -> _Entry:
+        (device, dtype, *_), (kept, entries) = key, self._kept
         survive_forks()
         params = self._params()
         impl = self._op.select(Spec(device.type, dtype, params), key[2])

@@ -15,6 +15,17 @@ from fastvoc.ops import istft_head as istft_head_op
 from fastvoc.ops import stft as stft_op
 
 
+def _hann(n_fft: int) -> Tensor:
+    """A periodic Hann window [n_fft] of the same values whatever torch's defaults are.
+
+    float32, or float64 where that is the default; on the default device, or on the CPU where that holds no values.
+    """
+    window = torch.hann_window(n_fft, dtype=torch.float32, device="cpu")
+    device = torch.get_default_device()
+    dtype = torch.promote_types(window.dtype, torch.get_default_dtype())
+    return window.to("cpu" if device.type == "meta" else device, dtype)
+
+
 class Stft(Layer, Wide):
     """stft with a periodic Hann window."""
 
@@ -22,7 +33,7 @@ class Stft(Layer, Wide):
 
     def __init__(self, n_fft: int, hop: int, *, features: Literal["complex", "polar"] = "complex") -> None:
         super().__init__()
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("window", _hann(n_fft), persistent=False)
         self._n_fft, self._hop, self._features = n_fft, hop, features
         self.prepared = Prepared(stft_op.OP, self.params, self._tensors)
 
@@ -56,7 +67,7 @@ class IstftHead(Layer, Wide):
         clamp: float | None = None,
     ) -> None:
         super().__init__()
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("window", _hann(n_fft), persistent=False)
         self._n_fft, self._hop, self._options = n_fft, hop, (padding, clip, phase, clamp)
         self.prepared = Prepared(istft_head_op.OP, self.params, self._tensors)
 

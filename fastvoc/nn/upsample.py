@@ -84,8 +84,8 @@ class NearestUpsample(Layer, nn.Module):
         """The op's view of this layer."""
         stride, kernel = self._stride, self.weight.shape[2]
         # Tap k makes output phase p from the input step (kernel - 1 - k - p) / stride before it, rounded up.
-        back = torch.arange(kernel - 1, -1, -1)
-        phase = torch.arange(stride)[:, None]
+        back = torch.arange(kernel - 1, -1, -1, device="cpu")
+        phase = torch.arange(stride, device="cpu")[:, None]
         steps = (back - phase + stride - 1) // stride
         reach = -(-(kernel - 1) // stride) + 1
         target = (steps * stride + phase).to(self.weight.device)

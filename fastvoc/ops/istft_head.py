@@ -173,7 +173,7 @@ def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
 
 def _pack_cuda(params: IstftHeadParams) -> _Packed:
     """Tables as csrc/cuda/istft_head.cuh reads them; the last shape value says whether the samples are float32."""
-    turns = torch.arange(params.n_fft, dtype=torch.float64) * (2 * torch.pi / params.n_fft)
+    turns = torch.arange(params.n_fft, dtype=torch.float64, device="cpu") * (2 * torch.pi / params.n_fft)
     window = params.window.detach().cpu().double()
     tables = torch.cat([turns.cos(), turns.sin(), window / params.n_fft, window.square()]).float()
     wide = int(params.window.dtype is torch.float32)

@@ -204,7 +204,7 @@ def nsf_source_ref(
     """The op's meaning in torch: phases in integers, sines and drawn noise in float64, rounded once to f0's dtype."""
     batch, _, steps = f0.shape
     hop = params.hop
-    valid = torch.full((batch,), steps) if lengths is None else lengths
+    valid = torch.full((batch,), steps, dtype=torch.int64, device="cpu") if lengths is None else lengths
     made, valid = on_device(valid if frames is None else frames, f0), on_device(valid, f0)
     seed = torch.zeros(batch, dtype=torch.int64, device=f0.device) if seed is None else seed
     start = begin(params, batch, seed, phase) if state is None else state

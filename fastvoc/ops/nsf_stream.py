@@ -26,7 +26,7 @@ class NsfStream:
         self._state: Tensor | None = None
         self._held: Tensor | None = None
         self._made = 0, 0  # items and frames of the chunk before
-        self._frames = torch.zeros(0, dtype=torch.int64)
+        self._frames = torch.zeros(0, dtype=torch.int64, device="cpu")
 
     @property
     def counters(self) -> tuple[int, ...]:
@@ -59,7 +59,7 @@ class NsfStream:
         if not made:
             return f0.new_empty((batch, 1, 0))
         if self._made != (batch, made):
-            self._frames, self._made = torch.full((batch,), made, dtype=torch.int64), (batch, made)
+            self._frames, self._made = torch.full((batch,), made, dtype=torch.int64, device="cpu"), (batch, made)
         return self._run(f0, self._state, seed, self._frames)[:, :, : made * self._hop]
 
     def reads(self, first: int, last: int) -> tuple[int, int]:

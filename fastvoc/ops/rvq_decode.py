@@ -68,7 +68,7 @@ def _check(codes: Tensor, params: RvqParams, lengths: Tensor | None = None) -> N
     if codes.device.type != "cpu":  # the host would have to wait: kernels clamp
         return
     if lengths is not None:
-        beyond = torch.arange(codes.shape[2]) >= on_device(lengths, codes)[:, None]
+        beyond = torch.arange(codes.shape[2], device=codes.device) >= on_device(lengths, codes)[:, None]
         codes = codes.masked_fill(beyond[:, None], 0)
     low, high = (int(v) for v in codes.aminmax())
     if low < 0 or high >= entries:

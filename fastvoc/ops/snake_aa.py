@@ -33,8 +33,8 @@ def kaiser_sinc() -> Tensor:
     """
     with torch.inference_mode(False):
         attenuation = 2.285 * (TAPS / 2 - 1) * math.pi * 4 * 0.3 + 7.95
-        window = torch.kaiser_window(TAPS, False, 0.1102 * (attenuation - 8.7), dtype=torch.float64)
-        time = torch.arange(TAPS, dtype=torch.float64) - (TAPS - 1) / 2
+        window = torch.kaiser_window(TAPS, False, 0.1102 * (attenuation - 8.7), dtype=torch.float64, device="cpu")
+        time = torch.arange(TAPS, dtype=torch.float64, device="cpu") - (TAPS - 1) / 2
         taps = window * torch.sinc(time / 2)
         return (taps / taps.sum()).float()
 

@@ -141,7 +141,7 @@ def _pack(params: StftParams) -> _Packed:
 
 def _pack_cuda(params: StftParams) -> _Packed:
     """Tables as csrc/cuda/stft.cuh reads them."""
-    turns = torch.arange(params.n_fft, dtype=torch.float64) * (2 * torch.pi / params.n_fft)
+    turns = torch.arange(params.n_fft, dtype=torch.float64, device="cpu") * (2 * torch.pi / params.n_fft)
     tables = torch.cat([turns.cos(), turns.sin(), params.window.detach().cpu().double()]).float()
     half = params.n_fft // 2
     shape = [params.n_fft, params.hop, half, half, int(params.features == "polar"), int(params.first_is_real)]

@@ -99,7 +99,7 @@ class Clips:
         start = int(random.integers(max(1, len(wav) - size + 1)))
         segment = wav[start : start + size]
         gain = 10 ** (-random.uniform(0, self._config.gain_db) / 20) if self._config.gain_db else 1.0
-        padded = torch.zeros(size)
+        padded = torch.zeros(size, dtype=wav.dtype, device=wav.device)
         padded[: len(segment)] = segment * gain
         return padded
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,8 +60,12 @@ class SpectralNormConv(nn.Module):
         weight, bias = _initial(in_channels, out_channels, kernel, groups)
         self.bias = nn.Parameter(bias)
         self.weight_orig = nn.Parameter(weight)
-        self.register_buffer("weight_u", F.normalize(torch.randn(out_channels), dim=0))
-        self.register_buffer("weight_v", F.normalize(torch.randn(weight[0].numel()), dim=0))
+        self.register_buffer(
+            "weight_u", F.normalize(torch.randn(out_channels, dtype=weight.dtype, device=weight.device), dim=0)
+        )
+        self.register_buffer(
+            "weight_v", F.normalize(torch.randn(weight[0].numel(), dtype=weight.dtype, device=weight.device), dim=0)
+        )
         self._call = _Convolution(stride, padding, groups)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,6 +90,7 @@ class _Convolution:
 
 
 def _initial(cin: int, cout: int, kernel: tuple[int, ...], groups: int) -> tuple[Tensor, Tensor]:
-    weight = torch.empty(cout, cin // groups, *kernel)
+    kind: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    weight = torch.empty(cout, cin // groups, *kernel, **kind)
     bound = weight[0].numel() ** -0.5
-    return weight.uniform_(-bound, bound), torch.empty(cout).uniform_(-bound, bound)
+    return weight.uniform_(-bound, bound), torch.empty(cout, **kind).uniform_(-bound, bound)

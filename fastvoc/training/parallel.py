@@ -38,7 +38,7 @@ class Crew:
         """Whether any process says so; all must ask at the same place."""
         if self.size == 1:
             return flag
-        votes = torch.tensor([float(flag)])
+        votes = torch.tensor([float(flag)], dtype=torch.float32, device="cpu")
         distributed.all_reduce(votes)
         return votes.item() > 0
 

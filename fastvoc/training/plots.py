@@ -75,6 +75,6 @@ def plot_audio(
 def _envelope(wav: Tensor, sample_rate: int) -> tuple[list[float], list[float], list[float]]:
     """Lowest and highest sample of each stretch, and its middle in seconds: no peak is lost however long the sound."""
     stretches = wav.tensor_split(min(_POINTS, len(wav)))
-    starts = torch.tensor([0, *(len(s) for s in stretches[:-1])]).cumsum(0)
+    starts = torch.tensor([0, *(len(s) for s in stretches[:-1])], device="cpu").cumsum(0)
     middles = [(float(a) + len(s) / 2) / sample_rate for a, s in zip(starts, stretches, strict=True)]
     return [float(s.min()) for s in stretches], [float(s.max()) for s in stretches], middles

@@ -103,14 +103,14 @@ class Trainer:
         return losses
 
     def _discriminator_step(self, real: Tensor, generated: Tensor) -> float:
-        loss = sum((discriminator_loss(d(real), d(generated)) for d in self._judges()), torch.zeros(()))
+        loss = sum((discriminator_loss(d(real), d(generated)) for d in self._judges()), real.new_zeros(()))
         self.optim_d.zero_grad(set_to_none=True)
         loss.backward()
         self.optim_d.step()
         return loss.item()
 
     def _judged(self, real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
-        adversarial, features = torch.zeros(()), torch.zeros(())
+        adversarial, features = real.new_zeros(()), real.new_zeros(())
         with _frozen(self.mpd), _frozen(self.msd):
             for judge in self._judges():
                 with torch.no_grad():

@@ -16,6 +16,7 @@ from helpers import ROOT
 FLOORS = (
     (
         "errors",
+        "autocast",
         "env",
         "io",
         "mel",
