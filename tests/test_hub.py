@@ -240,7 +240,7 @@ def test_files_of_known_models(model: hub.HubModel) -> None:
 def test_short_names(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fetch(name: str) -> Path:
+    def fetch(name: str, options: hub.Options) -> Path:
         asked.append(name)
         raise LoadError("asked")
 
@@ -264,7 +264,7 @@ def test_models_tell_what_the_hub_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cards_state_the_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = shutil.copytree(DATA / "speechbrain", tmp_path / "x")
-    monkeypatch.setattr(hub, "fetch", lambda name: folder)
+    monkeypatch.setattr(hub, "fetch", lambda name, options: folder)
     assert loading.read_checkpoint("speechbrain/tts-hifigan-libritts-16kHz").config.sample_rate == 16000
     assert loading.read_checkpoint("speechbrain/tts-hifigan-ljspeech").config.sample_rate == 22050
     assert loading.read_checkpoint("someone/else").config.sample_rate == 22050

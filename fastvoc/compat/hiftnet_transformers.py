@@ -80,7 +80,8 @@ class HiFTNetConfig(PretrainedConfig):
     @classmethod
     def describes(cls, folder: Path) -> bool:
         """Whether a folder's `config.json` is the draft's."""
-        return super().describes(folder) and read_json(folder, "config.json").get("model_type") in (None, "hiftnet")
+        values = read_json(folder, "config.json") if super().describes(folder) else {}
+        return "istft_n_fft" in values if values.get("model_type") is None else values["model_type"] == cls.model_type
 
     @classmethod
     def read(cls, folder: Path) -> dict[str, Any]:
