@@ -160,7 +160,7 @@ def _download(repo: str, revision: str | None, options: Options) -> tuple[Path, 
     from huggingface_hub.errors import HfHubHTTPError
 
     if options.proxies:
-        raise ArgumentError("proxies: huggingface_hub takes them from the environment, HTTPS_PROXY, and from there only")
+        raise ArgumentError("proxies: huggingface_hub takes them from the environment only; set HTTPS_PROXY")
     # The HTTP library's own errors: which library that is depends on the version of huggingface_hub.
     network_errors: tuple[Any, ...] = (OSError, ValueError, *HfHubHTTPError.__bases__)
     cache_dir, token, prefix = options.cache_dir, options.token, options.prefix
@@ -190,17 +190,14 @@ def _download(repo: str, revision: str | None, options: Options) -> tuple[Path, 
         raise _absent(repo, revision, f"not to be had from the hub ({type(error).__name__}: {reason})") from error
     folder = paths[0].parents[len(PurePosixPath(prefix).parts)]
     known, stated = read_record(folder), _stated(info, [f"{prefix}{name}" for name in names])
-    write_record(
-        folder, HubFacts({**known.sha256, **stated.sha256}, {**known.sizes, **stated.sizes}, stated.licence)
-    )
+    write_record(folder, HubFacts({**known.sha256, **stated.sha256}, {**known.sizes, **stated.sizes}, stated.licence))
     return folder, names
 
 
 def _absent(repo: str, revision: str | None, reason: str) -> LoadError:
     command = " ".join(["hf download", repo, *_stated_files(repo)]) + (f" --revision {revision}" if revision else "")
     return LoadError(
-        f"{repo}: not in the cache, and {reason}. "
-        f"Run `{command}` where the hub can be reached, with the same HF_HOME"
+        f"{repo}: not in the cache, and {reason}. Run `{command}` where the hub can be reached, with the same HF_HOME"
     )
 
 

@@ -46,9 +46,7 @@ _OTHERS = ("encodec_lm*", "encodec_*_lm*")
 _NUMBERED = ("g_[0-9]*", "checkpoint-*steps.pkl")
 
 
-def weights_among(
-    names: Iterable[str], *, safetensors: bool | None = None, variant: str | None = None
-) -> list[str]:
+def weights_among(names: Iterable[str], *, safetensors: bool | None = None, variant: str | None = None) -> list[str]:
     """The weights files that the first matching pattern finds: one, or several that nothing tells apart, or none.
 
     safetensors: True for files of that kind only, False for the others only.

@@ -93,4 +93,5 @@ def detect_and_load(path: str | os.PathLike[str], texts: Mapping[str, bytes] | N
 
 
 def _stored(source: Source) -> torch.dtype | None:
-    return next((entry.dtype for entry in source.entries.values() if entry.dtype.is_floating_point), None)
+    floats = [entry.dtype for entry in source.entries.values() if entry.dtype.is_floating_point]
+    return min(floats, key=lambda dtype: dtype.itemsize, default=None)

@@ -23,7 +23,7 @@ class Checkpoint:
     `config` is that of a family in `fastvoc.models`; `state` has the names of its model, weight norm folded, float32.
     `format` names the dialect it came from; `metadata` says more about the origin, in words. `quantization` is "int8"
     when `state` holds an `input_range` for each layer that computes in int8 (`fastvoc.nn.quantized`). `stored` is the
-    type of the first floating-point tensor in the file, None where that is not known.
+    narrowest floating-point type in the file, of which some layers stay wider; None where that is not known.
     """
 
     config: Any

@@ -247,4 +247,3 @@ def _bytes(value: int | str) -> int:
             raise ArgumentError(f"max_shard_size: expected a number of bytes or a text such as 5GB, got {value!r}")
         return value
     return int(float(match[1]) * 1000 ** _POWERS.index(match[2].upper()))
-

@@ -203,7 +203,9 @@ class PretrainedConfig(metaclass=_TakesMore):
         dtype = {"dtype": given.dtype} if isinstance(given.dtype, torch.dtype) else {}
         return cls.from_dict(values, **given.rest, **dtype)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **options: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **options: Any
+    ) -> None:
         """Writes `config.json`. Raises ArgumentError for an option that cannot be honoured."""
         if keywords.saving({"push_to_hub": push_to_hub, **options}).write:
             write_json(Path(save_directory), _CONFIG, self.to_dict())
@@ -307,8 +309,8 @@ class PretrainedModel(Upstream):
             pretrained_model_name_or_path: folder with `config.json` and the weights, or `owner/name`; None where
                 `config` and `state_dict` say all.
             config: a configuration to use instead of the folder's, also Transformers' own, or where one is to be read.
-            options: keywords of loading (`fastvoc.compat.keywords`), among them `dtype`, the type of the weights (float32
-                when None, the saved one when "auto"), `device_map`, `state_dict`, `output_loading_info` (then a pair
+            options: keywords of loading (`fastvoc.compat.keywords`), among them `dtype`, the type of the weights
+                (float32 when None, the saved one when "auto"), `device_map`, `state_dict`, `output_loading_info` (then a pair
                 of the model and what did not fit, which is nothing); and fields of the configuration to change.
 
         Raises LoadError naming the file and what is wrong with it, ArgumentError for an option that does not exist or

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers import golden
 
 from fastvoc import hub
 from fastvoc.compat import bigvgan, chatterbox, cosyvoice, keywords, vocos
 from fastvoc.compat import transformers as ours
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, LoadError
+from helpers import golden
 
 pytestmark = pytest.mark.golden
 
@@ -124,7 +124,12 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str, tmp_path: Path) -
         kind.from_pretrained(golden(folder).dir, dtype="int8")
     made = kind.from_pretrained(golden(folder).dir)
     if hasattr(made, "save_pretrained"):
-        wrong = {"push_to_hub": True, "safe_serialization": False, "max_shard_size": "1KB", "distributed_checkpoint": True}
+        wrong = {
+            "push_to_hub": True,
+            "safe_serialization": False,
+            "max_shard_size": "1KB",
+            "distributed_checkpoint": True,
+        }
         for keyword, value in wrong.items():
             with pytest.raises(ArgumentError, match=keyword):
                 made.save_pretrained(tmp_path / "out", **{keyword: value})

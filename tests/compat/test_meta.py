@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers import golden
 from torch import Tensor, nn
 
 from fastvoc.compat import bigvgan, chatterbox, cosyvoice, encodec, hifigan, vocos
 from fastvoc.compat import transformers as ours
+from helpers import golden
 
 SMALL_HIFT: dict[str, Any] = {"base_channels": 32, "upsample_rates": (4, 2), "upsample_kernel_sizes": (8, 4)}
 SMALL_VOCOS: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_layers": 2}
