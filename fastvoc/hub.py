@@ -163,7 +163,8 @@ def _download(repo: str, revision: str | None, options: Options) -> tuple[Path, 
         raise ArgumentError("proxies: huggingface_hub takes them from the environment only; set HTTPS_PROXY")
     # The HTTP library's own errors: which library that is depends on the version of huggingface_hub.
     network_errors: tuple[Any, ...] = (OSError, ValueError, *HfHubHTTPError.__bases__)
-    cache_dir, token, prefix = options.cache_dir, options.token, options.prefix
+    cache_dir = None if options.cache_dir is None else Path(options.cache_dir)
+    token, prefix = options.token, options.prefix
     try:
         info = HfApi().model_info(repo, revision=revision, files_metadata=True, token=token)
         present = [file.rfilename for file in info.siblings or ()]

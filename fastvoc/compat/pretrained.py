@@ -310,8 +310,8 @@ class PretrainedModel(Upstream):
                 `config` and `state_dict` say all.
             config: a configuration to use instead of the folder's, also Transformers' own, or where one is to be read.
             options: keywords of loading (`fastvoc.compat.keywords`), among them `dtype`, the type of the weights
-                (float32 when None, the saved one when "auto"), `device_map`, `state_dict`, `output_loading_info` (then a pair
-                of the model and what did not fit, which is nothing); and fields of the configuration to change.
+                (float32 when None, the saved one when "auto"), `device_map`, `state_dict`, `output_loading_info` (then
+                a pair of the model and what did not fit, which is nothing); and fields of the configuration to change.
 
         Raises LoadError naming the file and what is wrong with it, ArgumentError for an option that does not exist or
         cannot be honoured.

@@ -18,6 +18,8 @@ class _Windowed(nn.Module):
     No buffer: what builds a model without values and assigns them then would leave it without any.
     """
 
+    _beside: Any
+
     def __init__(self, n_fft: int, beside: nn.Module) -> None:
         super().__init__()
         object.__setattr__(self, "_beside", beside)  # no part, so that every weight has one name
