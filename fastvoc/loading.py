@@ -132,20 +132,39 @@ def model_of(
     return model
 
 
-def read_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
-    """What `load` builds its model from: configuration and folded float32 weights of a name, file, folder or hub id."""
+def read_checkpoint(name: str | os.PathLike[str], options: hub.Options | None = None) -> Checkpoint:
+    """What `load` builds its model from: configuration and folded float32 weights of a name, file, folder or hub id.
+
+    options: of a hub id; which file, and which subfolder, also of a folder.
+    """
+    options = hub.Options() if options is None else options
     if not isinstance(name, str | os.PathLike):
         raise DtypeError(f"name: expected a text or a path, got {type(name).__name__}")
     if isinstance(name, str) and name in EMBEDDED:
         return detect_and_load(EMBEDDED[name])
     path = Path(name)
     if path.exists() or not isinstance(name, str):
-        return detect_and_load(path)
+        return detect_and_load(wanted_file(path, options))
     name = hub.ALIASES.get(name, name)
     if not hub.is_hub_id(name):
         known = ", ".join([*EMBEDDED, *hub.ALIASES, *(model.repo for model in hub.KNOWN)])
         raise LoadError(f"{name}: no such file or folder, and no model of that name (known: {known})")
-    return detect_and_load(hub.fetch(name))
+    return detect_and_load(wanted_file(hub.fetch(name, options), replace(options, subfolder="")))
+
+
+def wanted_file(path: Path, options: hub.Options) -> Path:
+    """A weights file, or in a folder the one that the options ask for; the folder itself where they ask for none.
+
+    Raises LoadError when no file of the folder is what they ask for.
+    """
+    folder = path / options.prefix
+    if not folder.is_dir() or (options.use_safetensors is None and options.variant is None):
+        return folder if options.prefix else path
+    found = options.weights_among(file.name for file in folder.iterdir())
+    if len(found) != 1:
+        asked = f"use_safetensors={options.use_safetensors}, variant={options.variant!r}"
+        raise LoadError(f"{folder}: expected one weights file for {asked}, found {', '.join(found) or 'none'}")
+    return folder / found[0]
 
 
 def list_models() -> list[ModelInfo]:

@@ -49,9 +49,17 @@ _OTHERS = ("encodec_lm*", "encodec_*_lm*")
 _NUMBERED = ("g_[0-9]*", "checkpoint-*steps.pkl")
 
 
-def weights_among(names: Iterable[str]) -> list[str]:
-    """The weights files that the first matching pattern finds: one, or several that nothing tells apart, or none."""
+def weights_among(names: Iterable[str], *, safetensors: bool | None = None, variant: str | None = None) -> list[str]:
+    """The weights files that the first matching pattern finds: one, or several that nothing tells apart, or none.
+
+    safetensors: True for files of that kind only, False for the others only.
+    variant: the word that Transformers puts before the ending, as in `model.fp16.safetensors`; none when None.
+    """
     names = sorted(name for name in names if not any(fnmatch(name, other) for other in _OTHERS))
+    if safetensors is not None:
+        names = [name for name in names if name.removesuffix(INDEX).endswith(".safetensors") == safetensors]
+    if variant is not None:
+        return [name for name in _variants(variant) if name in names][:1]
     for pattern in WEIGHTS:
         found = [name for name in names if fnmatch(name, pattern)]
         if found:
@@ -66,6 +74,10 @@ def shards_among(weights: str, names: Iterable[str]) -> list[str] | None:
     stem, _, suffix = weights.removesuffix(INDEX).rpartition(".")
     found = [name for name in sorted(names) if re.fullmatch(rf"{stem}-\d+-of-\d+\.{suffix}", name)]
     return found if found and len(found) == _number(found[-1].rpartition(".")[0]) else None
+
+
+def _variants(variant: str) -> tuple[str, str]:
+    return f"model.{variant}.safetensors", f"pytorch_model.{variant}.bin"
 
 
 def _number(name: str) -> int:

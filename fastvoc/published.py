@@ -14,12 +14,17 @@ CODECS = {24000: "encodec_24khz-d7cc33bc.th", 48000: "encodec_48khz-7e698e3e.th"
 LANGUAGE_MODELS = {24000: "encodec_lm_24khz-1608e3c0.th", 48000: "encodec_lm_48khz-7add9fc3.th"}
 
 
+def place(name: str) -> Path:
+    """The file's place in torch.hub's cache."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
+
+
 def fetch(name: str) -> Path:
     """The file's place in torch.hub's cache, into which it is downloaded if it is not there.
 
     Raises LoadError when it cannot be had, or has another hash than its name says.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    path = place(name)
     if not path.is_file():
         stated = path.stem.rpartition("-")[2]
         try:

@@ -250,7 +250,7 @@ def test_all_shards_are_wanted(kind: str) -> None:
 def test_short_names(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fetch(name: str) -> Path:
+    def fetch(name: str, options: hub.Options) -> Path:
         asked.append(name)
         raise LoadError("asked")
 
@@ -273,7 +273,7 @@ def test_models_tell_what_the_hub_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cards_state_the_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fetch(name: str) -> Path:
+    def fetch(name: str, options: hub.Options) -> Path:
         cached = tmp_path / f"models--{name.replace('/', '--')}" / "snapshots" / "0123"
         return shutil.copytree(DATA / "speechbrain", cached)
 

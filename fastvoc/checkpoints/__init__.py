@@ -6,9 +6,13 @@ A reader gives the whole state or a LoadError that names the first tensor that d
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
+
+import torch
 
 from fastvoc.checkpoints import (
     bigvgan,
@@ -65,8 +69,10 @@ _FORMATS: tuple[_Format, ...] = (
 )
 
 
-def detect_and_load(path: str | os.PathLike[str]) -> Checkpoint:
+def detect_and_load(path: str | os.PathLike[str], texts: Mapping[str, bytes] | None = None) -> Checkpoint:
     """Reads a weights file, or a folder with one, in any of the supported dialects.
+
+    texts: take the place of the files of these names beside the weights.
 
     Raises LoadError naming the file and what is wrong with it: missing, damaged, unsafe, of an unknown dialect, or with
     tensors that are not exactly those its configuration calls for.
@@ -74,12 +80,18 @@ def detect_and_load(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     try:
         source = open_source(path)
+        source = replace(source, texts={**source.texts, **(texts or {})})
         for module in _FORMATS:
             if module.detect(source):
-                return module.load(source)
+                return replace(module.load(source), stored=_stored(source))
     except OSError as error:
         raise LoadError(f"{path}: {error.strerror or error}") from error
     if any(name.startswith(("mpd.", "msd.")) for name in source.entries):
         raise refuse(source.path, "discriminators of a HiFi-GAN training; the generator is in the g_ file beside it")
     names = ", ".join(islice(source.entries, 4)) or "none"
     raise refuse(source.path, f"no known vocoder in this {source.container} file; its tensors begin with: {names}")
+
+
+def _stored(source: Source) -> torch.dtype | None:
+    floats = [entry.dtype for entry in source.entries.values() if entry.dtype.is_floating_point]
+    return min(floats, key=lambda dtype: dtype.itemsize, default=None)

@@ -35,7 +35,8 @@ class Checkpoint:
     `config` is that of a family in `fastvoc.models`; `state` has the names of its model, weight norm folded, float32.
     `format` names the dialect it came from; `metadata` says more about the origin, in words. `quantization` is "int8"
     when `state` holds an `input_range` for each layer that computes in int8 (`fastvoc.nn.quantized`). `origins` tells
-    of the configuration's fields (`sample_rate`, `mel`) that were not read from a file.
+    of the configuration's fields (`sample_rate`, `mel`) that were not read from a file. `stored` is the narrowest
+    floating-point type in the file, of which some layers stay wider; None where that is not known.
     """
 
     config: Any
@@ -44,6 +45,7 @@ class Checkpoint:
     metadata: dict[str, str] = field(default_factory=dict)
     quantization: str | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    stored: torch.dtype | None = None
 
     @property
     def assumed(self) -> dict[str, str]:

@@ -76,7 +76,7 @@ def _check_window(source: Source, config: HiftConfig, entry: TensorEntry | None)
     if entry.shape != (config.n_fft,) or not entry.dtype.is_floating_point:
         claim = f"tensor {entry.name!r} is {list(entry.shape)} of {entry.dtype}"
         raise refuse(source.path, f"{claim}, expected a window [{config.n_fft}]")
-    difference = off_by(entry.read(), torch.hann_window(config.n_fft, dtype=torch.float32), _WINDOW_ERROR)
+    difference = off_by(entry.read(), torch.hann_window(config.n_fft, dtype=torch.float32, device="cpu"), _WINDOW_ERROR)
     if difference is not None:
         raise refuse(source.path, f"tensor {entry.name!r} is not the Hann window: off by {difference:.3g}")
 

@@ -54,7 +54,8 @@ class Source:
         for name in names:
             beside = self.path.parent / name
             if name in self.texts:
-                return Fields(parse(self.texts[name], self.path / name), self.path / name)
+                where = beside if beside.is_file() else self.path / name
+                return Fields(parse(self.texts[name], where), where)
             if beside.is_file():
                 return Fields(parse(read_small(beside), beside), beside)
         raise refuse(self.path, f"{' or '.join(names)} is missing beside it; it says how the generator is built")

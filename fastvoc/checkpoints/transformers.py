@@ -12,14 +12,16 @@ from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.hub import published
 from fastvoc.mel import SPEECHT5_16K
 
-# Prefix of the tensors, where the vocoder's fields are, and what the class assumes, by model_type.
+# What the class assumes, by model_type.
 _SPEECHT5 = {"rates": (4, 4, 4, 4), "kernels": (8, 8, 8, 8), "sample_rate": 16000, "mel": SPEECHT5_16K}
 _CONFORMER = {"rates": (8, 8, 2, 2), "kernels": (16, 16, 4, 4), "sample_rate": 22050, "mel": None}
-_MODELS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
-    "speecht5_hifigan": ("", None, _SPEECHT5),
-    "fastspeech2_conformer_hifigan": ("", None, _CONFORMER),
-    "fastspeech2_conformer_with_hifigan": ("vocoder.", "vocoder_config", _CONFORMER),
+_MODELS: dict[str, dict[str, Any]] = {
+    "speecht5_hifigan": _SPEECHT5,
+    "fastspeech2_conformer_hifigan": _CONFORMER,
+    "fastspeech2_conformer_with_hifigan": _CONFORMER,
 }
+# A vocoder as a part of a model: what its tensors' names begin with, and where its fields are.
+_PART, _SECTION = "vocoder.", "vocoder_config"
 # Before version 5 both classes had the model_type "hifigan", and only the architecture tells them apart.
 _ARCHITECTURES = {
     "SpeechT5HifiGan": "speecht5_hifigan",
@@ -28,7 +30,7 @@ _ARCHITECTURES = {
 
 
 def detect(source: Source) -> bool:
-    return any(name.startswith(("upsampler.", "vocoder.upsampler.")) for name in source.entries)
+    return any(name.startswith(("upsampler.", f"{_PART}upsampler.")) for name in source.entries)
 
 
 def load(source: Source) -> Checkpoint:
@@ -38,8 +40,9 @@ def load(source: Source) -> Checkpoint:
         model_type = _ARCHITECTURES.get(fields.texts("architectures")[0], model_type)
     if model_type not in _MODELS:
         raise refuse(fields.path, f"model_type {model_type!r}, expected one of {', '.join(_MODELS)}")
-    prefix, section, defaults = _MODELS[model_type]
-    fields = fields.sub(section) if section else fields
+    defaults = _MODELS[model_type]
+    prefix = _PART if any(name.startswith(_PART) for name in source.entries) else ""
+    fields = fields.sub(_SECTION) if prefix and _SECTION in fields else fields
     normalize = fields.flag("normalize_before", True)
     config = make_config(
         fields.path,

@@ -15,8 +15,9 @@ from fastvoc.checkpoints.bigvgan import FILTER_ERROR, canonical_name, filter_own
 from fastvoc.checkpoints.constants import off_by
 from fastvoc.checkpoints.source import read_small
 from fastvoc.checkpoints.text import Fields, parse_json
+from fastvoc.compat import keywords
 from fastvoc.compat.hifigan import mel_spectrogram
-from fastvoc.compat.pretrained import folder_of
+from fastvoc.compat.pretrained import folder_of, weights_of
 from fastvoc.compat.upstream import Attributes, WeightNormed, attributes
 from fastvoc.errors import ArgumentError, LoadError
 from fastvoc.loading import SkipInit
@@ -73,34 +74,30 @@ class BigVGAN(WeightNormed):
     @classmethod
     def from_pretrained(
         cls,
-        name: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str],
         *,
         use_cuda_kernel: bool = False,
-        revision: str | None = None,
-        map_location: str | torch.device = "cpu",
-        **config_changes: Any,
+        **options: Any,
     ) -> BigVGAN:
         """The generator of a folder or hub id, in eval mode with its weights frozen.
 
         Args:
-            name: folder with `config.json` and `bigvgan_generator.pt`, or `owner/name`.
+            pretrained_model_name_or_path: folder with `config.json` and `bigvgan_generator.pt`, or `owner/name`.
             use_cuda_kernel: as in the constructor.
-            revision: branch, tag or commit on the hub.
-            map_location: where the weights go.
-            config_changes: none are known; any raises.
+            options: keywords of loading (`fastvoc.compat.keywords`), among them `map_location`, where the weights go.
 
-        Raises LoadError naming the file and what is wrong with it, ArgumentError for an unknown option.
+        Raises LoadError naming the file and what is wrong with it, ArgumentError for an option that does not exist or
+        cannot be honoured.
         """
-        if config_changes:
-            raise ArgumentError(f"from_pretrained: unknown option {sorted(config_changes)[0]!r}")
-        folder = folder_of(name, revision)
-        checkpoint = detect_and_load(folder)
+        given = keywords.loading(options).plain()
+        folder = folder_of(pretrained_model_name_or_path, given.files)
+        checkpoint = detect_and_load(weights_of(folder, given.files))
         if checkpoint.format != "bigvgan":
             raise LoadError(f"{folder}: a {checkpoint.config.family} model, expected bigvgan")
         with SkipInit():
             model = cls(load_hparams_from_json(folder / "config.json"), use_cuda_kernel)
         model._model.load_state_dict(checkpoint.state, assign=True)
-        return model.eval().requires_grad_(False).to(map_location)
+        return given.ready(model, given.saved_dtype(checkpoint.stored))
 
 
 def load_hparams_from_json(path: str | os.PathLike[str]) -> Attributes:

@@ -14,12 +14,16 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fastvoc.compat import keywords
 from fastvoc.compat.upstream import Upstream, folded
 from fastvoc.errors import ArgumentError, LoadError, ShapeError
 from fastvoc.loading import SkipInit, read_checkpoint
 from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
 from fastvoc.models.hift_config import COSYVOICE1, COSYVOICE2, COSYVOICE3, HiftConfig
 from fastvoc.models.hiftnet import HiftNet
+from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.source import NsfSource
+from fastvoc.ops import nsf_source
 
 __all__ = ["CausalConvRNNF0Predictor", "CausalHiFTGenerator", "ConvRNNF0Predictor", "HiFTGenerator"]
 
@@ -59,6 +63,27 @@ class CausalConvRNNF0Predictor(ConvF0):
         """[B, in_channels, T] -> [B, T]; with `finalize=False` the last 3 frames are look-ahead only: [B, T - 3]."""
         f0 = super().forward(x, lengths, backend)
         return f0 if finalize else f0[:, : f0.shape[1] - CAUSAL_LOOKAHEAD]
+
+
+class _Source(NsfSource):
+    """A source whose merging weights are a part, as upstream's are: `l_linear`, weight [1, harmonics + 1], bias [1]."""
+
+    def __init__(self, source: NsfSource) -> None:
+        nn.Module.__init__(self)
+        self.l_linear = nn.Linear(source.weight.numel(), 1, device="meta")
+        self.l_linear.weight, self.l_linear.bias = nn.Parameter(source.weight.detach()[None]), source.bias
+        self._shape = source._shape
+        self.prepared = Prepared(nsf_source.OP, self.params, self._tensors)
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]  # read only
+        """[harmonics + 1]."""
+        return self.l_linear.weight[0]
+
+    @property
+    def bias(self) -> Tensor:  # type: ignore[override]
+        """[1]."""
+        return self.l_linear.bias
 
 
 class HiFTGenerator(Upstream):
@@ -119,6 +144,7 @@ class HiFTGenerator(Upstream):
     def _build(self, config: HiftConfig, f0_predictor: nn.Module | None) -> None:
         model = HiftNet(config)
         model.f0_predictor = self._own_predictor(f0_predictor, config)
+        model.m_source = _Source(model.m_source)
         super().__init__(model)
         self.out_channels = 1
         self.nb_harmonics, self.sampling_rate = config.harmonics, config.sample_rate
@@ -126,7 +152,6 @@ class HiFTGenerator(Upstream):
         self.lrelu_slope, self.audio_limit = config.leaky_relu_slope, config.clamp
         self.num_kernels, self.num_upsamples = len(config.resblock_kernel_sizes), len(config.upsample_rates)
         self.register_load_state_dict_pre_hook(_take)
-        self.register_state_dict_post_hook(_give)
 
     @classmethod
     def _own_predictor(cls, given: nn.Module | None, config: HiftConfig) -> ConvF0:
@@ -155,13 +180,20 @@ class HiFTGenerator(Upstream):
 
     @classmethod
     def from_pretrained(
-        cls: type[_Generator], name: str | os.PathLike[str], map_location: str | torch.device = "cpu"
+        cls: type[_Generator],
+        name: str | os.PathLike[str],
+        map_location: str | torch.device | None = None,
+        **options: Any,
     ) -> _Generator:
         """The generator of a file, folder or hub id, in eval mode with its weights frozen.
 
-        Raises LoadError naming the file and what is wrong with it, also when it holds another kind of generator.
+        options: further keywords of loading (`fastvoc.compat.keywords`).
+
+        Raises LoadError naming the file and what is wrong with it, also when it holds another kind of generator;
+        ArgumentError for an option that does not exist or cannot be honoured.
         """
-        checkpoint = read_checkpoint(name)
+        given = keywords.loading({"map_location": map_location, **options}).plain()
+        checkpoint = read_checkpoint(name, given.files)
         config = checkpoint.config
         if not isinstance(config, HiftConfig):
             raise LoadError(f"{name}: a {config.family} model, expected hiftnet")
@@ -169,8 +201,8 @@ class HiFTGenerator(Upstream):
         with SkipInit():
             model = cls.__new__(cls)
             model._build(config, None)
-        model._model.load_state_dict(checkpoint.state, assign=True)
-        return model.eval().requires_grad_(False).float().to(map_location)
+        model.load_state_dict(checkpoint.state, assign=True)
+        return given.ready(model, given.saved_dtype(checkpoint.stored))
 
     def forward(self, batch: Mapping[str, Tensor], device: str | torch.device) -> tuple[Tensor, Tensor]:
         """The training step's samples [B, S] and F0 [B, T] of `batch["speech_feat"]` [B, T, in_channels]."""
@@ -277,16 +309,9 @@ def _continued(source: Tensor, cache: Tensor | None) -> Tensor:
 
 
 def _take(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Before a state is loaded: upstream's names and weight norm become the module's."""
+    """Before a state is loaded: upstream's names of old, the model's own and weight norm become the module's."""
     own = {name[len(prefix) :]: state.pop(name) for name in list(state) if name.startswith(prefix)}
     for name, tensor in folded(own).items():
-        if name == f"{_MERGE}weight" and tensor.dim() == 2:
-            tensor = tensor.flatten()
-        state[prefix + name.replace(_MERGE, "m_source.", 1)] = tensor
-
-
-def _give(module: nn.Module, state: dict[str, Tensor], prefix: str, _: Any) -> None:
-    """After a state is made: the module's names become upstream's."""
-    for part in ("weight", "bias"):
-        tensor = state.pop(f"{prefix}m_source.{part}")
-        state[f"{prefix}{_MERGE}{part}"] = tensor[None] if part == "weight" else tensor
+        if name in ("m_source.weight", "m_source.bias"):
+            name, tensor = name.replace("m_source.", _MERGE), tensor[None] if name.endswith("weight") else tensor
+        state[prefix + name] = tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ import torch
 
 from fastvoc.compat.encodec_config import Chunked, EncodecConfig
 from fastvoc.compat.outputs import BatchFeature
-from fastvoc.compat.pretrained import folder_of, read_json, write_json
+from fastvoc.compat.pretrained import PretrainedExtractor
 from fastvoc.errors import ArgumentError, ShapeError
 
-_FILE = "preprocessor_config.json"
 
-
-class EncodecFeatureExtractor(Chunked):
+class EncodecFeatureExtractor(Chunked, PretrainedExtractor):
     """Transformers' `EncodecFeatureExtractor`: sounds to `input_values` [B, C, S] and `padding_mask` [B, S].
 
     With `chunk_length_s` and `overlap` the inputs are padded to a whole number of chunks. The arguments are attributes
@@ -45,27 +42,11 @@ class EncodecFeatureExtractor(Chunked):
             setattr(self, name, value)
 
     @classmethod
-    def from_pretrained(
-        cls, name: str | os.PathLike[str], *, revision: str | None = None, **changes: Any
-    ) -> EncodecFeatureExtractor:
-        """Reads `preprocessor_config.json` in a folder or hub repository, some values changed. Raises LoadError.
-
-        Where that file is missing, the model's own configuration says what the extractor has to be.
-        """
-        folder = folder_of(name, revision)
-        if (folder / _FILE).is_file():
-            return cls(**{**read_json(folder, _FILE), **changes})
+    def from_model(cls, folder: Path) -> dict[str, Any]:
+        """What the model's own configuration says the extractor has to be. Raises LoadError."""
         c = EncodecConfig.from_pretrained(folder)
-        values = {"feature_size": c.audio_channels, "sampling_rate": c.sampling_rate, "overlap": c.overlap}
-        return cls(**{**values, "chunk_length_s": c.chunk_length_s, **changes})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The values, ready for JSON."""
-        return {**vars(self), "feature_extractor_type": "EncodecFeatureExtractor"}
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `preprocessor_config.json`, which transformers reads."""
-        write_json(Path(folder), _FILE, self.to_dict())
+        values = {"feature_size": c.audio_channels, "sampling_rate": c.sampling_rate}
+        return {**values, "chunk_length_s": c.chunk_length_s, "overlap": c.overlap}
 
     def __call__(
         self,

@@ -5,15 +5,12 @@ The classes take and return what theirs do; `from_pretrained` takes a folder or 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fastvoc.checkpoints.encodec import canonical_names, transformers_state
@@ -21,10 +18,9 @@ from fastvoc.compat.encodec import Quantizer, whole_codes
 from fastvoc.compat.encodec_config import EncodecConfig
 from fastvoc.compat.encodec_features import EncodecFeatureExtractor
 from fastvoc.compat.outputs import ModelOutput
-from fastvoc.compat.pretrained import PretrainedModel, write_json
+from fastvoc.compat.pretrained import PretrainedModel
 from fastvoc.compat.upstream import folded
-from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.io import atomic_path
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.models.encodec import Encodec
 from fastvoc.nn.rvq import ResidualVectorQuantizer
 
@@ -92,6 +88,7 @@ class EncodecModel(PretrainedModel):
     _model: Encodec
 
     def __init__(self, config: EncodecConfig) -> None:
+        config = EncodecConfig.of(config)
         super().__init__(config, Encodec(config.to_codec()))
         self.quantizer = _Quantizer(self._model.quantizer, config.frame_rate)
         self.bits_per_codebook = int(log2(config.codebook_size))
@@ -100,12 +97,9 @@ class EncodecModel(PretrainedModel):
         """As `torch.nn.Module.load_state_dict`, of a state under Transformers' names or this module's own."""
         return super().load_state_dict(folded(canonical_names(state_dict)), strict, assign)
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `config.json` and `model.safetensors`, which transformers reads."""
-        write_json(Path(folder), "config.json", {**self.config.to_dict(), "architectures": ["EncodecModel"]})
-        tensors = transformers_state(self.state_dict(), self.config.to_codec())
-        with atomic_path(Path(folder) / "model.safetensors") as temporary:
-            save_file(tensors, temporary, {"format": "pt"})
+    def written_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state under Transformers' names."""
+        return transformers_state(folded(canonical_names(state)), self.config.to_codec())
 
     def encode(
         self,

@@ -78,6 +78,7 @@ class SpeechT5HifiGan(PretrainedModel):
     scale: Tensor
 
     def __init__(self, config: Any) -> None:
+        config = self.config_class.of(config)
         generator = HifiGanConfig(
             sample_rate=getattr(config, "sampling_rate", 22050),
             num_mels=config.model_in_dim,

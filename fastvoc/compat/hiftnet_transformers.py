@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.checkpoints.hiftnet_transformers import canonical_name
 from fastvoc.compat.chatterbox import ConvRNNF0Predictor, HiFTGenerator
-from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel, folder_of, read_json
+from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel, read_json
 from fastvoc.errors import DtypeError, LoadError, ShapeError
 from fastvoc.models.hift_config import HiftConfig
 
@@ -54,7 +53,7 @@ class HiFTNetConfig(PretrainedConfig):
     f0_predictor_cond_channels: int = 512
 
     @classmethod
-    def of(cls: type[_C], config: HiftConfig) -> _C:
+    def of_model(cls: type[_C], config: HiftConfig) -> _C:
         """The fields of one of fastvoc's configurations."""
         return cls(
             in_channels=config.num_mels,
@@ -79,16 +78,15 @@ class HiFTNetConfig(PretrainedConfig):
         )
 
     @classmethod
-    def from_pretrained(
-        cls: type[_C], name: str | os.PathLike[str], *, revision: str | None = None, **changes: Any
-    ) -> _C:
-        """The configuration of a draft's folder or hub id, or of Chatterbox's. Raises LoadError."""
-        folder = folder_of(name, revision)
-        if (folder / "config.json").is_file():
-            values = read_json(folder, "config.json")
-            if values.get("model_type") == cls.model_type:
-                return cls.from_dict(values, **changes)
-        return cls.from_dict(cls.of(_hift(folder)).to_dict(), **changes)
+    def describes(cls, folder: Path) -> bool:
+        """Whether a folder's `config.json` is the draft's."""
+        values = read_json(folder, "config.json") if super().describes(folder) else {}
+        return "istft_n_fft" in values if values.get("model_type") is None else values["model_type"] == cls.model_type
+
+    @classmethod
+    def read(cls, folder: Path) -> dict[str, Any]:
+        """The values of a draft's folder, or of Chatterbox's. Raises LoadError."""
+        return super().read(folder) if cls.describes(folder) else cls.of_model(_hift(folder)).to_dict()
 
 
 def _hift(folder: Path) -> HiftConfig:
@@ -113,6 +111,7 @@ class HiFTNetModel(PretrainedModel):
     hiftnet: HiFTGenerator
 
     def __init__(self, config: Any) -> None:
+        config = HiFTNetConfig.of(config)
         whole = nn.Module()
         whole.hiftnet = HiFTGenerator(
             in_channels=config.in_channels,
@@ -140,7 +139,7 @@ class HiFTNetModel(PretrainedModel):
     def adopt(self, checkpoint: Checkpoint) -> None:
         """Takes the weights of a checkpoint. Raises LoadError when they are another kind of generator's."""
         HiFTGenerator.check_kind(checkpoint.format, checkpoint.config)
-        self.hiftnet._model.load_state_dict(checkpoint.state, assign=True)
+        self.hiftnet.load_state_dict(checkpoint.state, assign=True)
 
     def forward(self, speech_feat: Tensor, return_dict: bool | None = None) -> Tensor:
         """Samples [B, S] of a log-mel [B, T, in_channels]; `return_dict` has no effect, as upstream."""

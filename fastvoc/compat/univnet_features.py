@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +11,10 @@ import torch
 from torch import Tensor
 
 from fastvoc.compat.outputs import BatchFeature
-from fastvoc.compat.pretrained import folder_of, read_json, write_json
+from fastvoc.compat.pretrained import PretrainedExtractor
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.mel import MelConfig, mel_filterbank
 
-_FILE = "preprocessor_config.json"
 _WINDOWS: dict[str, Callable[..., Tensor]] = {
     "hann": torch.hann_window,
     "hann_window": torch.hann_window,
@@ -29,12 +26,13 @@ _WINDOWS: dict[str, Callable[..., Tensor]] = {
 Array = np.ndarray[Any, Any]
 
 
-class UnivNetFeatureExtractor:
+class UnivNetFeatureExtractor(PretrainedExtractor):
     """Transformers' `UnivNetFeatureExtractor`: sounds to `input_features` [B, T, num_mel_bins], `noise_sequence`
     [B, T, model_in_channels] and `padding_mask` [B, S]. Its arguments are attributes of the same name.
     """
 
     model_input_names = ("input_features", "noise_sequence", "padding_mask")
+    derived = ("n_fft",)
 
     def __init__(
         self,
@@ -89,22 +87,6 @@ class UnivNetFeatureExtractor:
     def num_max_samples(self) -> int:
         """Samples that `max_length_s` seconds have."""
         return self.max_length_s * self.sampling_rate
-
-    @classmethod
-    def from_pretrained(
-        cls, name: str | os.PathLike[str], *, revision: str | None = None, **changes: Any
-    ) -> UnivNetFeatureExtractor:
-        """Reads `preprocessor_config.json` in a folder or hub repository, some values changed. Raises LoadError."""
-        return cls(**{**read_json(folder_of(name, revision), _FILE), **changes})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The values, ready for JSON."""
-        values = {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "n_fft"}
-        return {**values, "feature_extractor_type": "UnivNetFeatureExtractor"}
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `preprocessor_config.json`, which transformers reads."""
-        write_json(Path(folder), _FILE, self.to_dict())
 
     def normalize(self, spectrogram: Any) -> Any:
         """Log-mel in normalize_min..normalize_max -> -1..1."""

@@ -59,6 +59,7 @@ class UnivNetModel(PretrainedModel):
     main_input_name = "input_features"
 
     def __init__(self, config: Any) -> None:
+        config = UnivNetConfig.of(config)
         generator = GeneratorConfig(
             num_mels=config.num_mel_bins,
             model_in_channels=config.model_in_channels,

@@ -25,7 +25,8 @@ from fastvoc.checkpoints.vocos import (
     read_config,
 )
 from fastvoc.codec import Codec
-from fastvoc.compat.pretrained import folder_of
+from fastvoc.compat import keywords
+from fastvoc.compat.pretrained import folder_of, weights_of
 from fastvoc.compat.upstream import Upstream
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
 from fastvoc.loading import SkipInit
@@ -59,6 +60,7 @@ class EncodecFeatures:
     def __init__(self, model: VocosModel, encodec: Any = None) -> None:
         self._model = model
         self.encodec = encodec
+        self.local_files_only = False  # whether EnCodec may be fetched
         self.bandwidths = list(model.config.bandwidths)
         self.num_q = model.config.num_codebooks
 
@@ -75,7 +77,7 @@ class EncodecFeatures:
         _check_audio(audio)
         bandwidth = self.bandwidths[-1] if bandwidth is None else bandwidth
         if self.encodec is None:
-            self.encodec = _published_encodec(self._model.config.sample_rate).to(audio.device)
+            self.encodec = _published_encodec(self._model.config.sample_rate, self.local_files_only).to(audio.device)
         if isinstance(self.encodec, Codec):
             return self.encodec.encode(audio[:, None], bandwidth).codes.transpose(0, 1)
         latent = self.encodec.encoder(audio[:, None])
@@ -125,7 +127,7 @@ class Vocos(Upstream):
 
     @classmethod
     def from_pretrained(
-        cls, repo_id: str | os.PathLike[str], revision: str | None = None, *, encodec: Any = None
+        cls, repo_id: str | os.PathLike[str], revision: str | None = None, *, encodec: Any = None, **options: Any
     ) -> Vocos:
         """The model of a folder or hub id, in eval mode with its weights frozen.
 
@@ -133,18 +135,24 @@ class Vocos(Upstream):
             repo_id: folder with `config.yaml` and `pytorch_model.bin`, or `owner/name`.
             revision: branch, tag or commit on the hub.
             encodec: what makes codes of audio, for a model on codes; the published EnCodec when None, loaded when audio
-                first comes. Codes need none.
+                first comes, of local files only where this model is. Codes need none.
+            options: further keywords of loading (`fastvoc.compat.keywords`).
 
-        Raises LoadError naming the file and what is wrong with it.
+        Raises LoadError naming the file and what is wrong with it, ArgumentError for an option that does not exist or
+        cannot be honoured.
         """
-        folder = folder_of(repo_id, revision)
-        checkpoint = detect_and_load(folder)
+        given = keywords.loading({"revision": revision, **options}).plain()
+        folder = folder_of(repo_id, given.files)
+        checkpoint = detect_and_load(weights_of(folder, given.files))
         if not isinstance(checkpoint.config, VocosConfig):
             raise LoadError(f"{folder}: a {checkpoint.config.family} model, expected vocos")
         with SkipInit():
             model = VocosModel(checkpoint.config)
         model.load_state_dict(checkpoint.state, assign=True)
-        return cls(model.eval().requires_grad_(False).float(), encodec).eval()
+        vocos = given.ready(cls(model, encodec), given.saved_dtype(checkpoint.stored))
+        if isinstance(vocos.feature_extractor, EncodecFeatures):
+            vocos.feature_extractor.local_files_only = given.files.local_files_only
+        return vocos
 
     @torch.inference_mode()
     def forward(self, audio_input: Tensor, **kwargs: Any) -> Tensor:
@@ -231,8 +239,12 @@ def _check_audio(audio: Tensor) -> None:
         raise ShapeError(f"audio: expected [B > 0, S > 0], got {list(audio.shape)}")
 
 
-def _published_encodec(sample_rate: int) -> Any:
+def _published_encodec(sample_rate: int, local_files_only: bool) -> Any:
+    from fastvoc import published
     from fastvoc.compat.encodec import EncodecModel
 
+    name = published.CODECS[sample_rate]
+    if local_files_only and not published.place(name).is_file():
+        raise LoadError(f"{name}: not in {published.place(name).parent}, and local_files_only forbids fetching it")
     made = EncodecModel.encodec_model_24khz if sample_rate == 24000 else EncodecModel.encodec_model_48khz
     return made()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,14 @@ from torch.nn import functional as F
 
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.compat.outputs import BatchFeature
-from fastvoc.compat.pretrained import folder_of, read_json, write_json
+from fastvoc.compat.pretrained import PretrainedExtractor
 from fastvoc.errors import ArgumentError, LoadError, ShapeError
 from fastvoc.mel import VOCOS_24K, MelConfig, MelSpectrogram
 
-_FILE = "preprocessor_config.json"
 _PADDED = (True, "longest", "max_length")
 
 
-class VocosFeatureExtractor:
+class VocosFeatureExtractor(PretrainedExtractor):
     """The draft's `VocosFeatureExtractor`: sounds to `input_features` [B, num_mel_bins, T] and `attention_mask` [B, S].
 
     Its arguments are attributes of the same name.
@@ -63,28 +61,14 @@ class VocosFeatureExtractor:
         )
 
     @classmethod
-    def from_pretrained(
-        cls, name: str | os.PathLike[str], *, revision: str | None = None, **changes: Any
-    ) -> VocosFeatureExtractor:
-        """Reads `preprocessor_config.json` of a folder or hub id; without it, the model's own front end. LoadError."""
-        folder = folder_of(name, revision)
-        if (folder / _FILE).is_file():
-            return cls(**{**read_json(folder, _FILE), **changes})
+    def from_model(cls, folder: Path) -> dict[str, Any]:
+        """The front end that the model was trained with. Raises LoadError when its files do not say."""
         mel = detect_and_load(folder).config.mel
         if mel is None:
             raise LoadError(f"{folder}: does not say which front end the model was trained with")
         own = {"sampling_rate": mel.sample_rate, "n_fft": mel.n_fft, "hop_length": mel.hop_length}
         own |= {"feature_size": mel.n_mels, "num_mel_bins": mel.n_mels}
-        return cls(**{**own, "padding": "center" if mel.pad == "center" else "same", **changes})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The values, ready for JSON."""
-        values = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return {**values, "feature_extractor_type": "VocosFeatureExtractor"}
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `preprocessor_config.json`."""
-        write_json(Path(folder), _FILE, self.to_dict())
+        return {**own, "padding": "center" if mel.pad == "center" else "same"}
 
     def __call__(
         self,

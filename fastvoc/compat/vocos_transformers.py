@@ -6,18 +6,19 @@ ids of the drafts and of the original package can be loaded.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from torch import Tensor
 
+from fastvoc import hub
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.compat.outputs import ModelOutput
-from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel, folder_of, read_json
+from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel
 from fastvoc.compat.vocos import EncodecFeatures, codes_tensor, model_state
 from fastvoc.compat.vocos_features import VocosFeatureExtractor
 from fastvoc.errors import ArgumentError, LoadError
@@ -68,17 +69,14 @@ class VocosConfig(PretrainedConfig):
         return super().from_dict({_EARLY_NAMES.get(name, name): value for name, value in values.items()}, **changes)
 
     @classmethod
-    def from_pretrained(
-        cls: type[_C], name: str | os.PathLike[str], *, revision: str | None = None, **changes: Any
-    ) -> _C:
-        """The configuration of a draft's folder or hub id, or of the original package's. Raises LoadError."""
-        folder = folder_of(name, revision)
-        if (folder / "config.json").is_file():
-            return cls.from_dict(read_json(folder, "config.json"), **changes)
+    def read(cls, folder: Path) -> dict[str, Any]:
+        """The values of a draft's folder, or of the original package's. Raises LoadError."""
+        if cls.describes(folder):
+            return super().read(folder)
         config = detect_and_load(folder).config
         if not isinstance(config, ModelConfig):
             raise LoadError(f"{folder}: a {config.family} model, expected vocos")
-        return cls.from_dict(cls._fields_of(config), **changes)
+        return cls._fields_of(config)
 
     @classmethod
     def _fields_of(cls, c: ModelConfig) -> dict[str, Any]:
@@ -206,6 +204,7 @@ class VocosModel(_VocosPretrained):
     )
 
     def __init__(self, config: VocosConfig) -> None:
+        config = VocosConfig.of(config)
         super().__init__(config, Vocos(config.to_model()))
 
     def forward(
@@ -244,9 +243,14 @@ class VocosWithEncodecModel(_VocosPretrained):
     )
 
     def __init__(self, config: VocosWithEncodecConfig) -> None:
+        config = VocosWithEncodecConfig.of(config)
         model = Vocos(config.to_model())
         super().__init__(config, model, {"feature_extractor": "codebooks"})
         self._front = EncodecFeatures(model)
+
+    def reached(self, files: hub.Options) -> None:
+        """Fetches EnCodec only where the model's own files might be."""
+        self._front.local_files_only = files.local_files_only
 
     @property
     def num_quantizers(self) -> int:

@@ -81,9 +81,14 @@ class HiftNet(Model):
         self.source_resblocks, self.resblocks = nn.ModuleList(source_blocks), nn.ModuleList(blocks)
         final = leaky_relu(config.final_leaky_relu_slope)
         self.conv_post = Conv1d(last, spectrum, _KERNEL, padding=past, pre=final)
-        self.stft = Stft(config.n_fft, config.istft_hop, features=config.features)
+        self.stft = Stft(config.n_fft, config.istft_hop, self.conv_post, features=config.features)
         self.istft = IstftHead(
-            config.n_fft, config.istft_hop, clip=config.magnitude_clip, phase="sin", clamp=config.clamp
+            config.n_fft,
+            config.istft_hop,
+            self.conv_post,
+            clip=config.magnitude_clip,
+            phase="sin",
+            clamp=config.clamp,
         )
         pad_mode = "causal" if config.causal else "zeros"
         self.stages = [

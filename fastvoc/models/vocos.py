@@ -97,7 +97,7 @@ class VocosHead(nn.Module):
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
         self.out = Linear(config.dim, config.n_fft + 2)
-        self.istft = IstftHead(config.n_fft, config.hop_length, padding=config.padding, clip=_MAGNITUDE_CLIP)
+        self.istft = IstftHead(config.n_fft, config.hop_length, self.out, padding=config.padding, clip=_MAGNITUDE_CLIP)
 
     def network(self, run: Trace, x: Value) -> Value:
         """[B, dim, T] -> [B, 1, S]."""

@@ -6,74 +6,94 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
-from fastvoc.nn.wide import Wide
 from fastvoc.ops import istft_head as istft_head_op
 from fastvoc.ops import stft as stft_op
 
 
-def _hann(n_fft: int) -> Tensor:
-    """A periodic Hann window [n_fft] of the same values whatever torch's defaults are.
+class _Windowed(Layer, nn.Module):
+    """A layer with a periodic Hann window, which is where the weight of the layer beside it is, in float32 at least.
 
-    float32, or float64 where that is the default; on the default device, or on the CPU where that holds no values.
+    No buffer: what builds a model without values and assigns them then would leave it without any.
     """
-    window = torch.hann_window(n_fft, dtype=torch.float32, device="cpu")
-    device = torch.get_default_device()
-    dtype = torch.promote_types(window.dtype, torch.get_default_dtype())
-    return window.to("cpu" if device.type == "meta" else device, dtype)
 
+    _beside: Any
 
-class Stft(Layer, Wide):
-    """stft with a periodic Hann window."""
-
-    window: Tensor
-
-    def __init__(self, n_fft: int, hop: int, *, features: Literal["complex", "polar"] = "complex") -> None:
+    def __init__(self, n_fft: int, beside: nn.Module) -> None:
         super().__init__()
-        self.register_buffer("window", _hann(n_fft), persistent=False)
-        self._n_fft, self._hop, self._features = n_fft, hop, features
+        object.__setattr__(self, "_beside", beside)  # no part, so that every weight has one name
+        self._size = n_fft
+        self._made = _hann(n_fft, torch.device("cpu"), torch.float32)
+
+    @property
+    def window(self) -> Tensor:
+        """[n_fft], float32 or float64."""
+        weight: Tensor = self._beside.weight
+        window, wide = self._made, weight.dtype is torch.float64
+        if window.device != weight.device or (window.dtype is torch.float64) is not wide:
+            window = self._made = _hann(self._size, weight.device, torch.float64 if wide else torch.float32)
+        return window
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        self.window  # noqa: B018  # follows now, not in the first call, which may be one that records a graph
+        return self
+
+
+def _hann(n_fft: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    # Shared by calls of every kind, so never an inference tensor.
+    with torch.inference_mode(False):
+        return torch.hann_window(n_fft, dtype=torch.float32, device="cpu").to(device, dtype)
+
+
+class Stft(_Windowed):
+    """stft with a periodic Hann window; `beside` is a layer of the same model that has a `weight`."""
+
+    def __init__(
+        self, n_fft: int, hop: int, beside: nn.Module, *, features: Literal["complex", "polar"] = "complex"
+    ) -> None:
+        super().__init__(n_fft, beside)
+        self._hop, self._features = hop, features
         self.prepared = Prepared(stft_op.OP, self.params, self._tensors)
 
     def params(self) -> stft_op.StftParams:
         """The op's view of this layer."""
-        return stft_op.StftParams(self._n_fft, self._hop, self.window, self._features)
+        return stft_op.StftParams(self._size, self._hop, self.window, self._features)
 
     def _tensors(self) -> list[Tensor]:
         return [self.window]
 
     def width(self) -> int:
-        return self._n_fft + 2
+        return self._size + 2
 
     def output_lengths(self, lengths: Any) -> Any:
         return 1 + lengths // self._hop
 
 
-class IstftHead(Layer, Wide):
-    """istft_head with a periodic Hann window."""
-
-    window: Tensor
+class IstftHead(_Windowed):
+    """istft_head with a periodic Hann window; `beside` is a layer of the same model that has a `weight`."""
 
     def __init__(
         self,
         n_fft: int,
         hop: int,
+        beside: nn.Module,
         *,
         padding: Literal["center", "same"] = "center",
         clip: float | None = None,
         phase: Literal["linear", "sin"] = "linear",
         clamp: float | None = None,
     ) -> None:
-        super().__init__()
-        self.register_buffer("window", _hann(n_fft), persistent=False)
-        self._n_fft, self._hop, self._options = n_fft, hop, (padding, clip, phase, clamp)
+        super().__init__(n_fft, beside)
+        self._hop, self._options = hop, (padding, clip, phase, clamp)
         self.prepared = Prepared(istft_head_op.OP, self.params, self._tensors)
 
     def params(self) -> istft_head_op.IstftHeadParams:
         """The op's view of this layer."""
-        return istft_head_op.IstftHeadParams(self._n_fft, self._hop, self.window, *self._options)
+        return istft_head_op.IstftHeadParams(self._size, self._hop, self.window, *self._options)
 
     def _tensors(self) -> list[Tensor]:
         return [self.window]

@@ -124,14 +124,14 @@ def test_options_of_from_pretrained() -> None:
 def test_hub_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fetch(name: str) -> Path:
-        asked.append(name)
+    def fetch(name: str, options: hub.Options) -> Path:
+        asked.append((name, options.revision))
         return golden(CASES["SpeechT5HifiGan"]).dir
 
     monkeypatch.setattr(hub, "fetch", fetch)
     ours.SpeechT5HifiGan.from_pretrained("microsoft/speecht5_hifigan")
     ours.SpeechT5HifiGanConfig.from_pretrained("microsoft/speecht5_hifigan", revision="main")
-    assert asked == ["microsoft/speecht5_hifigan", "microsoft/speecht5_hifigan@main"]
+    assert asked == [("microsoft/speecht5_hifigan", revision) for revision in (None, "main")]
 
 
 @pytest.mark.golden
@@ -145,5 +145,5 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     for name in (tmp_path, tmp_path / "absent", "no hub id"):
         with pytest.raises(LoadError):
             ours.SpeechT5HifiGan.from_pretrained(name)
-    with pytest.raises(LoadError, match="a univnet model, expected hifigan"):
+    with pytest.raises(LoadError, match="'speecht5_hifigan', expected 'univnet'"):
         ours.SpeechT5HifiGan.from_pretrained(golden("hf_univnet").dir, config=ours.SpeechT5HifiGanConfig())
