@@ -15,6 +15,7 @@ from fastvoc.checkpoints import Checkpoint, describe, detect_and_load
 from fastvoc.checkpoints import save as save_checkpoint
 from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
+from fastvoc.io import given_path
 from fastvoc.loaded import LoadedModel
 from fastvoc.models.families import build
 from fastvoc.nn.quantized import RANGE, int8_layers, is_int8
@@ -126,7 +127,7 @@ def read_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
         raise DtypeError(f"name: expected a text or a path, got {type(name).__name__}")
     if isinstance(name, str) and name in EMBEDDED:
         return detect_and_load(EMBEDDED[name])
-    path = Path(name)
+    path = given_path(name)
     if path.exists() or not isinstance(name, str):
         return detect_and_load(path)
     name = hub.ALIASES.get(name, name)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from itertools import islice
-from pathlib import Path
 from typing import Protocol
 
 from fastvoc.checkpoints import (
@@ -31,6 +30,7 @@ from fastvoc.checkpoints import (
 from fastvoc.checkpoints.checkpoint import Checkpoint, refuse
 from fastvoc.checkpoints.source import Source, open_source
 from fastvoc.errors import LoadError
+from fastvoc.io import given_path
 
 __all__ = ["Checkpoint", "describe", "detect_and_load", "save"]
 
@@ -71,7 +71,7 @@ def detect_and_load(path: str | os.PathLike[str]) -> Checkpoint:
     Raises LoadError naming the file and what is wrong with it: missing, damaged, unsafe, of an unknown dialect, or with
     tensors that are not exactly those its configuration calls for.
     """
-    path = Path(path)
+    path = given_path(path)
     try:
         source = open_source(path)
         for module in _FORMATS:

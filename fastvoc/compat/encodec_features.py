@@ -121,6 +121,8 @@ class EncodecFeatureExtractor(Chunked):
 
     def _sounds(self, raw_audio: Any) -> list[np.ndarray[Any, Any]]:
         """Every sound as [S] or [S, C]."""
+        if isinstance(raw_audio, list | tuple) and not raw_audio:
+            raise ShapeError("raw_audio: expected at least one sound, got an empty list")
         several = isinstance(raw_audio, list | tuple) and isinstance(raw_audio[0], np.ndarray | list | tuple)
         sounds = []
         for sound in raw_audio if several else [raw_audio]:

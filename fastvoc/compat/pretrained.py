@@ -17,7 +17,7 @@ from fastvoc.checkpoints.source import read_small
 from fastvoc.checkpoints.text import parse_json
 from fastvoc.compat.upstream import Upstream
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.io import atomic_path
+from fastvoc.io import atomic_path, given_path
 from fastvoc.loading import SkipInit, parse_dtype
 
 _Config = TypeVar("_Config", bound="PretrainedConfig")
@@ -27,7 +27,7 @@ _CONFIG = "config.json"
 
 def folder_of(name: str | os.PathLike[str], revision: str | None = None) -> Path:
     """The folder of a model: itself, or where the hub's files lie. Raises LoadError when it is neither."""
-    path = Path(name)
+    path = given_path(name)
     if path.is_dir():
         return path
     text = os.fspath(name) if revision is None else f"{os.fspath(name)}@{revision}"

@@ -155,6 +155,8 @@ class VocosFeatureExtractor:
 
 def _sounds(audio: Any) -> list[Tensor]:
     """Every sound as [S]."""
+    if isinstance(audio, list | tuple) and not audio:
+        raise ShapeError("audio: expected at least one sound, got an empty list")
     several = isinstance(audio, list | tuple) and isinstance(audio[0], np.ndarray | Tensor | list | tuple)
     several = several or (isinstance(audio, np.ndarray | Tensor) and audio.ndim == 2)
     sounds = [torch.as_tensor(sound, dtype=torch.float32) for sound in (audio if several else [audio])]

@@ -44,6 +44,11 @@ class Upsample(QuantizedInput):
         """The op's view of this layer."""
         return op.UpsampleParams(self.weight, self.bias, self._stride, self._crop, self._pre, self.input_range)
 
+    def activate(self, pre: Activation) -> None:
+        """Puts another activation in front, from the next call on."""
+        self._pre = pre
+        self.prepared.prepare(self.weight.device, self.weight.dtype)
+
     def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
         """Valid output steps of each item."""
         if lengths is None:
