@@ -172,7 +172,9 @@ def recut(config: EncodecConfig, normalize: bool, length: int | None, overlap: f
     if length < 1:
         raise ArgumentError(f"segment, chunk_length_s: expected at least one sample, got {length}")
     if overlap is None:
-        raise ArgumentError("overlap: expected a number from 0, below 1, for signals that are cut into chunks, got None")
+        raise ArgumentError(
+            "overlap: expected a number from 0, below 1, for signals that are cut into chunks, got None"
+        )
     # Half a sample more, so that rounding down gives the length again.
     return replace(config, normalize=normalize, segment=(length + 0.5) / config.sample_rate, overlap=overlap)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fastvoc.compat.encodec_config import Chunked, EncodecConfig
+from fastvoc.compat.json_values import JsonValues
 from fastvoc.compat.outputs import BatchFeature
 from fastvoc.compat.pretrained import folder_of, read_json, write_json
 from fastvoc.errors import ArgumentError, ShapeError
@@ -18,7 +19,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 _FILE = "preprocessor_config.json"
 
 
-class EncodecFeatureExtractor(Chunked):
+class EncodecFeatureExtractor(Chunked, JsonValues):
     """Transformers' `EncodecFeatureExtractor`: sounds to `input_values` [B, C, S] and `padding_mask` [B, S].
 
     With `chunk_length_s` and `overlap` the inputs are padded to a whole number of chunks. The arguments are attributes
@@ -35,12 +36,14 @@ class EncodecFeatureExtractor(Chunked):
         chunk_length_s: float | None = None,
         overlap: float | None = None,
         padding_side: str = "right",
+        return_attention_mask: bool = True,
         **kwargs: Any,
     ) -> None:
         if padding_side not in ("left", "right"):
             raise ArgumentError(f"padding_side: expected left or right, got {padding_side!r}")
         self.feature_size, self.sampling_rate, self.padding_value = feature_size, sampling_rate, padding_value
         self.chunk_length_s, self.overlap, self.padding_side = chunk_length_s, overlap, padding_side
+        self.return_attention_mask = return_attention_mask
         for name, value in kwargs.items():
             setattr(self, name, value)
 

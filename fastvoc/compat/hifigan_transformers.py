@@ -56,6 +56,7 @@ class SpeechT5HifiGanConfig(_HifiGanConfig):
     initializer_range: float = 0.01
     leaky_relu_slope: float = 0.1
     normalize_before: bool = True
+    return_dict: bool = True
 
 
 @dataclass
@@ -73,6 +74,7 @@ class FastSpeech2ConformerHifiGanConfig(_HifiGanConfig):
     initializer_range: float = 0.01
     leaky_relu_slope: float = 0.1
     normalize_before: bool = True
+    return_dict: bool = True
 
     def __post_init__(self) -> None:
         if self.resblock_dilation_sizes is None:

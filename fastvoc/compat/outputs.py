@@ -25,7 +25,10 @@ class ModelOutput(OrderedDict[str, Any]):
         super().__init_subclass__()
 
         def unflatten(values: Iterable[Any], names: list[str]) -> ModelOutput:
-            return _filled(cls(), zip(names, values, strict=True))
+            output = cls()
+            for name, value in zip(names, values, strict=True):
+                output[name] = value
+            return output
 
         pytree.register_pytree_node(
             cls,
@@ -45,8 +48,11 @@ class ModelOutput(OrderedDict[str, Any]):
             return
         pairs = _pairs(first)
         if pairs is not None:
-            setattr(self, names[0], None)
-            _filled(self, pairs)
+            for name, value in [(names[0], None), *pairs]:
+                if value is None:
+                    setattr(self, name, None)
+                else:
+                    self[name] = value
 
     def __getitem__(self, key: str | int | slice) -> Any:
         """By name, or as a tuple's element or slice."""
@@ -76,13 +82,7 @@ class ModelOutput(OrderedDict[str, Any]):
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise FastvocError(f"{type(self).__name__}: keys are set one by one, and None as an attribute removes one")
 
-    __delitem__ = __delattr__ = setdefault = pop = popitem = update = clear = _refuse  # type: ignore[assignment]
-
-
-def _filled(output: ModelOutput, pairs: Iterable[tuple[str, Any]]) -> ModelOutput:
-    for name, value in pairs:
-        output[name] = value
-    return output
+    __delitem__ = __delattr__ = setdefault = pop = popitem = update = clear = _refuse
 
 
 def _pairs(value: Any) -> list[tuple[str, Any]] | None:
@@ -168,4 +168,4 @@ def _converted(name: str, value: Any, kind: str) -> Any:
 
 
 def _arrays(value: Any) -> bool:
-    return bool(value) and (isinstance(value[0], np.ndarray) or isinstance(value[0], list) and _arrays(value[0]))
+    return bool(value) and (isinstance(value[0], np.ndarray) or (isinstance(value[0], list) and _arrays(value[0])))

@@ -15,6 +15,8 @@ from fastvoc import hub
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.checkpoints.source import read_small
 from fastvoc.checkpoints.text import parse_json
+from fastvoc.compat.json_values import ConfigValues
+from fastvoc.compat.model_facts import ModelFacts
 from fastvoc.compat.upstream import Upstream
 from fastvoc.errors import ArgumentError, LoadError
 from fastvoc.io import atomic_path, given_path
@@ -53,7 +55,7 @@ def write_json(folder: Path, name: str, values: dict[str, Any]) -> None:
 
 
 @dataclass
-class PretrainedConfig:
+class PretrainedConfig(ConfigValues):
     """Base of configurations: a subclass is a dataclass of upstream's fields and defaults.
 
     What a file has beyond them (`architectures`, `transformers_version`) becomes plain attributes.
@@ -88,7 +90,7 @@ class PretrainedConfig:
         write_json(Path(folder), _CONFIG, self.to_dict())
 
 
-class PretrainedModel(Upstream):
+class PretrainedModel(ModelFacts, Upstream):
     """Base of models: an Upstream with a configuration, that can be read and written.
 
     A subclass names its `config_class`, builds itself from a configuration, and says how a checkpoint's state fills it.

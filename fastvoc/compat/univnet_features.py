@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastvoc.compat.json_values import JsonValues
 from fastvoc.compat.outputs import BatchFeature
 from fastvoc.compat.pretrained import folder_of, read_json, write_json
 from fastvoc.errors import ArgumentError, ShapeError
@@ -30,7 +31,7 @@ _WINDOWS: dict[str, Callable[..., Tensor]] = {
 Array = np.ndarray[Any, Any]
 
 
-class UnivNetFeatureExtractor:
+class UnivNetFeatureExtractor(JsonValues):
     """Transformers' `UnivNetFeatureExtractor`: sounds to `input_features` [B, T, num_mel_bins], `noise_sequence`
     [B, T, model_in_channels] and `padding_mask` [B, S]. Its arguments are attributes of the same name.
     """
@@ -133,7 +134,9 @@ class UnivNetFeatureExtractor:
             return_complex=True,
         )
         amplitude = (spectrum[0].abs().square() + self.mel_floor).sqrt()
-        mel = (torch.from_numpy(self.mel_filters).T @ amplitude).clamp(min=self.compression_clip_val) * self.compression_factor
+        mel = (torch.from_numpy(self.mel_filters).T @ amplitude).clamp(
+            min=self.compression_clip_val
+        ) * self.compression_factor
         return mel.log().T.numpy()
 
     def generate_noise(self, noise_length: int, generator: np.random.Generator | None = None) -> Array:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.checkpoints import detect_and_load
+from fastvoc.compat.json_values import JsonValues
 from fastvoc.compat.outputs import BatchFeature
 from fastvoc.compat.pretrained import folder_of, read_json, write_json
 from fastvoc.errors import ArgumentError, LoadError, ShapeError
@@ -22,7 +23,7 @@ _FILE = "preprocessor_config.json"
 _PADDED = (True, "longest", "max_length")
 
 
-class VocosFeatureExtractor:
+class VocosFeatureExtractor(JsonValues):
     """The draft's `VocosFeatureExtractor`: sounds to `input_features` [B, num_mel_bins, T] and `attention_mask` [B, S].
 
     Its arguments are attributes of the same name.

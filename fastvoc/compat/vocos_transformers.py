@@ -167,7 +167,6 @@ class _VocosPretrained(PretrainedModel):
     """A model whose state has the names of a draft; `load_state_dict` takes those of any."""
 
     families = ("vocos",)
-    _model: Vocos
     draft_names: ClassVar[tuple[tuple[str, str], ...]]
 
     def __init__(self, config: Any, model: Vocos, names: dict[str, str] | None = None) -> None:
