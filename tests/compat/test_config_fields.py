@@ -54,7 +54,7 @@ FOLDERS = {
 CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("EncodecModel", "hf_encodec_24k_small", {"normalize": True}),
     ("EncodecModel", "hf_encodec_24k_small", {"chunk_length_s": 0.02, "overlap": 0.1}),
-    ("EncodecModel", "hf_encodec_24k_small", {"chunk_length_s": 0.02, "overlap": 0.4, "normalize": True}),
+    ("EncodecModel", "hf_encodec_24k_small", {"chunk_length_s": 0.02, "overlap": 0.3, "normalize": True}),
     ("EncodecModel", "hf_encodec_24k_small", {"target_bandwidths": [3.0, 6.0]}),
     ("EncodecModel", "hf_encodec_24k_small", {"target_bandwidths": [24.0]}),
     ("EncodecModel", "hf_encodec_48k_small", {"chunk_length_s": 0.5}),
