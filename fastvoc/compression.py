@@ -19,6 +19,7 @@ from fastvoc.checkpoints.origins import warn_assumed
 from fastvoc.codec import Codec
 from fastvoc.codec_pieces import CodecDecoder, CodecEncoder
 from fastvoc.errors import ArgumentError, LoadError
+from fastvoc.io import given_path
 from fastvoc.loading import load, model_of
 from fastvoc.models.encodec_lm import EncodecLm, FloatLm
 from fastvoc.models.integer_lm import IntegerLm
@@ -148,7 +149,7 @@ def load_language_model(
 
     Raises LoadError when it cannot be found, fetched or read.
     """
-    path = Path(name)
+    path = given_path(name)
     if str(name) in ecdc.LAYOUTS and not path.exists():
         rate = ecdc.LAYOUTS[str(name)].sample_rate
         path = _beside(folder, str(name)) or published.fetch(published.LANGUAGE_MODELS[rate])

@@ -9,6 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastvoc.errors import LoadError
+
+
+def given_path(name: str | os.PathLike[str]) -> Path:
+    """The path that a caller gave. Raises LoadError for a blank text, which would stand for the current folder."""
+    if isinstance(name, str) and not name.strip():
+        raise LoadError(f"name: expected a name or a path, got {name!r}")
+    return Path(name)
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fastvoc.checkpoints import save as save_checkpoint
 from fastvoc.checkpoints.origins import warn_assumed, with_given
 from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
+from fastvoc.io import given_path
 from fastvoc.loaded import LoadedModel
 from fastvoc.mel import MelConfig
 from fastvoc.models.families import meta_model
@@ -142,7 +143,7 @@ def read_checkpoint(name: str | os.PathLike[str], options: hub.Options | None = 
         raise DtypeError(f"name: expected a text or a path, got {type(name).__name__}")
     if isinstance(name, str) and name in EMBEDDED:
         return detect_and_load(EMBEDDED[name])
-    path = Path(name)
+    path = given_path(name)
     if path.exists() or not isinstance(name, str):
         return detect_and_load(wanted_file(path, options))
     name = hub.ALIASES.get(name, name)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 
 _TILE = 32  # frames
+_MOST_HZ = 1e6
 _TILES_AT_ONCE = 64  # bounds the memory: the windowed frames of as many tiles
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "scale": ("slaney", "htk"),
@@ -32,7 +33,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 class MelConfig:
     """Parameters of a log-mel front end.
 
-    n_fft, win_length, hop_length: samples. sample_rate, f_min, f_max: Hz (f_max None = Nyquist).
+    n_fft, win_length, hop_length: samples. sample_rate, f_min, f_max: Hz (f_max None = Nyquist; filters of a larger one
+    are empty beyond Nyquist, as librosa's).
     scale and norm choose the filters: "slaney" or "htk" scale, Slaney's area normalisation or peaks of 1.
     log and floor: the logarithm of max(mel, floor). magnitude_eps is added under the root of re^2 + im^2.
     pad: "reflect_hop" reflects (n_fft - hop_length) // 2 samples at both ends (length // hop_length frames),
@@ -75,8 +77,8 @@ class MelConfig:
         nyquist = self.sample_rate / 2
         if not 0 <= self.f_min < nyquist:
             raise ArgumentError(f"f_min: expected 0 <= f_min < {nyquist:g} Hz, got {self.f_min!r}")
-        if self.f_max is not None and not self.f_min < self.f_max <= nyquist:
-            raise ArgumentError(f"f_max: expected {self.f_min:g} < f_max <= {nyquist:g} Hz or None, got {self.f_max!r}")
+        if self.f_max is not None and not self.f_min < self.f_max < _MOST_HZ:
+            raise ArgumentError(f"f_max: expected {self.f_min:g} < f_max < {_MOST_HZ:g} Hz or None, got {self.f_max!r}")
         if not (math.isfinite(self.floor) and self.floor > 0):
             raise ArgumentError(f"floor: expected a positive number, got {self.floor!r}")
         if not (math.isfinite(self.magnitude_eps) and self.magnitude_eps >= 0):

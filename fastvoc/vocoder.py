@@ -159,6 +159,8 @@ class Vocoder(LoadedModel):
         """
         batch, frames, single = self._batch(mel, lengths)
         further = {name: self._input(name, value, single) for name, value in inputs.items()}
+        if single and inputs:
+            self._check_single(inputs, batch.shape[2])
         if check == "later":
             wrong = ~batch.isfinite()
             if frames is not None:
@@ -289,6 +291,16 @@ class Vocoder(LoadedModel):
         elif isinstance(value, np.ndarray) or (isinstance(value, Tensor) and value.is_floating_point()):
             value = self._floats(value, name)
         return value[None] if single and isinstance(value, Tensor) and value.dim() else value
+
+    def _check_single(self, inputs: dict[str, Any], frames: int) -> None:
+        """Raises ShapeError unless the inputs fit a mel that came without a batch axis."""
+        shapes = self.model.input_shapes(frames) if hasattr(self.model, "input_shapes") else {}
+        for name, value in inputs.items():
+            got = getattr(value, "shape", None)
+            if name in shapes and got is not None and tuple(got) != tuple(shapes[name]):
+                raise ShapeError(
+                    f"{name}: expected {list(shapes[name])} for a mel [{self.n_mels}, {frames}], got {list(got)}"
+                )
 
     def _check_shape(self, mel: Tensor) -> None:
         shape, bands = list(mel.shape), self.n_mels

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import fastvoc
 from fastvoc import hub, loading
 from fastvoc.checkpoints import Checkpoint, detect_and_load
+from fastvoc.compat.pretrained import folder_of
 from fastvoc.errors import BackendError, DeviceError, DtypeError, LoadError
 from fastvoc.models.hifigan import HifiGan
 from helpers import assert_golden, golden
@@ -261,3 +262,14 @@ def test_our_file_beside_others(tmp_path: Path) -> None:
     folder = shutil.copytree(DATA / "coqui", tmp_path / "x")
     fastvoc.save(detect_and_load(folder), folder / "model.safetensors")
     assert detect_and_load(folder).format == "fastvoc"
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t\n"])
+def test_a_blank_name_is_no_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where the current folder holds a model."""
+    fastvoc.save(fastvoc.load("hifigan"), tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    for take in (fastvoc.load, detect_and_load, fastvoc.load_language_model, folder_of):
+        with pytest.raises(LoadError, match="name: expected a name or a path, got"):
+            take(name)
+    assert fastvoc.load(".").sample_rate == 22050

@@ -246,7 +246,8 @@ def test_shortest_signal_has_a_frame() -> None:
         ("n_mels", 80.0),
         ("sample_rate", True),
         ("f_min", -1.0),
-        ("f_max", 12000.0),
+        ("f_max", 0.0),
+        ("f_max", float("inf")),
         ("scale", "bark"),
         ("norm", "peak"),
         ("log", "log2"),
@@ -260,6 +261,19 @@ def test_shortest_signal_has_a_frame() -> None:
 def test_bad_configs_name_the_field(field: str, value: object) -> None:
     with pytest.raises(ArgumentError, match=f"^{field}: "):
         replace(HIFIGAN_22K, **{field: value})
+
+
+@pytest.mark.parametrize(("scale", "norm"), [("slaney", "slaney"), ("htk", None)])
+def test_filters_beyond_nyquist_are_empty(scale: str, norm: str | None) -> None:
+    config = MelConfig(8000, 256, 256, 64, 40, f_max=8000.0, scale=scale, norm=norm)
+    filters = mel_filterbank(config)
+    # At twice the rate nothing is beyond: the same filters on the lower half of the bins.
+    whole = mel_filterbank(replace(config, sample_rate=16000, n_fft=512, win_length=512))
+    assert torch.equal(filters[:, :-1], whole[:, :128])
+    assert filters[0].any()
+    assert not filters[-1].any()
+    mel = MelSpectrogram(config)(torch.randn(4000))
+    assert mel[-1].eq(config.log_floor).all()
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS.keys())

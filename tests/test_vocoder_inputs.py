@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +91,19 @@ def test_half_precision_keeps_f0_exact(voc: Vocoder) -> None:
     assert half.dtype is torch.bfloat16
     assert close(half.f0(mel), voc.f0(mel.float()))
     assert half(mel, f0=torch.full((6,), 123.4)).shape == (6 * 480,)
+
+
+def test_shapes_in_errors_are_those_that_came(voc: Vocoder) -> None:
+    mel = _mel(80, 6)
+    shapes = {"f0": (6,), "source": (1, 6 * 480), "phase": (9,), "noise": (9, 6 * 480)}
+    assert voc.model.input_shapes(6) == shapes
+    for name, shape in shapes.items():
+        for wrong in ((1, *shape), (*shape[:-1], shape[-1] + 1), ()):
+            text = re.escape(f"{name}: expected {list(shape)} for a mel [80, 6], got {list(wrong)}")
+            for value in (torch.ones(wrong), np.ones(wrong, np.float32)):
+                with pytest.raises(ShapeError, match=text):
+                    voc(mel, check=False, **{name: value})
+        assert voc(mel, check=False, **{name: torch.ones(shape)}).shape == (6 * 480,)
 
 
 def test_wrong_inputs_are_named(voc: Vocoder) -> None:

@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -35,6 +34,7 @@ from fastvoc.checkpoints import (
 from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, refuse
 from fastvoc.checkpoints.source import Source, open_source
 from fastvoc.errors import LoadError
+from fastvoc.io import given_path
 
 __all__ = ["Checkpoint", "Origin", "describe", "detect_and_load", "save"]
 
@@ -77,7 +77,7 @@ def detect_and_load(path: str | os.PathLike[str], texts: Mapping[str, bytes] | N
     Raises LoadError naming the file and what is wrong with it: missing, damaged, unsafe, of an unknown dialect, or with
     tensors that are not exactly those its configuration calls for.
     """
-    path = Path(path)
+    path = given_path(path)
     try:
         source = open_source(path)
         source = replace(source, texts={**source.texts, **(texts or {})})

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from fastvoc import audio, published
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.checkpoints.encodec import canonical_names
+from fastvoc.compat.codebooks import Stages
 from fastvoc.compat.upstream import Upstream, folded
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
 from fastvoc.loading import model_of
@@ -36,15 +38,19 @@ def whole_codes(codes: Any, name: str) -> Tensor:
 
 
 class Quantizer(nn.Module):
-    """The quantiser as upstream has it, codes [K, B, T]; its weights are `codebooks.{k}` [bins, D]."""
+    """The quantiser as upstream has it, codes [K, B, T]; its weights are `codebooks.{k}` [bins, D].
+
+    `vq.layers[k]._codebook.embed` and `vq.layers[k].codebook` are the same tensors under upstream's names.
+    """
 
     _quantizer: ResidualVectorQuantizer
 
     def __init__(self, quantizer: ResidualVectorQuantizer) -> None:
         super().__init__()
         self.codebooks = quantizer.codebooks
-        self.n_q, self.bins = len(quantizer.codebooks), len(quantizer.codebooks[0])
+        self.n_q, (self.bins, self.dimension) = len(quantizer.codebooks), quantizer.codebooks[0].shape
         object.__setattr__(self, "_quantizer", quantizer)  # no part, so that every codebook has one name
+        self.vq = Stages(quantizer)
 
     def get_num_quantizers_for_bandwidth(self, frame_rate: int, bandwidth: float | None = None) -> int:
         """Codebooks that a bandwidth in kbit/s pays for; all for None or 0."""
@@ -71,6 +77,7 @@ class Quantizer(nn.Module):
 class EncodecModel(Upstream):
     """Upstream's model: `encode` gives a list of (codes [B, K, T], scale [B, 1] or None), one for each segment.
 
+    `segment`, `overlap`, `normalize`, `sample_rate` and `bandwidth` may be set at any time, as upstream's.
     `load_state_dict` takes states under upstream's names, too.
     """
 
@@ -97,12 +104,16 @@ class EncodecModel(Upstream):
     @property
     def segment_length(self) -> int | None:
         """Samples of a whole segment; None when signals are not cut."""
-        return self._model.config.segment_length
+        return None if self.segment is None else int(self.segment * self.sample_rate)
 
     @property
     def segment_stride(self) -> int | None:
         """Samples from the beginning of a segment to that of the next."""
-        return self._model.config.segment_stride
+        length = self.segment_length
+        return None if length is None else max(1, int((1 - self.overlap) * length))
+
+    def _follow(self) -> None:
+        self._model.config = recut(self._model.config, self.normalize, self.segment_length, self.overlap)
 
     def set_target_bandwidth(self, bandwidth: float) -> None:
         """Chooses the bandwidth in kbit/s. Raises ArgumentError (a ValueError) when the model does not have it."""
@@ -113,12 +124,14 @@ class EncodecModel(Upstream):
 
     def encode(self, x: Tensor) -> list[EncodedFrame]:
         """[B, C, S] -> the segments' codes and volumes; with all codebooks as long as no target bandwidth is set."""
-        n_q = self.quantizer.get_num_quantizers_for_bandwidth(self.frame_rate, self.bandwidth)
+        self._follow()
+        n_q = min(self.quantizer.get_num_quantizers_for_bandwidth(self.frame_rate, self.bandwidth), self.quantizer.n_q)
         segments, scale = self._model.encode(x, n_q)
         return [(codes, None if scale is None else scale[:, i : i + 1]) for i, codes in enumerate(segments)]
 
     def decode(self, encoded_frames: Sequence[EncodedFrame]) -> Tensor:
         """What `encode` returned -> [B, C, S'], as a rule a little longer than what was encoded."""
+        self._follow()
         if not encoded_frames or (self.segment is None and len(encoded_frames) != 1):
             expected = "one frame" if self.segment is None else "at least one frame"
             raise ShapeError(f"encoded_frames: expected {expected}, got {len(encoded_frames)}")
@@ -154,15 +167,35 @@ class EncodecModel(Upstream):
         return _published(ENCODEC_48K, pretrained, repository)
 
 
+def recut(config: EncodecConfig, normalize: bool, length: int | None, overlap: float | None) -> EncodecConfig:
+    """A configuration whose segments have `length` samples, those of None being whole signals.
+
+    Raises ArgumentError naming what is illegal.
+    """
+    same = (config.normalize, config.segment_length) == (normalize, length)
+    if same and (length is None or config.overlap == overlap):
+        return config
+    if length is None:
+        return replace(config, normalize=normalize, segment=None)
+    if length < 1:
+        raise ArgumentError(f"segment, chunk_length_s: expected at least one sample, got {length}")
+    if overlap is None:
+        raise ArgumentError(
+            "overlap: expected a number from 0, below 1, for signals that are cut into chunks, got None"
+        )
+    # Half a sample more, so that rounding down gives the length again.
+    return replace(config, normalize=normalize, segment=(length + 0.5) / config.sample_rate, overlap=overlap)
+
+
 def convert_audio(wav: Tensor, sr: int, target_sr: int, target_channels: int) -> Tensor:
     """[C, S] or [B, C, S] of 1 or 2 channels at `sr` Hz -> the same at `target_sr` with 1 or 2 channels.
 
-    Upstream resamples with torchaudio, this does with soxr. Raises ShapeError or ArgumentError for other channels,
-    DtypeError for samples that are no floating-point numbers.
+    Upstream resamples with torchaudio, this does with soxr; S becomes ceil(S * target_sr / sr), as there.
+    Raises ShapeError or ArgumentError for other channels, DtypeError for samples of no floating-point type.
     """
     if not isinstance(wav, Tensor) or not wav.is_floating_point():
         got = wav.dtype if isinstance(wav, Tensor) else type(wav).__name__
-        raise DtypeError(f"wav: expected a floating-point tensor, got {got}")
+        raise DtypeError(f"wav: expected floating-point samples in -1..1 (16-bit samples / 32768), got {got}")
     if wav.dim() not in (2, 3) or wav.shape[-2] not in (1, 2):
         raise ShapeError(f"wav: expected [1 or 2, S] or [B, 1 or 2, S], got {list(wav.shape)}")
     if target_channels not in (1, 2):
@@ -170,8 +203,14 @@ def convert_audio(wav: Tensor, sr: int, target_sr: int, target_channels: int) ->
     if target_channels == 1:
         wav = wav.mean(-2, keepdim=True)
     wav = wav.expand(*wav.shape[:-2], target_channels, -1)
-    flat = audio.resample(wav.reshape(-1, wav.shape[-1]), sr, target_sr)
-    return flat.reshape(*wav.shape[:-1], -1)
+    if sr <= 0 or target_sr <= 0:
+        raise ArgumentError(f"sr, target_sr: expected positive rates in Hz, got {sr!r} and {target_sr!r}")
+    length = -(-wav.shape[-1] * target_sr // sr)
+    if not length:
+        return wav
+    # soxr rounds the length; silence behind the signal lets it reach the next whole sample.
+    flat = nn.functional.pad(wav.reshape(-1, wav.shape[-1]), (0, 0 if sr == target_sr else -(-sr // target_sr)))
+    return audio.resample(flat, sr, target_sr)[:, :length].reshape(*wav.shape[:-1], length)
 
 
 def _published(config: EncodecConfig, pretrained: bool, repository: str | Path | None) -> EncodecModel:

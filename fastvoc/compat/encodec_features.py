@@ -32,12 +32,14 @@ class EncodecFeatureExtractor(Chunked, PretrainedExtractor):
         chunk_length_s: float | None = None,
         overlap: float | None = None,
         padding_side: str = "right",
+        return_attention_mask: bool = True,
         **kwargs: Any,
     ) -> None:
         if padding_side not in ("left", "right"):
             raise ArgumentError(f"padding_side: expected left or right, got {padding_side!r}")
         self.feature_size, self.sampling_rate, self.padding_value = feature_size, sampling_rate, padding_value
         self.chunk_length_s, self.overlap, self.padding_side = chunk_length_s, overlap, padding_side
+        self.return_attention_mask = return_attention_mask
         for name, value in kwargs.items():
             setattr(self, name, value)
 
@@ -102,6 +104,8 @@ class EncodecFeatureExtractor(Chunked, PretrainedExtractor):
 
     def _sounds(self, raw_audio: Any) -> list[np.ndarray[Any, Any]]:
         """Every sound as [S] or [S, C]."""
+        if isinstance(raw_audio, list | tuple) and not raw_audio:
+            raise ShapeError("raw_audio: expected at least one sound, got an empty list")
         several = isinstance(raw_audio, list | tuple) and isinstance(raw_audio[0], np.ndarray | list | tuple)
         sounds = []
         for sound in raw_audio if several else [raw_audio]:

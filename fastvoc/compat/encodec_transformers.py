@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.checkpoints.encodec import canonical_names, transformers_state
-from fastvoc.compat.encodec import Quantizer, whole_codes
+from fastvoc.compat.codebooks import Codebook, TransformersLayer
+from fastvoc.compat.encodec import Quantizer, recut, whole_codes
 from fastvoc.compat.encodec_config import EncodecConfig
 from fastvoc.compat.encodec_features import EncodecFeatureExtractor
 from fastvoc.compat.outputs import ModelOutput
 from fastvoc.compat.pretrained import PretrainedModel
 from fastvoc.compat.upstream import folded
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.encodec import Encodec
 from fastvoc.nn.rvq import ResidualVectorQuantizer
 
@@ -59,11 +60,12 @@ class EncodecOutput(ModelOutput):
 
 
 class _Quantizer(Quantizer):
-    """Transformers' methods know the frame rate."""
+    """Transformers' methods know the frame rate; `layers[k].codebook.embed` is a codebook."""
 
     def __init__(self, quantizer: ResidualVectorQuantizer, frame_rate: int) -> None:
         super().__init__(quantizer)
-        self.frame_rate = frame_rate
+        self.frame_rate, self.codebook_size, self.num_quantizers = frame_rate, self.bins, self.n_q
+        self.layers = [TransformersLayer(Codebook(self.codebooks, k)) for k in range(self.n_q)]
 
     def get_num_quantizers_for_bandwidth(self, bandwidth: float | None = None) -> int:  # type: ignore[override]
         return super().get_num_quantizers_for_bandwidth(self.frame_rate, bandwidth)
@@ -78,7 +80,8 @@ class EncodecModel(PretrainedModel):
     """Transformers' `EncodecModel`; random weights when made of a configuration.
 
     `encoder`, `decoder` and `quantizer` (codes [K, B, T]) are there by themselves; `load_state_dict` takes states under
-    Transformers' names, too.
+    Transformers' names, too. What Transformers reads of `config` in every call is read in every call: `normalize`,
+    `chunk_length_s`, `overlap`, `sampling_rate` (for the chunks' length), `target_bandwidths` and `return_dict`.
     """
 
     config_class = EncodecConfig
@@ -100,6 +103,10 @@ class EncodecModel(PretrainedModel):
     def written_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state under Transformers' names."""
         return transformers_state(folded(canonical_names(state)), self.config.to_codec())
+
+    def _follow(self) -> None:
+        c = self.config
+        self._model.config = recut(self._model.config, c.normalize, c.chunk_length, c.overlap)
 
     def encode(
         self,
@@ -134,10 +141,12 @@ class EncodecModel(PretrainedModel):
         if bandwidth not in config.target_bandwidths:
             known = ", ".join(f"{b:g}" for b in config.target_bandwidths)
             raise ArgumentError(f"bandwidth: expected one of {known} kbit/s, got {bandwidth!r}")
+        self._follow()
+        n_q = min(self.quantizer.get_num_quantizers_for_bandwidth(bandwidth), self.quantizer.n_q)
         if padding_mask is not None:
             mask = padding_mask.reshape(len(padding_mask), -1, padding_mask.shape[-1])
             input_values = mask.bool() * input_values
-        segments, scale = self._model.encode(input_values, self._model.config.codebooks(bandwidth))
+        segments, scale = self._model.encode(input_values, n_q)
         frames = [segment.shape[2] for segment in segments]
         if len(set(frames[:-1])) > 1:
             raise ShapeError(f"input_values: {input_values.shape[2]} samples make chunks of {frames} frames; pad them")
@@ -183,6 +192,7 @@ class EncodecModel(PretrainedModel):
             raise ShapeError(f"audio_codes: expected [chunks, B, K, T] and as many scales, got {got}")
         if self.config.chunk_length is None and len(audio_codes) != 1:
             raise ShapeError(f"audio_codes: expected one frame, got {len(audio_codes)}")
+        self._follow()
         segments = list(audio_codes)
         segments[-1] = segments[-1][:, :, : segments[-1].shape[2] - (last_frame_pad_length or 0)]
         volumes = [scale.reshape(-1, 1) for scale in audio_scales if scale is not None]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel
-from fastvoc.errors import ShapeError
+from fastvoc.compat.upstream import folded
+from fastvoc.errors import DtypeError, LoadError, ShapeError
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.ops.activation import leaky_relu
 
 __all__ = [
     "FastSpeech2ConformerHifiGan",
@@ -22,10 +24,24 @@ __all__ = [
 ]
 
 _DILATIONS = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+_COMBINED = "vocoder_config"
+_C = TypeVar("_C", bound="_HifiGanConfig")
+
+
+class _HifiGanConfig(PretrainedConfig):
+    """A configuration that may be a part of `FastSpeech2ConformerWithHifiGan`'s."""
+
+    @classmethod
+    def from_dict(cls: type[_C], values: dict[str, Any], **changes: Any) -> _C:
+        """The configuration of these values, or of the vocoder's among them, some of them changed."""
+        own = values.get(_COMBINED, values)
+        if not isinstance(own, dict):
+            raise LoadError(f"config.json: field {_COMBINED!r}: expected an object, got {type(own).__name__}")
+        return super().from_dict(own, **changes)
 
 
 @dataclass
-class SpeechT5HifiGanConfig(PretrainedConfig):
+class SpeechT5HifiGanConfig(_HifiGanConfig):
     """The fields and defaults of Transformers' class."""
 
     model_type: ClassVar[str] = "speecht5_hifigan"
@@ -40,10 +56,11 @@ class SpeechT5HifiGanConfig(PretrainedConfig):
     initializer_range: float = 0.01
     leaky_relu_slope: float = 0.1
     normalize_before: bool = True
+    return_dict: bool = True
 
 
 @dataclass
-class FastSpeech2ConformerHifiGanConfig(PretrainedConfig):
+class FastSpeech2ConformerHifiGanConfig(_HifiGanConfig):
     """The fields and defaults of Transformers' class."""
 
     model_type: ClassVar[str] = "fastspeech2_conformer_hifigan"
@@ -57,6 +74,7 @@ class FastSpeech2ConformerHifiGanConfig(PretrainedConfig):
     initializer_range: float = 0.01
     leaky_relu_slope: float = 0.1
     normalize_before: bool = True
+    return_dict: bool = True
 
     def __post_init__(self) -> None:
         if self.resblock_dilation_sizes is None:
@@ -67,7 +85,9 @@ class SpeechT5HifiGan(PretrainedModel):
     """Log-mel in, waveform out; random weights when made of a configuration.
 
     Parameters carry Transformers' names: `conv_pre`, `upsampler.{i}`, `resblocks.{n}`, `conv_post`; buffers `mean` and
-    `scale` [model_in_dim].
+    `scale` [model_in_dim]. `load_state_dict` takes weight norm in either of torch's namings and folds it. As in
+    Transformers, `config.normalize_before` and, in front of the upsamplers, `config.leaky_relu_slope` are read in every
+    call.
     """
 
     config_class: ClassVar[type[PretrainedConfig]] = SpeechT5HifiGanConfig
@@ -90,6 +110,8 @@ class SpeechT5HifiGan(PretrainedModel):
             leaky_relu_slope=config.leaky_relu_slope,
         )
         super().__init__(config, HifiGan(generator), {"ups": "upsampler"})
+        self.num_kernels, self.num_upsamples = len(config.resblock_kernel_sizes), len(config.upsample_rates)
+        self._slope = config.leaky_relu_slope
         self.register_buffer("mean", torch.zeros(config.model_in_dim))
         self.register_buffer("scale", torch.ones(config.model_in_dim))
 
@@ -100,6 +122,17 @@ class SpeechT5HifiGan(PretrainedModel):
         kind: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
         absent: dict[str, Tensor] = {"mean": torch.zeros(bands, **kind), "scale": torch.ones(bands, **kind)}
         self.load_state_dict({**absent, **state}, assign=True)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As `torch.nn.Module.load_state_dict`, with the pairs of weight norm folded."""
+        return super().load_state_dict(folded(state_dict), strict, assign)
+
+    def _follow(self) -> None:
+        slope = self.config.leaky_relu_slope
+        if slope != self._slope:
+            for up in self._model.ups:
+                up.activate(leaky_relu(slope))
+            self._slope = slope
 
     def forward(self, spectrogram: Tensor, **kwargs: Any) -> Tensor:
         """Log-mel to waveform.
@@ -113,10 +146,13 @@ class SpeechT5HifiGan(PretrainedModel):
 
         Raises ShapeError or DtypeError for a spectrogram that does not fit.
         """
-        bands = self.config.model_in_dim
+        if not isinstance(spectrogram, Tensor):
+            raise DtypeError(f"spectrogram: expected a torch.Tensor, got {type(spectrogram).__name__}")
+        bands = self._model.config.num_mels
         if spectrogram.dim() not in (2, 3) or spectrogram.shape[-1] != bands or 0 in spectrogram.shape:
             got = list(spectrogram.shape)
             raise ShapeError(f"spectrogram: expected [B, T, {bands}] or [T, {bands}] with B, T > 0, got {got}")
+        self._follow()
         if self.config.normalize_before:
             spectrogram = (spectrogram - self.mean) / self.scale
         batch = spectrogram if spectrogram.dim() == 3 else spectrogram[None]

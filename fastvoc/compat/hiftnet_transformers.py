@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.checkpoints.hiftnet_transformers import canonical_name
 from fastvoc.compat.chatterbox import ConvRNNF0Predictor, HiFTGenerator
+from fastvoc.compat.fixed import Fixed
 from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel, read_json
 from fastvoc.errors import DtypeError, LoadError, ShapeError
 from fastvoc.models.hift_config import HiftConfig
@@ -135,6 +136,7 @@ class HiFTNetModel(PretrainedModel):
             ),
         )
         super().__init__(config, whole)
+        self._fixed = Fixed(config)
 
     def adopt(self, checkpoint: Checkpoint) -> None:
         """Takes the weights of a checkpoint. Raises LoadError when they are another kind of generator's."""
@@ -142,7 +144,11 @@ class HiFTNetModel(PretrainedModel):
         self.hiftnet.load_state_dict(checkpoint.state, assign=True)
 
     def forward(self, speech_feat: Tensor, return_dict: bool | None = None) -> Tensor:
-        """Samples [B, S] of a log-mel [B, T, in_channels]; `return_dict` has no effect, as upstream."""
+        """Samples [B, S] of a log-mel [B, T, in_channels]; `return_dict` has no effect, as upstream.
+
+        This and `generate` raise ArgumentError for a configuration that was changed after the model was made.
+        """
+        self._fixed.check(self.config)
         _check_mel("speech_feat", speech_feat, self.config.in_channels, 2)
         wav: Tensor = self.hiftnet({"speech_feat": speech_feat}, self.device)[0]
         return wav
@@ -152,6 +158,7 @@ class HiFTNetModel(PretrainedModel):
 
         `cache_source` [B, 1, n] takes the place of the source's first n samples.
         """
+        self._fixed.check(self.config)
         _check_mel("speech_feat", speech_feat, self.config.in_channels, 1)
         return self.hiftnet.inference(speech_feat, cache_source)
 
@@ -180,6 +187,7 @@ class HiFTNetVocoder(HiFTNetModel):
 
         Raises ShapeError, DtypeError and ArgumentError for an argument that does not fit.
         """
+        self._fixed.check(self.config)
         _check_mel("input_features", input_features, self.config.in_channels, 1)
         model = self.hiftnet._model
         mel = input_features.to(self.dtype)

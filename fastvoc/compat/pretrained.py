@@ -19,9 +19,11 @@ from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.checkpoints.source import read_small
 from fastvoc.checkpoints.text import parse_json
 from fastvoc.compat import keywords
+from fastvoc.compat.json_values import ConfigValues, JsonValues
+from fastvoc.compat.model_facts import ModelFacts
 from fastvoc.compat.upstream import Upstream
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.io import atomic_path
+from fastvoc.io import atomic_path, given_path
 from fastvoc.loading import SkipInit, wanted_file
 
 _Config = TypeVar("_Config", bound="PretrainedConfig")
@@ -47,7 +49,7 @@ _COMMON: dict[str, Any] = {
 
 def folder_of(name: str | os.PathLike[str], options: hub.Options = _PLAIN) -> Path:
     """The folder of a model: itself, or where the hub's files lie. Raises LoadError when it is neither."""
-    path = Path(name)
+    path = given_path(name)
     if path.is_dir():
         path = path / options.prefix
         if not path.is_dir():
@@ -104,7 +106,7 @@ class _TakesMore(type):
 
 
 @dataclass
-class PretrainedConfig(metaclass=_TakesMore):
+class PretrainedConfig(ConfigValues, metaclass=_TakesMore):
     """Base of configurations: a subclass is a dataclass of upstream's fields and defaults.
 
     Further keywords become plain attributes, which are saved, too, but for those of loading and saving.
@@ -211,7 +213,7 @@ class PretrainedConfig(metaclass=_TakesMore):
             write_json(Path(save_directory), _CONFIG, self.to_dict())
 
 
-class PretrainedExtractor:
+class PretrainedExtractor(JsonValues):
     """Base of feature extractors, whose values are attributes."""
 
     derived: ClassVar[tuple[str, ...]] = ()  # attributes that follow from others
@@ -260,7 +262,7 @@ class PretrainedExtractor:
         return [os.path.join(save_directory, _PREPROCESSOR)]
 
 
-class PretrainedModel(Upstream):
+class PretrainedModel(ModelFacts, Upstream):
     """Base of models: an Upstream with a configuration, that can be read and written.
 
     A subclass names its `config_class`, builds itself from a configuration, and says how a checkpoint's state fills it.

@@ -32,7 +32,7 @@ class UnivNetFeatureExtractor(PretrainedExtractor):
     """
 
     model_input_names = ("input_features", "noise_sequence", "padding_mask")
-    derived = ("n_fft",)
+    derived = ("n_fft", "n_freqs", "num_max_samples", "mel_filters", "window")
 
     def __init__(
         self,
@@ -80,13 +80,9 @@ class UnivNetFeatureExtractor(PretrainedExtractor):
         for name, value in kwargs.items():
             setattr(self, name, value)
         config = MelConfig(sampling_rate, self.n_fft, win_length, hop_length, num_mel_bins, fmin, self.fmax)
-        self._filters = mel_filterbank(config, torch.float64)
-        self._window = _WINDOWS[win_function](win_length, dtype=torch.float64, device="cpu")
-
-    @property
-    def num_max_samples(self) -> int:
-        """Samples that `max_length_s` seconds have."""
-        return self.max_length_s * self.sampling_rate
+        self.n_freqs, self.num_max_samples = self.n_fft // 2 + 1, max_length_s * sampling_rate
+        self.mel_filters: Array = mel_filterbank(config, torch.float64).T.contiguous().numpy()
+        self.window: Array = _WINDOWS[win_function](win_length, dtype=torch.float64, device="cpu").numpy()
 
     def normalize(self, spectrogram: Any) -> Any:
         """Log-mel in normalize_min..normalize_max -> -1..1."""
@@ -97,18 +93,30 @@ class UnivNetFeatureExtractor(PretrainedExtractor):
         return self.normalize_min + (self.normalize_max - self.normalize_min) * ((spectrogram + 1) / 2)
 
     def mel_spectrogram(self, waveform: Array) -> Array:
-        """[S] samples -> [T, num_mel_bins] natural log-mel. Raises ShapeError for a sound too short to be reflected."""
-        wav = torch.from_numpy(np.asarray(waveform, dtype=np.float64))
+        """[S] samples -> [T, num_mel_bins] natural log-mel, both ends reflected, more than once where S is short.
+
+        Raises ShapeError for a sound too short for a frame.
+        """
+        wav = np.asarray(waveform, dtype=np.float64)
         pad = (self.n_fft - self.hop_length) // 2
-        shortest = max(pad, self.n_fft // 2 if self.center else 0) + 1
-        if wav.dim() != 1 or len(wav) < shortest:
+        shortest = 1 if self.center else max(1, self.n_fft - 2 * pad)
+        if wav.ndim != 1 or len(wav) < shortest:
             raise ShapeError(f"waveform: expected [S] of at least {shortest} samples, got {list(wav.shape)}")
-        wav = torch.nn.functional.pad(wav[None], (pad, pad), mode="reflect")
+        wav = np.pad(wav, pad, mode="reflect")
+        if self.center:
+            wav = np.pad(wav, self.n_fft // 2, mode="reflect")
         spectrum = torch.stft(
-            wav, self.n_fft, self.hop_length, window=self._window, center=self.center, return_complex=True
+            torch.from_numpy(wav)[None],
+            self.n_fft,
+            self.hop_length,
+            window=torch.from_numpy(self.window),
+            center=False,
+            return_complex=True,
         )
         amplitude = (spectrum[0].abs().square() + self.mel_floor).sqrt()
-        mel = (self._filters @ amplitude).clamp(min=self.compression_clip_val) * self.compression_factor
+        mel = (torch.from_numpy(self.mel_filters).T @ amplitude).clamp(
+            min=self.compression_clip_val
+        ) * self.compression_factor
         return mel.log().T.numpy()
 
     def generate_noise(self, noise_length: int, generator: np.random.Generator | None = None) -> Array:
@@ -193,12 +201,14 @@ class UnivNetFeatureExtractor(PretrainedExtractor):
 
 
 def _sounds(raw_speech: Any) -> list[Array]:
+    if isinstance(raw_speech, list | tuple) and not raw_speech:
+        raise ShapeError("raw_speech: expected at least one sound, got an empty list")
     several = isinstance(raw_speech, list | tuple) and isinstance(raw_speech[0], np.ndarray | list | tuple)
     several = several or (isinstance(raw_speech, np.ndarray) and raw_speech.ndim == 2)
     sounds = [np.asarray(sound, dtype=np.float32) for sound in (raw_speech if several else [raw_speech])]
     for sound in sounds:
-        if sound.ndim != 1:
-            raise ShapeError(f"raw_speech: expected mono sounds [S], got {list(sound.shape)}")
+        if sound.ndim != 1 or not len(sound):
+            raise ShapeError(f"raw_speech: expected mono sounds [S > 0], got {list(sound.shape)}")
     return sounds
 
 

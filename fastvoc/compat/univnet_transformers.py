@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from fastvoc.compat.outputs import ModelOutput
 from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel
 from fastvoc.compat.univnet_features import UnivNetFeatureExtractor
-from fastvoc.errors import DtypeError, ShapeError
+from fastvoc.compat.upstream import folded
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.models.univnet import UnivNet
 from fastvoc.models.univnet import UnivNetConfig as GeneratorConfig
 
@@ -51,7 +52,8 @@ class UnivNetModelOutput(ModelOutput):
 class UnivNetModel(PretrainedModel):
     """Log-mel and noise in, waveform out; random weights when made of a configuration.
 
-    Parameters carry Transformers' names. Dropout belongs to training and is not applied.
+    Parameters carry Transformers' names; `load_state_dict` takes weight norm in either of torch's namings and folds it.
+    Dropout belongs to training and is not applied. As in Transformers, `config.return_dict` is read in every call.
     """
 
     config_class = UnivNetConfig
@@ -73,6 +75,11 @@ class UnivNetModel(PretrainedModel):
             leaky_relu_slope=config.leaky_relu_slope,
         )
         super().__init__(config, UnivNet(generator))
+        self.num_kernels, self.leaky_relu_slope = len(generator.resblock_kernel_sizes), generator.leaky_relu_slope
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As `torch.nn.Module.load_state_dict`, with the pairs of weight norm folded."""
+        return super().load_state_dict(folded(state_dict), strict, assign)
 
     def forward(
         self,
@@ -94,14 +101,19 @@ class UnivNetModel(PretrainedModel):
             return_dict: a tuple comes back when False; the configuration's `return_dict` when None.
             kwargs: ignored, as upstream does.
 
-        Raises ShapeError, DtypeError or DeviceError naming an argument that does not fit.
+        Raises ShapeError, DtypeError or DeviceError naming an argument that does not fit, ArgumentError where noise is
+        to be drawn for another `config.model_in_channels` than the model was made for.
         """
-        mel = _batch(input_features, self.config.num_mel_bins, "input_features")
+        made = self._model.config
+        mel = _batch(input_features, made.num_mels, "input_features")
         if noise_sequence is None:
-            size = (*mel.shape[:2], self.config.model_in_channels)
+            if self.config.model_in_channels != made.model_in_channels:
+                wrong = f"expected {made.model_in_channels} as the model was made, got {self.config.model_in_channels}"
+                raise ArgumentError(f"config.model_in_channels: {wrong}")
+            size = (*mel.shape[:2], made.model_in_channels)
             noise = torch.randn(size, generator=generator, dtype=mel.dtype, device=mel.device)
         else:
-            noise = _batch(noise_sequence, self.config.model_in_channels, "noise_sequence")
+            noise = _batch(noise_sequence, made.model_in_channels, "noise_sequence")
         batch = max(len(mel), len(noise))
         if noise.shape[1] != mel.shape[1] or {len(mel), len(noise)} - {1, batch}:
             raise ShapeError(f"noise_sequence: {list(noise.shape)} does not fit input_features {list(mel.shape)}")

@@ -30,6 +30,9 @@ class Upstream(nn.Module):
             self.add_module((names or {}).get(name, name), part)
         object.__setattr__(self, "_model", model)
 
+    def apply_weight_norm(self) -> None:
+        """Does nothing: states with weight norm are taken without it, and folded."""
+
     def remove_weight_norm(self) -> None:
         """Does nothing: weight norm is folded when the weights are read."""
 

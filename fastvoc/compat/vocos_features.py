@@ -139,6 +139,8 @@ class VocosFeatureExtractor(PretrainedExtractor):
 
 def _sounds(audio: Any) -> list[Tensor]:
     """Every sound as [S]."""
+    if isinstance(audio, list | tuple) and not audio:
+        raise ShapeError("audio: expected at least one sound, got an empty list")
     several = isinstance(audio, list | tuple) and isinstance(audio[0], np.ndarray | Tensor | list | tuple)
     several = several or (isinstance(audio, np.ndarray | Tensor) and audio.ndim == 2)
     given = [s.astype(np.float32) if isinstance(s, np.ndarray) else s for s in (audio if several else [audio])]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fastvoc import hub
 from fastvoc.checkpoints import Checkpoint, detect_and_load
+from fastvoc.compat.fixed import Fixed
 from fastvoc.compat.outputs import ModelOutput
 from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel
 from fastvoc.compat.vocos import EncodecFeatures, codes_tensor, model_state
@@ -166,6 +167,10 @@ class _VocosPretrained(PretrainedModel):
     families = ("vocos",)
     draft_names: ClassVar[tuple[tuple[str, str], ...]]
 
+    def __init__(self, config: Any, model: Vocos, names: dict[str, str] | None = None) -> None:
+        super().__init__(config, model, names)
+        self._fixed = Fixed(config)
+
     def adopt(self, checkpoint: Checkpoint) -> None:
         """Takes the weights of a checkpoint. Raises LoadError when it is of another kind or size."""
         wanted = {name: tuple(tensor.shape) for name, tensor in self._model.state_dict().items()}
@@ -217,8 +222,10 @@ class VocosModel(_VocosPretrained):
             attention_mask: not used, comes back in the output.
             kwargs: `return_dict=False` gives a tuple; others have no effect.
 
-        Raises ShapeError or DtypeError naming an argument that does not fit.
+        Raises ShapeError or DtypeError naming an argument that does not fit, ArgumentError for a configuration that was
+        changed after the model was made.
         """
+        self._fixed.check(self.config)
         features = kwargs.get("features") if input_features is None else input_features
         if features is None:
             raise ArgumentError("input_features: expected a log-mel [B, n_mels, T], got None")
@@ -286,10 +293,12 @@ class VocosWithEncodecModel(_VocosPretrained):
             [B, S'] samples, or the samples and the codes.
 
         Raises:
-            ArgumentError: neither audio nor codes, a bandwidth or a code that the model does not have.
+            ArgumentError: neither audio nor codes, a bandwidth or a code that the model does not have, a configuration
+                that was changed after the model was made.
             ShapeError, DtypeError: an argument that does not fit.
             LoadError: EnCodec cannot be had.
         """
+        self._fixed.check(self.config)
         if audio is None and codes is None:
             raise ArgumentError("audio, codes: expected one of them, got None")
         if audio is not None:

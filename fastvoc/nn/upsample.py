@@ -47,6 +47,11 @@ class Upsample(Layer, QuantizedInput):
         """The op's view of this layer."""
         return op.UpsampleParams(self.weight, self.bias, self._stride, self._crop, self._pre, self.input_range)
 
+    def activate(self, pre: Activation) -> None:
+        """Puts another activation in front, from the next call on."""
+        self._pre = pre
+        self.prepared.prepare(self.weight.device, self.weight.dtype)
+
     def width(self) -> int:
         return self.weight.shape[1]
 

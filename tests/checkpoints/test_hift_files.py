@@ -220,7 +220,7 @@ def test_hiftnet_refusals(tmp_path: Path) -> None:
         ({"resblock": "2"}, "resblock '2', expected '1'"),
         ({"upsample_rates": [8]}, "illegal configuration: HiftConfig.upsample_kernel_sizes"),
         ({"gen_istft_n_fft": None}, "'gen_istft_n_fft' is missing"),
-        ({"fmax": 90000}, "illegal front end"),
+        ({"fmax": -90000}, "illegal front end"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
         with pytest.raises(LoadError, match=message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import http.server
 import threading
@@ -15,7 +16,7 @@ import torch
 from codec_models import STEREO, codec_implementations, lively, noise
 
 from fastvoc.compat.encodec import EncodecModel, convert_audio
-from fastvoc.errors import ArgumentError, LoadError, ShapeError
+from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
 from fastvoc.loading import model_of, read_checkpoint
 from fastvoc.models.encodec import Encodec
 from fastvoc.published import CODECS
@@ -183,10 +184,40 @@ def test_download_once(published: Path, server: list[str], tmp_path: Path, monke
         EncodecModel.encodec_model_48khz()
 
 
+def test_codebooks_under_upstream_s_names() -> None:
+    model = EncodecModel.encodec_model_24khz(pretrained=False)
+    quantizer = model.quantizer
+    latent = torch.randn(2, 128, 5)
+    assert len(quantizer.vq.layers) == quantizer.n_q == 32
+    assert (quantizer.bins, quantizer.dimension) == (1024, 128)
+    first = quantizer.vq.layers[0]
+    assert first.codebook is first._codebook.embed is quantizer.codebooks[0]
+    assert (first.codebook_size, first._codebook.codebook_size) == (1024, 1024)
+    codes = quantizer.vq.encode(latent, 4)
+    assert torch.equal(codes[0], first.encode(latent))
+    assert torch.equal(quantizer.vq.decode(codes[:1]), first.decode(codes[0]))
+    assert torch.equal(quantizer.vq.decode(codes), quantizer.decode(codes))
+    assert quantizer.vq.encode(latent).shape == (32, 2, 5)
+    assert not any("vq" in name for name in model.state_dict())
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        copied.quantizer.vq.layers[0].codebook.zero_()
+    assert not copied.quantizer.codebooks[0].any()
+    assert quantizer.codebooks[0].any()
+
+
 def test_convert_audio() -> None:
     wav = torch.randn(2, 4410) * 0.1
     assert convert_audio(wav, 44100, 24000, 1).shape == (1, 2400)
     assert convert_audio(wav[:1], 44100, 48000, 2).shape == (2, 4800)
+    for sr, target in ((44100, 24000), (24000, 44100), (48000, 16000), (8000, 48000), (22050, 24000), (24000, 24000)):
+        for samples in (0, 1, 2, 3, 7, 100, 4411):
+            made = convert_audio(torch.ones(2, 1, samples), sr, target, 2)
+            assert made.shape == (2, 2, -(-samples * target // sr)), (sr, target, samples)
+    with pytest.raises(ArgumentError, match="sr, target_sr"):
+        convert_audio(wav[:, :0], 0, 24000, 1)
+    with pytest.raises(DtypeError, match=r"wav: expected floating-point samples in -1\.\.1 .* got torch\.int16"):
+        convert_audio(wav.short(), 44100, 24000, 1)
     assert convert_audio(wav[None], 44100, 44100, 2).equal(wav[None])
     assert torch.equal(convert_audio(wav, 24000, 24000, 1), wav.mean(0, keepdim=True))
     with pytest.raises(ShapeError, match="wav"):

@@ -135,6 +135,14 @@ def test_parts_that_others_use() -> None:
         for bandwidth in (None, 1.5, 6.0):
             a, b = (m.quantizer.encode(mine.encoder(wav), bandwidth) for m in (mine, theirs))
             assert torch.equal(a, b)
+        for a, b in zip(mine.quantizer.layers, theirs.quantizer.layers, strict=True):
+            assert torch.equal(a.codebook.embed, b.codebook.embed)
+            assert a.codebook.codebook_size == b.codebook.codebook_size
+            assert torch.equal(a.encode(latent), b.encode(latent))
+            assert torch.equal(a.decode(codes[0]), b.decode(codes[0]))
+            assert torch.equal(a.codebook.encode(latent.mT), b.codebook.encode(latent.mT))
+        mine.quantizer.layers[0].codebook.embed.copy_(torch.zeros(()))
+        assert not torch.equal(mine.quantizer.decode(codes), theirs.quantizer.decode(codes))
     assert mine.device.type == "cpu"
     assert mine.dtype == torch.float32
     assert mine.bits_per_codebook == theirs.bits_per_codebook
@@ -234,6 +242,8 @@ def test_wrong_features() -> None:
         mono(np.zeros(100, np.float32))
     with pytest.raises(ValueError, match="sampling_rate: expected 24000"):
         mono(np.zeros(100, np.float32), sampling_rate=16000)
+    with pytest.raises(ShapeError, match="raw_audio: expected at least one sound, got an empty list"):
+        mono([], sampling_rate=24000)
     with pytest.raises(ShapeError, match=r"expected \[S\], mono, got \[2, 100\]"):
         mono(np.zeros((2, 100), np.float32), sampling_rate=24000)
     with pytest.raises(ShapeError, match=r"expected \[2, S\], got \[100\]"):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import fastvoc
 from fastvoc import hub
 from fastvoc.compat import hifigan_transformers as ours
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
@@ -140,10 +141,86 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     for shape in ((1, 80, 5), (5,), (1, 0, 80), (0, 5, 80), (1, 1, 5, 80)):
         with pytest.raises(ShapeError, match="spectrogram"):
             model(torch.randn(shape))
+    for other in (torch.randn(5, 80).numpy(), [[0.0] * 80], None):
+        with pytest.raises(DtypeError, match=r"spectrogram: expected a torch\.Tensor, got"):
+            model(other)
     with pytest.raises(DtypeError, match="float32"):
         model(torch.randn(5, 80).double())
-    for name in (tmp_path, tmp_path / "absent", "no hub id"):
+    for name in (tmp_path, tmp_path / "absent", "no hub id", "", " "):
         with pytest.raises(LoadError):
             ours.SpeechT5HifiGan.from_pretrained(name)
     with pytest.raises(LoadError, match="'speecht5_hifigan', expected 'univnet'"):
         ours.SpeechT5HifiGan.from_pretrained(golden("hf_univnet").dir, config=ours.SpeechT5HifiGanConfig())
+
+
+@pytest.mark.golden
+def test_the_vocoder_of_a_whole_text_to_speech_model(tmp_path: Path) -> None:
+    """Its configuration and its weights are parts of the folder's."""
+    case = golden(CASES["FastSpeech2ConformerHifiGan"])
+    vocoder = transformers.FastSpeech2ConformerHifiGan.from_pretrained(case.dir)
+    small: dict[str, Any] = {"hidden_size": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_linear_units": 8}
+    small |= {"decoder_linear_units": 8, "duration_predictor_channels": 4, "energy_predictor_channels": 4}
+    small |= {"pitch_predictor_channels": 4, "speech_decoder_postnet_units": 4, "speech_decoder_postnet_layers": 2}
+    vocoder.config.leaky_relu_slope = 0.2
+    config = transformers.FastSpeech2ConformerWithHifiGanConfig(
+        model_config=transformers.FastSpeech2ConformerConfig(**small).to_dict(), vocoder_config=vocoder.config.to_dict()
+    )
+    whole = transformers.FastSpeech2ConformerWithHifiGan(config).eval()
+    whole.vocoder.load_state_dict(vocoder.state_dict())
+    whole.save_pretrained(tmp_path)
+    mel = case.inputs["spectrogram"]
+    with torch.no_grad():
+        expected = whole.vocoder(mel)
+    own = ours.FastSpeech2ConformerHifiGan.from_pretrained(tmp_path)
+    assert own.config.leaky_relu_slope == 0.2
+    assert ours.FastSpeech2ConformerHifiGanConfig.from_pretrained(tmp_path).to_dict() == own.config.to_dict()
+    assert relative_l2(own(mel), expected) < 2e-6
+    assert relative_l2(fastvoc.load(tmp_path)(mel.mT, check=False), expected) < 2e-6
+    own.save_pretrained(tmp_path / "alone")
+    alone = transformers.FastSpeech2ConformerHifiGan.from_pretrained(tmp_path / "alone").eval()
+    with torch.no_grad():
+        assert relative_l2(alone(mel), expected) < 2e-6
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, "vocoder_config": None}))
+    for load in (ours.FastSpeech2ConformerHifiGan.from_pretrained, fastvoc.load):
+        with pytest.raises(LoadError, match="vocoder_config"):
+            load(tmp_path)
+
+
+@each_name
+def test_states_with_weight_norm_load(name: str) -> None:
+    model = theirs(name)
+    own = getattr(ours, name)(getattr(ours, f"{name}Config")(**SIZES))
+    own.apply_weight_norm()
+    mel = torch.randn(1, 7, 80)
+    with torch.no_grad():
+        expected = model(mel)
+        model.apply_weight_norm()
+        own.load_state_dict(model.state_dict())
+        assert relative_l2(own(mel), expected) < 2e-6
+        own.remove_weight_norm()
+        assert relative_l2(own(mel), expected) < 2e-6
+
+
+@each_name
+def test_values_as_json(name: str, tmp_path: Path) -> None:
+    kind = f"{name}Config"
+    own, other = getattr(ours, kind)(**SIZES), getattr(transformers, kind)(**SIZES)
+    expected = json.loads(other.to_json_string())
+    expected.pop("transformers_version")
+    assert json.loads(own.to_json_string()) == {"model_type": own.model_type, **expected}
+    assert json.loads(own.to_json_string(use_diff=False)) == json.loads(json.dumps(own.to_dict()))
+    own.to_json_file(tmp_path / "config.json")
+    assert getattr(ours, kind).from_json_file(tmp_path / "config.json").to_dict() == json.loads(
+        json.dumps(own.to_dict())
+    )
+    for config in (own, other):
+        config.update({"leaky_relu_slope": 0.3})
+        config.update_from_string("normalize_before=no,model_in_dim=40,leaky_relu_slope=0.4")
+        assert (config.normalize_before, config.model_in_dim, config.leaky_relu_slope) == (False, 40, 0.4)
+        assert config.use_return_dict is True
+        assert config.get_text_config() is config
+    for text in ("colour=red", "normalize_before", "normalize_before=maybe", "model_in_dim=x", "upsample_rates=2"):
+        with pytest.raises(ArgumentError, match="update_str"):
+            own.update_from_string(f"leaky_relu_slope=9,{text}")
+        assert own.leaky_relu_slope == 0.4

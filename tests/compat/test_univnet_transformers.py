@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,28 @@ def test_extractor_takes_every_kind_of_sound() -> None:
         own(sound)
 
 
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("samples", [256, 257, 300, 384, 385, 700])
+def test_short_sounds_are_reflected_more_than_once(samples: int, center: bool) -> None:
+    wav = np.random.default_rng(samples).standard_normal(samples).astype(np.float32) * 0.1
+    made, expected = (
+        package.UnivNetFeatureExtractor(center=center)(wav, sampling_rate=24000, return_noise=False)["input_features"]
+        for package in (ours, transformers)
+    )
+    assert made[0].shape == expected[0].shape
+    np.testing.assert_allclose(made[0], expected[0], atol=1e-4)
+
+
+def test_extractor_has_upstream_s_window_and_filters() -> None:
+    for values in ({}, {"fmin": 50.0, "fmax": 9000.0, "num_mel_bins": 40}, {"fmax": 16000.0}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # theirs warns of filters that are empty
+            own, theirs = (p.UnivNetFeatureExtractor(**values) for p in (ours, transformers))
+        np.testing.assert_allclose(own.window, theirs.window, atol=1e-12)
+        np.testing.assert_allclose(own.mel_filters, theirs.mel_filters, atol=1e-9)
+        assert (own.n_freqs, own.num_max_samples) == (theirs.n_freqs, theirs.num_max_samples)
+
+
 def test_extractor_names_wrong_arguments(tmp_path: Path) -> None:
     own = ours.UnivNetFeatureExtractor()
     for change, text in (
@@ -218,8 +241,12 @@ def test_extractor_names_wrong_arguments(tmp_path: Path) -> None:
         own(np.zeros((1, 2, 5000)), sampling_rate=24000)
     with pytest.raises(ShapeError, match="return_tensors: input_features"):
         own(SOUNDS, sampling_rate=24000, padding=False, return_tensors="pt")
-    with pytest.raises(ShapeError, match="at least 385 samples"):
-        own(np.zeros(384), sampling_rate=24000)
+    with pytest.raises(ShapeError, match=r"expected \[S\] of at least 256 samples, got \[255\]"):
+        own(np.zeros(255), sampling_rate=24000)
+    with pytest.raises(ShapeError, match="raw_speech: expected at least one sound, got an empty list"):
+        own([], sampling_rate=24000)
+    with pytest.raises(ShapeError, match="raw_speech: expected mono sounds"):
+        own(np.zeros(0), sampling_rate=24000)
     with pytest.raises(ArgumentError, match="win_function"):
         ours.UnivNetFeatureExtractor(win_function="kaiser")
     with pytest.raises(ArgumentError, match="win_length"):
