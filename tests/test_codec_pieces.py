@@ -94,7 +94,8 @@ def test_any_number_of_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = noise(config, 66 * stride)[0]
     for count in range(1, 65):
         ends = {count * stride, (count - 1) * stride + length}
-        for samples in {end + more for end in ends for more in (-1, 0, 1)}:
+        beside = (-1, 0, 1) if count % 8 in (0, 1) else (0,)
+        for samples in {end + more for end in ends for more in beside}:
             wav = sound[:, :samples]
             made, expected = encode(codec, wav, 500), codec.encode(wav, codec.bandwidths[0])
             assert [c.tolist() for c, _ in made] == [s[0].tolist() for s in expected.segments]
@@ -107,7 +108,7 @@ def test_any_number_of_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_number_of_stretches(more: int) -> None:
     config = TINY["mono"]
     codec, size = Codec(lively(config), config), codec_pieces._stretch(config) * config.hop
-    for samples in (count * size + more for count in (1, 2, 3, 8, 16)):
+    for samples in (count * size + more for count in (1, 2, 3, 8)):
         wav = noise(config, samples)[0]
         made, expected = encode(codec, wav, 500), codec.encode(wav, codec.bandwidths[0])
         assert sum(c.shape[1] for c, _ in made) == expected.codes.shape[2]
