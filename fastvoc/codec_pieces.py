@@ -7,6 +7,9 @@ its state. The C++ kernels give what `Codec` gives on the whole signal, bit for 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -120,11 +123,14 @@ class CodecDecoder:
         return self._out(self._stretch(self._live, last=False), keep=2 * self._config.hop)
 
     def finish(self, samples: int) -> Tensor:
-        """The rest of a signal of so many samples."""
-        if self._live is not None:
-            self._held = torch.cat([self._held, self._stretch(self._live, last=True)], 1)
-        elif self._segments:
+        """The rest of a signal of so many samples. Raises ArgumentError when the codes do not stand for that many."""
+        if self._live is None:
             self._held = torch.cat([self._held, self._faded(last=True)], 1)
+        else:
+            self._held = torch.cat([self._held, self._stretch(self._live, last=True)], 1)
+        most = self._given + self._held.shape[1]
+        if not self._given <= samples <= most:
+            raise ArgumentError(f"samples: the codes stand for {self._given} to {most}, got {samples}")
         rest = self._held[:, : samples - self._given]
         self._given += rest.shape[1]
         return rest
@@ -144,22 +150,23 @@ class CodecDecoder:
 
     @torch.inference_mode()
     def _faded(self, *, last: bool) -> Tensor:
-        made = []
-        for whole in (True, False):
-            longest = self._segments[0][0].shape[2]
-            group = [(c, s) for c, s in self._segments if (c.shape[2] == longest) == whole]
-            if group and whole:
-                made += list(self._decode(group))
-            elif group:
-                made += [row for item in group for row in self._decode([item])]
+        # Only the last segments of a signal are shorter.
+        made = [
+            row for _, alike in groupby(self._segments, lambda item: item[0].shape[2]) for row in self._decode(alike)
+        ]
         self._segments = []
-        self._fade = self._fade or Fade(made[0].shape[1], self._config.segment_stride)
-        return torch.cat([*(self._fade.push(piece) for piece in made), *([self._fade.rest()] if last else [])], 1)
+        if made and self._fade is None:
+            self._fade = Fade(made[0].shape[1], self._config.segment_stride)
+        parts = [self._fade.push(piece) for piece in made] if self._fade else []
+        # The group before may have ended with the signal's last segment.
+        rest = [self._fade.rest()] if self._fade and last else []
+        return torch.cat([self._held[:, :0], *parts, *rest], 1)
 
-    def _decode(self, group: list[tuple[Tensor, float | None]]) -> Tensor:
+    def _decode(self, group: Iterable[tuple[Tensor, float | None]]) -> Tensor:
         codec = self._codec
-        codes = torch.cat([codes for codes, _ in group])
-        volumes = torch.tensor([1.0 if s is None else s for _, s in group], dtype=torch.float32, device=codec.device)
+        segments, scales = zip(*group, strict=True)
+        codes = torch.cat(segments)
+        volumes = torch.tensor([1.0 if s is None else s for s in scales], dtype=torch.float32, device=codec.device)
         wav: Tensor = codec.model.decode_segment(
             codes, volumes if self._config.normalize else None, None, codec.backend
         )

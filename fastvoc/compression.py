@@ -43,7 +43,8 @@ def compress(
         wav: [C, S] samples at its rate, or [S] for mono, floating-point, on its device (numpy: anywhere).
         bandwidth: one of `codec.bandwidths`, in kbit/s.
         lm: makes the stream smaller. An integer model (`load_language_model`) makes fastvoc's variant of the format,
-            one in floating point the original's, which decodes only where probabilities round as they do here.
+            one in floating point the original's, which decodes only where probabilities round as they do here: in the
+            original on as many threads, 1 unless the `FloatLm` says otherwise.
         portable: fastvoc's variant, with checksums, without a language model too.
 
     Raises:
@@ -60,7 +61,9 @@ def decompress(
     """The waveform [C, S], float32, of a .ecdc stream, and its sample rate.
 
     `codec` and `lm` are loaded by the names that the stream gives when they are None: the published models.
-    Raises DecodeError for a damaged stream, ArgumentError for models other than the stream's, LoadError as `load`.
+    A stream of the original's language model is tried as made on 1 to 16 threads; made on another processor or release
+    of torch it may still not decode. Raises DecodeError then and for a damaged stream, ArgumentError for models other
+    than the stream's, LoadError as `load`.
     """
     reader = ecdc.Reader(io.BytesIO(data) if isinstance(data, bytes) else data)
     header = reader.header
@@ -104,6 +107,8 @@ def encode_stream(
 def decode_stream(reader: ecdc.Reader, codec: Codec, lm: ecdc.LanguageModel | None = None) -> Iterator[Tensor]:
     """The waveform of a .ecdc stream in pieces [C, n], float32, in memory that does not grow with it.
 
+    The original's streams with a language model at 24 kHz are the exception: their codes are held until all are read.
+    Where a `FloatLm` reads such a stream wrong, its `others` are tried; `reader.lm` is then the one that was right.
     Raises ArgumentError for another model than the stream's, and as `fastvoc.ecdc.Reader`.
     """
     header = reader.header
@@ -112,7 +117,7 @@ def decode_stream(reader: ecdc.Reader, codec: Codec, lm: ecdc.LanguageModel | No
     if header.codebooks > codec.config.n_q:
         raise ArgumentError(f"codec: the stream has {header.codebooks} codebooks, the model {codec.config.n_q}")
     decoder = CodecDecoder(codec)
-    for block in reader.blocks(lm):
+    for block in reader.blocks(lm, lm.others() if isinstance(lm, FloatLm) else ()):
         yield decoder.push(block.codes, block.scale)
     assert reader.header.samples is not None
     yield decoder.finish(reader.header.samples)

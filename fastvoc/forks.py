@@ -7,6 +7,13 @@ from functools import cache
 
 import torch
 
+_LOADED_BY = os.getpid()
+
+
+def forked() -> bool:
+    """Whether this process was forked from the one that loaded fastvoc."""
+    return os.getpid() != _LOADED_BY
+
 
 @cache
 def survive_forks() -> None:

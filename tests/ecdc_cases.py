@@ -25,6 +25,24 @@ def golden_lm(case: GoldenCase, kind: str) -> EncodecLm:
     return model
 
 
+def rounds_as_golden(case: GoldenCase) -> bool:
+    """Whether this processor gives the golden probabilities to the bit, as the files with a language model ask for."""
+    model, state = golden_lm(case, "mono"), None
+    codes = case.outputs["codes_mono"]
+    tokens = torch.cat([torch.zeros_like(codes[:, :, :1]), codes[:, :, :-1] + 1], 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for step, expected in enumerate(case.outputs["lm_probs_mono"]):
+            with torch.no_grad():
+                made, state = model.eval()(tokens[:, :, step : step + 1], state)
+            if not torch.equal(made[0, :, 0], expected):
+                return False
+    finally:
+        torch.set_num_threads(before)
+    return True
+
+
 @dataclass(frozen=True)
 class ToyLm:
     """Expects each code to be the last one plus the codebook's number; counts that steps come in order."""

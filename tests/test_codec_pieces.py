@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from codec_models import STEREO, UNUSUAL, codec_implementations, lively, noise
+from codec_models import MONO, STEREO, UNUSUAL, codec_implementations, lively, noise
 
 from fastvoc import codec_pieces
 from fastvoc.codec import Codec, Codes
@@ -63,6 +64,70 @@ def test_pieces_give_what_one_call_gives(name: str, samples: int, backend: str) 
         assert torch.equal(ours, whole)
     else:
         assert (ours - whole).abs().max() < 5e-6 * whole.square().mean().sqrt()
+
+
+_SMALLEST = {"sample_rate": 320, "n_filters": 2, "dimension": 4, "bins": 8, "n_q": 2, "ratios": (2, 2), "lstm": 1}
+TINY = {
+    "mono": replace(MONO, **_SMALLEST, bandwidths=(0.48,)),
+    "stereo": replace(STEREO, **_SMALLEST, bandwidths=(0.48,), segment=0.2, overlap=0.08),
+}
+
+
+def test_any_number_of_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever number of groups ends the signal, and with how much of its last segment."""
+    config = TINY["stereo"]
+    codec, hop = Codec(lively(config), config, backend="torch"), config.hop
+
+    def encode_segment(wav: torch.Tensor, books: int, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        frames = torch.nn.functional.pad(wav[:, 0], (0, -wav.shape[2] % hop)).unflatten(1, (-1, hop))
+        return (frames.sum(2).abs() * 3).long().clamp(max=7)[:, None].expand(-1, books, -1), wav.abs().amax(
+            (1, 2)
+        ) + 0.1
+
+    def decode_segment(codes: torch.Tensor, volume: torch.Tensor, *_: Any) -> torch.Tensor:
+        return (codes.float().repeat_interleave(hop, 2) + torch.arange(codes.shape[2] * hop)) * volume[:, None, None]
+
+    monkeypatch.setattr(codec.model, "encode_segment", encode_segment)
+    monkeypatch.setattr(codec.model, "decode_segment", decode_segment)
+    length, stride = config.segment_length, config.segment_stride
+    assert (length, stride, hop) == (64, 58, 4)
+    sound = noise(config, 66 * stride)[0]
+    for count in range(1, 65):
+        ends = {count * stride, (count - 1) * stride + length}
+        beside = (-1, 0, 1) if count % 8 in (0, 1) else (0,)
+        for samples in {end + more for end in ends for more in beside}:
+            wav = sound[:, :samples]
+            made, expected = encode(codec, wav, 500), codec.encode(wav, codec.bandwidths[0])
+            assert [c.tolist() for c, _ in made] == [s[0].tolist() for s in expected.segments]
+            whole = codec.decode(expected)
+            assert whole.shape == (2, samples)
+            assert torch.equal(decode(codec, made, samples), whole)
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_any_number_of_stretches(more: int) -> None:
+    config = TINY["mono"]
+    codec, size = Codec(lively(config), config), codec_pieces._stretch(config) * config.hop
+    for samples in (count * size + more for count in (1, 2, 3, 8)):
+        wav = noise(config, samples)[0]
+        made, expected = encode(codec, wav, 500), codec.encode(wav, codec.bandwidths[0])
+        assert sum(c.shape[1] for c, _ in made) == expected.codes.shape[2]
+        whole, ours = codec.decode(expected), decode(codec, pieces_of(expected, 7), samples)
+        assert ours.shape == whole.shape == (1, samples)
+        assert (ours - whole).abs().max() < 2e-5 * whole.square().mean().sqrt()
+
+
+@pytest.mark.parametrize("name", ["mono", "stereo"])
+def test_codes_must_stand_for_the_samples(name: str) -> None:
+    config = TINY[name]
+    codec = Codec(lively(config), config, backend="torch")
+    pieces = pieces_of(codec.encode(noise(config, 1000)[0], codec.bandwidths[0]), 100)
+    for wrong in (1300, 100):
+        with pytest.raises(ArgumentError, match=rf"samples: the codes stand for \d+ to 1\d\d\d, got {wrong}"):
+            decode(codec, pieces, wrong)
+    assert decode(codec, [], 0).shape == (codec.channels, 0)
+    with pytest.raises(ArgumentError, match="samples: the codes stand for 0 to 0, got 1"):
+        decode(codec, [], 1)
 
 
 def test_a_last_segment_within_the_one_before() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fastvoc.checkpoints.source import read_small
 from fastvoc.checkpoints.text import parse_json
@@ -16,23 +16,19 @@ _V = TypeVar("_V", bound="JsonValues")
 
 
 class JsonValues:
-    """Values by name: `to_dict` gives them, `from_dict` takes them."""
+    """Values by name: `to_dict` gives them, `from_dict` of a subclass takes them."""
 
     def to_dict(self) -> dict[str, Any]:
         """The values, ready for JSON."""
         raise NotImplementedError
 
     @classmethod
-    def from_dict(cls: type[_V], values: dict[str, Any], /, **changes: Any) -> _V:
-        """The object of these values, some of them changed."""
-        return cls(**{**values, **changes})
-
-    @classmethod
     def from_json_file(cls: type[_V], json_file: str | os.PathLike[str]) -> _V:
         """The object of the values in a file. Raises LoadError."""
         path = Path(json_file)
         try:
-            return cls.from_dict(parse_json(read_small(path), path))
+            made: Any = cls
+            return cast(_V, made.from_dict(parse_json(read_small(path), path)))
         except OSError as error:
             raise LoadError(f"{path}: {error.strerror or error}") from error
 

@@ -6,7 +6,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -36,6 +36,10 @@ from fastvoc.errors import DecodeError
 _MOST_TEXT = 4096
 _MOST_STEPS = 4096  # of a record
 _CHUNK = 1 << 16
+_MISREAD = (
+    "damaged, or made where the language model's floating-point probabilities round in another way "
+    "(another number of threads, processor or release of torch)"
+)
 
 
 class Source:
@@ -46,6 +50,7 @@ class Source:
         self._read = getattr(file, "read1", file.read)
         self._name = str(getattr(file, "name", "ecdc stream"))
         self._buffer, self._at, self._ended = bytearray(), 0, False
+        self._held: int | None = None
         self.position = 0
 
     def error(self, text: str) -> DecodeError:
@@ -54,8 +59,10 @@ class Source:
     def peek(self, size: int) -> bytes:
         """The next bytes, fewer than `size` only where the stream ends."""
         while len(self._buffer) - self._at < size and not self._ended:
-            del self._buffer[: self._at]
-            self._at = 0
+            done = self._at if self._held is None else self._held
+            del self._buffer[:done]
+            self._at -= done
+            self._held = None if self._held is None else 0
             try:
                 more = self._read(_CHUNK)
             except OSError as error:
@@ -78,6 +85,24 @@ class Source:
         self.skip(size)
         return data
 
+    def hold(self) -> None:
+        """From here on bytes are kept, until `release`."""
+        self._held = self._at
+
+    def held(self) -> bytes:
+        """What was taken since `hold`."""
+        return bytes(memoryview(self._buffer)[self._held : self._at])
+
+    def rewind(self) -> None:
+        """Goes back to where `hold` was."""
+        assert self._held is not None
+        self.position -= self._at - self._held
+        self._at = self._held
+
+    def release(self) -> None:
+        """Lets go of what `hold` keeps."""
+        self._held = None
+
     def end(self) -> None:
         """Raises DecodeError unless the stream ends here."""
         if self.peek(1):
@@ -93,6 +118,7 @@ class Reader:
     def __init__(self, file: BinaryIO) -> None:
         self._source = Source(file)
         self._crc = 0
+        self._models: list[LanguageModel] = []
         self.header = self._read_header()
 
     @property
@@ -100,14 +126,24 @@ class Reader:
         """Bytes consumed so far."""
         return self._source.position
 
-    def blocks(self, lm: LanguageModel | None = None) -> Iterator[Block]:
+    @property
+    def lm(self) -> LanguageModel | None:
+        """The language model in use: the one that read the segment before, at first the one given."""
+        return self._models[0] if self._models else None
+
+    def blocks(self, lm: LanguageModel | None = None, others: Iterable[LanguageModel] = ()) -> Iterator[Block]:
         """The codes, a segment or a stretch of one at a time; to be called once. `header.samples` is known after it.
 
-        Raises ArgumentError when the stream needs a language model and `lm` is none or another one.
+        A segment of version 0 with a language model has no checksum, but its codes must be coded into its bytes again;
+        it is given once that is so, in memory that grows with it. `others` are tried in turn where `lm` reads it wrong:
+        the same model with its sums rounded in other ways. Raises ArgumentError when the stream needs a language model
+        and `lm` is none or another one.
         """
-        check_lm(self.header, lm)
-        lm = lm if self.header.lm else None
-        return self._original(lm) if self.header.version == ORIGINAL else self._portable(lm)
+        models = [lm, *others]
+        for model in models:
+            check_lm(self.header, model)
+        self._models = [model for model in models if model is not None and self.header.lm]
+        return self._original() if self.header.version == ORIGINAL else self._portable(self.lm)
 
     def _read_header(self) -> Header:
         source = self._source
@@ -147,7 +183,7 @@ class Reader:
             raise self._source.error(f"scale {scale}, expected a positive number")
         return scale
 
-    def _original(self, lm: LanguageModel | None) -> Iterator[Block]:
+    def _original(self) -> Iterator[Block]:
         layout, total = self.header.layout, self.header.samples
         assert total is not None
         for index in range(layout.count(total)):
@@ -157,7 +193,7 @@ class Reader:
                 # Version 0.1.1 of the package divides first and, for some lengths, wants a step more than it makes.
                 spare = max(0, math.ceil(samples / layout.sample_rate * layout.frame_rate) - steps(samples))
             scale = self._scale()
-            parts = self._coded(steps(samples), spare, lm) if lm else self._plain(steps(samples), spare)
+            parts = (self._coded if self._models else self._plain)(steps(samples), spare)
             for number, codes in enumerate(parts):
                 yield Block(codes, number == 0, scale)
         self._source.end()
@@ -179,18 +215,43 @@ class Reader:
         codes: Codes = coder.implementation().unpack(data, CODE_BITS, number * self.header.codebooks)
         return np.ascontiguousarray(codes.reshape(number, -1).T)
 
-    def _coded(self, number: int, spare: int, lm: LanguageModel) -> Iterator[Codes]:
-        decoder, model = _Decoder(self._source, self.header.codebooks), lm.start(self.header.codebooks)
+    def _coded(self, number: int, spare: int) -> Iterator[Codes]:
+        source, problem = self._source, ""
+        source.hold()
+        for index, lm in enumerate(self._models):
+            try:
+                blocks = self._read_as(lm, number, spare)
+            except _Misread as error:
+                problem = problem or str(error)
+                source.rewind()
+                continue
+            source.release()
+            # What follows was made in the same way.
+            self._models.insert(0, self._models.pop(index))
+            return iter(blocks)
+        tried = f"; {len(self._models)} ways of rounding were tried" if len(self._models) > 1 else ""
+        raise source.error(problem + tried)
+
+    def _read_as(self, lm: LanguageModel, number: int, spare: int) -> list[Codes]:
+        """The codes of a segment of version 0, in stretches. Raises _Misread when `lm` is not what it was made with."""
+        source, model = self._source, lm.start(self.header.codebooks)
+        decoder, again = _Decoder(source, self.header.codebooks), [_Again() for _ in range(spare + 1)]
+        blocks: list[Codes] = []
+        block: list[Codes] = []
         codes: Codes | None = None
-        while number > 0:
-            block: list[Codes] = []
-            while number > 0 and len(block) < BLOCK:
-                codes = decoder.pull(model.step(codes))
-                block.append(codes)
-                number -= 1
-            if number == 0 and spare and self._source.peek(1):
-                block.append(decoder.pull(model.step(codes)))
-            yield np.stack(block, axis=1)
+        for step in range(number + spare):
+            table = model.step(codes)
+            codes = decoder.pull(table)
+            block.append(codes)
+            for other in again:
+                other.push(codes, table)
+            whole = step + 1 >= number and again.pop().finish() == source.held()
+            if whole or len(block) == BLOCK:
+                blocks.append(np.stack(block, axis=1))
+                block = []
+            if whole:
+                return blocks
+        raise _Misread(f"the segment before byte {source.position}: {_MISREAD}")
 
     def _portable(self, lm: LanguageModel | None) -> Iterator[Block]:
         header, source, tally = self.header, self._source, Tally(self.header.layout)
@@ -236,6 +297,24 @@ class Reader:
             raise self._source.error(text)
 
 
+class _Misread(Exception):
+    """A segment of version 0 is damaged, or was made with other numbers than it was read with."""
+
+
+class _Again:
+    """What codes are coded into. The coder ends with the low end of its last interval, so wrong codes end otherwise."""
+
+    def __init__(self) -> None:
+        self._encoder, self._bytes = coder.implementation().ArithmeticEncoder(), bytearray()
+
+    def push(self, codes: Codes, cdf: Cdf) -> None:
+        self._encoder.push(codes, cdf)
+        self._bytes += self._encoder.take()
+
+    def finish(self) -> bytes:
+        return bytes(self._bytes + self._encoder.finish())
+
+
 class _Decoder:
     """The arithmetic code of a segment of version 0, which does not say how long it is."""
 
@@ -247,12 +326,9 @@ class _Decoder:
         try:
             codes, used = self._decoder.pull(cdf, self._source.peek(self._most))
         except EOFError:
-            raise self._source.error("the stream ends early, within a segment") from None
+            raise _Misread(f"the stream ends early, within a segment: {_MISREAD}") from None
         except LookupError:
-            raise self._source.error(
-                f"near byte {self._source.position}: damaged, or made where the language model's floating-point "
-                "probabilities round in another way"
-            ) from None
+            raise _Misread(f"near byte {self._source.position}: {_MISREAD}") from None
         self._source.skip(used)
         result: Codes = codes
         return result

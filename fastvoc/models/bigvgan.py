@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from fastvoc.errors import ShapeError
 from fastvoc.mel import BIGVGAN_24K_100, MelConfig
-from fastvoc.models.checks import Tensors, check_names, check_stages, conv_tensors, require, require_positive
+from fastvoc.models.checks import (
+    Tensors,
+    check_like,
+    check_names,
+    check_stages,
+    conv_tensors,
+    require,
+    require_positive,
+)
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.model import Model
 from fastvoc.nn.network import Trace, Value, mean
@@ -175,6 +183,7 @@ class BigVgan(Model):
         """
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.shape[2] == 0:
             raise ShapeError(f"mel: expected [B, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
+        check_like("mel", mel, self.conv_pre.weight)
         return self.run(self.reading(), mel, lengths=lengths, backend=backend)
 
     def network(self, run: Trace, mel: Value) -> Value:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.lengths import on_device
 
 Tensors = Iterator[tuple[str, tuple[int, ...]]]
@@ -102,3 +102,11 @@ def item_seeds(seed: int | Sequence[int] | Tensor, batch: int, device: torch.dev
     if seeds.dim() and seeds.shape != (batch,):
         raise ShapeError(f"seed: expected an integer or [{batch}], one per item, got {list(seeds.shape)}")
     return on_device(seeds.to(torch.int64).expand(batch).contiguous(), device)
+
+
+def check_like(name: str, x: Tensor, *weights: Tensor) -> None:
+    """x must be of the dtype of one of these weights, on their device. Raises DtypeError or DeviceError naming it."""
+    if x.dtype not in [weight.dtype for weight in weights]:
+        raise DtypeError(f"{name}: expected {weights[-1].dtype} like the weights, got {x.dtype}")
+    if x.device != weights[-1].device:
+        raise DeviceError(f"{name}: expected a tensor on {weights[-1].device} like the weights, got {x.device}")

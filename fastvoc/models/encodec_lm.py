@@ -2,7 +2,8 @@
 
 Step t predicts all codebooks of frame t from the frames before it. The probabilities steer an arithmetic coder, which
 reads a file only with the very numbers it was written with: operations, their order and their shapes are those of
-github.com/facebookresearch/encodec, one step at a time on one thread. `fastvoc.models.integer_lm` has no such frailty.
+github.com/facebookresearch/encodec, one step at a time. Matrix products, attention and softmax split their sums by the
+number of threads, so that is a part of the format, too. `fastvoc.models.integer_lm` has no such frailty.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from fastvoc.autocast import without_autocast
 from fastvoc.coder_python import Cdf, Codes
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError
+from fastvoc.forks import forked
 from fastvoc.models.checks import Tensors, check_names, require, require_positive
 from fastvoc.models.families import meta_tensors
 from fastvoc.nn.prepared import Prepared
@@ -29,6 +31,7 @@ _MOST = {"codebooks": 64, "codes": 1 << 14, "dim": 4096, "layers": 64, "heads": 
 _TOTAL = 1 << 24
 _LEAST_SHARE = 2
 _ROUNDOFF = 1e-8
+_LIKELY_THREADS = (1, 2, 4, 8, 6, 16, 12, 10, 3, 5, 7, 9, 14, 11, 13, 15)
 
 
 @dataclass(frozen=True)
@@ -167,23 +170,35 @@ def quantised_cdf(probabilities: Tensor) -> Cdf:
 
 
 class FloatLm:
-    """The model as the .ecdc format uses it (`fastvoc.ecdc.LanguageModel`): for files of version 0."""
+    """The model as the .ecdc format uses it (`fastvoc.ecdc.LanguageModel`): for files of version 0.
+
+    threads: of torch, on which it computes whatever torch is set to. A file decodes on the number that it was made on.
+    """
 
     fingerprint = ""
 
-    def __init__(self, model: EncodecLm) -> None:
-        """Raises DeviceError or DtypeError for a model that is not on the CPU in float32."""
+    def __init__(self, model: EncodecLm, threads: int = 1) -> None:
+        """Raises DeviceError or DtypeError for a model that is not on the CPU in float32, ArgumentError for threads."""
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise ArgumentError(f"threads: expected a positive integer, got {threads!r}")
         weight = model.linears[0].weight
         if weight.device.type != "cpu":
             raise DeviceError(f"model: expected one on the CPU, got {weight.device}")
         if weight.dtype is not torch.float32:
             raise DtypeError(f"model: expected float32 weights, got {weight.dtype}")
-        self.model = model.eval()
+        self.model, self.threads = model.eval(), threads
+
+    def others(self) -> list[FloatLm]:
+        """The same on the other numbers of threads from 1 to 16, likely ones first.
+
+        None in a forked process, in which more than one thread may wait for ever.
+        """
+        return [] if forked() else [FloatLm(self.model, n) for n in _LIKELY_THREADS if n != self.threads]
 
     def start(self, codebooks: int) -> FloatSteps:
         """Begins a segment. Raises ArgumentError when the model has fewer codebooks."""
         check_codebooks(codebooks, self.model.config)
-        return FloatSteps(self.model, codebooks)
+        return FloatSteps(self.model, codebooks, self.threads)
 
 
 def check_codebooks(codebooks: int, config: EncodecLmConfig) -> None:
@@ -195,8 +210,8 @@ def check_codebooks(codebooks: int, config: EncodecLmConfig) -> None:
 class FloatSteps:
     """A segment's way through the model, `fastvoc.ecdc.Steps`."""
 
-    def __init__(self, model: EncodecLm, codebooks: int) -> None:
-        self._model = model
+    def __init__(self, model: EncodecLm, codebooks: int, threads: int) -> None:
+        self._model, self._threads = model, threads
         self._state: LmState | None = None
         self._codebooks = codebooks
 
@@ -205,19 +220,19 @@ class FloatSteps:
         tokens = torch.zeros((1, self._codebooks, 1), dtype=torch.int64, device="cpu")
         if codes is not None:
             tokens[0, :, 0] = torch.from_numpy(codes.astype(np.int64)) + 1
-        with _one_thread(), torch.no_grad():
+        with _on_threads(self._threads), torch.no_grad():
             probabilities, self._state = self._model(tokens, self._state)
             return quantised_cdf(probabilities[0, :, 0])
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _on_threads(count: int) -> Iterator[None]:
     """Sums depend on how they are shared out among threads."""
     before = torch.get_num_threads()
-    if before == 1:
+    if before == count:
         yield
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

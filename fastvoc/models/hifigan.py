@@ -9,9 +9,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import DeviceError, DtypeError, ShapeError
+from fastvoc.errors import ShapeError
 from fastvoc.mel import HIFIGAN_22K, MelConfig
-from fastvoc.models.checks import Tensors, check_names, check_stages, conv_tensors, require, require_positive
+from fastvoc.models.checks import (
+    Tensors,
+    check_like,
+    check_names,
+    check_stages,
+    conv_tensors,
+    require,
+    require_positive,
+)
 from fastvoc.nn.conv import Conv1d, WideConv1d
 from fastvoc.nn.model import Model
 from fastvoc.nn.mrf import MrfStage, ResidualBlock, WideResidualBlock
@@ -228,13 +236,9 @@ class HifiGan(Model):
         return self.run(self.reading(), mel, lengths=lengths, backend=backend)
 
     def _check(self, mel: Tensor) -> None:
-        first, last = self.conv_pre.weight, self.conv_post.weight
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.numel() == 0:
             raise ShapeError(f"mel: expected [B > 0, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
-        if mel.dtype not in (first.dtype, last.dtype):
-            raise DtypeError(f"mel: expected {last.dtype} like the weights, got {mel.dtype}")
-        if mel.device != first.device:
-            raise DeviceError(f"mel: expected a tensor on {first.device} like the weights, got {mel.device}")
+        check_like("mel", mel, self.conv_pre.weight, self.conv_post.weight)
 
     def network(self, run: Trace, mel: Value) -> Value:
         """The steps from a log-mel to the waveform."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.models.checks import item_seeds
+from fastvoc.models.checks import check_like, item_seeds
 from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
 from fastvoc.models.hift_config import HiftConfig
 from fastvoc.models.hift_parts import ReflectOne, Shortened, shortened
@@ -291,6 +291,7 @@ class HiftNet(Model):
         if not isinstance(mel, Tensor) or mel.dim() != 3 or mel.shape[1] != bands or 0 in mel.shape:
             got = list(mel.shape) if isinstance(mel, Tensor) else type(mel).__name__
             raise ShapeError(f"mel: expected [B > 0, {bands}, T > 0], got {got}")
+        check_like("mel", mel, self.conv_pre.weight)
         if final:
             return
         if not self.config.causal:

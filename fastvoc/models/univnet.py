@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from fastvoc.errors import DeviceError, DtypeError, ShapeError
 from fastvoc.mel import BIGVGAN_24K_100, MelConfig
-from fastvoc.models.checks import Tensors, check_names, conv_tensors, item_seeds, positive, require, require_positive
+from fastvoc.models.checks import (
+    Tensors,
+    check_like,
+    check_names,
+    conv_tensors,
+    item_seeds,
+    positive,
+    require,
+    require_positive,
+)
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.lvc import KernelPredictor, LvcLayer
 from fastvoc.nn.model import Model
@@ -222,6 +231,7 @@ class UnivNet(Model):
         if mel.dim() != 3 or mel.shape[1] != bands or shortest < least:
             got = list(mel.shape) if shortest == mel.shape[-1] else f"{list(mel.shape)} with lengths from {shortest}"
             raise ShapeError(f"mel: expected [B, {bands}, T >= {least}], which its reflection needs, got {got}")
+        check_like("mel", mel, self.conv_pre.weight)
         if noise is None:
             seeds = item_seeds(seed, len(mel), mel.device)
             return self._seeded_network(mel, seeds, lengths=lengths, backend=backend)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from codec_models import lively
 from command_line import Run
+from ecdc_cases import rounds_as_golden
 from torch import Tensor
 
 import fastvoc
@@ -112,6 +113,12 @@ def test_golden_files(run: Run, golden: Callable[[str], GoldenCase], tmp_path: P
     write_audio(wav, case.inputs[f"audio_{kind}"], rate, float32=True)
     model = ("--model", case.dir / f"encodec_{rate // 1000}khz.th")
     options = ("--lm", "--original") if coded else ()
+    if coded and not rounds_as_golden(case):
+        result = run("decode", stream, tmp_path / "out.wav", *model)
+        assert (result.code, os.listdir(tmp_path)) == (2, ["in.wav"])
+        assert "round in another way" in result.err
+        assert "16 ways of rounding were tried" in result.err
+        return
     result = run("encode", wav, tmp_path / "a.ecdc", "--bandwidth", 3, *model, *options)
     assert result.code == 0, result.err
     assert (tmp_path / "a.ecdc").read_bytes() == stream.read_bytes()

@@ -90,7 +90,8 @@ def test_golden_every_tensor(name: str, impl: str, nan_poison: None) -> None:
     model.conv_pre.register_forward_hook(keep("conv_pre"))
     model.ups[0].register_forward_hook(keep("ups0"))
     model.resblocks[0].activations[0].register_forward_hook(keep("act0"))
-    model.resblocks[0].register_forward_hook(keep("resblock0"))
+    last = model.resblocks[0].convs2 if model.config.resblock == "1" else model.resblocks[0].convs
+    last[-1].register_forward_hook(keep("resblock0"))
     model.activation_post.register_forward_hook(keep("activation_post"))
     model.conv_post.register_forward_hook(keep("conv_post"))
     wav = model(case.inputs["mel"], backend=impl)

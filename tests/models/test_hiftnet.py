@@ -193,7 +193,7 @@ def test_golden_intermediates(name: str, impl: str) -> None:
     assert_golden(x, case, "mid.conv_pre")
     x = model.ups[0](x, backend=impl)
     assert_golden(x, case, "mid.ups0")
-    _, down, source_stage, _ = model._parts[0]
+    _, down, source_stage, _ = model.stages[0]
     s = source_stage(down(spectrum, backend=impl), backend=impl)
     assert_golden(s, case, "mid.source0")
     assert_golden(x + s, case, "mid.fused0")
@@ -211,7 +211,7 @@ def test_golden_jdc_intermediates(impl: str) -> None:
     handle.remove()
     assert_golden(caught[0].transpose(1, 2), case, "mid.jdc_classifier_lstm")
 
-    first = jdc._stem[0](case.inputs["mel"].transpose(1, 2)[:, None], None, None, impl)
+    first = jdc._stem[0](case.inputs["mel"].transpose(1, 2)[:, None], backend=impl)
     weight = jdc.conv_block["3"].weight
     block = conv2d(first, Conv2dParams(weight, torch.zeros(len(weight))), backend=impl)
     assert_golden(block[:, :8], case, "mid.jdc_conv_block")
