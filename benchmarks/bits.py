@@ -120,7 +120,7 @@ def main() -> int:
     ours, theirs = runs
     differing = sorted(name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name])
     only = sorted(ours.keys() ^ theirs.keys())
-    from fastvoc import _library
+    from fastvoc.runtime import library as _library
 
     result = {"isa": _library.cpu_isa(), "compared": len(ours.keys() & theirs.keys()), "differing": differing}
     print(json.dumps({**result, "in one only": only}, indent=1))

@@ -128,7 +128,7 @@ def ceilings(dtype: torch.dtype, device: str = "cuda") -> Ceilings:
 
 def _cpu_ceilings(dtype: torch.dtype) -> Ceilings:
     from fastvoc.ops.conv1d import OP, Conv1dParams
-    from fastvoc.registry import Spec
+    from fastvoc.runtime.registry import Spec
 
     params = Conv1dParams(torch.randn(128, 128, 7, dtype=dtype), None)
     x = torch.randn(1, 16384, 128, dtype=dtype).transpose(1, 2)
@@ -212,7 +212,8 @@ def ratio(theirs: list[float], ours: list[float]) -> float:
 
 def machine(device: str) -> dict[str, Any]:
     """What the numbers depend on: processor, threads, versions, revision, date."""
-    from fastvoc import __version__, _library
+    from fastvoc import __version__
+    from fastvoc.runtime import library as _library
 
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
@@ -230,7 +231,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def _cuda() -> dict[str, Any]:
-    from fastvoc import _library
+    from fastvoc.runtime import library as _library
 
     properties = torch.cuda.get_device_properties(0)
     return {

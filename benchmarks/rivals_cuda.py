@@ -19,7 +19,7 @@ from zoo import Entry
 
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError
-from fastvoc.graphs import Graphed
+from fastvoc.graphs.graphed import Graphed
 from fastvoc.vocoder import Vocoder
 
 RIVALS = ("eager", "eager+graph", "max-autotune")

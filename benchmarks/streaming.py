@@ -23,8 +23,8 @@ from torch import Tensor
 from zoo import ZOO
 from zoo_encodec import BANDWIDTH
 
-from fastvoc.registry import use_exact
-from fastvoc.streaming import context_frames
+from fastvoc.runtime.registry import use_exact
+from fastvoc.streams.stream import context_frames
 
 OVERLAP = 8  # frames on either side that overlap-and-recompute streaming commonly takes
 MODELS = ["v1", "cosyvoice2", "vocos", "encodec-24k-decode", "encodec-24k-encode", "v2", "v3"]

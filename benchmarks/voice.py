@@ -16,8 +16,8 @@ import torch
 from harness import Table
 
 import fastvoc
-from fastvoc.io import atomic_path
-from fastvoc.mel import MelSpectrogram
+from fastvoc.runtime.io import atomic_path
+from fastvoc.sound.mel import MelSpectrogram
 from fastvoc.training.data import find_clips, read_clip
 from fastvoc.training.metrics import mel_l1, pesq_wb, stoi
 from fastvoc.vocoder import Vocoder

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
         StreamError,
     )
     from fastvoc.explanation import explain
-    from fastvoc.graphs import Graphed
+    from fastvoc.graphs.graphed import Graphed
     from fastvoc.loading import list_models, load, save
-    from fastvoc.registry import use_backend, use_exact
-    from fastvoc.stream_pool import Streams
-    from fastvoc.streaming import Latency, Stream
-    from fastvoc.threads import set_num_threads
+    from fastvoc.runtime.registry import use_backend, use_exact
+    from fastvoc.runtime.threads import set_num_threads
+    from fastvoc.streams.pool import Streams
+    from fastvoc.streams.stream import Latency, Stream
     from fastvoc.vocoder import Vocoder
 
 __version__ = "0.1.0"
@@ -47,14 +47,14 @@ _HOMES = {
     "DeviceError": "errors",
     "DtypeError": "errors",
     "FastvocError": "errors",
-    "Graphed": "graphs",
-    "Latency": "streaming",
+    "Graphed": "graphs.graphed",
+    "Latency": "streams.stream",
     "LoadError": "errors",
     "MelWarning": "errors",
     "ShapeError": "errors",
-    "Stream": "streaming",
+    "Stream": "streams.stream",
     "StreamError": "errors",
-    "Streams": "stream_pool",
+    "Streams": "streams.pool",
     "Vocoder": "vocoder",
     "compress": "compression",
     "decompress": "compression",
@@ -63,9 +63,9 @@ _HOMES = {
     "load": "loading",
     "load_language_model": "compression",
     "save": "loading",
-    "set_num_threads": "threads",
-    "use_backend": "registry",
-    "use_exact": "registry",
+    "set_num_threads": "runtime.threads",
+    "use_backend": "runtime.registry",
+    "use_exact": "runtime.registry",
 }
 
 __all__ = [
@@ -102,7 +102,13 @@ __all__ = [
 ]
 
 
+# Modules that are a name of the package, too.
+_MODULES = {"audio": "sound.audio", "mel": "sound.mel"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.codec import Codec, Codes
 from fastvoc.errors import ArgumentError
 from fastvoc.explanation import explain
+from fastvoc.runtime import library as _library
 from fastvoc.vocoder import Vocoder
 
 _LEAST = 3

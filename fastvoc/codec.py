@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc.codec_streams import Decoding, Encoding
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
-from fastvoc.graphable import DecodingGraphable
-from fastvoc.graphs import Graphed
+from fastvoc.graphs.graphed import Graphed
+from fastvoc.graphs.requests import DecodingGraphable
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
+from fastvoc.streams.codec import Decoding, Encoding
 
 _Array = Tensor | np.ndarray[Any, Any]
 
@@ -219,7 +219,7 @@ class Codec(LoadedModel):
         return segments, volumes, frames, finish
 
     def graphs(self, max_mb: float = 1024.0, **options: Any) -> Graphed:
-        """`decode` run from CUDA graphs, whose memory keeps within `max_mb`; see `fastvoc.graphs.Graphed`.
+        """`decode` run from CUDA graphs, whose memory keeps within `max_mb`; see `fastvoc.Graphed`.
 
         Codes out of range raise when its `check` is called. Raises ArgumentError for a model that cuts signals into
         segments (EnCodec at 48 kHz).
@@ -227,7 +227,7 @@ class Codec(LoadedModel):
         return Graphed(self, max_mb, **options)
 
     def graphable(self) -> DecodingGraphable:
-        """`decode` as `fastvoc.graphs` sees it."""
+        """`decode` as `fastvoc.graphs.graphed` sees it."""
         return DecodingGraphable(self)
 
     def decoding(self, codebooks: int) -> Decoding:

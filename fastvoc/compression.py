@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc import ecdc, published
+from fastvoc import ecdc
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.checkpoints.origins import warn_assumed
 from fastvoc.codec import Codec
-from fastvoc.codec_pieces import CodecDecoder, CodecEncoder
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.io import given_path
+from fastvoc.hub import published
 from fastvoc.loading import load, model_of
 from fastvoc.models.encodec_lm import EncodecLm, FloatLm
 from fastvoc.models.integer_lm import IntegerLm
+from fastvoc.runtime.io import given_path
+from fastvoc.streams.pieces import CodecDecoder, CodecEncoder
 
 MODELS = {"encodec_24khz": "facebook/encodec_24khz", "encodec_48khz": "facebook/encodec_48khz"}
 _Array = Tensor | np.ndarray[Any, Any]

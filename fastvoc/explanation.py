@@ -8,7 +8,7 @@ from typing import Protocol
 
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.nn.prepared import Prepared
-from fastvoc.registry import Verdict
+from fastvoc.runtime.registry import Verdict
 
 
 class HasLayers(Protocol):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc import flags
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.nn.quantized import is_int8
+from fastvoc.runtime import flags
 
 _Model = TypeVar("_Model", bound="LoadedModel")
 Lengths = Tensor | np.ndarray[Any, Any] | Sequence[int] | None

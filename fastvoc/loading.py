@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from fastvoc import hub
 from fastvoc.checkpoints import Checkpoint, Origin, describe, detect_and_load
 from fastvoc.checkpoints import save as save_checkpoint
 from fastvoc.checkpoints.origins import warn_assumed, with_given
 from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
-from fastvoc.io import given_path
+from fastvoc.hub import download as hub
 from fastvoc.loaded import LoadedModel
-from fastvoc.mel import MelConfig
 from fastvoc.models.families import meta_model
 from fastvoc.nn.quantized import RANGE, int8_layers, is_int8
+from fastvoc.runtime.io import given_path
+from fastvoc.sound.mel import MelConfig
 from fastvoc.vocoder import Vocoder
 
 _ASSETS = Path(__file__).parent / "assets"

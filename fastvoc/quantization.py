@@ -16,7 +16,7 @@ from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError
 from fastvoc.loading import loaded
 from fastvoc.nn.quantized import RANGE, QuantizedInput, int8_layers
-from fastvoc.packing import ByteGrid
+from fastvoc.runtime.packing import ByteGrid
 from fastvoc.vocoder import Vocoder
 
 # Inputs of at least this many seconds in all: fewer do not show how large values get, and what is cut off costs most.

@@ -13,17 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc import flags, mel_check
 from fastvoc.errors import ArgumentError, MelWarning, ShapeError
 from fastvoc.explanation import explain
-from fastvoc.graphable import MelGraphable
-from fastvoc.graphs import Graphed
-from fastvoc.lengths import on_device
+from fastvoc.graphs.graphed import Graphed
+from fastvoc.graphs.requests import MelGraphable
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
-from fastvoc.mel import MelConfig, MelSpectrogram
 from fastvoc.nn.streams import ModelStream
-from fastvoc.registry import use_exact
-from fastvoc.streaming import Check, Latency, Stream, Streamable, context_frames, latency
+from fastvoc.runtime import flags
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import use_exact
+from fastvoc.sound import mel_check
+from fastvoc.sound.mel import MelConfig, MelSpectrogram
+from fastvoc.streams.stream import Check, Latency, Stream, Streamable, context_frames, latency
 
 
 class VocoderConfig(Protocol):
@@ -175,11 +176,11 @@ class Vocoder(LoadedModel):
         return batch, frames, single, further
 
     def graphs(self, max_mb: float = 1024.0, **options: Any) -> Graphed:
-        """This vocoder run from CUDA graphs, whose memory keeps within `max_mb`; see `fastvoc.graphs.Graphed`."""
+        """This vocoder run from CUDA graphs, whose memory keeps within `max_mb`; see `fastvoc.Graphed`."""
         return Graphed(self, max_mb, **options)
 
     def graphable(self) -> MelGraphable:
-        """This vocoder as `fastvoc.graphs` sees it."""
+        """This vocoder as `fastvoc.graphs.graphed` sees it."""
         return MelGraphable(self)
 
     def decode_codes(self, codes: Tensor | np.ndarray[Any, Any], lengths: Lengths = None, **inputs: Any) -> Tensor:

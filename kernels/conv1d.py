@@ -14,13 +14,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.kernels import packing
 from fastvoc.kernels.activation import activate_channels, curves_at
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import accumulate, fitted, precision
 from fastvoc.kernels.tuned import tuned
+from fastvoc.runtime import library as _library
 
 
 @triton.jit(do_not_specialize=["steps", "mirror"])

@@ -13,12 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.kernels import packing
 from fastvoc.kernels.launch import cdiv, launch
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import fitted, multiply, precision
 from fastvoc.kernels.tuned import tuned
+from fastvoc.runtime import library as _library
 
 
 @triton.jit(do_not_specialize=["steps"])

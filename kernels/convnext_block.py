@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.kernels import conv1d, packing
 from fastvoc.kernels.activation import GELU
 from fastvoc.kernels.layer_norm import normalize, pack_rows
+from fastvoc.runtime import library as _library
 
 
 @dataclass(frozen=True)

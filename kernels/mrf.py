@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.kernels import conv1d, packing
 from fastvoc.kernels.mrf_pair import convolve_pair, fusible
 from fastvoc.kernels.tuned import tuned
+from fastvoc.runtime import library as _library
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.kernels.activation import sin_cos_cycles, tanh
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.philox import cycles, radius, unit, words
 from fastvoc.kernels.tuned import tuned
+from fastvoc.runtime import library as _library
 
 
 @triton.jit

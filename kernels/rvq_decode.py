@@ -10,9 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc import _library, flags
 from fastvoc.kernels.launch import cdiv, launch
 from fastvoc.kernels.tuned import tuned
+from fastvoc.runtime import flags
+from fastvoc.runtime import library as _library
 
 
 @triton.jit(do_not_specialize=["steps"])

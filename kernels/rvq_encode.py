@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.tuned import tuned
+from fastvoc.runtime import library as _library
 
 
 @triton.jit(do_not_specialize=["steps"])

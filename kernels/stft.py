@@ -10,11 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import source_rows
 from fastvoc.kernels.tuned import tuned
+from fastvoc.runtime import library as _library
 
 
 @triton.jit

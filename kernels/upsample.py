@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.kernels import conv1d, packing
+from fastvoc.runtime import library as _library
 
 
 @dataclass(frozen=True)

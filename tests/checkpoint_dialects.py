@@ -27,7 +27,7 @@ from vocos_files import random_state as vocos_state
 from fastvoc.models.encodec_lm import EncodecLmConfig
 from fastvoc.models.hift_config import HIFTNET
 from fastvoc.models.vocos_config import VocosConfig
-from fastvoc.packing import fold_weight_norm
+from fastvoc.runtime.packing import fold_weight_norm
 
 FORMS = ("folded", "weight_g", "parametrizations")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)

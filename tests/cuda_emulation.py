@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.ops import mrf as mrf_op
-from fastvoc.registry import OPS, Impl
+from fastvoc.runtime.registry import OPS, Impl
 from helpers import ROOT, compiler
 
 FOLDER = ROOT / "tests/ops/emulation"

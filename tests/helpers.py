@@ -42,7 +42,7 @@ def need(capability: str, problem: str | None) -> None:
 
 def need_native() -> None:
     """Wants the C++ CPU library."""
-    from fastvoc import _library
+    from fastvoc.runtime import library as _library
 
     need("native", _library.cpu_problem())
 
@@ -57,7 +57,7 @@ def need_triton() -> None:
 
 def run_under(isa: str, script: str) -> str:
     """What a script prints in a fresh process that has no instruction set above `isa`; it can import tests."""
-    from fastvoc import _library
+    from fastvoc.runtime import library as _library
 
     paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "ops"), *sys.path])
     environment = {**os.environ, "FASTVOC_ISA": isa, "PYTHONPATH": paths}
@@ -146,7 +146,7 @@ def implementations(op: str, device: str = "cpu") -> list[Any]:
 
     for module in pkgutil.iter_modules(fastvoc.ops.__path__, "fastvoc.ops."):
         importlib.import_module(module.name)
-    from fastvoc.registry import OPS
+    from fastvoc.runtime.registry import OPS
 
     # Triton's interpreter is slow: its tests choose their own cases.
     skipped = ("triton",) if device == "cpu" else ()

@@ -13,14 +13,14 @@ from stream_families import MAKERS, _hifigan, _hift, randomised
 from torch import Tensor
 
 import fastvoc
-from fastvoc import _library
-from fastvoc.audio import mono, read_audio, resample
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError
-from fastvoc.graphs import Graphed
+from fastvoc.graphs.graphed import Graphed
 from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.nn.quantized import RANGE, int8_layers
+from fastvoc.runtime import library as _library
+from fastvoc.sound.audio import mono, read_audio, resample
 from fastvoc.vocoder import Vocoder
 from helpers import ROOT
 

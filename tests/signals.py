@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastvoc.audio import resample
+from fastvoc.sound.audio import resample
 from helpers import golden
 
 SPEECH = {

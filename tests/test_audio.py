@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastvoc.audio import encode, mono, read_audio, resample, to_int16, write_audio
 from fastvoc.errors import ArgumentError, DecodeError, DtypeError, FastvocError, ShapeError
+from fastvoc.sound.audio import encode, mono, read_audio, resample, to_int16, write_audio
 
 
 def _pcm(wav: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastvoc import audio_files
-from fastvoc.audio import read_audio
-from fastvoc.audio_files import FORMATS, READABLE, open_blocks
 from fastvoc.errors import AudioWarning, DecodeError
-from fastvoc.pcm import PcmReader
+from fastvoc.sound import files as audio_files
+from fastvoc.sound.audio import read_audio
+from fastvoc.sound.files import FORMATS, READABLE, open_blocks
+from fastvoc.sound.pcm import PcmReader
 
 # As soundfile names them; SD2 keeps a part of itself in another file, RAW says nothing of itself.
 WRITABLE = [

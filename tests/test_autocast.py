@@ -12,8 +12,8 @@ from model_files import NAMES, Uses, saved, speech
 from torch import Tensor
 
 import fastvoc
-from fastvoc.autocast import without_autocast
 from fastvoc.models.encodec_lm import EncodecLm, EncodecLmConfig, FloatLm
+from fastvoc.runtime.autocast import without_autocast
 
 each_dtype = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
-from fastvoc.registry import use_backend, use_exact
+from fastvoc.runtime.registry import use_backend, use_exact
 from helpers import need_native
 
 SMALL = HifiGanConfig(num_mels=6, upsample_initial_channel=16, upsample_rates=(3, 2), upsample_kernel_sizes=(6, 4))

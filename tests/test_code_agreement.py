@@ -13,8 +13,8 @@ from codec_models import codec_implementations
 from torch import Tensor
 
 import fastvoc
-from fastvoc.audio import read_audio, resample
 from fastvoc.codec import Codec
+from fastvoc.sound.audio import read_audio, resample
 from helpers import golden, golden_folder, need
 
 IMPLS = codec_implementations()

@@ -10,10 +10,10 @@ import pytest
 import torch
 from codec_models import MONO, STEREO, UNUSUAL, codec_implementations, lively, noise
 
-from fastvoc import codec_pieces
 from fastvoc.codec import Codec, Codes
-from fastvoc.codec_pieces import CodecDecoder, CodecEncoder
 from fastvoc.errors import ArgumentError
+from fastvoc.streams import pieces as codec_pieces
+from fastvoc.streams.pieces import CodecDecoder, CodecEncoder
 
 PIECEWISE = ("mono", "deep", "identity-shortcut", "zeros", "wide-kernels", "stereo", "normed-identity")
 
@@ -160,7 +160,7 @@ def held(value: Any, depth: int = 3) -> int:
         return value.numel()
     if isinstance(value, list | tuple):
         return sum(held(item, depth) for item in value)
-    if depth == 0 or not type(value).__module__.startswith("fastvoc.codec_pieces"):
+    if depth == 0 or not type(value).__module__.startswith("fastvoc.streams.pieces"):
         return 0
     return sum(held(item, depth - 1) for item in vars(value).values())
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastvoc import coder
+from fastvoc.ecdc import coder
 from helpers import GoldenCase, need
 
 TOTAL = 1 << 24
@@ -55,7 +55,7 @@ def decode(impl: Any, data: bytes, tables: list[np.ndarray], window: int = 6) ->
 
 
 def test_an_unbuilt_coder_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    from fastvoc import coder_python
+    from fastvoc.ecdc import coder_python
 
     monkeypatch.setattr(coder, "__file__", str(tmp_path / "coder.py"))
     coder.problem.cache_clear()

@@ -18,9 +18,10 @@ from ecdc_cases import MONO, STEREO, rounds_as_golden
 from torch import Tensor
 
 import fastvoc
-from fastvoc import compression, ecdc, published
+from fastvoc import compression, ecdc
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, DecodeError, DtypeError, LoadError, ShapeError
+from fastvoc.hub import published
 from fastvoc.models.encodec_lm import EncodecLm, EncodecLmConfig, FloatLm
 from fastvoc.models.integer_lm import IntegerLm
 from helpers import GoldenCase, assert_golden

@@ -7,11 +7,11 @@ import torch
 from codec_models import MONO, lively
 from stream_families import vocoder
 
-from fastvoc import flags
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError
 from fastvoc.ops import rvq_decode
 from fastvoc.ops.rvq_decode import RvqParams
+from fastvoc.runtime import flags
 from helpers import need_triton
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from torch import Tensor
 import fastvoc
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError, ShapeError
-from fastvoc.graphs import Graphed, bucket, bucket_lengths
+from fastvoc.graphs.graphed import Graphed, bucket, bucket_lengths
 from fastvoc.vocoder import Vocoder
 
 native = pytest.mark.native

@@ -16,9 +16,9 @@ from codec_models import MONO, lively
 from stream_families import MAKERS, mel_of, vocoder
 from torch import Tensor
 
-from fastvoc import _library
-from fastvoc.lengths import LengthPlan
-from fastvoc.registry import OPS, Impl
+from fastvoc.runtime import library as _library
+from fastvoc.runtime.lengths import LengthPlan
+from fastvoc.runtime.registry import OPS, Impl
 from helpers import implementations
 
 META = torch.device("meta")

@@ -17,14 +17,15 @@ from urllib.parse import urlsplit
 import pytest
 from checkpoint_files import DATA
 
-from fastvoc import hub, loading
+from fastvoc import loading
 from fastvoc.errors import LoadError
+from fastvoc.hub import download as hub
 
 REPO = "someone/vocoder"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FETCH = """
 import sys
-from fastvoc import hub
+from fastvoc.hub import download as hub
 from fastvoc.errors import LoadError
 try:
     print("FOLDER", hub.fetch(sys.argv[1]))

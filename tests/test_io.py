@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvoc.io import atomic_path
+from fastvoc.runtime.io import atomic_path
 
 
 def test_the_file_appears_at_the_end(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fastvoc.errors import BackendError
-from fastvoc.lengths import LengthPlan, on_device
 from fastvoc.ops.conv1d import Conv1dParams, conv1d
+from fastvoc.runtime.lengths import LengthPlan, on_device
 
 CPU = torch.device("cpu")
 

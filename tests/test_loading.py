@@ -17,10 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import fastvoc
-from fastvoc import hub, loading
+from fastvoc import loading
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.compat.pretrained import folder_of
 from fastvoc.errors import BackendError, DeviceError, DtypeError, LoadError
+from fastvoc.hub import download as hub
 from fastvoc.models.hifigan import HifiGan
 from helpers import assert_golden, golden
 

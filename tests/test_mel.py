@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
-from fastvoc.mel import (
+from fastvoc.sound.mel import (
     BIGVGAN_24K_100,
     COSYVOICE2_24K,
     COSYVOICE3_24K,

@@ -9,8 +9,8 @@ import torch
 
 import fastvoc
 import fastvoc.explanation
-from fastvoc import threads
 from fastvoc.errors import ArgumentError
+from fastvoc.runtime import threads
 from helpers import ROOT
 
 

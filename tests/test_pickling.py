@@ -20,8 +20,8 @@ from torch import Tensor
 import fastvoc
 from fastvoc.compat.cosyvoice import HiFTGenerator
 from fastvoc.errors import DtypeError, StreamError
-from fastvoc.graphs import Graphed
-from fastvoc.registry import OPS
+from fastvoc.graphs.graphed import Graphed
+from fastvoc.runtime.registry import OPS
 
 
 def _pickled(value: Any) -> Any:

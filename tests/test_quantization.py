@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import fastvoc
-from fastvoc.audio import mono, read_audio, resample
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.checkpoints.safetensors_file import read_header, tensor_bytes, write
 from fastvoc.cli import main
@@ -25,6 +24,7 @@ from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.models.univnet import UnivNetConfig
 from fastvoc.nn.quantized import int8_layers, pack_weight, unpack_weight
 from fastvoc.quantization import Calibration, calibrate
+from fastvoc.sound.audio import mono, read_audio, resample
 from helpers import ROOT, golden_folder, need
 
 SMALL = HifiGanConfig(

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fastvoc import env
+from fastvoc.runtime import env
 from helpers import ROOT, golden, golden_folder
 
 README = (ROOT / "README.md").read_text()

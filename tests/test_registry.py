@@ -9,7 +9,7 @@ import torch
 
 from fastvoc.errors import BackendError
 from fastvoc.explanation import explain
-from fastvoc.registry import OPS, Impl, Op, Spec, requested, use_backend
+from fastvoc.runtime.registry import OPS, Impl, Op, Spec, requested, use_backend
 
 SPEC = Spec("cpu", torch.float32, None)
 

@@ -15,14 +15,14 @@ from model_files import NAMES, Uses, saved, speech
 from torch import Tensor
 
 import fastvoc
-from fastvoc import flags
 from fastvoc.compat.bigvgan import BigVGAN
 from fastvoc.compat.cosyvoice import HiFTGenerator
 from fastvoc.compat.transformers import EncodecModel, HiFTNetModel, SpeechT5HifiGan
 from fastvoc.compat.vocos import Vocos
-from fastvoc.mel import PRESETS, MelSpectrogram
 from fastvoc.models.encodec_lm import EncodecLm, EncodecLmConfig, FloatLm
 from fastvoc.nn.spectral import IstftHead, Stft
+from fastvoc.runtime import flags
+from fastvoc.sound.mel import PRESETS, MelSpectrogram
 from helpers import golden
 
 META = "meta"  # for any device but the CPU
@@ -48,7 +48,7 @@ def _forget() -> None:
     """Empties the caches that may hold tensors: what is made next is made under the settings of the moment."""
     flags._flags.clear()
     for name, module in list(sys.modules.items()):
-        if name.startswith("fastvoc.") and name not in ("fastvoc._library", "fastvoc.forks"):
+        if name.startswith("fastvoc.") and name not in ("fastvoc.runtime.library", "fastvoc.runtime.forks"):
             for _, value in inspect.getmembers(module, lambda value: hasattr(value, "cache_clear")):
                 value.cache_clear()
 

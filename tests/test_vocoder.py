@@ -15,7 +15,8 @@ from signals import SPEECH, speech, synthetic
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, MelWarning, ShapeError
-from fastvoc.mel import (
+from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.sound.mel import (
     COSYVOICE2_24K,
     HIFIGAN_22K,
     SPEECHT5_16K,
@@ -24,7 +25,6 @@ from fastvoc.mel import (
     MelConfig,
     MelSpectrogram,
 )
-from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.vocoder import Vocoder
 
 

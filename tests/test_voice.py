@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import fastvoc
-from fastvoc.audio import mono, read_audio
 from fastvoc.models.hifigan import HIFIGAN_V2
+from fastvoc.sound.audio import mono, read_audio
 from fastvoc.training import metrics
 from fastvoc.training.config import TrainConfig
 from fastvoc.training.data import find_clips, read_clip

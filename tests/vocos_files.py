@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.mel import mel_filterbank
 from fastvoc.models.vocos_config import VOCOS_ENCODEC_24K, VOCOS_MEL_24K, VocosConfig
+from fastvoc.sound.mel import mel_filterbank
 
 MEL = replace(VOCOS_MEL_24K, dim=16, intermediate_dim=40, num_layers=2)
 CODES = replace(VOCOS_ENCODEC_24K, input_channels=6, dim=16, intermediate_dim=40, num_layers=2)

@@ -1,4 +1,4 @@
-// Python's view of the coder, used by fastvoc/coder.py only. Wrong sizes and values raise ValueError; data that end early
+// Python's view of the coder, used by fastvoc/ecdc/coder.py only. Wrong sizes and values raise ValueError; data that end early
 // raise EOFError; a code that no symbol has raises LookupError.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>

@@ -114,7 +114,7 @@ using Sink = SinkOf<float>;
 
 // An elementwise activation; `alpha` and `inverse` are a snake's values per channel, padded to whole panels. Where bytes are
 // made of its results, x becomes round(x * steps) + zero.
-enum class ActKind : int { kLeaky = 0, kTanh = 1, kElu = 2, kGelu = 3, kSnake = 4 };  // the numbers of fastvoc/packing.py
+enum class ActKind : int { kLeaky = 0, kTanh = 1, kElu = 2, kGelu = 3, kSnake = 4 };  // the numbers of fastvoc/runtime/packing.py
 
 struct Act {
   ActKind kind = ActKind::kLeaky;

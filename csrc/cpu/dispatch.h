@@ -5,7 +5,7 @@
 
 namespace fastvoc {
 
-// In rising order; the numbers are those of fastvoc/_library.py.
+// In rising order; the numbers are those of fastvoc/runtime/library.py.
 enum Isa : int { kPortable = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
 
 namespace portable {

@@ -1,4 +1,4 @@
-// The plan of a real transform, as fastvoc/packing.py lays it out.
+// The plan of a real transform, as fastvoc/runtime/packing.py lays it out.
 #pragma once
 
 #include "args.h"

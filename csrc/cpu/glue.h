@@ -102,7 +102,7 @@ class Filters {
   int starts_;
 };
 
-// The activations of an op as fastvoc/packing.py packs them; channels(i) are those of the i-th. Where bytes are made of their
+// The activations of an op as fastvoc/runtime/packing.py packs them; channels(i) are those of the i-th. Where bytes are made of their
 // results, all the steps and all the zeros follow the slopes.
 template <class Channels>
 std::vector<Act> activations(const Ints& kinds, const std::vector<double>& slopes, const std::optional<Tensor>& curves,

@@ -5,7 +5,7 @@
 
 namespace fastvoc {
 
-// The numbers of fastvoc/packing.py; F(m, r) makes m outputs of r taps.
+// The numbers of fastvoc/runtime/packing.py; F(m, r) makes m outputs of r taps.
 enum class Scheme : int { kDirect = 0, kF63 = 1, kF45 = 2, kF44 = 3, kF33 = 4 };
 
 constexpr int scheme_tile(Scheme s) {

@@ -5,7 +5,7 @@
 
 namespace fastvoc::cuda {
 
-enum class ActKind : int { kLeaky = 0, kTanh = 1, kElu = 2, kGelu = 3, kSnake = 4 };  // of fastvoc/packing.py
+enum class ActKind : int { kLeaky = 0, kTanh = 1, kElu = 2, kGelu = 3, kSnake = 4 };  // of fastvoc/runtime/packing.py
 
 // `alpha` and `inverse` hold one float for each channel, where the kind is a snake.
 struct Act {

@@ -34,7 +34,7 @@ from fastvoc.checkpoints import (
 from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, refuse
 from fastvoc.checkpoints.source import Source, open_source
 from fastvoc.errors import LoadError
-from fastvoc.io import given_path
+from fastvoc.runtime.io import given_path
 
 __all__ = ["Checkpoint", "Origin", "describe", "detect_and_load", "save"]
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.mel import MelConfig
 from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.sound.mel import MelConfig
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from fastvoc.checkpoints.checkpoint import Checkpoint, make_config, make_mel, re
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state
 from fastvoc.checkpoints.text import Fields
-from fastvoc.mel import MelConfig
+from fastvoc.sound.mel import MelConfig
 
 _PREFIXES = ("model.model_g.", "model.")
 _AMPLITUDE_FLOOR = 1e-8

@@ -20,8 +20,8 @@ from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.text import Fields
 from fastvoc.errors import ArgumentError
-from fastvoc.io import file_sha256
 from fastvoc.models.encodec_config import EncodecConfig
+from fastvoc.runtime.io import file_sha256
 
 _ORIGINAL, _TRANSFORMERS = "encoder.model.0.conv.conv.", "encoder.layers.0.conv."
 _RENAMES = (

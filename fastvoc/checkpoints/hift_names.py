@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 from fastvoc.errors import ArgumentError
-from fastvoc.mel import MelConfig
 from fastvoc.models.hift_config import HiftConfig
+from fastvoc.sound.mel import MelConfig
 
 _WEIGHTS = ("weight", "weight_v", "parametrizations.weight.original1")
 SIGNATURE = "m_source.l_linear.weight"

@@ -9,8 +9,8 @@ from fastvoc.checkpoints.checkpoint import Checkpoint, make_config, make_mel
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state
 from fastvoc.checkpoints.text import Fields
-from fastvoc.mel import MelConfig
 from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.sound.mel import MelConfig
 
 _WRAPPER = "generator."
 _MEL_FIELDS = ("n_fft", "win_size", "hop_size", "fmin")

@@ -9,8 +9,8 @@ from typing import Any
 
 from fastvoc.checkpoints.checkpoint import Checkpoint, Origin
 from fastvoc.errors import ArgumentError, AssumptionWarning
-from fastvoc.mel import MelConfig
 from fastvoc.models.encodec_config import EncodecConfig
+from fastvoc.sound.mel import MelConfig
 
 _HOW = {
     "sample_rate": "load(..., sample_rate=...) or `fastvoc convert --sample-rate` says another rate",
@@ -91,7 +91,7 @@ def _mel_at(mel: MelConfig, rate: int) -> MelConfig | None:
 def _check_mel(checkpoint: Checkpoint, mel: MelConfig) -> None:
     config = checkpoint.config
     if not isinstance(mel, MelConfig):
-        raise ArgumentError(f"mel: expected a fastvoc.mel.MelConfig, got {type(mel).__name__}")
+        raise ArgumentError(f"mel: expected a fastvoc.sound.mel.MelConfig, got {type(mel).__name__}")
     if not hasattr(config, "mel") or getattr(config, "num_codebooks", False):
         raise ArgumentError(f"mel: a {config.family} model has no mel front end")
     for name, got, expected in (

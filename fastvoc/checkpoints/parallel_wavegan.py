@@ -16,8 +16,8 @@ from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.statistics import read_statistics
 from fastvoc.checkpoints.text import Fields
-from fastvoc.mel import MelConfig
 from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.sound.mel import MelConfig
 
 _PWG, _ESPNET, _BARE = "model.generator.", "tts.generator.vocoder.", ""
 _PREFIXES = (_PWG, _ESPNET, _BARE)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 from fastvoc.checkpoints.text import parse_json
-from fastvoc.io import atomic_path
+from fastvoc.runtime.io import atomic_path
 
 # The format allows 100 MB; a vocoder's header has some hundred tensors of 100 bytes.
 _MAX_HEADER_BYTES = 4 << 20

@@ -11,7 +11,7 @@ from fastvoc.checkpoints.archive import TAR_ERRORS, open_tar, zip_member, zip_me
 from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 from fastvoc.checkpoints.text import MAX_TEXT_BYTES, Fields, parse_commented_json, parse_json, parse_yaml
 from fastvoc.errors import LoadError
-from fastvoc.model_files import INDEX, WEIGHTS, weights_among
+from fastvoc.hub.files import INDEX, WEIGHTS, weights_among
 
 _INNER_WEIGHTS = (".pth.tar", ".pth", ".pt", ".tar")
 _NEMO_WEIGHTS = "model_weights.ckpt"

@@ -9,8 +9,8 @@ from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, make_config, make
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.text import Fields
-from fastvoc.hub import published
-from fastvoc.mel import MelConfig
+from fastvoc.hub.download import published
+from fastvoc.sound.mel import MelConfig
 
 _RECIPE_RATE = 22050
 _FRONT_END = ("n_fft", "win_length", "hop_length", "mel_fmin", "mel_fmax")

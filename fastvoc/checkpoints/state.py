@@ -11,7 +11,7 @@ from torch import Tensor
 from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 from fastvoc.checkpoints.source import Source
 from fastvoc.models.families import ModelConfig
-from fastvoc.packing import fold_weight_norm
+from fastvoc.runtime.packing import fold_weight_norm
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # torch.nn.utils.weight_norm, its successor in torch.nn.utils.parametrizations, and neither.

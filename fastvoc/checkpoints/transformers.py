@@ -9,8 +9,8 @@ from typing import Any
 from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, make_config, refuse
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
-from fastvoc.hub import published
-from fastvoc.mel import SPEECHT5_16K
+from fastvoc.hub.download import published
+from fastvoc.sound.mel import SPEECHT5_16K
 
 # What the class assumes, by model_type.
 _SPEECHT5 = {"rates": (4, 4, 4, 4), "kernels": (8, 8, 8, 8), "sample_rate": 16000, "mel": SPEECHT5_16K}

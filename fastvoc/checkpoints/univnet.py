@@ -11,8 +11,8 @@ from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state
 from fastvoc.checkpoints.text import Fields
 from fastvoc.errors import ArgumentError
-from fastvoc.mel import MelConfig
 from fastvoc.models.univnet import UnivNetConfig
+from fastvoc.sound.mel import MelConfig
 
 _PREPROCESSOR = "preprocessor_config.json"
 _RATE = 24000

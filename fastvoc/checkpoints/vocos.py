@@ -20,9 +20,9 @@ from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state, renamed
 from fastvoc.checkpoints.text import Fields
 from fastvoc.errors import ArgumentError
-from fastvoc.mel import MelConfig, mel_filterbank
 from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
 from fastvoc.models.vocos_config import VocosConfig
+from fastvoc.sound.mel import MelConfig, mel_filterbank
 
 _MEL, _CODES = "vocos.feature_extractors.MelSpectrogramFeatures", "vocos.feature_extractors.EncodecFeatures"
 _BACKBONE, _HEAD = "vocos.models.VocosBackbone", "vocos.heads.ISTFTHead"

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from fastvoc import __version__, env
+from fastvoc import __version__
 from fastvoc.cli.bench import bench
 from fastvoc.cli.convert import convert
 from fastvoc.cli.decode import decode
@@ -21,6 +21,7 @@ from fastvoc.cli.stream import stream
 from fastvoc.cli.train import train
 from fastvoc.cli.vocode import vocode
 from fastvoc.errors import FastvocError
+from fastvoc.runtime import env
 
 # typer exports the subclasses of the error for a wrong command line, not the error itself.
 _CommandLineError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")

@@ -35,7 +35,7 @@ def bench(
     """
     from fastvoc.benchmark import measure
     from fastvoc.loading import load
-    from fastvoc.threads import set_num_threads
+    from fastvoc.runtime.threads import set_num_threads
 
     if compare not in (None, "torch"):
         raise ArgumentError(f"--compare: expected torch, got {compare!r}")

@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from fastvoc.audio import mono, read_audio, resample
-from fastvoc.audio_files import READABLE
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.cli.synthesis import MEL_FILES, read_input
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, FastvocError
 from fastvoc.quantization import Calibration
+from fastvoc.sound.audio import mono, read_audio, resample
+from fastvoc.sound.files import READABLE
 from fastvoc.vocoder import Vocoder
 
 

@@ -39,7 +39,6 @@ def decode(
 
     Example: fastvoc decode in.ecdc - | aplay
     """
-    from fastvoc.audio_blocks import write_blocks
     from fastvoc.cli.output import output_path
     from fastvoc.cli.pieces import (
         check_input,
@@ -54,7 +53,8 @@ def decode(
     from fastvoc.ecdc import Reader
     from fastvoc.loading import load
     from fastvoc.models.encodec_lm import FloatLm
-    from fastvoc.threads import set_num_threads
+    from fastvoc.runtime.threads import set_num_threads
+    from fastvoc.sound.blocks import write_blocks
 
     check_input(source)
     output = output_path(source, target, (".wav",) if float32 else (".wav", ".flac"), force=force)

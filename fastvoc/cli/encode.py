@@ -43,8 +43,6 @@ def encode(
 
     Example: sox in.mp3 -t wav - | fastvoc encode - - --portable | ssh host fastvoc decode - out.wav
     """
-    from fastvoc.audio_blocks import fit
-    from fastvoc.audio_files import open_blocks
     from fastvoc.cli.output import output_path
     from fastvoc.cli.pieces import (
         Counted,
@@ -57,9 +55,11 @@ def encode(
     from fastvoc.cli.synthesis import speed
     from fastvoc.codec import Codec
     from fastvoc.compression import encode_stream, load_language_model, stream_name
-    from fastvoc.io import atomic_path
     from fastvoc.loading import load
-    from fastvoc.threads import set_num_threads
+    from fastvoc.runtime.io import atomic_path
+    from fastvoc.runtime.threads import set_num_threads
+    from fastvoc.sound.blocks import fit
+    from fastvoc.sound.files import open_blocks
 
     if original and (portable or not lm):
         raise ArgumentError("--original: goes with --lm, and not with --portable")

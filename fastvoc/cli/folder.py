@@ -15,11 +15,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fastvoc.audio import write_audio
-from fastvoc.audio_files import READABLE
 from fastvoc.cli.synthesis import MEL_FILES, read_input, speed, synthesise
 from fastvoc.errors import ArgumentError, FastvocError
-from fastvoc.threads import set_num_threads
+from fastvoc.runtime.threads import set_num_threads
+from fastvoc.sound.audio import write_audio
+from fastvoc.sound.files import READABLE
 from fastvoc.vocoder import Vocoder
 
 

@@ -109,7 +109,8 @@ def _processors() -> list[tuple[str, str]]:
 
 
 def _libraries() -> list[tuple[str, str]]:
-    from fastvoc import _library, coder
+    from fastvoc.ecdc import coder
+    from fastvoc.runtime import library as _library
 
     cpu, cuda = _library.cpu_problem(), _library.cuda_problem()
     return [
@@ -121,7 +122,7 @@ def _libraries() -> list[tuple[str, str]]:
 
 def _built() -> list[tuple[str, str]]:
     """What the build made, and why it left the rest out."""
-    from fastvoc import _library
+    from fastvoc.runtime import library as _library
 
     record = _library.build_record()
     if record is None:
@@ -161,6 +162,6 @@ def _voices() -> list[tuple[str, str]]:
 def _environment() -> list[tuple[str, str]]:
     import os
 
-    from fastvoc import env
+    from fastvoc.runtime import env
 
     return [(v.name, f"{os.environ.get(v.name) or '(not set)'}  {v.purpose}") for v in env.VARIABLES]

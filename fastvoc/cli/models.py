@@ -12,7 +12,7 @@ def models() -> None:
 
     Example: fastvoc models
     """
-    from fastvoc.hub import ALIASES
+    from fastvoc.hub.download import ALIASES
     from fastvoc.loading import list_models
 
     rows = [("name", "family", "rate", "where", "size", "licence")]

@@ -52,8 +52,8 @@ def stream(
     Example: fastvoc stream --latency --model generator_v1
     """
     from fastvoc.loading import load
-    from fastvoc.pcm import encode_s16, write_now
-    from fastvoc.threads import set_num_threads
+    from fastvoc.runtime.threads import set_num_threads
+    from fastvoc.sound.pcm import encode_s16, write_now
     from fastvoc.vocoder import Vocoder
 
     if threads is not None:
@@ -95,7 +95,7 @@ class _Input:
     """Standard input up to its end or to what is wrong in it, which `error` then tells: what came before is spoken."""
 
     def __init__(self, voc: Vocoder, kind: Kind, rate: int | None, channels: int) -> None:
-        from fastvoc.pcm import PcmFormat, PcmReader, read_frames
+        from fastvoc.sound.pcm import PcmFormat, PcmReader, read_frames
 
         self.error: FastvocError | None = None
         self._voc = voc
@@ -113,8 +113,8 @@ class _Input:
         """Mel frames [n_mels, n] as they come."""
         import torch
 
-        from fastvoc.mel import MelStream
-        from fastvoc.pcm import StreamResampler
+        from fastvoc.sound.mel import MelStream
+        from fastvoc.sound.pcm import StreamResampler
 
         if self._mel:
             yield from self._good()

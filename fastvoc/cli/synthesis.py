@@ -12,8 +12,8 @@ import torch
 import typer
 from torch import Tensor
 
-from fastvoc.audio import mono, read_audio, resample
 from fastvoc.errors import DecodeError, DtypeError, ShapeError
+from fastvoc.sound.audio import mono, read_audio, resample
 from fastvoc.vocoder import Vocoder
 
 MEL_FILES = frozenset({".npy", ".safetensors"})

@@ -42,7 +42,7 @@ def vocode(
     """
     from fastvoc.cli.folder import plan_folder, run_folder
     from fastvoc.loading import load
-    from fastvoc.threads import set_num_threads
+    from fastvoc.runtime.threads import set_num_threads
     from fastvoc.vocoder import Vocoder
 
     if source != "-" and not Path(source).exists():
@@ -70,8 +70,8 @@ def vocode(
 
 
 def _vocode_one(voc: Vocoder, source: str, output: Path | None, plot: Path | None, *, float32: bool) -> None:
-    from fastvoc.audio import write_audio
     from fastvoc.cli.synthesis import read_input, speed, synthesise
+    from fastvoc.sound.audio import write_audio
 
     item = read_input(sys.stdin.buffer if source == "-" else Path(source), voc)
     start = perf_counter()

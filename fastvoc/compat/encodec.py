@@ -15,16 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastvoc import audio, published
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.checkpoints.encodec import canonical_names
 from fastvoc.compat.codebooks import Stages
 from fastvoc.compat.upstream import Upstream, folded
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
+from fastvoc.hub import published
 from fastvoc.loading import model_of
 from fastvoc.models.encodec import Encodec
 from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K, EncodecConfig
 from fastvoc.nn.rvq import ResidualVectorQuantizer
+from fastvoc.sound import audio
 
 EncodedFrame = tuple[Tensor, Tensor | None]
 

@@ -11,8 +11,8 @@ from fastvoc.checkpoints.jik876 import generator_config
 from fastvoc.checkpoints.text import Fields
 from fastvoc.compat.upstream import Attributes, WeightNormed, attributes
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.mel import MelConfig, MelSpectrogram
 from fastvoc.models.hifigan import HifiGan
+from fastvoc.sound.mel import MelConfig, MelSpectrogram
 
 __all__ = ["AttrDict", "Generator", "mel_spectrogram"]
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from fastvoc.checkpoints.source import read_small
 from fastvoc.checkpoints.text import parse_json
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.io import atomic_path
+from fastvoc.runtime.io import atomic_path
 
 _V = TypeVar("_V", bound="JsonValues")
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fastvoc import hub
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError
+from fastvoc.hub import download as hub
 from fastvoc.loading import parse_device, parse_dtype
 
 _Module = TypeVar("_Module", bound=nn.Module)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fastvoc import hub
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.checkpoints.source import read_small
 from fastvoc.checkpoints.text import parse_json
@@ -23,8 +22,9 @@ from fastvoc.compat.json_values import ConfigValues, JsonValues
 from fastvoc.compat.model_facts import ModelFacts
 from fastvoc.compat.upstream import Upstream
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.io import atomic_path, given_path
+from fastvoc.hub import download as hub
 from fastvoc.loading import SkipInit, wanted_file
+from fastvoc.runtime.io import atomic_path, given_path
 
 _Config = TypeVar("_Config", bound="PretrainedConfig")
 _Model = TypeVar("_Model", bound="PretrainedModel")

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastvoc.compat.outputs import BatchFeature
 from fastvoc.compat.pretrained import PretrainedExtractor
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.mel import MelConfig, mel_filterbank
+from fastvoc.sound.mel import MelConfig, mel_filterbank
 
 _WINDOWS: dict[str, Callable[..., Tensor]] = {
     "hann": torch.hann_window,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastvoc.packing import fold_weight_norm
+from fastvoc.runtime.packing import fold_weight_norm
 
 _PAIRS = (
     ("weight_g", "weight_v"),

@@ -30,9 +30,9 @@ from fastvoc.compat.pretrained import folder_of, weights_of
 from fastvoc.compat.upstream import Upstream
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
 from fastvoc.loading import SkipInit
-from fastvoc.mel import MelConfig, MelSpectrogram
 from fastvoc.models.vocos import Vocos as VocosModel
 from fastvoc.models.vocos_config import VocosConfig
+from fastvoc.sound.mel import MelConfig, MelSpectrogram
 
 __all__ = ["EncodecFeatures", "MelSpectrogramFeatures", "Vocos"]
 
@@ -240,8 +240,8 @@ def _check_audio(audio: Tensor) -> None:
 
 
 def _published_encodec(sample_rate: int, local_files_only: bool) -> Any:
-    from fastvoc import published
     from fastvoc.compat.encodec import EncodecModel
+    from fastvoc.hub import published
 
     name = published.CODECS[sample_rate]
     if local_files_only and not published.place(name).is_file():

@@ -15,7 +15,7 @@ from fastvoc.checkpoints import detect_and_load
 from fastvoc.compat.outputs import BatchFeature
 from fastvoc.compat.pretrained import PretrainedExtractor
 from fastvoc.errors import ArgumentError, LoadError, ShapeError
-from fastvoc.mel import VOCOS_24K, MelConfig, MelSpectrogram
+from fastvoc.sound.mel import VOCOS_24K, MelConfig, MelSpectrogram
 
 _PADDED = (True, "longest", "max_length")
 

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from torch import Tensor
 
-from fastvoc import hub
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.compat.fixed import Fixed
 from fastvoc.compat.outputs import ModelOutput
@@ -23,6 +22,7 @@ from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel
 from fastvoc.compat.vocos import EncodecFeatures, codes_tensor, model_state
 from fastvoc.compat.vocos_features import VocosFeatureExtractor
 from fastvoc.errors import ArgumentError, LoadError
+from fastvoc.hub import download as hub
 from fastvoc.models.vocos import BandwidthId, Vocos
 from fastvoc.models.vocos_config import VocosConfig as ModelConfig
 

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastvoc.coder_python import Cdf, Codes
+from fastvoc.ecdc.coder_python import Cdf, Codes
 from fastvoc.errors import ArgumentError
 
 MAGIC = b"ECDC"

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from fastvoc import coder
-from fastvoc.coder_python import Cdf, Codes
+from fastvoc.ecdc import coder
+from fastvoc.ecdc.coder_python import Cdf, Codes
 from fastvoc.ecdc.layout import (
     BLOCK,
     CODE_BITS,

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastvoc import coder
-from fastvoc.coder_python import Codes
+from fastvoc.ecdc import coder
+from fastvoc.ecdc.coder_python import Codes
 from fastvoc.ecdc.layout import BLOCK, CODE_BITS, MAGIC, MOST_SCALE, ORIGINAL, Header, LanguageModel, Tally, check_lm
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 

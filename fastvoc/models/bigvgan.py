@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from fastvoc.errors import ShapeError
-from fastvoc.mel import BIGVGAN_24K_100, MelConfig
 from fastvoc.models.checks import (
     Tensors,
     check_like,
@@ -26,6 +25,7 @@ from fastvoc.nn.snake_aa import AmpBlock, SnakeAa
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops.activation import IDENTITY, TANH
+from fastvoc.sound.mel import BIGVGAN_24K_100, MelConfig
 
 _TUPLES = ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes")
 _ENDS_KERNEL = 7

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.lengths import on_device
+from fastvoc.runtime.lengths import on_device
 
 Tensors = Iterator[tuple[str, tuple[int, ...]]]
 

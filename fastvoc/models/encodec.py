@@ -275,7 +275,7 @@ class Encodec(Model):
         if not c.causal or c.norm != "weight_norm" or c.normalize or c.trim_right_ratio != 1.0:
             raise ArgumentError(
                 "stream: this model looks ahead or at whole segments (as EnCodec at 48 kHz);"
-                " fastvoc.codec_pieces runs it segment by segment"
+                " fastvoc.streams.pieces runs it segment by segment"
             )
 
     def layers(self) -> dict[str, Prepared]:

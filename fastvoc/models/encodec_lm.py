@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastvoc.autocast import without_autocast
-from fastvoc.coder_python import Cdf, Codes
+from fastvoc.ecdc.coder_python import Cdf, Codes
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError
-from fastvoc.forks import forked
 from fastvoc.models.checks import Tensors, check_names, require, require_positive
 from fastvoc.models.families import meta_tensors
 from fastvoc.nn.prepared import Prepared
+from fastvoc.runtime.autocast import without_autocast
+from fastvoc.runtime.forks import forked
 
 # The published sizes are a small part of these; beyond them lies only a file made to exhaust memory.
 _MOST = {"codebooks": 64, "codes": 1 << 14, "dim": 4096, "layers": 64, "heads": 256, "hidden": 4096, "past": 4096}

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.errors import ShapeError
-from fastvoc.mel import HIFIGAN_22K, MelConfig
 from fastvoc.models.checks import (
     Tensors,
     check_like,
@@ -27,6 +26,7 @@ from fastvoc.nn.network import Trace, Value
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample, WideUpsample
 from fastvoc.ops.activation import TANH, leaky_relu
+from fastvoc.sound.mel import HIFIGAN_22K, MelConfig
 
 _LEAST_INT8_CHANNELS = 16  # of a stage; the kernels compute 16 at a time
 _TUPLES = (

@@ -8,8 +8,8 @@ from math import prod
 from typing import Any, ClassVar, Literal
 
 from fastvoc.errors import ArgumentError
-from fastvoc.mel import COSYVOICE2_24K, COSYVOICE3_24K, HIFIGAN_22K, MelConfig
 from fastvoc.models.families import meta_tensors
+from fastvoc.sound.mel import COSYVOICE2_24K, COSYVOICE3_24K, HIFIGAN_22K, MelConfig
 
 _ROWS = ("resblock_dilation_sizes", "source_resblock_dilation_sizes")
 _TUPLES = ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes", "source_resblock_kernel_sizes")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.lengths import on_device
 from fastvoc.nn.layer import Plain
+from fastvoc.runtime.lengths import on_device
 
 
 class Shortened(Plain):

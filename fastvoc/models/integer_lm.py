@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from fastvoc import coder
-from fastvoc.coder_python import Cdf, Codes
-from fastvoc.ecdc import Steps
+from fastvoc.ecdc import Steps, coder
+from fastvoc.ecdc.coder_python import Cdf, Codes
 from fastvoc.errors import ArgumentError
 from fastvoc.models import fixed_point as fixed
 from fastvoc.models.encodec_lm import EncodecLmConfig, check_codebooks

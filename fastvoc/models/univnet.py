@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from fastvoc.errors import DeviceError, DtypeError, ShapeError
-from fastvoc.mel import BIGVGAN_24K_100, MelConfig
 from fastvoc.models.checks import (
     Tensors,
     check_like,
@@ -31,6 +30,7 @@ from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops.activation import TANH, leaky_relu
+from fastvoc.sound.mel import BIGVGAN_24K_100, MelConfig
 
 _ENDS_KERNEL = 7
 _INPUT_KERNEL = 5

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-from fastvoc.mel import VOCOS_24K, MelConfig
 from fastvoc.models.checks import check_names, require, require_positive
 from fastvoc.models.families import meta_tensors
+from fastvoc.sound.mel import VOCOS_24K, MelConfig
 
 # The published sizes are far below; beyond them lies only a file made to exhaust time or memory.
 _MOST_LAYERS, _MOST_CHANNELS, _MOST_CODES = 256, 1 << 14, 1 << 20

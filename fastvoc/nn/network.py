@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastvoc.lengths import on_device
 from fastvoc.nn.layer import Part
 from fastvoc.nn.prepared import EITHER, Prepared
 from fastvoc.nn.weights import Weights
-from fastvoc.registry import settings
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import settings
 
 Function = Callable[..., Tensor]
 Span = tuple[int, int]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.nn.network import Network
-from fastvoc.registry import requested
+from fastvoc.runtime.registry import requested
 
 # Of a model's widest activation in float32, unless it says otherwise. A piece has two and some smaller ones at a time.
 PIECE_BYTES = 12 << 20

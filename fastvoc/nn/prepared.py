@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.autocast import without_autocast
 from fastvoc.errors import BackendError
-from fastvoc.forks import survive_forks
 from fastvoc.nn.weights import Weights
-from fastvoc.registry import Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
+from fastvoc.runtime.autocast import without_autocast
+from fastvoc.runtime.forks import survive_forks
+from fastvoc.runtime.registry import Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
 
 EITHER = (torch.float32, torch.bfloat16)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastvoc.packing import quantise_weight
+from fastvoc.runtime.packing import quantise_weight
 
 RANGE = "input_range"
 

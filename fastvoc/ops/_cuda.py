@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc import _library, packing
 from fastvoc.ops.activation import Activation
-from fastvoc.registry import Impl, Op, Spec
+from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
+from fastvoc.runtime.registry import Impl, Op, Spec
 
 _TILE_ROWS = 1100  # of 80 bytes, with 12 KB for weights, in 99 KB
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc import env
-from fastvoc.lengths import on_device
-from fastvoc.registry import Impl, Op, Spec
+from fastvoc.runtime import env
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import Impl, Op, Spec
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

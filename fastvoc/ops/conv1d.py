@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.lengths import on_device
 from fastvoc.ops._checks import (
     by_item,
     check_activations,
@@ -26,7 +24,10 @@ from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import Geometry, TailStream
-from fastvoc.registry import Impl, Spec, define
+from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import Impl, Spec, define
 
 PAD_MODES = ("zeros", "reflect", "replicate")  # numbered as in csrc/cpu/args.h
 

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc import _library, packing
 from fastvoc.errors import ShapeError
-from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cuda import fits_conv_tile, register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.layer_norm import LayerNormParams, check_row, layer_norm_ref, pack_rows
 from fastvoc.ops.stream import Geometry, TailStream
-from fastvoc.registry import Impl, Spec, define
+from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import Impl, Spec, define
 
 # Hidden channels computed at a time, so that a strip of them stays in the L2 cache.
 _CHUNK = 512

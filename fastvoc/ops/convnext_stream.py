@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fastvoc import _library, packing
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.convnext_block import ConvNextBlockParams, scaled_projection
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.ops.stream import OpStream
+from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc import _library
+from fastvoc.runtime import library as _library
 
 
 class Join:

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.stream import PointStream
-from fastvoc.registry import Impl, Spec, define
+from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import Impl, Spec, define
 
 
 @dataclass(frozen=True)

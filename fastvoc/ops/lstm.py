@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError, ShapeError
-from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import full_float32
 from fastvoc.ops._triton import refuse_triton
-from fastvoc.registry import Impl, Spec, define
+from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import Impl, Spec, define
 
 Layer = tuple[Tensor, Tensor, Tensor, Tensor]
 

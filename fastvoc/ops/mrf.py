@@ -10,9 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, BackendError, ShapeError
-from fastvoc.lengths import on_device
 from fastvoc.ops._checks import (
     by_item,
     check_activations,
@@ -27,7 +25,10 @@ from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
 from fastvoc.ops.mrf_stream import MrfStream, NativeMrfStream
 from fastvoc.ops.stream import Geometry, TailStream
-from fastvoc.registry import Impl, Spec, define
+from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import Impl, Spec, define
 
 _MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 720  # of csrc/cpu/mrf_args.h
 _PAD_MODES = ("zeros", "reflect", "causal")  # in the order of their numbers there

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastvoc.ops.join import Join
 from fastvoc.ops.stream import TailStream
-from fastvoc.packing import row_width
+from fastvoc.runtime.packing import row_width
 
 
 class _Block:

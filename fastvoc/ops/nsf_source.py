@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.lengths import on_device
 from fastvoc.ops import _philox
 from fastvoc.ops._checks import check_activations, check_lengths
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._triton import float32_only, register_triton
 from fastvoc.ops.nsf_stream import NsfStream
-from fastvoc.registry import Impl, Spec, define
+from fastvoc.runtime import library as _library
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import Impl, Spec, define
 
 KINDS = ("sample", "frame_linear", "frame_nearest")
 NOISES = ("none", "normal", "uniform")

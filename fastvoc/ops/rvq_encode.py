@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError
-from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._triton import float32_only, register_triton
 from fastvoc.ops.rvq_decode import RvqParams
-from fastvoc.registry import Impl, Spec, define
+from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import Impl, Spec, define
 
 
 def rvq_encode(

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, BackendError, ShapeError
-from fastvoc.lengths import on_device
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
 from fastvoc.ops._triton import register_triton
@@ -20,7 +18,10 @@ from fastvoc.ops.activation import IDENTITY
 from fastvoc.ops.conv1d import PAD_MODES, Conv1dParams, conv1d_ref, geometry
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act_ref
 from fastvoc.ops.stream import TailStream
-from fastvoc.registry import Impl, Spec, define
+from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import Impl, Spec, define
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fastvoc import _library
+from fastvoc.runtime import library as _library
 
 
 class OpStream(Protocol):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import LoadError
-from fastvoc.io import atomic_path
+from fastvoc.runtime.io import atomic_path
 
 _REQUIRED = ("mpd", "msd", "optim_g", "optim_d", "steps", "epoch")
 

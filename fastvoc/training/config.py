@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.mel import MelConfig
 from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.sound.mel import MelConfig
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc import audio
-from fastvoc.audio_files import READABLE
 from fastvoc.errors import ArgumentError, LoadError
+from fastvoc.sound import audio
+from fastvoc.sound.files import READABLE
 from fastvoc.training.config import TrainConfig
 
 SUFFIXES = tuple(sorted(READABLE | {".npy"}))

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from fastvoc.errors import ArgumentError
-from fastvoc.io import atomic_path
+from fastvoc.runtime.io import atomic_path
 from fastvoc.training import checkpoint
 from fastvoc.training.config import TrainConfig
 from fastvoc.training.parallel import Crew

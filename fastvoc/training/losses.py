@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastvoc.mel import MelConfig, MelSpectrogram, mel_filterbank
+from fastvoc.sound.mel import MelConfig, MelSpectrogram, mel_filterbank
 from fastvoc.training.discriminators import Judged
 
 

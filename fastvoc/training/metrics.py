@@ -8,9 +8,9 @@ from types import ModuleType
 
 from torch import Tensor
 
-from fastvoc import audio
 from fastvoc.errors import FastvocError, ShapeError
-from fastvoc.mel import MelSpectrogram
+from fastvoc.sound import audio
+from fastvoc.sound.mel import MelSpectrogram
 
 _PESQ_RATE = 16000
 

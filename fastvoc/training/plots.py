@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, FastvocError, ShapeError
-from fastvoc.io import atomic_path
+from fastvoc.runtime.io import atomic_path
 
 _POINTS = 2000
 _DYNAMIC_RANGE = 11.5

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, parametrize
 
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.mel import MelSpectrogram
 from fastvoc.models.hifigan import HifiGan
+from fastvoc.sound.mel import MelSpectrogram
 from fastvoc.training import checkpoint
 from fastvoc.training.config import TrainConfig
 from fastvoc.training.data import Clips

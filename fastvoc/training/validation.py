@@ -11,9 +11,9 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from fastvoc import audio
-from fastvoc.mel import MelSpectrogram
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.sound import audio
+from fastvoc.sound.mel import MelSpectrogram
 from fastvoc.training import metrics
 from fastvoc.training.data import read_clip
 from fastvoc.training.plots import plot_audio

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from fastvoc.errors import LoadError
-from fastvoc.packing import fold_weight_norm
+from fastvoc.runtime.packing import fold_weight_norm
 
 _G, _V = "parametrizations.weight.original0", "parametrizations.weight.original1"
 

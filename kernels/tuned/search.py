@@ -20,10 +20,10 @@ from torch import Tensor
 from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources, PTXASError
 
-from fastvoc import env
-from fastvoc.io import atomic_path
 from fastvoc.kernels import tuned
 from fastvoc.kernels.tuned import Key
+from fastvoc.runtime import env
+from fastvoc.runtime.io import atomic_path
 
 _PRODUCTS = ("conv1d", "mrf", "seanet_block", "lvc", "conv2d")
 _lock = threading.RLock()

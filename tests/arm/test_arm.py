@@ -25,7 +25,7 @@ from fastvoc.models.encodec_lm import EncodecLmConfig
 from fastvoc.models.hift_config import HIFTNET
 from fastvoc.models.hiftnet import HiftNet
 from fastvoc.models.integer_lm import IntegerLm
-from fastvoc.registry import OPS
+from fastvoc.runtime.registry import OPS
 from helpers import ROOT, need, relative_l2
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
@@ -171,7 +171,7 @@ def test_the_coder(tmp_path: Path) -> None:
     given.write_bytes(b"".join([_numbers(10), _list(codes), *model, _list(codes)]))
     run(EMULATOR, target, given, made)
 
-    from fastvoc import coder_python
+    from fastvoc.ecdc import coder_python
 
     steps, encoder = lm.start(3), coder_python.ArithmeticEncoder()
     cdf = []

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.errors import LoadError
-from fastvoc.mel import HIFIGAN_22K, SPEECHT5_16K, TACOTRON2_22K
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3, HifiGan, HifiGanConfig
+from fastvoc.sound.mel import HIFIGAN_22K, SPEECHT5_16K, TACOTRON2_22K
 from helpers import assert_golden, golden
 
 # Largest error measured against upstream is 2e-6; a wrong padding, slope or order of blocks is off by more than 1e-2.

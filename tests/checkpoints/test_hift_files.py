@@ -18,9 +18,9 @@ from torch import Tensor
 import fastvoc
 from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.errors import LoadError
-from fastvoc.mel import COSYVOICE2_24K, COSYVOICE3_24K, HIFIGAN_22K, MelConfig
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, COSYVOICE2, COSYVOICE3, HIFTNET
 from fastvoc.models.hiftnet import HiftNet
+from fastvoc.sound.mel import COSYVOICE2_24K, COSYVOICE3_24K, HIFIGAN_22K, MelConfig
 from helpers import golden
 
 FORMATS = {

@@ -14,14 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import fastvoc
-from fastvoc import hub
 from fastvoc.checkpoints import Checkpoint, Origin, detect_and_load
 from fastvoc.checkpoints import save as save_checkpoint
 from fastvoc.checkpoints.origins import with_given
 from fastvoc.cli import main
 from fastvoc.errors import ArgumentError, AssumptionWarning, LoadError
-from fastvoc.mel import SPEECHT5_16K, TACOTRON2_22K, MelConfig
+from fastvoc.hub import download as hub
 from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.sound.mel import SPEECHT5_16K, TACOTRON2_22K, MelConfig
 
 pytestmark = pytest.mark.filterwarnings("error::fastvoc.errors.AssumptionWarning")
 
@@ -230,7 +230,7 @@ def test_the_callers_front_end(tmp_path: Path) -> None:
         (replace(mine, sample_rate=22050), "mel.sample_rate: got 22050, the model has 16000"),
         (replace(mine, hop_length=128), "mel.hop_length: got 128, the model has 256"),
         (replace(mine, n_mels=40), "mel.n_mels: got 40, the model has 80"),
-        (80, "mel: expected a fastvoc.mel.MelConfig, got int"),
+        (80, "mel: expected a fastvoc.sound.mel.MelConfig, got int"),
     ):
         with pytest.raises(ArgumentError, match=named):
             fastvoc.load(folder, mel=wrong)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.errors import LoadError
-from fastvoc.mel import BIGVGAN_24K_100
+from fastvoc.sound.mel import BIGVGAN_24K_100
 from helpers import golden
 
 pytestmark = pytest.mark.golden

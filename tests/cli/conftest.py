@@ -10,8 +10,8 @@ from command_line import Result, Run
 
 from fastvoc.cli import main
 from fastvoc.loading import load, save
-from fastvoc.mel import HIFIGAN_22K
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.sound.mel import HIFIGAN_22K
 from fastvoc.vocoder import Vocoder
 
 

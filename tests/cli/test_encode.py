@@ -21,13 +21,13 @@ from torch import Tensor
 
 import fastvoc
 from fastvoc import ecdc
-from fastvoc.audio import encode as audio_bytes
-from fastvoc.audio import mono, read_audio, resample, to_int16, write_audio
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.cli import main
 from fastvoc.codec import Codec
 from fastvoc.models.encodec import EncodecConfig
 from fastvoc.models.encodec_lm import EncodecLmConfig
+from fastvoc.sound.audio import encode as audio_bytes
+from fastvoc.sound.audio import mono, read_audio, resample, to_int16, write_audio
 from helpers import ROOT, GoldenCase
 
 MONO = EncodecConfig(n_filters=2, dimension=8, n_q=8, bandwidths=(1.5, 3.0, 6.0))
@@ -287,7 +287,7 @@ def test_refusals_leave_nothing(
 
 
 def test_a_stream_without_a_model_to_be_had(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastvoc.hub.fetch", lambda name: pytest.fail(name))
+    monkeypatch.setattr("fastvoc.hub.download.fetch", lambda name: pytest.fail(name))
     header = ecdc.Header("encodec_48khz", 2)
     with (tmp_path / "a.ecdc").open("wb") as file, ecdc.Writer(file, header) as writer:
         writer.write(np.zeros((2, 1), np.uint16), 1.0)

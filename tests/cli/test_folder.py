@@ -10,8 +10,8 @@ import soundfile
 import torch
 from command_line import Run
 
-from fastvoc.audio import read_audio, write_audio
-from fastvoc.audio_files import FORMATS, READABLE
+from fastvoc.sound.audio import read_audio, write_audio
+from fastvoc.sound.files import FORMATS, READABLE
 from fastvoc.vocoder import Vocoder
 
 

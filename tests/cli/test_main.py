@@ -11,8 +11,10 @@ import pytest
 from command_line import Run
 
 import fastvoc
-from fastvoc import _library, env, loading
+from fastvoc import loading
 from fastvoc.errors import LoadError
+from fastvoc.runtime import env
+from fastvoc.runtime import library as _library
 
 COMMANDS = ("vocode", "encode", "decode", "info", "models", "convert", "train")
 

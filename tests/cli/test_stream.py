@@ -14,7 +14,7 @@ import torch
 from signals import chords
 
 from fastvoc.errors import ArgumentError, DecodeError
-from fastvoc.pcm import PcmFormat, PcmReader, StreamResampler, encode_s16, read_frames
+from fastvoc.sound.pcm import PcmFormat, PcmReader, StreamResampler, encode_s16, read_frames
 from fastvoc.vocoder import Vocoder
 
 
@@ -80,7 +80,7 @@ def test_broken_input() -> None:
 
 
 def test_resampling_in_chunks() -> None:
-    from fastvoc.audio import resample
+    from fastvoc.sound.audio import resample
 
     wav = chords(16000, 16000, 20, 1.0)
     stream = StreamResampler(16000, 22050)

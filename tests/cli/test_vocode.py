@@ -15,10 +15,10 @@ from codec_models import MONO, lively
 from command_line import Run
 from safetensors.torch import save_file
 
-from fastvoc.audio import encode, mono, read_audio, resample, to_int16, write_audio
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.checkpoints import save as save_checkpoint
 from fastvoc.cli import main
+from fastvoc.sound.audio import encode, mono, read_audio, resample, to_int16, write_audio
 from fastvoc.vocoder import Vocoder
 
 

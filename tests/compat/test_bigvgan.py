@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastvoc import hub
 from fastvoc.compat import bigvgan
 from fastvoc.errors import ArgumentError, LoadError
+from fastvoc.hub import download as hub
 from helpers import assert_golden, golden, implementations
 
 pytestmark = pytest.mark.golden

@@ -17,10 +17,10 @@ from codec_models import STEREO, codec_implementations, lively, noise
 
 from fastvoc.compat.encodec import EncodecModel, convert_audio
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
+from fastvoc.hub.published import CODECS
 from fastvoc.loading import model_of, read_checkpoint
 from fastvoc.models.encodec import Encodec
-from fastvoc.published import CODECS
-from fastvoc.registry import use_backend
+from fastvoc.runtime.registry import use_backend
 from helpers import assert_golden, golden
 
 IMPLS = codec_implementations()
@@ -146,7 +146,7 @@ def server(published: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(published.parent))) as web:
         thread = threading.Thread(target=web.serve_forever)
         thread.start()
-        monkeypatch.setattr("fastvoc.published.ROOT_URL", f"http://127.0.0.1:{web.server_port}/")
+        monkeypatch.setattr("fastvoc.hub.published.ROOT_URL", f"http://127.0.0.1:{web.server_port}/")
         yield asked
         web.shutdown()
         thread.join()

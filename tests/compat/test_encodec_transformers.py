@@ -13,7 +13,7 @@ from codec_models import UNUSUAL, codec_implementations, lively, noise
 
 from fastvoc.compat import encodec_transformers as ours
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
-from fastvoc.registry import use_backend
+from fastvoc.runtime.registry import use_backend
 from helpers import assert_golden, golden
 
 transformers: Any = pytest.importorskip("transformers")

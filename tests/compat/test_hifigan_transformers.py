@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import fastvoc
-from fastvoc import hub
 from fastvoc.compat import hifigan_transformers as ours
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
+from fastvoc.hub import download as hub
 from helpers import assert_golden, golden, implementations, relative_l2
 
 transformers = pytest.importorskip("transformers")

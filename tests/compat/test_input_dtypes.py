@@ -13,12 +13,12 @@ from compat_models import MODELS, codec, tensors
 from stream_families import MAKERS
 from torch import Tensor
 
-from fastvoc import audio, mel
-from fastvoc.codec_pieces import CodecEncoder
 from fastvoc.compat import bigvgan, encodec, hifigan, transformers, vocos
 from fastvoc.compat.upstream import Attributes
 from fastvoc.errors import FastvocError
-from fastvoc.mel import HIFIGAN_22K
+from fastvoc.sound import audio, mel
+from fastvoc.sound.mel import HIFIGAN_22K
+from fastvoc.streams.pieces import CodecEncoder
 from fastvoc.vocoder import Vocoder
 
 FLOATS = (torch.float64, torch.float16, torch.bfloat16, torch.int16, torch.int32, torch.uint8, torch.bool)

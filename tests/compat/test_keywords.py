@@ -12,10 +12,10 @@ import pytest
 import torch
 import transformers
 
-from fastvoc import hub
 from fastvoc.compat import bigvgan, chatterbox, cosyvoice, keywords, vocos
 from fastvoc.compat import transformers as ours
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, LoadError
+from fastvoc.hub import download as hub
 from helpers import golden
 
 pytestmark = pytest.mark.golden

@@ -18,7 +18,7 @@ from fastvoc.compat.encodec import EncodecModel
 from fastvoc.compat.vocos import Vocos
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
 from fastvoc.models.vocos_config import VOCOS_ENCODEC_24K
-from fastvoc.registry import use_backend
+from fastvoc.runtime.registry import use_backend
 from helpers import assert_golden, golden, implementations
 
 each_impl = pytest.mark.parametrize("impl", implementations("convnext_block"))

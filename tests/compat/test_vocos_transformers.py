@@ -19,7 +19,7 @@ from fastvoc.compat.transformers import (
     VocosWithEncodecModel,
 )
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
-from fastvoc.registry import use_backend
+from fastvoc.runtime.registry import use_backend
 from helpers import assert_golden, golden, implementations
 
 each_impl = pytest.mark.parametrize("impl", implementations("convnext_block"))

@@ -12,7 +12,7 @@ from layer_calls import LayerCall, placed, record
 from stream_families import MAKERS, vocoder
 
 from fastvoc.nn.prepared import Prepared
-from fastvoc.registry import OPS, Spec
+from fastvoc.runtime.registry import OPS, Spec
 from helpers import relative_l2
 
 pytestmark = pytest.mark.gpu

@@ -14,8 +14,8 @@ import torch
 import fastvoc
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.errors import ArgumentError, BackendError, DtypeError, ShapeError
-from fastvoc.mel import BIGVGAN_24K_100
 from fastvoc.models.bigvgan import BIGVGAN_BASE_24K_100, BIGVGAN_V2_24K_100, BigVgan, BigVganConfig
+from fastvoc.sound.mel import BIGVGAN_24K_100
 from helpers import assert_golden, golden, implementations, relative_l2
 
 IMPLS = implementations("snake_aa")

@@ -13,7 +13,7 @@ import torch
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError, ShapeError
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3, HifiGan, HifiGanConfig
-from fastvoc.registry import use_backend
+from fastvoc.runtime.registry import use_backend
 from helpers import assert_golden, golden, implementations, relative_l2
 
 IMPLS = implementations("mrf")

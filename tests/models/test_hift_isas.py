@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fastvoc import _library
+from fastvoc.runtime import library as _library
 from helpers import run_under
 
 pytestmark = pytest.mark.native
@@ -15,7 +15,7 @@ SCRIPT = """
 import json
 from dataclasses import replace
 import torch
-from fastvoc import _library
+from fastvoc.runtime import library as _library
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE3, HIFTNET
 from fastvoc.models.hiftnet import HiftNet
 from fastvoc.ops.conv1d import Conv1dParams, conv1d

@@ -15,7 +15,7 @@ from fastvoc.checkpoints import detect_and_load
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, COSYVOICE2, COSYVOICE3, HIFTNET
 from fastvoc.models.hiftnet import HiftConfig, HiftNet
-from fastvoc.registry import use_exact
+from fastvoc.runtime.registry import use_exact
 from helpers import GoldenCase, assert_golden, golden, implementations, relative_l2
 
 IMPLS = implementations("nsf_source")

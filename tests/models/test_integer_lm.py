@@ -15,7 +15,8 @@ import torch
 from ecdc_cases import MONO, golden_lm, read, same, written
 from torch import Tensor
 
-from fastvoc import coder, ecdc
+from fastvoc import ecdc
+from fastvoc.ecdc import coder
 from fastvoc.errors import ArgumentError
 from fastvoc.models import fixed_point as fixed
 from fastvoc.models.encodec_lm import EncodecLm, EncodecLmConfig, FloatLm

@@ -20,7 +20,7 @@ from fastvoc.models.hift_config import COSYVOICE2
 from fastvoc.models.hiftnet import HiftNet
 from fastvoc.models.vocos import Vocos
 from fastvoc.models.vocos_config import VOCOS_MEL_24K
-from fastvoc.registry import use_backend
+from fastvoc.runtime.registry import use_backend
 from helpers import GoldenCase, assert_golden, golden, need_triton
 
 

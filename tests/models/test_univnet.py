@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 import fastvoc
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.mel import BIGVGAN_24K_100
 from fastvoc.models.univnet import UNIVNET_24K_100, UnivNet, UnivNetConfig
 from fastvoc.ops.noise import normal_noise
+from fastvoc.sound.mel import BIGVGAN_24K_100
 from fastvoc.vocoder import Vocoder
 from helpers import assert_golden, golden, implementations, relative_l2
 

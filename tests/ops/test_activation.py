@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastvoc import _library
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.nn.mrf import MrfStage, ResidualBlock
 from fastvoc.nn.snake import Snake
 from fastvoc.ops.activation import TANH, Activation, elu, gelu, snake
 from fastvoc.ops.conv1d import Conv1dParams, conv1d
 from fastvoc.ops.mrf import MrfConv, MrfParams
+from fastvoc.runtime import library as _library
 from helpers import implementations, run_under
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fastvoc import _library
+from fastvoc.runtime import library as _library
 from helpers import run_under
 
 pytestmark = pytest.mark.native
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.native
 SCRIPT = """
 import json
 import torch
-from fastvoc import _library
+from fastvoc.runtime import library as _library
 from fastvoc.nn.group_norm import GroupNormAct
 from fastvoc.nn.lstm import Lstm
 from fastvoc.nn.rvq import ResidualVectorQuantizer

@@ -11,8 +11,9 @@ import torch
 from op_cases import CONV1D, MRF, NARROW_MRF, UPSAMPLE, cast, channels, double, strided
 from torch import Tensor
 
-from fastvoc import _library, use_exact
-from fastvoc.registry import OPS
+from fastvoc import use_exact
+from fastvoc.runtime import library as _library
+from fastvoc.runtime.registry import OPS
 from helpers import relative_l2, run_under
 
 pytestmark = pytest.mark.native
@@ -153,7 +154,7 @@ def test_every_instruction_set_agrees_up_to_rounding(isa: str) -> None:
     script = (
         "import torch\n"
         "from op_cases import CONV1D, MRF, NARROW_MRF, UPSAMPLE, cast, channels, double\n"
-        "from fastvoc.registry import OPS\n"
+        "from fastvoc.runtime.registry import OPS\n"
         "from fastvoc.ops import conv1d, mrf, upsample\n"
         "for op, table in (('conv1d', CONV1D), ('upsample', UPSAMPLE), ('mrf', MRF | NARROW_MRF)):\n"
         "    for name, make in table.items():\n"

@@ -14,13 +14,14 @@ from op_cases import CONV1D, MRF, NARROW_MRF, UPSAMPLE, cast, channels, conv1d_p
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc import _library, packing
 from fastvoc.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from fastvoc.ops.activation import leaky_relu
 from fastvoc.ops.conv1d import Conv1dParams, conv1d, conv1d_ref
 from fastvoc.ops.mrf import mrf
 from fastvoc.ops.upsample import UpsampleParams, upsample, upsample_ref
-from fastvoc.registry import OPS
+from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
+from fastvoc.runtime.registry import OPS
 from helpers import relative_l2, run_under
 
 TABLES = (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF | NARROW_MRF))
@@ -188,7 +189,7 @@ def test_every_instruction_set_sums_the_same_integers(isa: str, tmp_path: Path) 
     script = (
         "import sys, torch\n"
         "from op_cases import CONV1D, MRF, NARROW_MRF, UPSAMPLE, channels, with_ranges\n"
-        "from fastvoc.registry import OPS\n"
+        "from fastvoc.runtime.registry import OPS\n"
         "from fastvoc.ops import conv1d, mrf, upsample\n"
         "for op, table in (('conv1d', CONV1D), ('upsample', UPSAMPLE), ('mrf', MRF | NARROW_MRF)):\n"
         "    for name, make in table.items():\n"

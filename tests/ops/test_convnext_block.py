@@ -12,11 +12,11 @@ import torch
 from op_cases import block_params, cast, double, norm_params, strided
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops.convnext_block import convnext_block, convnext_block_ref
 from fastvoc.ops.layer_norm import LayerNormParams, layer_norm, layer_norm_ref
-from fastvoc.registry import OPS
+from fastvoc.runtime import library as _library
+from fastvoc.runtime.registry import OPS
 from helpers import implementations, relative_l2, run_under
 
 LENGTHS = (1, 2, 3, 7, 13, 31, 64, 100, 257)
@@ -299,7 +299,7 @@ def test_bfloat16_keeps_nan_in_its_receptive_field() -> None:
 SCRIPT = """
 import json
 import torch
-from fastvoc import _library
+from fastvoc.runtime import library as _library
 from fastvoc.nn.convnext import ConvNextBlock
 from fastvoc.nn.norm import LayerNorm
 

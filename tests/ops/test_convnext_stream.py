@@ -15,12 +15,13 @@ import torch
 from op_cases import block_params, cast, norm_params
 from torch import Tensor
 
-from fastvoc import _library, packing
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.convnext_stream import ConvNextStream, joined
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.ops.stream import OpStream
-from fastvoc.registry import OPS
+from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
+from fastvoc.runtime.registry import OPS
 from helpers import need_native, relative_l2
 
 pytestmark = pytest.mark.native

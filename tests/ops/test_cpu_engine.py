@@ -16,9 +16,10 @@ import torch
 from op_cases import MRF, channels
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastvoc import _library, use_exact
+from fastvoc import use_exact
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.ops.mrf import mrf
+from fastvoc.runtime import library as _library
 from helpers import run_under
 
 pytestmark = pytest.mark.native

@@ -21,7 +21,7 @@ from fastvoc.ops.rvq_decode import RvqParams, rvq_decode_ref
 from fastvoc.ops.rvq_encode import rvq_encode_ref
 from fastvoc.ops.seanet_block import SeanetBlockParams, seanet_block_ref
 from fastvoc.ops.stft import StftParams, stft_ref
-from fastvoc.registry import OPS
+from fastvoc.runtime.registry import OPS
 from helpers import assert_golden, golden, relative_l2
 
 ROUNDING = {torch.float32: 2e-6, torch.float16: 1.5e-3, torch.bfloat16: 1.2e-2}

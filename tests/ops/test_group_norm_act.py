@@ -12,7 +12,7 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.nn.group_norm import GroupNormAct
 from fastvoc.ops.activation import IDENTITY, Activation, elu
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act, group_norm_act_ref
-from fastvoc.registry import OPS
+from fastvoc.runtime.registry import OPS
 from helpers import implementations, relative_l2
 
 each_impl = pytest.mark.parametrize("impl", implementations("group_norm_act"))

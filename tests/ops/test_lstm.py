@@ -13,7 +13,7 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from fastvoc.nn.lstm import Lstm
 from fastvoc.ops.lstm import LstmParams, lstm, lstm_ref
-from fastvoc.registry import OPS
+from fastvoc.runtime.registry import OPS
 from helpers import implementations, relative_l2
 
 

@@ -9,9 +9,9 @@ import torch
 from op_cases import strided
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops.lvc import LvcParams, lvc, lvc_ref
+from fastvoc.runtime import library as _library
 from helpers import implementations, relative_l2, run_under
 
 IMPLS = implementations("lvc")
@@ -166,7 +166,7 @@ def test_every_instruction_set_agrees(isa: str) -> None:
 def test_fake_tensors_have_the_real_shapes() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from fastvoc.registry import OPS
+    from fastvoc.runtime.registry import OPS
 
     for case in (CASES["published"], CASES["plain"]):
         x, kernels, biases, _ = case.tensors(2, 3)

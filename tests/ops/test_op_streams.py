@@ -21,7 +21,7 @@ from op_cases import (
     with_snakes,
 )
 
-from fastvoc.registry import OPS
+from fastvoc.runtime.registry import OPS
 from helpers import implementations, relative_l2
 
 CASES = [

@@ -134,7 +134,7 @@ def test_threads_batch_and_position_do_not_change_a_bit(op: str, make: Callable[
 def test_fake_tensors_have_the_real_shapes(op: str, make: Callable[[], Any]) -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from fastvoc.registry import OPS
+    from fastvoc.runtime.registry import OPS
 
     run, _ = FUNCTIONS[op]
     params = make()

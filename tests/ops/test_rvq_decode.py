@@ -8,7 +8,7 @@ from op_cases import strided
 
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.ops.rvq_decode import RvqParams, rvq_decode
-from fastvoc.registry import OPS
+from fastvoc.runtime.registry import OPS
 from helpers import implementations
 
 each_impl = pytest.mark.parametrize("impl", implementations("rvq_decode"))

@@ -11,7 +11,7 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.nn.rvq import ResidualVectorQuantizer
 from fastvoc.ops.rvq_decode import RvqParams, rvq_decode
 from fastvoc.ops.rvq_encode import rvq_encode, rvq_encode_ref
-from fastvoc.registry import OPS
+from fastvoc.runtime.registry import OPS
 from helpers import implementations
 
 each_impl = pytest.mark.parametrize("impl", implementations("rvq_encode"))

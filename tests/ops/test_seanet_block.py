@@ -17,7 +17,7 @@ from fastvoc.ops.activation import elu, leaky_relu
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.group_norm_act import GroupNormParams
 from fastvoc.ops.seanet_block import SeanetBlockParams, seanet_block, seanet_block_ref
-from fastvoc.registry import OPS
+from fastvoc.runtime.registry import OPS
 from helpers import implementations, relative_l2
 
 

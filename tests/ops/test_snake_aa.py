@@ -6,8 +6,8 @@ import pytest
 import torch
 from op_cases import snake_aa_params
 
-from fastvoc import _library
 from fastvoc.ops.snake_aa import SnakeAaParams, kaiser_sinc, snake_aa, snake_aa_ref, upsampled_ref
+from fastvoc.runtime import library as _library
 from helpers import assert_golden, golden, implementations, run_under
 
 IMPLS = implementations("snake_aa")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvoc import _library
 from fastvoc.ops import istft_head, nsf_source, stft
-from fastvoc.registry import Op
+from fastvoc.runtime import library as _library
+from fastvoc.runtime.registry import Op
 from helpers import run_under
 
 pytestmark = pytest.mark.native

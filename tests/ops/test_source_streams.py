@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastvoc.ops import istft_head, nsf_source, stft
 from fastvoc.ops.stream import OpStream
-from fastvoc.registry import Op
+from fastvoc.runtime.registry import Op
 from helpers import implementations
 
 

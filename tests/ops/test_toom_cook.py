@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from op_cases import cast, double, mrf_params, with_snakes
 from torch import Tensor
 
-from fastvoc import packing, use_exact
+from fastvoc import use_exact
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.ops.mrf import OP, MrfParams, mrf, mrf_ref
+from fastvoc.runtime import packing
 from helpers import relative_l2
 
 pytestmark = pytest.mark.native

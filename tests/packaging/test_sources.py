@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from fastvoc import env
+from fastvoc.runtime import env
 from helpers import ROOT, source_files
 
 CODE = (".py", ".h", ".cpp", ".inc", ".cu", ".cuh")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvoc import _library
+from fastvoc.runtime import library as _library
 from helpers import ROOT
 
 SANITIZE = "-fsanitize=address,undefined"

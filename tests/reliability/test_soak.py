@@ -22,7 +22,7 @@ from fastvoc.ops.mrf import OP as MRF
 from fastvoc.ops.mrf import MrfConv, MrfParams
 from fastvoc.ops.upsample import OP as UPSAMPLE
 from fastvoc.ops.upsample import UpsampleParams
-from fastvoc.registry import Op
+from fastvoc.runtime.registry import Op
 
 pytestmark = [pytest.mark.slow, pytest.mark.native]
 BF16 = torch.bfloat16

@@ -12,9 +12,9 @@ from stream_families import FAMILIES, mel_of, vocoder
 from torch import Tensor
 
 import fastvoc
-from fastvoc import flags
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.runtime import flags
 
 VALUES = (torch.nan, torch.inf, -torch.inf)
 each_family = pytest.mark.parametrize("family", FAMILIES)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastvoc import audio
 from fastvoc.errors import ArgumentError, LoadError
+from fastvoc.sound import audio
 from fastvoc.training.config import TrainConfig
 from fastvoc.training.data import Clips, find_clips, read_clip
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fastvoc.mel import MelSpectrogram
+from fastvoc.sound.mel import MelSpectrogram
 from fastvoc.training.config import TrainConfig
 from fastvoc.training.losses import LoudnessLoss, StftLoss, feature_loss, mel_loss, waveform_loss
 from helpers import GoldenCase, assert_golden

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastvoc.errors import ShapeError
-from fastvoc.mel import HIFIGAN_22K, MelSpectrogram
+from fastvoc.sound.mel import HIFIGAN_22K, MelSpectrogram
 from fastvoc.training import metrics
 
 MEASURES = (metrics.pesq_wb, metrics.stoi)

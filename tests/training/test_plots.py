@@ -14,7 +14,7 @@ from matplotlib import colormaps
 from matplotlib.image import imread
 
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.mel import HIFIGAN_22K, MelSpectrogram
+from fastvoc.sound.mel import HIFIGAN_22K, MelSpectrogram
 from fastvoc.training.plots import plot_audio
 
 

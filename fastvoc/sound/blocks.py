@@ -10,11 +10,11 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from fastvoc.audio import to_int16
-from fastvoc.audio_files import AudioBlocks, import_audio_package
 from fastvoc.errors import ArgumentError
-from fastvoc.io import atomic_path
-from fastvoc.pcm import StreamResampler
+from fastvoc.runtime.io import atomic_path
+from fastvoc.sound.audio import to_int16
+from fastvoc.sound.files import AudioBlocks, import_audio_package
+from fastvoc.sound.pcm import StreamResampler
 
 _LARGEST_WAV = (1 << 32) - 1024
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}

@@ -16,8 +16,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fastvoc.autocast import without_autocast
-from fastvoc.mel import MelConfig, MelSpectrogram
+from fastvoc.runtime.autocast import without_autocast
+from fastvoc.sound.mel import MelConfig, MelSpectrogram
 
 MIN_FRAMES = 50
 ADVICE = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, AudioWarning, DecodeError
-from fastvoc.wav_header import WavHeader, read_wav_header
+from fastvoc.sound.wav_header import WavHeader, read_wav_header
 
 _READ = 1 << 16
 _MAX_HEADER = 1 << 20

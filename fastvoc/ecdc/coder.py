@@ -16,7 +16,7 @@ _MODULE = "_C_coder"
 @cache
 def problem() -> str | None:
     """None when the compiled coder is loaded, otherwise why it is not. Loads it at the first call."""
-    built = sorted(path.name for path in Path(__file__).parent.glob(f"{_MODULE}*.so"))
+    built = sorted(path.name for path in Path(__file__).parents[1].glob(f"{_MODULE}*.so"))
     if not built:
         return "the coder is not built (pure-Python install)"
     try:
@@ -34,4 +34,4 @@ def implementation(name: str | None = None) -> Any:
     `name` is "cpp" or "python"; None takes the compiled one if it is there. The compiled one has `IntegerLm`, too.
     """
     name = name or ("python" if problem() else "cpp")
-    return import_module("fastvoc.coder_python" if name == "python" else f"fastvoc.{_MODULE}")
+    return import_module("fastvoc.ecdc.coder_python" if name == "python" else f"fastvoc.{_MODULE}")

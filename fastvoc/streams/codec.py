@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.explanation import explain
 from fastvoc.nn.streams import ModelStream
-from fastvoc.streaming import Check, Latency, Stream
+from fastvoc.streams.stream import Check, Latency, Stream
 
 
 class _Side:

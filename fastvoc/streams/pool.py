@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from fastvoc.capture import Capture
 from fastvoc.errors import ArgumentError, FastvocError, ShapeError, StreamError
+from fastvoc.graphs.capture import Capture
+from fastvoc.graphs.steps import StepGraphs, frozen_counters
 from fastvoc.nn.streams import ModelStream
-from fastvoc.stream_graphs import StepGraphs, frozen_counters
-from fastvoc.streaming import Check, Streamable, check_chunk
+from fastvoc.streams.stream import Check, Streamable, check_chunk
 
 _SETTLED = 64  # chunks after which every stream is at the point where it stays
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from fastvoc import env
+from fastvoc.runtime import env
 
 ISAS = ("portable", "avx2", "avx512", "avx512_bf16")
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parents[1]  # where a build leaves the libraries
 
 
 def define(schema: str) -> None:

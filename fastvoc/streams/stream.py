@@ -20,9 +20,9 @@ from typing import Any, Literal, NoReturn, Protocol
 import torch
 from torch import Tensor
 
-from fastvoc import flags
 from fastvoc.errors import ArgumentError, StreamError
 from fastvoc.nn.streams import ModelStream
+from fastvoc.runtime import flags
 
 _VERSION = 1
 Check = bool | Literal["later"] | None

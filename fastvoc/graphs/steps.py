@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.capture import Capture, Captured, CudaCapture
 from fastvoc.errors import ArgumentError
-from fastvoc.lengths import LengthPlan
+from fastvoc.graphs.capture import Capture, Captured, CudaCapture
 from fastvoc.nn.streams import ModelStream
-from fastvoc.registry import settings
+from fastvoc.runtime.lengths import LengthPlan
+from fastvoc.runtime.registry import settings
 
 
 @dataclass

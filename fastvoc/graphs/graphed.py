@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import torch
 from torch import Tensor
 
-from fastvoc.capture import Capture, Captured, CudaCapture
 from fastvoc.errors import ArgumentError, BackendError, DtypeError, ShapeError
-from fastvoc.lengths import LengthPlan
+from fastvoc.graphs.capture import Capture, Captured, CudaCapture
+from fastvoc.runtime.lengths import LengthPlan
 
 STEP = 1.15
 _PROBES = (1, 2, 4, 8, 16, 32, 64)  # lengths from which on a model's kernels may run unconditionally

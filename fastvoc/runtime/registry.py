@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from fastvoc import env
-from fastvoc.autocast import without_autocast
 from fastvoc.errors import BackendError
+from fastvoc.runtime import env
+from fastvoc.runtime.autocast import without_autocast
 
 BACKENDS = ("torch", "cpp", "triton", "cuda")
 

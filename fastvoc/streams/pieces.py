@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.codec import Codec
-from fastvoc.coder_python import Codes
+from fastvoc.ecdc.coder_python import Codes
 from fastvoc.errors import ArgumentError
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.segments import Fade

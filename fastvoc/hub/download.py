@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fastvoc import model_files
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.hub_record import HubFacts, check_files, read_record, write_record
+from fastvoc.hub import files as model_files
+from fastvoc.hub.record import HubFacts, check_files, read_record, write_record
 
 _HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
 

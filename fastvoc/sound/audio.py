@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 import torch
 
-from fastvoc.audio_files import import_audio_package, open_blocks
 from fastvoc.errors import ArgumentError, DecodeError, DtypeError, ShapeError
-from fastvoc.io import atomic_path
+from fastvoc.runtime.io import atomic_path
+from fastvoc.sound.files import import_audio_package, open_blocks
 
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 
@@ -23,7 +23,7 @@ def read_audio(source: str | os.PathLike[str] | BinaryIO) -> tuple[torch.Tensor,
     """Decodes a file, or a binary file object such as a pipe, to its end.
 
     Returns float32 samples [channels, L] in -1..1 and the sample rate in Hz. Lengths, errors and warnings as
-    `fastvoc.audio_files.open_blocks`: a file shorter than it declares is refused; a pipe gives what came.
+    `fastvoc.sound.files.open_blocks`: a file shorter than it declares is refused; a pipe gives what came.
     Raises DecodeError that names the source when it is missing, no audio, or shorter than its header says.
     """
     name = _name(source)

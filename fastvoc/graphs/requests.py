@@ -1,4 +1,4 @@
-"""What `fastvoc.graphs` needs to know of vocoders and codecs."""
+"""What `fastvoc.graphs.graphed` needs to know of vocoders and codecs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError
-from fastvoc.graphs import Request
-from fastvoc.lengths import on_device
+from fastvoc.graphs.graphed import Request
 from fastvoc.loaded import Lengths
 from fastvoc.models.checks import item_seeds
-from fastvoc.registry import settings
-from fastvoc.streaming import Check
+from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.registry import settings
+from fastvoc.streams.stream import Check
 
 
 class _Loaded:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import AudioWarning, DecodeError, FastvocError
-from fastvoc.pcm import OtherSound, PcmReader, is_seekable, warn_early_end
+from fastvoc.sound.pcm import OtherSound, PcmReader, is_seekable, warn_early_end
 
 # What soundfile reads, by its names, and the suffixes that mean sound and nothing else. The content decides, not these.
 FORMATS = {

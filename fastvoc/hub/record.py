@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastvoc.errors import LoadError
-from fastvoc.io import atomic_path, file_sha256
+from fastvoc.runtime.io import atomic_path, file_sha256
 
 
 @dataclass(frozen=True)

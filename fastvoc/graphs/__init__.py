@@ -1,0 +1,1 @@
+"""Calls and chunks from CUDA graphs."""

@@ -1,0 +1,1 @@
+"""Published models: names, downloads, the cache."""

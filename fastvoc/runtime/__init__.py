@@ -1,0 +1,1 @@
+"""What runs, and where: the registry of implementations, native libraries, threads, the environment."""
