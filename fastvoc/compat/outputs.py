@@ -164,7 +164,7 @@ def _converted(name: str, value: Any, kind: str) -> Any:
         return value
     # torch.tensor makes float32 of plain numbers.
     plain = not isinstance(value, np.ndarray) and not (isinstance(value, list | tuple) and _arrays(value))
-    return torch.tensor(value) if plain else torch.from_numpy(array, device="cpu")
+    return torch.tensor(value, device="cpu") if plain else torch.from_numpy(array)
 
 
 def _arrays(value: Any) -> bool:
