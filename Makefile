@@ -39,7 +39,7 @@ wheel: setup
 	rm -rf build
 	$(IN_VENV) pip wheel . --no-build-isolation --no-deps -w dist
 
-# Wheels with a label: +cpu, and +cu130, +cu128 or +cu126 for the toolkit at CUDA_HOME, or of the nvcc on the PATH.
+# Wheels with a label: +cpu, and +cu132, +cu130, +cu128 or +cu126 for the toolkit at CUDA_HOME, or of the nvcc on the PATH.
 wheels: setup
 	rm -rf build/lib*
 	FASTVOC_LABEL=1 FASTVOC_BUILD=cpu $(IN_VENV) pip wheel . --no-build-isolation --no-deps -w dist

@@ -41,7 +41,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        return str(self.source.relative_to(ROOT)) if self.source.is_relative_to(ROOT) else self.source.name
+        return f"{self.library}/{self.source.name}"
 
     def expected(self) -> float:
         took = self.output.with_suffix(".seconds")

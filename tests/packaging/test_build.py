@@ -268,7 +268,7 @@ def test_what_takes_longest_comes_first_whatever_its_library(
         "what is left of a failed library is left alone"
     )
     assert [library.failure for library in libraries] == [None, "undeclared", None]
-    assert "fastvoc: a.cpp: 1.5 s\n" in capsys.readouterr().out
+    assert "fastvoc: cpu/a.cpp: 1.5 s\n" in capsys.readouterr().out
 
 
 def test_kernels_are_optimised_and_headers_are_compiled_once_without_ccache(
@@ -330,8 +330,8 @@ def test_a_source_that_does_not_compile_is_left_out_with_the_compilers_words(tre
     assert "undeclared" in libraries["cpu"]["left_out"]
     assert not stale.exists()
     assert "left_out" not in libraries["coder"]
-    assert "fastvoc: csrc/cpu/ops.cpp: failed" in done.stdout
-    assert re.search(r"fastvoc: csrc/coder/module\.cpp: [\d.]+ s\n", done.stdout)
+    assert "fastvoc: cpu/ops.cpp: failed" in done.stdout
+    assert re.search(r"fastvoc: coder/module\.cpp: [\d.]+ s\n", done.stdout)
     assert (tree / "out" / CODER).exists()
 
 
@@ -371,3 +371,24 @@ def test_unknown_mode_is_refused(tree: Path) -> None:
     done, _ = build(tree, "gpu")
     assert done.returncode != 0
     assert "FASTVOC_BUILD='gpu' is not one of auto, python, cpu, cuda" in done.stderr
+
+
+def test_a_coder_for_another_python_leaves_the_one_in_python(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
+    shutil.copytree(ROOT / "fastvoc", tmp_path / "fastvoc", ignore=ignored)
+    shutil.copytree(ROOT / "kernels", tmp_path / "fastvoc/kernels", ignore=ignored)
+    (tmp_path / "fastvoc/_C_coder.cpython-39-x86_64-linux-gnu.so").write_text("")
+    script = """
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in finder.__module__]
+from fastvoc import coder
+from fastvoc.cli import main
+print(coder.implementation().__name__)
+main()
+"""
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "300"}
+    done = subprocess.run([sys.executable, "-P", "-c", script, "info"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("fastvoc.coder_python\n")
+    said = "the coder is built for another Python (_C_coder.cpython-39-x86_64-linux-gnu.so)"
+    assert f"{said}; .ecdc files are coded in Python" in done.stdout
