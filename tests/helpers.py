@@ -156,6 +156,6 @@ def implementations(op: str, device: str = "cpu") -> list[Any]:
 
 def source_files(*suffixes: str) -> list[Path]:
     """The project's own text files with these suffixes, build products left out."""
-    tops = [ROOT / name for name in ("fastvoc", "kernels", "csrc", "tests", "benchmarks", ".ci")]
+    tops = [ROOT / name for name in ("fastvoc", "kernels", "csrc", "tests", "benchmarks", "docs", ".ci")]
     files = [path for top in tops for path in top.rglob("*")] + list(ROOT.iterdir())
     return sorted(path for path in files if path.is_file() and {path.suffix, path.name} & set(suffixes))
