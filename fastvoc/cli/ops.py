@@ -48,9 +48,7 @@ def page() -> str:
         import_module(module.name)
     ops = [OPS[name] for name in sorted(OPS)]
     table = ["| op | meaning | implementations | in chunks |", "|---|---|---|---|", *map(_row, ops)]
-    return _TEXT.format(
-        table="\n".join(table), calls="\n".join(map(_call, ops)), schemas="\n".join(sorted(SCHEMAS))
-    )
+    return _TEXT.format(table="\n".join(table), calls="\n".join(map(_call, ops)), schemas="\n".join(sorted(SCHEMAS)))
 
 
 def _row(op: Op) -> str:
