@@ -27,6 +27,7 @@ from fastvoc.runtime import env
 from helpers import ROOT
 
 PAGES = {path.name: path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+TEXTS = {**PAGES, **{name: ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md")}}
 _BLOCK = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NO_RUN = "no-run: "  # then the reason: needs a GPU, the network, another program
 
@@ -140,13 +141,13 @@ def test_pages_are_short(page: str) -> None:
     assert PAGES[page].read_text().count("\n") <= 120
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", TEXTS)
 def test_links_lead_somewhere(page: str) -> None:
-    folder = PAGES[page].parent
-    for target, anchor in re.findall(r"\]\(([^)#]*)(#[^)]*)?\)", PAGES[page].read_text()):
+    folder = TEXTS[page].parent
+    for target, anchor in re.findall(r"\]\(([^)#]*)(#[^)]*)?\)", TEXTS[page].read_text()):
         if target.startswith("http"):
             continue
-        linked = folder / target if target else PAGES[page]
+        linked = folder / target if target else TEXTS[page]
         assert linked.exists(), target
         assert not anchor or anchor[1:] in _anchors(linked), f"{target}{anchor}"
 
@@ -156,10 +157,10 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", TEXTS)
 def test_files_named_exist(page: str) -> None:
     """`fastvoc/nn/network.py` and its like, without placeholders."""
-    named = re.findall(r"`((?:fastvoc|kernels|csrc|tests|benchmarks|docs|\.ci)/[\w./-]+)`", PAGES[page].read_text())
+    named = re.findall(r"`((?:fastvoc|kernels|csrc|tests|benchmarks|docs|\.ci)/[\w./-]+)`", TEXTS[page].read_text())
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
