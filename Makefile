@@ -1,4 +1,5 @@
-# `make demo` and `make test` set everything up themselves: a virtual environment, torch, fastvoc with its libraries.
+# `make demo` and `make test` set everything up themselves: a virtual environment, torch, fastvoc with its libraries, and
+# for the tests what they need beside.
 # PYTHON is the interpreter to start from; a torch of 2.11 or later that it has is used, otherwise TORCH is installed.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -8,6 +9,8 @@ CUDA_ARCHS ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,nohea
 
 IN_VENV := $(VENV)/bin/python -m
 STAMP := $(VENV)/installed
+FOR_HERE = TORCH_CUDA_ARCH_LIST="$(CUDA_ARCHS)"
+TEST_STAMP := $(VENV)/installed-tests
 HAS_TORCH := -c "import torch; assert tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 11)"
 export PYTHONSAFEPATH := 1
 
@@ -17,18 +20,18 @@ demo: setup
 	mkdir -p demo
 	$(VENV)/bin/fastvoc vocode fastvoc/assets/demo.flac demo/out.wav --plot demo/out.png
 
-test: setup
+test: $(TEST_STAMP)
 	$(IN_VENV) pytest $(ARGS)
 
-lint: setup
+lint: $(TEST_STAMP)
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
 	$(IN_VENV) mypy
 
-soak: setup
+soak: $(TEST_STAMP)
 	$(IN_VENV) pytest -m "not network" $(ARGS)
 
-bench: setup
+bench: $(TEST_STAMP)
 	PYTHONSAFEPATH= $(VENV)/bin/python benchmarks/ops.py
 	PYTHONSAFEPATH= $(VENV)/bin/python benchmarks/models.py
 
@@ -36,7 +39,7 @@ wheel: setup
 	rm -rf build
 	$(IN_VENV) pip wheel . --no-build-isolation --no-deps -w dist
 
-# Wheels with a label: +cpu, and +cu130, +cu128 or +cu126 for the toolkit at CUDA_HOME, or of the nvcc on the PATH.
+# Wheels with a label: +cpu, and +cu132, +cu130, +cu128 or +cu126 for the toolkit at CUDA_HOME, or of the nvcc on the PATH.
 wheels: setup
 	rm -rf build/lib*
 	FASTVOC_LABEL=1 FASTVOC_BUILD=cpu $(IN_VENV) pip wheel . --no-build-isolation --no-deps -w dist
@@ -49,13 +52,17 @@ setup: $(STAMP)
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) $$($(PYTHON) $(HAS_TORCH) 2>/dev/null && echo --system-site-packages)
 
-$(STAMP): pyproject.toml setup.py $(shell find csrc -type f) | $(VENV)/bin/python
+# The libraries are compiled first, where it shows; pip finds them done.
+$(STAMP): pyproject.toml setup.py $(shell find csrc -type f -not -name '*.pyc') | $(VENV)/bin/python
 	$(VENV)/bin/python $(HAS_TORCH) 2>/dev/null || $(IN_VENV) pip install "$(TORCH)"
-	$(IN_VENV) pip install "setuptools>=77" wheel pybind11
-	TORCH_CUDA_ARCH_LIST="$(CUDA_ARCHS)" $(IN_VENV) pip install --no-build-isolation -e ".[test]"
+	$(IN_VENV) pip install "setuptools>=77" wheel pybind11 numpy
+	$(FOR_HERE) $(VENV)/bin/python -u -W ignore setup.py -q build_native --inplace
+	$(FOR_HERE) $(IN_VENV) pip install --no-build-isolation -e ".[plot]"
+	touch $@
+
+$(TEST_STAMP): $(STAMP)
+	$(FOR_HERE) $(IN_VENV) pip install --no-build-isolation -e ".[test]"
 	$(IN_VENV) pip install pesq || echo "pesq needs a C compiler: PESQ is left out"
-	@$(VENV)/bin/python -c "import json; facts = json.load(open('fastvoc/_build_info.json'))['libraries']; \
-	  print(*(f'fastvoc: {n} library: ' + f.get('left_out', 'built') for n, f in facts.items()), sep='\n')"
 	touch $@
 
 clean:

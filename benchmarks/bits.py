@@ -72,10 +72,20 @@ def codec(one: Any) -> Iterator[tuple[str, Any]]:
         yield "encode stream", torch.cat([live.push(wav[0][:, i : i + 999]) for i in range(0, samples, 999)], -1)
 
 
+def _loaded(folder: Path, dtype: str | None) -> Any:
+    """The model of a golden case, None where there is none or not of this dtype."""
+    import fastvoc
+    from fastvoc.errors import FastvocError
+
+    try:
+        return fastvoc.load(folder, dtype=dtype)
+    except (FastvocError, ImportError):
+        return None
+
+
 def models() -> Iterator[tuple[str, Any]]:
     """All golden models that load, and the families of the stream tests."""
     import fastvoc
-    from fastvoc.errors import FastvocError
 
     sys.path.append(str(ROOT / "tests"))
     import stream_families
@@ -83,10 +93,8 @@ def models() -> Iterator[tuple[str, Any]]:
     yield "hifigan", fastvoc.load("hifigan")
     for folder in sorted(GOLDEN.iterdir()) if GOLDEN.exists() else []:
         for dtype in (None, "bf16"):
-            try:
-                yield f"{folder.name} {dtype or ''}".strip(), fastvoc.load(folder, dtype=dtype)
-            except (FastvocError, ImportError):
-                continue
+            if (model := _loaded(folder, dtype)) is not None:
+                yield f"{folder.name} {dtype or ''}".strip(), model
     for family in stream_families.FAMILIES:
         yield family, stream_families.vocoder(family)
 

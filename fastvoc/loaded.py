@@ -66,11 +66,11 @@ class LoadedModel:
     @property
     def _weight(self) -> Tensor:
         place = self.__dict__.get("_place")
-        if place is None:  # asked in every call, and `parameters()` walks all modules
+        if place is None or place[0] is not self.model:  # asked in every call, and `parameters()` walks all modules
             name = next(name for name, _ in self.model.named_parameters())
             owner, _, key = name.rpartition(".")
-            place = self.__dict__["_place"] = self.model.get_submodule(owner)._parameters, key
-        weight: Tensor = place[0][place[1]]
+            place = self.__dict__["_place"] = self.model, self.model.get_submodule(owner)._parameters, key
+        weight: Tensor = place[1][place[2]]
         return weight
 
     def to(self: _Model, *args: Any, **kwargs: Any) -> _Model:

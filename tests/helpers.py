@@ -61,7 +61,7 @@ def run_under(isa: str, script: str) -> str:
 
     paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "ops"), *sys.path])
     environment = {**os.environ, "FASTVOC_ISA": isa, "PYTHONPATH": paths}
-    whole = f"{script}\nfrom fastvoc import _library\nprint(_library.cpu_isa())\n"
+    whole = f"{script}\nfrom fastvoc.runtime import library as _library\nprint(_library.cpu_isa())\n"
     done = subprocess.run([sys.executable, "-P", "-c", whole], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *printed, used = done.stdout.splitlines()

@@ -211,7 +211,7 @@ class Network:
         """All tensors that its parts' modules hold, asked for in every call: past `Module.__getattr__`."""
         dicts, sizes, owners, keys = self._places
         if sizes != [*map(len, dicts)]:  # something was parametrised, or is no longer
-            self.__dict__.pop("_places")
+            self.__dict__.pop("_places", None)
             _, _, owners, keys = self._places
         found = [*map(getitem, owners, keys)]
         return [*compress(found, map(is_not, found, repeat(None)))]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from helpers import ROOT, compiler
+
+sys.path.append(str(ROOT / "csrc"))
+import native_build
+import native_toolchain
 
 TINY = """
 #include <torch/headeronly/core/ScalarType.h>
@@ -38,6 +43,9 @@ def tree(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / name, copy / name, ignore=built)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
+    (copy / "csrc").mkdir()
+    for module in (ROOT / "csrc").glob("*.py"):
+        shutil.copy(module, copy / "csrc")
     for name, text in (("cpu/ops.cpp", TINY), ("coder/module.cpp", TINY_CODER)):
         (copy / "csrc" / name).parent.mkdir(parents=True)
         (copy / "csrc" / name).write_text(text)
@@ -82,15 +90,12 @@ def fake_nvcc(folder: Path, version: str) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def setup_py() -> ModuleType:
-    """setup.py as a module, which builds nothing."""
-    spec = importlib.util.spec_from_file_location("fastvoc_setup", ROOT / "setup.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What finds compilers, in a build that leaves the choice to it."""
+    monkeypatch.setattr(native_toolchain, "MODE", "auto")
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    return native_toolchain
 
 
 def test_native_wheel_is_for_the_python_of_the_coder(tree: Path) -> None:
@@ -114,63 +119,184 @@ def test_without_the_coder_a_native_wheel_serves_every_python(tree: Path) -> Non
     assert CODER not in files
 
 
-@pytest.mark.parametrize(("version", "archs"), [("12.6", "90"), ("12.8", "120"), ("13.0", "120")])
+@pytest.mark.parametrize(("version", "archs"), [("12.6", "90"), ("12.8", "120"), ("13.0", "120"), ("13.2", "120")])
 def test_targets_follow_from_the_toolkit(
-    setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, archs: str
+    tools: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, archs: str
 ) -> None:
-    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
     nvcc = fake_nvcc(tmp_path, version)
-    flags = setup_py.gencode(setup_py.archs_of(setup_py.toolkit(nvcc)))
+    flags = tools.gencode(tools.archs_of(tools.toolkit(nvcc)))
     assert flags[:2] == ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90a,code=sm_90a"]
     assert f"compute_{archs}" in flags[-1].partition("code=")[2], "no PTX for later devices"
     assert not any(f"compute_{number}," in flag for flag in flags for number in ("50", "60", "70", "75"))
     monkeypatch.setenv("NVCC", nvcc)
-    monkeypatch.setattr(setup_py, "MODE", "cuda")
-    assert setup_py.label() == f"cu{version.replace('.', '')}"
+    monkeypatch.setattr(tools, "MODE", "cuda")
+    assert tools.label() == f"cu{version.replace('.', '')}"
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
-    assert setup_py.archs_of(setup_py.toolkit(nvcc)) == "9.0"
+    assert tools.archs_of(tools.toolkit(nvcc)) == "9.0"
 
 
 def test_a_toolkit_that_wheels_do_not_know_has_no_label(
-    setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tools: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
     monkeypatch.setenv("NVCC", fake_nvcc(tmp_path, "13.4"))
-    monkeypatch.setattr(setup_py, "MODE", "cuda")
+    monkeypatch.setattr(tools, "MODE", "cuda")
     with pytest.raises(SystemExit, match=r"not 13\.4"):
-        setup_py.label()
-    assert setup_py.archs_of((13, 4)) == setup_py.ARCHS[13, 0]
-    with pytest.raises(setup_py.Unavailable, match=r"older than 12\.6"):
-        setup_py.archs_of((12, 4))
-    monkeypatch.setattr(setup_py, "MODE", "auto")
+        tools.label()
+    assert tools.archs_of((13, 4)) == tools.ARCHS[13, 2]
+    with pytest.raises(tools.Unavailable, match=r"older than 12\.6"):
+        tools.archs_of((12, 4))
+    monkeypatch.setattr(tools, "MODE", "auto")
     with pytest.raises(SystemExit, match="FASTVOC_BUILD=cpu, or FASTVOC_BUILD=cuda"):
-        setup_py.label()
+        tools.label()
 
 
-def test_a_build_compiles_each_source_that_changed_alone(
-    setup_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_auto_builds_for_cuda_only_where_it_can_be_used(
+    tools: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran: list[str] = []
-    (tmp_path / "shared.h").write_text("inline int one() { return 1; }\n")
+    compiler()
+    monkeypatch.setenv("NVCC", fake_nvcc(tmp_path, "13.0"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    smi = tmp_path / "nvidia-smi"
+
+    def driver_says(text: str, status: int = 0) -> None:
+        smi.write_text(f"#!/bin/sh\necho '{text}'\nexit {status}\n")
+        smi.chmod(0o755)
+
+    def reason() -> str | None:
+        try:
+            tools.toolchain("cuda")
+        except tools.Unavailable as error:
+            return str(error)
+        return None
+
+    monkeypatch.setattr(torch.version, "cuda", None)
+    for text, status in (("NVIDIA-SMI has failed", 9), ("No devices were found", 0)):
+        driver_says(text, status)
+        said = reason()
+        assert said is not None
+        assert "is no CUDA build and no GPU is visible (FASTVOC_BUILD=cuda builds it anyway)" in said
+        assert "\n" not in said
+    driver_says("GPU 0: NVIDIA H100 (UUID: GPU-0)")
+    assert reason() is None
+    driver_says("No devices were found")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert reason() is None
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(tools, "MODE", "cuda")
+    assert reason() is None
+
+
+def units_of(folder: Path, *flags: str, header: str | None = None) -> list[native_build.Unit]:
+    """The units of two sources, of which the first includes shared.h; both begin with `header` where given."""
+    units = []
     for name in ("a", "b"):
-        include = '#include "shared.h"\n' if name == "a" else ""
-        (tmp_path / f"{name}.cpp").write_text(f"{include}int {name}() {{ return 2; }}\n")
-    real = setup_py.run
-    monkeypatch.setattr(setup_py, "run", lambda command: (ran.append(command[-3]), real(command)))
+        source = folder / f"{name}.cpp"
+        if not source.exists():
+            source.write_text(('#include "shared.h"\n' if name == "a" else "") + f"int {name}() {{ return 2; }}\n")
+        units.append(native_build.Unit("cpu", source, folder / f"{name}.o", [compiler(), *flags]))
+    if header:
+        first = native_build.Unit(
+            "cpu", folder / header, folder / f"{header}.gch", [compiler(), *flags, "-x", "c++-header"]
+        )
+        for unit in units:
+            unit.header = first
+            unit.command += ["-include", str(folder / header)]
+    return units
+
+
+@pytest.mark.parametrize("header", [None, "all.h"])
+def test_a_build_compiles_each_source_that_changed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str | None
+) -> None:
+    (tmp_path / "shared.h").write_text("inline int one() { return 1; }\n")
+    (tmp_path / "deep.h").write_text("inline int deep() { return 1; }\n")
+    (tmp_path / "all.h").write_text('#include "deep.h"\n')
+    ran: list[str] = []
+    real = native_build.run
+    monkeypatch.setattr(native_build, "run", lambda command: (ran.append(Path(command[-3]).name), real(command)))
+    monkeypatch.setenv("MAX_JOBS", "1")
+    headers = [header] if header else []
 
     def build_all(*flags: str) -> list[str]:
         ran.clear()
-        for name in ("a", "b"):
-            setup_py.compile_object([compiler(), *flags], tmp_path / f"{name}.cpp", tmp_path / f"{name}.o")
-        return [Path(source).name for source in ran]
+        tools = native_toolchain.Toolchain([], [], {})
+        library = native_build.Library(
+            "cpu", tmp_path / "x.so", tmp_path, tools, units_of(tmp_path, *flags, header=header)
+        )
+        native_build.build([library])
+        assert library.failure is None
+        return ran
 
-    assert build_all() == ["a.cpp", "b.cpp"]
+    assert build_all() == [*headers, "a.cpp", "b.cpp"]
     assert build_all() == []
-    later = (tmp_path / "a.o").stat().st_mtime + 5
+    later = max(path.stat().st_mtime for path in tmp_path.iterdir()) + 5
     os.utime(tmp_path / "shared.h", (later, later))
     assert build_all() == ["a.cpp"]
     os.utime(tmp_path / "shared.h", (0, 0))
-    assert build_all("-O1") == ["a.cpp", "b.cpp"]
+    if header:
+        os.utime(tmp_path / "deep.h", (later, later))
+        assert build_all() == [header, "a.cpp", "b.cpp"]
+        os.utime(tmp_path / "deep.h", (0, 0))
+    assert build_all("-O1") == [*headers, "a.cpp", "b.cpp"]
+
+
+def test_what_takes_longest_comes_first_whatever_its_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+
+    def compile_one(unit: native_build.Unit) -> float:
+        ran.append(unit.source.name)
+        if unit.source.name == "broken.cpp":
+            raise native_toolchain.Unavailable("undeclared")
+        return 1.5
+
+    monkeypatch.setattr(native_build.Unit, "compile", compile_one)
+    monkeypatch.setenv("MAX_JOBS", "1")
+    tools = native_toolchain.Toolchain([], [], {})
+    libraries = []
+    for name, sources in (
+        ("cpu", ["a.cpp", "isa_avx512_floats.cpp"]),
+        ("coder", ["broken.cpp", "c.cpp"]),
+        ("cuda", ["d.cu"]),
+    ):
+        units = [native_build.Unit(name, tmp_path / source, tmp_path / f"{source}.o", []) for source in sources]
+        libraries.append(native_build.Library(name, tmp_path / name, tmp_path, tools, units))
+    (tmp_path / "a.cpp.seconds").write_text("100.0")
+    native_build.build(libraries)
+    assert ran == ["a.cpp", "d.cu", "isa_avx512_floats.cpp", "broken.cpp"], (
+        "what is left of a failed library is left alone"
+    )
+    assert [library.failure for library in libraries] == [None, "undeclared", None]
+    assert "fastvoc: cpu/a.cpp: 1.5 s\n" in capsys.readouterr().out
+
+
+def test_kernels_are_optimised_and_headers_are_compiled_once_without_ccache(
+    tools: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", compiler())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    facts = {"compiler": "g++ 12"}
+    monkeypatch.setattr(native_build, "toolchain", lambda name: native_toolchain.Toolchain(["g++"], [], facts))
+
+    def planned() -> dict[str, native_build.Unit]:
+        library = native_build.plan("cpu", tmp_path / "x.so", tmp_path / "objects")
+        return {unit.source.stem: unit for unit in library.units}
+
+    units = planned()
+    assert "-O3" in units["isa_avx2_floats"].command
+    assert "-O1" in units["mrf"].command
+    headers = {id(unit.header): unit.header for unit in units.values()}
+    assert sorted(header.source.name for header in headers.values() if header) == ["glue.h", "std.h"]
+    ccache = tmp_path / "ccache"
+    ccache.write_text("")
+    ccache.chmod(0o755)
+    for unit in planned().values():
+        assert unit.command[:2] == [str(ccache), "g++"]
+        assert unit.header is None
+    ccache.unlink()
+    facts["compiler"] = "Debian clang version 14"
+    assert all(unit.header is None for unit in planned().values())
 
 
 def test_no_compiler_means_the_pure_package_and_a_word_about_it(tree: Path) -> None:
@@ -203,6 +329,10 @@ def test_a_source_that_does_not_compile_is_left_out_with_the_compilers_words(tre
     assert done.returncode == 0
     assert "undeclared" in libraries["cpu"]["left_out"]
     assert not stale.exists()
+    assert "left_out" not in libraries["coder"]
+    assert "fastvoc: cpu/ops.cpp: failed" in done.stdout
+    assert re.search(r"fastvoc: coder/module\.cpp: [\d.]+ s\n", done.stdout)
+    assert (tree / "out" / CODER).exists()
 
 
 def test_a_second_build_compiles_only_what_changed(tree: Path) -> None:
@@ -241,3 +371,24 @@ def test_unknown_mode_is_refused(tree: Path) -> None:
     done, _ = build(tree, "gpu")
     assert done.returncode != 0
     assert "FASTVOC_BUILD='gpu' is not one of auto, python, cpu, cuda" in done.stderr
+
+
+def test_a_coder_for_another_python_leaves_the_one_in_python(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
+    shutil.copytree(ROOT / "fastvoc", tmp_path / "fastvoc", ignore=ignored)
+    shutil.copytree(ROOT / "kernels", tmp_path / "fastvoc/kernels", ignore=ignored)
+    (tmp_path / "fastvoc/_C_coder.cpython-39-x86_64-linux-gnu.so").write_text("")
+    script = """
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in finder.__module__]
+from fastvoc import coder
+from fastvoc.cli import main
+print(coder.implementation().__name__)
+main()
+"""
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "300"}
+    done = subprocess.run([sys.executable, "-P", "-c", script, "info"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("fastvoc.coder_python\n")
+    said = "the coder is built for another Python (_C_coder.cpython-39-x86_64-linux-gnu.so)"
+    assert f"{said}; .ecdc files are coded in Python" in done.stdout

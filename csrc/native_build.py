@@ -1,0 +1,186 @@
+"""Compiles the libraries: one pool over the units of all of them, the longest first, each in its own time and place.
+
+A unit is compiled again when its command or a file that it was made of has changed. Where g++ compiles, and ccache does
+not keep its objects, the headers that most units of a library begin with are compiled once for all (`PRECOMPILED`).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from native_toolchain import ROOT, Toolchain, Unavailable, find_cxx, run, toolchain
+
+SUFFIX = {"cpu": ".cpp", "coder": ".cpp", "cuda": ".cu"}
+# Library, beginning of the names of its units, header that they begin with.
+PRECOMPILED = [("cpu", "isa_", "std.h"), ("cpu", "", "glue.h")]
+# Seconds that a unit takes, roughly, by library and the beginning of its name, until it is known.
+EXPECTED = [("cuda", "", 60), ("cpu", "isa_avx512", 40), ("cpu", "isa_", 15), ("coder", "", 10), ("cpu", "", 3)]
+
+
+def optimisation(library: str, stem: str) -> str:
+    """What computes is worth the compiler's time; what checks and hands over is not."""
+    return "-O1" if library == "cpu" and not stem.startswith("isa_") else "-O3"
+
+
+@dataclass
+class Unit:
+    """One run of the compiler."""
+
+    library: str
+    source: Path
+    output: Path
+    command: list[str]
+    header: Unit | None = None  # compiled before, as a part of this one
+
+    @property
+    def name(self) -> str:
+        return f"{self.library}/{self.source.name}"
+
+    def expected(self) -> float:
+        took = self.output.with_suffix(".seconds")
+        if took.exists():
+            return float(took.read_text())
+        return next(s for lib, stem, s in EXPECTED if lib == self.library and self.source.name.startswith(stem))
+
+    def files(self) -> list[Path] | None:
+        """What the output was made of; None where that is not known."""
+        made_of = self.output.with_suffix(".d")
+        if not made_of.exists():
+            return None
+        own = [Path(name) for name in made_of.read_text().replace("\\\n", " ").partition(":")[2].split()]
+        if self.header is None:
+            return own
+        its = self.header.files()
+        return None if its is None else own + its
+
+    def is_done(self) -> bool:
+        said, files = self.output.with_suffix(".command"), self.files()
+        if files is None or not self.output.exists() or not said.exists():
+            return False
+        if said.read_text() != shlex.join(self.command):
+            return False
+        made = self.output.stat().st_mtime
+        return all(file.exists() and file.stat().st_mtime < made for file in files)
+
+    def compile(self) -> float | None:
+        """Runs the compiler where it must; the seconds it took."""
+        if self.is_done():
+            return None
+        said = self.output.with_suffix(".command")
+        said.unlink(missing_ok=True)  # what an interrupted compiler leaves is not taken for an object
+        made_of = self.output.with_suffix(".d")
+        start = time.monotonic()
+        run([*self.command, "-MMD", "-MF", str(made_of), "-c", str(self.source), "-o", str(self.output)])
+        took = time.monotonic() - start
+        said.write_text(shlex.join(self.command))
+        self.output.with_suffix(".seconds").write_text(f"{took:.1f}")
+        return took
+
+
+@dataclass
+class Library:
+    """A library on its way: its units and what they will be linked to."""
+
+    name: str
+    target: Path
+    objects: Path
+    tools: Toolchain
+    units: list[Unit] = field(default_factory=list)
+    failure: str | None = None
+
+    def finish(self, before: dict[str, Any]) -> dict[str, Any]:
+        """The facts of the library, or why it is left out, in which case its file is removed."""
+        try:
+            return self.link(before)
+        except Unavailable as error:
+            self.target.unlink(missing_ok=True)
+            return {"left_out": str(error)}
+
+    def link(self, before: dict[str, Any]) -> dict[str, Any]:
+        """Links the objects unless the target is newer than all of them and `before` has the same facts; those facts.
+
+        Raises Unavailable where a unit or the link failed.
+        """
+        if self.failure:
+            raise Unavailable(self.failure)
+        outputs = [unit.output for unit in self.units]
+        newest = max(output.stat().st_mtime for output in outputs)
+        if self.tools.facts == before and self.target.exists() and self.target.stat().st_mtime > newest:
+            return self.tools.facts
+        link = self.tools.link
+        if self.name == "cuda":  # a stand-in for the library of CUDA torch, which must be named as a dependency
+            stub = ["-xc", os.devnull, "-o", str(self.objects / "libtorch_cuda.so")]
+            run([str(find_cxx()), "-shared", "-Wl,-soname,libtorch_cuda.so", *stub])
+            link = ["-Xlinker", "--no-as-needed", f"-L{self.objects}", "-ltorch_cuda", *link]
+        partial = f"{self.target}.partial"
+        run([*self.tools.compile, "-shared", *map(str, outputs), "-o", partial, *link])
+        os.replace(partial, self.target)
+        return self.tools.facts
+
+
+def plan(name: str, target: Path, objects: Path) -> Library:
+    """A library and its units. Raises Unavailable where it cannot be built here."""
+    sources = sorted((ROOT / "csrc" / name).glob(f"*{SUFFIX[name]}"))
+    if not sources:
+        raise Unavailable(f"csrc/{name} holds no {SUFFIX[name]} file")
+    library = Library(name, target, objects, toolchain(name))
+    objects.mkdir(parents=True, exist_ok=True)
+    ccache = shutil.which("ccache")
+    command = [*([ccache] if ccache else []), *library.tools.compile]
+    gcc = "clang" not in library.tools.facts["compiler"]
+    headers: dict[str, Unit] = {}
+    for source in sources:
+        unit = Unit(name, source, objects / f"{source.stem}.o", [*command, optimisation(name, source.stem)])
+        wanted = next((h for lib, stem, h in PRECOMPILED if lib == name and source.stem.startswith(stem)), None)
+        if wanted and gcc and not ccache and (source.parent / wanted).exists():
+            unit.header = headers.setdefault(wanted, precompiled(unit, source.parent / wanted))
+            unit.command += ["-include", str(unit.header.source)]
+        library.units.append(unit)
+    return library
+
+
+def precompiled(unit: Unit, header: Path) -> Unit:
+    """The unit that compiles a header for units of this one's command: a file beside its output, which includes it."""
+    including = unit.output.parent / header.name
+    text = f'#include "{header.relative_to(ROOT / "csrc")}"\n'
+    if not including.exists() or including.read_text() != text:
+        including.write_text(text)
+    return Unit(unit.library, including, including.with_suffix(".h.gch"), [*unit.command, "-x", "c++-header"])
+
+
+def build(libraries: list[Library]) -> None:
+    """Compiles all units of all libraries; a failure ends its own library alone, whose `failure` says why."""
+    units = [unit for library in libraries for unit in library.units]
+    headers = {id(unit.header): unit.header for unit in units if unit.header}
+    first = sorted(headers.values(), key=Unit.expected, reverse=True)
+    rest = sorted(units, key=Unit.expected, reverse=True)
+    owner = {library.name: library for library in libraries}
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)) as pool:
+        ready: dict[int, Future[None]] = {}
+
+        def compile_unit(unit: Unit) -> None:
+            if unit.header:
+                ready[id(unit.header)].result()
+            library = owner[unit.library]
+            if library.failure:
+                return
+            try:
+                took = unit.compile()
+            except Unavailable as error:
+                library.failure = library.failure or str(error)
+                print(f"fastvoc: {unit.name}: failed", flush=True)
+                return
+            if took is not None:
+                print(f"fastvoc: {unit.name}: {took:.1f} s", flush=True)
+
+        for unit in first:
+            ready[id(unit)] = pool.submit(compile_unit, unit)
+        for future in [pool.submit(compile_unit, unit) for unit in rest]:
+            future.result()
