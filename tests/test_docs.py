@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from checkpoint_files import random_state, write_jik
 from codec_models import lively
 from hift_files import write_cosyvoice
@@ -191,3 +193,38 @@ def test_every_command_shown_exists_and_shows_an_example(
     with contextlib.suppress(SystemExit):
         main([command, "--help"])
     assert f"Example: fastvoc {command}" in " ".join(capsys.readouterr().out.split())
+
+
+MODELS = {"HiFi-GAN V1": "v1", "HiFi-GAN V2": "v2", "HiFi-GAN V3": "v3", "CosyVoice 2": "cosyvoice2"}
+MODELS |= {"Vocos mel 24 kHz": "vocos"}
+MODELS |= {f"EnCodec {n} kHz, {way}coding": f"encodec-{n}k-{way}code" for n in (24, 48) for way in ("en", "de")}
+
+
+def test_figures_of_speed_are_those_of_the_results() -> None:
+    """Every row of the table against `benchmarks/results`, to the digits shown."""
+    results = json.loads((ROOT / "benchmarks/results/amd-epyc-2core/models.json").read_text())["rows"]
+    measured = {(row["model"], row["seconds"], row["dtype"]): row for row in results if row["batch"] == 1}
+    rows = re.findall(r"^\| (\D.+?) \| (\d+) s \| (.+) \|$", PAGES["speed.md"].read_text(), re.MULTILINE)
+    assert len(rows) == 2 * len(MODELS)
+    for name, seconds, rest in rows:
+        fp32, torch_, ort, openvino, bf16, *bf16_over = rest.split(" | ")
+        for dtype, time, over in (
+            ("fp32", fp32, {"torch": torch_, "onnxruntime": ort, "openvino": openvino}),
+            ("bf16", bf16, dict(zip(("torch", "openvino"), bf16_over, strict=True))),
+        ):
+            row = measured[MODELS[name], float(seconds), dtype]
+            ours = row["impls"]["cpp"]
+            ms, times = re.fullmatch(r"([\d.]+) ms, (\d+)x(?: real time)?", time).groups()  # type: ignore[union-attr]
+            assert _rounded(1e3 * ours["median_s"], ms) == ms, (name, dtype)
+            assert _rounded(ours["real_time"], times) == times, (name, dtype)
+            assert {rival: _rounded(row["over"][rival], shown) for rival, shown in over.items()} == over, (name, dtype)
+
+
+def _rounded(value: float, like: str) -> str:
+    return f"{value:.{len(like.partition('.')[2])}f}"
+
+
+def test_every_wheel_is_described() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+    built = {build["label"] for build in workflow["jobs"]["wheel"]["strategy"]["matrix"]["build"]}
+    assert set(re.findall(r"^\| `.*?\+(c\w+).*?` \|", PAGES["install.md"].read_text(), re.MULTILINE)) == built
