@@ -79,7 +79,7 @@ import json, sys
 from pathlib import Path
 import torch
 import fastvoc
-from fastvoc import _library
+from fastvoc.runtime import library as _library
 from importlib.metadata import PackageNotFoundError, version
 def of(name):
     try:

@@ -61,7 +61,7 @@ def run_under(isa: str, script: str) -> str:
 
     paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "ops"), *sys.path])
     environment = {**os.environ, "FASTVOC_ISA": isa, "PYTHONPATH": paths}
-    whole = f"{script}\nfrom fastvoc import _library\nprint(_library.cpu_isa())\n"
+    whole = f"{script}\nfrom fastvoc.runtime import library as _library\nprint(_library.cpu_isa())\n"
     done = subprocess.run([sys.executable, "-P", "-c", whole], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *printed, used = done.stdout.splitlines()
@@ -156,6 +156,6 @@ def implementations(op: str, device: str = "cpu") -> list[Any]:
 
 def source_files(*suffixes: str) -> list[Path]:
     """The project's own text files with these suffixes, build products left out."""
-    tops = [ROOT / name for name in ("fastvoc", "kernels", "csrc", "tests", "benchmarks", ".ci")]
+    tops = [ROOT / name for name in ("fastvoc", "kernels", "csrc", "tests", "benchmarks", "docs", ".ci")]
     files = [path for top in tops for path in top.rglob("*")] + list(ROOT.iterdir())
     return sorted(path for path in files if path.is_file() and {path.suffix, path.name} & set(suffixes))

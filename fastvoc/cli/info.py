@@ -11,6 +11,7 @@ def info(
     model: Annotated[
         str | None, typer.Argument(metavar="[MODEL]", help="File, folder, hub id or name of a model to tell of.")
     ] = None,
+    ops: Annotated[bool, typer.Option("--ops", help="List all ops, in Markdown: meaning, implementations.")] = False,
 ) -> None:
     """Show versions, processors, native libraries, the implementation that each op runs with, and settings.
 
@@ -18,7 +19,15 @@ def info(
 
     Example: fastvoc info
     Example: fastvoc info path/to/generator.ckpt
+    Example: fastvoc info --ops
     """
+    if ops:
+        if model is not None:
+            raise typer.BadParameter("--ops lists the ops of this installation and takes no model")
+        from fastvoc.cli.ops import page
+
+        typer.echo(page(), nl=False)
+        return
     sections = _installation() if model is None else [(model, _model(model))]
     for title, rows in sections:
         typer.echo(title)

@@ -12,6 +12,7 @@ import torch
 
 from fastvoc.runtime import env
 
+SCHEMAS: list[str] = []  # of the native ops that were declared so far
 ISAS = ("portable", "avx2", "avx512", "avx512_bf16")
 _HERE = Path(__file__).parents[1]  # where a build leaves the libraries
 
@@ -19,6 +20,7 @@ _HERE = Path(__file__).parents[1]  # where a build leaves the libraries
 def define(schema: str) -> None:
     """Declares a native op in the namespace `_fastvoc`; its kernels come from the libraries."""
     _definitions().define(schema)
+    SCHEMAS.append(schema)
 
 
 def native(name: str) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ from fastvoc.errors import ArgumentError, StreamError
 from fastvoc.nn.streams import ModelStream
 from fastvoc.runtime import flags
 
-_VERSION = 1
+_VERSION = 2  # of a saved state: names, shapes and counters of what it holds
 Check = bool | Literal["later"] | None
 
 

@@ -15,6 +15,7 @@ from fastvoc import loading
 from fastvoc.errors import LoadError
 from fastvoc.runtime import env
 from fastvoc.runtime import library as _library
+from helpers import ROOT
 
 COMMANDS = ("vocode", "encode", "decode", "info", "models", "convert", "train")
 
@@ -65,6 +66,21 @@ def test_info(run: Run) -> None:
         assert text in result.out
     for variable in env.VARIABLES:
         assert variable.name in result.out
+
+
+def test_the_list_of_ops_is_that_of_the_package(run: Run) -> None:
+    """docs/ops.md is what `fastvoc info --ops` prints."""
+    listed = run("info", "--ops")
+    assert listed.code == 0
+    assert listed.out == (ROOT / "docs" / "ops.md").read_text()
+    modules = {path.stem for path in (ROOT / "fastvoc" / "ops").glob("*.py") if "= define(" in path.read_text()}
+    assert set(re.findall(r"^\| `(\w+)` \|", listed.out, re.MULTILINE)) == modules
+
+
+def test_the_list_of_ops_takes_no_model(run: Run) -> None:
+    result = run("info", "hifigan", "--ops")
+    assert result.code == 2
+    assert "takes no model" in result.err
 
 
 def test_info_tells_what_was_built_and_why_not_the_rest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -71,6 +72,24 @@ def test_imports_run_downward(module: str) -> None:
 def test_imports_make_no_circle() -> None:
     order = list(TopologicalSorter({module: _imports(module) for module in MODULES}).static_order())
     assert len(order) >= len(MODULES)
+
+
+def test_the_layout_in_contributing_is_that_of_the_house() -> None:
+    """Its table has every name of FLOORS on its floor, top first, and no other."""
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layout")[2]
+    rows = re.findall(r"^\| (`.+?) \| .+ \|$", text, re.MULTILINE)
+    told = [{_name(path) for path in re.findall(r"`(.+?)`", row)} for row in rows]
+    assert told == [set(names) for names in reversed(FLOORS)]
+
+
+@pytest.mark.parametrize("name", sorted(FLOOR_OF.keys() - {"__init__"}))
+def test_every_name_of_a_floor_exists(name: str) -> None:
+    assert f"fastvoc.{name}" in MODULES
+
+
+def _name(path: str) -> str:
+    """As FLOORS has it: `streams/codec.py` is `streams.codec`."""
+    return path.removesuffix("/").removesuffix(".py").replace("/", ".")
 
 
 def _python(code: str) -> str:

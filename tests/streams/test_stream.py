@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -11,10 +12,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save
 from stream_families import FAMILIES, LONG, QUICK, mel_of, vocoder
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError, StreamError
+from fastvoc.streams.stream import _digest, _read_state
 from fastvoc.vocoder import Vocoder
 from helpers import relative_l2
 
@@ -133,6 +136,23 @@ def test_foreign_and_damaged_state(family: str) -> None:
             stream.restore(wrong)
     with pytest.raises(StreamError, match="bytes"):
         stream.restore("text")  # type: ignore[arg-type]
+    assert torch.equal(torch.cat([head, stream.push(mel[:, 31:]), stream.flush()]), streamed(voc, mel, [31]))
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_state_of_another_version(version: int) -> None:
+    """What the revisions before the first release wrote, and what later ones may write."""
+    voc = vocoder("hifigan-1")
+    stream = voc.stream()
+    mel = mel_of(voc, 50)
+    head = stream.push(mel[:, :31])
+    saved = stream.state()
+    tensors, description = _read_state(saved)
+    assert description["version"] == 2
+    text = json.dumps({**description, "version": version})
+    other = save(tensors, {"fastvoc.stream": text, "sha256": _digest(text, tensors)})
+    with pytest.raises(StreamError, match=f"state: version {version}, expected 2"):
+        stream.restore(other)
     assert torch.equal(torch.cat([head, stream.push(mel[:, 31:]), stream.flush()]), streamed(voc, mel, [31]))
 
 
