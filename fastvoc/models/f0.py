@@ -27,6 +27,10 @@ class _Conv(Conv1d):
         super().__init__(inputs, outputs, kernel, padding=padding, post=elu())
         self._dtype = dtype
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weight.dtype if self._dtype is None else self._dtype
+
     def params(self) -> op.Conv1dParams:
         params = super().params()
         return params if self._dtype is None else _cast(params, self._dtype)
@@ -45,6 +49,10 @@ class Classifier(Layer, nn.Module):
         self.prepared = Prepared(op.OP, self.params, self._tensors)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weight.dtype if self._dtype is None else self._dtype
 
     def params(self) -> op.Conv1dParams:
         """The op's view of this layer: a convolution of kernel 1."""

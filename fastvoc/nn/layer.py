@@ -87,7 +87,7 @@ class Layer(Part):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        return self.prepared.weight().dtype
+        return self.prepared.tensors()[0].dtype
 
     def ops(self) -> dict[str, Prepared]:
         return {"": self.prepared}
