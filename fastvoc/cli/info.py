@@ -59,9 +59,8 @@ def _model(name: str) -> list[tuple[str, str]]:
         front = absent if config.mel is None else told("mel", shown(config.mel))
         rows += [("input", f"{config.num_mels} channels"), ("mel front end", front)]
     if getattr(config, "gin_channels", 0):
-        rows.append(
-            ("speakers", f"{config.num_speakers or 'none'} in the checkpoint, vectors of {config.gin_channels}")
-        )
+        table = f"{config.num_speakers} in the checkpoint, " if config.num_speakers else ""
+        rows.append(("speakers", f"{table}vectors of {config.gin_channels}"))
     rest = [field for field in checkpoint.origins if field not in ("sample_rate", "mel")]
     rows += [(field.replace("_", " "), told(field, str(getattr(config, field)))) for field in rest]
     count = sum(tensor.numel() for tensor in checkpoint.state.values())
