@@ -70,7 +70,7 @@ class Vocoder(LoadedModel):
 
     @property
     def n_mels(self) -> int:
-        """Mel bands."""
+        """Mel bands, or channels of the latent that the model takes in place of a mel."""
         return int(self.config.num_mels)
 
     def warmup(self, frames: int = 100) -> Vocoder:
@@ -86,6 +86,8 @@ class Vocoder(LoadedModel):
         Raises ArgumentError when the model's front end is not known, or (`check`, the default on the CPU) for NaN
         and infinity; DtypeError, DeviceError or ShapeError for a wav that does not fit.
         """
+        if getattr(self.config, "latent", False):
+            raise ArgumentError(f"mel: the model takes a latent [{self.n_mels}, T], which no mel front end makes")
         if self.mel_config is None:
             raise ArgumentError("mel: the checkpoint does not say which mel front end it was trained with")
         wav = self._floats(wav, "wav")
@@ -135,9 +137,9 @@ class Vocoder(LoadedModel):
                 device looks for NaN and infinity in the mel, and `voc.check()` tells; the host does not wait.
             exact: compute as a stream does (`fastvoc.use_exact`): slower, and equal to it bit for bit on the C++ CPU
                 implementation; the default agrees with a stream to about 1e-6.
-            inputs: what this model's own `forward` takes besides, as HiFTNet's f0, source, seed, phase and noise, or
-                the bandwidth_id of Vocos on codes; tensors or numpy arrays, without the batch axis for a single mel
-                [n_mels, T].
+            inputs: what this model's own `forward` takes besides, as HiFTNet's f0, source, seed, phase and noise, the
+                bandwidth_id of Vocos on codes, or the speaker of a VITS decoder; tensors or numpy arrays, without the
+                batch axis for a single mel [n_mels, T].
 
         Returns:
             [S] or [B, S] samples in -1..1, float32, S = T * hop for the published configurations.

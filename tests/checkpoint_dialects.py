@@ -13,7 +13,18 @@ from typing import Any
 
 import torch
 import yaml
-from checkpoint_files import DATA, SMALL, bigvgan_upstream, random_state, write_bigvgan, write_jik, write_univnet
+from checkpoint_files import (
+    DATA,
+    SMALL,
+    VITS,
+    VITS_1,
+    bigvgan_upstream,
+    random_state,
+    write_bigvgan,
+    write_jik,
+    write_univnet,
+    write_vits,
+)
 from codec_files import file_tensors, transformers_config
 from codec_files import random_state as codec_state
 from codec_models import UNUSUAL
@@ -184,6 +195,11 @@ DIALECTS: dict[str, Callable[[Path], object]] = {
     "encodec identity shortcut": _encodec("identity-shortcut", "original"),
     "encodec transformers": _encodec("deep", "transformers"),
     "encodec language model": _language_model,
+    "vits": lambda folder: write_vits(folder, "vits"),
+    "vits transformers": lambda folder: write_vits(folder, "transformers", VITS_1),
+    "vits coqui": lambda folder: write_vits(folder, "coqui", VITS_1),
+    "vits piper": lambda folder: write_vits(folder, "piper", VITS),
+    "vits piper without its configuration": _without(lambda folder: write_vits(folder, "piper", VITS_1), "config.json"),
 }
 
 

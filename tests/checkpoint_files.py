@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,65 @@ def write_jik(
     path = folder / "g_00000000"
     save({"generator": dict(state)} if wrap else dict(state), path)
     return path
+
+
+VITS = HifiGanConfig(
+    sample_rate=16000,
+    num_mels=6,
+    upsample_rates=(8, 8, 4),
+    upsample_kernel_sizes=(16, 16, 8),
+    upsample_initial_channel=8,
+    resblock="2",
+    resblock_kernel_sizes=(3, 5, 7),
+    resblock_dilation_sizes=((1, 2), (2, 6), (3, 12)),
+    post_bias=False,
+    latent=True,
+    gin_channels=4,
+    num_speakers=3,
+)
+VITS_1 = replace(
+    VITS,
+    upsample_rates=(8, 8, 2, 2),
+    upsample_kernel_sizes=(16, 16, 4, 4),
+    upsample_initial_channel=16,
+    resblock="1",
+    resblock_kernel_sizes=(3, 7, 11),
+    resblock_dilation_sizes=((1, 3, 5),) * 3,
+)
+_VITS_SHAPE = ("upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel", "resblock_kernel_sizes")
+
+
+def write_vits(
+    folder: Path, dialect: str, config: HifiGanConfig = VITS, state: Mapping[str, Tensor] | None = None
+) -> Path:
+    """A whole VITS as a dialect has it, of whose other parts there is one tensor: transformers, vits, piper, coqui."""
+    shape = {name: getattr(config, name) for name in (*_VITS_SHAPE, "resblock_dilation_sizes")}
+    rate, kind = config.sample_rate, config.resblock
+    decoder, speakers, fields = {
+        "transformers": ("decoder.", "embed_speaker", {"model_type": "vits", "sampling_rate": rate, **shape}),
+        "vits": ("dec.", "emb_g", {"model": {"resblock": kind, **shape}, "data": {"sampling_rate": rate}}),
+        "piper": ("model_g.dec.", "model_g.emb_g", {"audio": {"sample_rate": rate, "quality": "medium"}}),
+        "coqui": ("waveform_decoder.", "emb_g", {"model": "vits", "audio": {"sample_rate": rate}}),
+    }[dialect]
+    if dialect == "coqui":
+        arguments = {f"{name}_decoder": value for name, value in shape.items()}
+        fields["model_args"] = {"resblock_type_decoder": kind, **arguments}
+    tensors = {"enc_p.emb.weight": torch.zeros(3, 2)}
+    for name, tensor in (random_state(config) if state is None else state).items():
+        if dialect == "transformers":
+            name = name.replace("ups.", "upsampler.")
+        if dialect == "coqui":
+            name = name.replace("cond.", "cond_layer.")
+        tensors[f"{speakers}.weight" if name == "emb_g.weight" else f"{decoder}{name}"] = tensor
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(fields))
+    if dialect == "transformers":
+        save_file(tensors, folder / "model.safetensors")
+    elif dialect == "piper":
+        torch.save({"state_dict": tensors, "hyper_parameters": {"num_speakers": 3}}, folder / "epoch=1-step=2.ckpt")
+    else:
+        torch.save({"model": tensors, "iteration": 2, "learning_rate": 0.1}, folder / f"{dialect}.pth")
+    return folder
 
 
 def upstream_list(name: str) -> dict[str, tuple[int, ...]]:

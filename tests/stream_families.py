@@ -72,6 +72,14 @@ MAKERS: dict[str, Callable[[], Vocoder]] = {
         resblock_kernel_sizes=(3, 11),
         resblock_dilation_sizes=((1, 3), (1, 5)),
     ),
+    "vits": lambda: _hifigan(
+        upsample_rates=(4, 2),
+        upsample_kernel_sizes=(8, 4),
+        post_bias=False,
+        latent=True,
+        gin_channels=5,
+        num_speakers=3,
+    ),
 }
 
 

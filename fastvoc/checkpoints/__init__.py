@@ -29,6 +29,7 @@ from fastvoc.checkpoints import (
     speechbrain,
     transformers,
     univnet,
+    vits,
     vocos,
 )
 from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, refuse
@@ -64,6 +65,7 @@ _FORMATS: tuple[_Format, ...] = (
     univnet,
     vocos,
     bigvgan,
+    vits,
     coqui,
     jik876,
 )

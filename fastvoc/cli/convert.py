@@ -70,7 +70,8 @@ def convert(
     hop = f", hop {config.hop}" if hasattr(config, "hop") else ""
     table.add_row("model", f"{config.family}, {config.sample_rate} Hz{hop}")
     if hasattr(config, "mel"):
-        table.add_row("mel front end", f"{config.num_mels} bands" if config.mel else "not known")
+        absent = "none, the input is a latent" if getattr(config, "latent", False) else "not known"
+        table.add_row("mel front end", f"{config.num_mels} bands" if config.mel else absent)
     count = sum(tensor.numel() for tensor in checkpoint.state.values())
     table.add_row("parameters", f"{count / 1e6:.2f} million in {len(checkpoint.state)} tensors")
     stored = checkpoint.quantization or dtype.value

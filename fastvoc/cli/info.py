@@ -55,8 +55,12 @@ def _model(name: str) -> list[tuple[str, str]]:
     if hasattr(config, "hop"):
         rows.append(("hop", f"{config.hop} samples"))
     if hasattr(config, "mel"):
-        front = "not known" if config.mel is None else told("mel", shown(config.mel))
+        absent = "none, the input is a latent" if getattr(config, "latent", False) else "not known"
+        front = absent if config.mel is None else told("mel", shown(config.mel))
         rows += [("input", f"{config.num_mels} channels"), ("mel front end", front)]
+    if getattr(config, "gin_channels", 0):
+        table = f"{config.num_speakers} in the checkpoint, " if config.num_speakers else ""
+        rows.append(("speakers", f"{table}vectors of {config.gin_channels}"))
     rest = [field for field in checkpoint.origins if field not in ("sample_rate", "mel")]
     rows += [(field.replace("_", " "), told(field, str(getattr(config, field)))) for field in rest]
     count = sum(tensor.numel() for tensor in checkpoint.state.values())

@@ -51,6 +51,8 @@ class MelGraphable(_Loaded):
         if "seed" in getattr(voc.model, "inputs", ()):
             seed = further.get("seed")
             further["seed"] = item_seeds(0 if seed is None else seed, len(batch), batch.device)
+        if further.get("speaker") is not None:  # as vectors, so that one graph serves all speakers
+            further["speaker"] = voc.model.speaker_vectors(further["speaker"], len(batch))
         steps = self._steps()
         tensors = {n: (v, steps.get(n, 0)) for n, v in further.items() if _on(v, batch.device)}
         choices = {n: _hashable(n, v) for n, v in further.items() if n not in tensors}

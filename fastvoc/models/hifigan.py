@@ -9,23 +9,27 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ShapeError
+from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.checks import (
     Tensors,
     check_like,
     check_names,
     check_stages,
     conv_tensors,
+    positive,
     require,
     require_positive,
 )
+from fastvoc.models.speakers import Shift, Speaker, WideEmbedding, speaker_vectors
 from fastvoc.nn.conv import Conv1d, WideConv1d
 from fastvoc.nn.model import Model
 from fastvoc.nn.mrf import MrfStage, ResidualBlock, WideResidualBlock
-from fastvoc.nn.network import Trace, Value
+from fastvoc.nn.network import Network, Trace, Value
+from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample, WideUpsample
 from fastvoc.ops.activation import TANH, leaky_relu
+from fastvoc.runtime.registry import use_exact
 from fastvoc.sound.mel import HIFIGAN_22K, MelConfig
 
 _LEAST_INT8_CHANNELS = 16  # of a stage; the kernels compute 16 at a time
@@ -43,7 +47,9 @@ class HifiGanConfig:
     """The generator's shape, in the names of the published `config.json` where it has them.
 
     `upsample_paddings` and `upsample_output_paddings` are those of the transposed convolutions, floor((k - u) / 2) and
-    0 when None. `mel` is the front end that the checkpoint was trained with, None when it is not known.
+    0 when None. `mel` is the front end that the checkpoint was trained with, None when it is not known. `latent`: the
+    input is no mel but a latent of `num_mels` channels, as for the decoder of VITS. `gin_channels`: length of the
+    vector that a speaker is told by, 0 for a model without; `num_speakers`: vectors that the checkpoint has itself.
     """
 
     family: ClassVar[str] = "hifigan"
@@ -66,6 +72,9 @@ class HifiGanConfig:
     pad_mode: str = "zeros"
     normalize_before: bool = False
     mel: MelConfig | None = None
+    latent: bool = False
+    gin_channels: int = 0
+    num_speakers: int = 0
 
     def __post_init__(self) -> None:
         for name in _TUPLES:
@@ -117,6 +126,10 @@ class HifiGanConfig:
                         yield from conv_tensors(name, (channels, channels, kernel), channels)
         last = self.channels(len(self.upsample_rates) - 1)
         yield from conv_tensors("conv_post", (1, last, self.post_kernel_size), int(self.post_bias))
+        if self.gin_channels:
+            yield from conv_tensors("cond", (self.channels(-1), self.gin_channels, 1), self.channels(-1))
+        if self.num_speakers:
+            yield "emb_g.weight", (self.num_speakers, self.gin_channels)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -146,7 +159,11 @@ def _validate(c: HifiGanConfig) -> None:
         padding, extra = c.padding(i)
         fits = k >= u and 0 <= 2 * padding < k + u and 0 <= extra < u
         require(c, fits, "upsample_kernel_sizes", "kernel >= rate at every stage")
+    require(c, c.mel is None or not c.latent, "mel", "None, since the input is a latent")
     require(c, c.mel is None or c.mel.n_mels == c.num_mels, "num_mels", f"the mel front end's {c.mel and c.mel.n_mels}")
+    for name in ("gin_channels", "num_speakers"):
+        require(c, getattr(c, name) == 0 or positive((getattr(c, name),)), name, "0 or a positive integer")
+    require(c, not c.num_speakers or c.gin_channels > 0, "gin_channels", "a positive integer, since there are speakers")
 
 
 HIFIGAN_V1 = HifiGanConfig(mel=HIFIGAN_22K)
@@ -163,11 +180,12 @@ HIFIGAN_V3 = replace(
 
 
 class HifiGan(Model):
-    """The generator: log-mel in, waveform out.
+    """The generator: log-mel in, or a latent, and waveform out.
 
     Parameters carry the upstream names with weight norm folded: `conv_pre`, `ups.{i}`, `resblocks.{n}.convs1.{m}` and
     `.convs2.{m}` (or `.convs.{m}` for residual block type 2), `conv_post`; buffers `mean` and `scale` [num_mels] when
-    the configuration normalises its input.
+    the configuration normalises its input. With `gin_channels` there is `cond`, whose value for a speaker's vector is
+    added to each step that `conv_pre` makes; with `num_speakers` the table `emb_g` of such vectors.
 
     When the model is cast to bfloat16 or float16, `conv_pre` and the first of `ups` stay in float32, on the CPU also
     the first stage's residual blocks if one has more than 7 taps: what is rounded there weighs most, as a log-mel of
@@ -199,7 +217,7 @@ class HifiGan(Model):
         self.resblocks = nn.ModuleList(blocks)
         narrow = [i for i in range(len(ups)) if config.channels(i) < _LEAST_INT8_CHANNELS]
         kept = [f"resblocks.{i * count + j}" for i in sorted({0, *narrow}) for j in range(count)]
-        self.float_layers = ("conv_pre", "ups.0", *kept, f"ups.{len(ups) - 1}", "conv_post")
+        self.float_layers = ("cond", "conv_pre", "ups.0", *kept, f"ups.{len(ups) - 1}", "conv_post")
         self._stages = [
             (up, MrfStage(f"mrf.{i}", blocks[i * count : (i + 1) * count], act, config.pad_mode))
             for i, up in enumerate(ups)
@@ -216,34 +234,56 @@ class HifiGan(Model):
         if config.normalize_before:
             self.register_buffer("mean", torch.zeros(config.num_mels))
             self.register_buffer("scale", torch.ones(config.num_mels))
+        if config.gin_channels:
+            self.inputs = self.stream_options = ("speaker",)
+            self.cond = WideConv1d(config.gin_channels, config.channels(-1), 1)
+            self._shift = Shift(config.channels(-1))
+        if config.num_speakers:
+            self.emb_g = WideEmbedding(config.num_speakers, config.gin_channels)
 
-    def forward(self, mel: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """Log-mel to waveform.
+    def forward(
+        self,
+        mel: Tensor,
+        lengths: Tensor | None = None,
+        backend: str | None = None,
+        *,
+        speaker: Speaker = None,
+    ) -> Tensor:
+        """Log-mel or latent to waveform.
 
         Args:
-            mel: [B, num_mels, T] log-mel of the checkpoint's own front end.
+            mel: [B, num_mels, T] log-mel of the checkpoint's own front end, or latent.
             lengths: [B] int64 on the CPU, valid frames of each item; all T when None. The waveform is 0 beyond them.
             backend: implementation to force for every op.
+            speaker: for a model with `gin_channels`, and only there: a number in the checkpoint's own table, or a
+                vector [gin_channels] as `cond` takes it; or [B] or [B, gin_channels] of them. None adds nothing.
 
         Returns:
             [B, 1, S] samples in (-1, 1); S = T * hop for the published configurations.
 
         Raises:
-            ShapeError, DtypeError, DeviceError: a wrong argument.
+            ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
             BackendError: the forced backend refuses.
         """
         self._check(mel)
-        return self.run(self.reading(), mel, lengths=lengths, backend=backend)
+        items = self._items(speaker, mel.shape[0], backend).values()
+        return self.run(self._network, mel, *items, lengths=lengths, backend=backend)
 
     def _check(self, mel: Tensor) -> None:
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.numel() == 0:
             raise ShapeError(f"mel: expected [B > 0, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
         check_like("mel", mel, self.conv_pre.weight, self.conv_post.weight)
 
-    def network(self, run: Trace, mel: Value) -> Value:
-        """The steps from a log-mel to the waveform."""
+    @property
+    def _network(self) -> Network:
+        return self.reading(per_frame=(1, 0) if self.config.gin_channels else (1,))
+
+    def network(self, run: Trace, mel: Value, shift: Value | None = None) -> Value:
+        """The steps from a log-mel or latent to the waveform; `shift` as `_items` gives it."""
         x = run.map(self._normalised, mel) if self.config.normalize_before else mel
         x = run(self.conv_pre, x)
+        if shift is not None:
+            x = run(self._shift, x, shift)
         for up, stage in self._stages:
             x = run(stage, run(up, x))
         return run(self.conv_post, x)
@@ -251,6 +291,44 @@ class HifiGan(Model):
     def _normalised(self, mel: Tensor) -> Tensor:
         return (mel - self.mean[:, None]) / self.scale[:, None]
 
-    def stream(self, backend: str | None = None, *, exact: bool = True) -> NetworkStream:
-        """The generator's state for mel spectrograms that arrive in chunks; `exact` as in `Vocoder.stream`."""
-        return NetworkStream(self.reading(), backend, exact=exact)
+    def _conditioning(self, run: Trace, vectors: Value) -> Value:
+        return run(self.cond, vectors)
+
+    def _items(self, speaker: Speaker, batch: int | None, backend: str | None) -> dict[str, Tensor]:
+        """What the network takes of the speakers, by the input's name: [B, C, 1], 0 without a speaker."""
+        if not self.config.gin_channels:
+            if speaker is not None:
+                raise ArgumentError("speaker: this model knows no speakers, expected None")
+            return {}
+        if speaker is None:
+            weight = self.cond.weight
+            return {"speaker": weight.new_zeros((batch or 1, len(weight), 1))}
+        vectors = self.speaker_vectors(speaker, batch)
+        return {"speaker": self.reading("_conditioning")(vectors[:, :, None], backend=backend)}
+
+    def speaker_vectors(self, speaker: Speaker, batch: int | None = None) -> Tensor:
+        """The vectors [B, gin_channels] of speakers, for `batch` items; for as many as are given when None.
+
+        `speaker` and errors as in a call.
+        """
+        weight, table = self.cond.weight, self.emb_g.weight if self.config.num_speakers else None
+        found = speaker_vectors(speaker, self.config.gin_channels, table, weight)
+        if batch is None or len(found) == batch:
+            return found
+        if len(found) != 1:
+            raise ShapeError(f"speaker: expected one or {batch}, one per item, got {len(found)}")
+        return found.expand(batch, -1).contiguous()
+
+    def layers(self) -> dict[str, Prepared]:
+        cond = self.reading("_conditioning").layers if self.config.gin_channels else {}
+        return {**cond, **self._network.layers}
+
+    @torch.no_grad()
+    def stream(self, backend: str | None = None, *, speaker: Speaker = None, exact: bool = True) -> NetworkStream:
+        """The generator's state for a mel or latent that arrives in chunks.
+
+        `speaker` as in a call, `exact` as in `Vocoder.stream`.
+        """
+        with use_exact(exact):
+            items = self._items(speaker, None, backend)
+        return NetworkStream(self._network, backend, exact=exact, items=items)

@@ -58,6 +58,11 @@ FACTS: dict[str, dict[str, str]] = {
     "encodec identity shortcut": {**ENCODEC, "dilation_base": "assumed"},
     "encodec transformers": {},
     "encodec language model": {"sample_rate": "assumed"},
+    "vits": {},
+    "vits transformers": {},
+    "vits coqui": {},
+    "vits piper": {},
+    "vits piper without its configuration": {"sample_rate": "assumed"},
 }
 SHOWN = {"assumed": "(assumed: ", "format": "(fixed by the format: ", None: "(read)"}
 
