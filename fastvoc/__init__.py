@@ -5,116 +5,76 @@ Every name is imported when it is first used, so that `import fastvoc` is quick 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fastvoc.runtime.names import lazy
 
 if TYPE_CHECKING:
-    from fastvoc.codec import Codec, Codes
-    from fastvoc.compression import compress, decompress, load_language_model
-    from fastvoc.errors import (
-        ArgumentError,
-        AssumptionWarning,
-        AudioWarning,
-        BackendError,
-        DecodeError,
-        DeviceError,
-        DtypeError,
-        FastvocError,
-        LoadError,
-        MelWarning,
-        ShapeError,
-        StreamError,
-    )
-    from fastvoc.explanation import explain
-    from fastvoc.graphs.graphed import Graphed
-    from fastvoc.loading import list_models, load, save
-    from fastvoc.runtime.registry import use_backend, use_exact
-    from fastvoc.runtime.threads import set_num_threads
-    from fastvoc.streams.pool import Streams
-    from fastvoc.streams.stream import Latency, Stream
-    from fastvoc.vocoder import Vocoder
+    from fastvoc.codec import Codec as Codec
+    from fastvoc.codec import Codes as Codes
+    from fastvoc.compression import compress as compress
+    from fastvoc.compression import decompress as decompress
+    from fastvoc.compression import load_language_model as load_language_model
+    from fastvoc.errors import ArgumentError as ArgumentError
+    from fastvoc.errors import AssumptionWarning as AssumptionWarning
+    from fastvoc.errors import AudioWarning as AudioWarning
+    from fastvoc.errors import BackendError as BackendError
+    from fastvoc.errors import DecodeError as DecodeError
+    from fastvoc.errors import DeviceError as DeviceError
+    from fastvoc.errors import DtypeError as DtypeError
+    from fastvoc.errors import FastvocError as FastvocError
+    from fastvoc.errors import LoadError as LoadError
+    from fastvoc.errors import MelWarning as MelWarning
+    from fastvoc.errors import ShapeError as ShapeError
+    from fastvoc.errors import StreamError as StreamError
+    from fastvoc.explanation import explain as explain
+    from fastvoc.graphs.graphed import Graphed as Graphed
+    from fastvoc.loading import list_models as list_models
+    from fastvoc.loading import load as load
+    from fastvoc.loading import load_codec as load_codec
+    from fastvoc.loading import load_vocoder as load_vocoder
+    from fastvoc.loading import save as save
+    from fastvoc.runtime.registry import use_backend as use_backend
+    from fastvoc.runtime.registry import use_exact as use_exact
+    from fastvoc.runtime.threads import set_num_threads as set_num_threads
+    from fastvoc.sound import audio as audio
+    from fastvoc.sound import mel as mel
+    from fastvoc.streams.pool import Streams as Streams
+    from fastvoc.streams.stream import Latency as Latency
+    from fastvoc.streams.stream import Stream as Stream
+    from fastvoc.vocoder import Vocoder as Vocoder
 
 __version__ = "0.1.0"
 
+# The public names once more, by the modules that have them, for what imports each when it is first used.
 _HOMES = {
-    "ArgumentError": "errors",
-    "AssumptionWarning": "errors",
-    "AudioWarning": "errors",
-    "BackendError": "errors",
-    "Codec": "codec",
-    "Codes": "codec",
-    "DecodeError": "errors",
-    "DeviceError": "errors",
-    "DtypeError": "errors",
-    "FastvocError": "errors",
-    "Graphed": "graphs.graphed",
-    "Latency": "streams.stream",
-    "LoadError": "errors",
-    "MelWarning": "errors",
-    "ShapeError": "errors",
-    "Stream": "streams.stream",
-    "StreamError": "errors",
-    "Streams": "streams.pool",
-    "Vocoder": "vocoder",
-    "compress": "compression",
-    "decompress": "compression",
-    "explain": "explanation",
-    "list_models": "loading",
-    "load": "loading",
-    "load_language_model": "compression",
-    "save": "loading",
-    "set_num_threads": "runtime.threads",
-    "use_backend": "runtime.registry",
-    "use_exact": "runtime.registry",
+    "codec": ("Codec", "Codes"),
+    "compression": ("compress", "decompress", "load_language_model"),
+    "errors": (
+        "ArgumentError",
+        "AssumptionWarning",
+        "AudioWarning",
+        "BackendError",
+        "DecodeError",
+        "DeviceError",
+        "DtypeError",
+        "FastvocError",
+        "LoadError",
+        "MelWarning",
+        "ShapeError",
+        "StreamError",
+    ),
+    "explanation": ("explain",),
+    "graphs.graphed": ("Graphed",),
+    "loading": ("list_models", "load", "load_codec", "load_vocoder", "save"),
+    "runtime.registry": ("use_backend", "use_exact"),
+    "runtime.threads": ("set_num_threads",),
+    "streams.pool": ("Streams",),
+    "streams.stream": ("Latency", "Stream"),
+    "vocoder": ("Vocoder",),
 }
-
-__all__ = [
-    "ArgumentError",
-    "AssumptionWarning",
-    "AudioWarning",
-    "BackendError",
-    "Codec",
-    "Codes",
-    "DecodeError",
-    "DeviceError",
-    "DtypeError",
-    "FastvocError",
-    "Graphed",
-    "Latency",
-    "LoadError",
-    "MelWarning",
-    "ShapeError",
-    "Stream",
-    "StreamError",
-    "Streams",
-    "Vocoder",
-    "__version__",
-    "compress",
-    "decompress",
-    "explain",
-    "list_models",
-    "load",
-    "load_language_model",
-    "save",
-    "set_num_threads",
-    "use_backend",
-    "use_exact",
-]
-
-
 # Modules that are a name of the package, too.
 _MODULES = {"audio": "sound.audio", "mel": "sound.mel"}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"{__name__}.{_MODULES[name]}")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value  # also over the submodule of the same name, which the import has just put there
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+if not TYPE_CHECKING:
+    __all__, __getattr__, __dir__ = lazy(globals(), _HOMES, _MODULES, also=["__version__"])

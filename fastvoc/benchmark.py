@@ -153,8 +153,7 @@ def _calls(loaded: Vocoder | Codec, frames: int, items: int, bandwidth: float | 
             "encode": lambda: loaded.encode(wav, rate, check=False),
             "decode": lambda: loaded.decode(codes),
         }
-    least = int(getattr(loaded.config, "min_frames", 1))
-    further = getattr(loaded.model, "warmup_inputs", {})
+    least, further = loaded.model.min_frames, loaded.model.warmup_inputs
     mel = _drawn((items, loaded.n_mels, max(frames, least)), draw).to(loaded.device)
     return {"call": lambda: loaded(mel, check=False, **further)}
 
@@ -173,7 +172,7 @@ def _streams(loaded: Vocoder | Codec, chunk: int, bandwidth: float | None) -> di
         codes = torch.randint(0, loaded.config.bins, (books, chunk), generator=draw, device="cpu").to(loaded.device)
         sides = {"encoding stream": (loaded.encoding(rate), wav), "decoding stream": (loaded.decoding(books), codes)}
         return {name: partial(_begun, *side) for name, side in sides.items() if _has_stream(side[0])}
-    options = getattr(loaded.model, "warmup_inputs", {})
+    options = loaded.model.warmup_inputs
     mel = _drawn((loaded.n_mels, chunk), draw).to(loaded.device)
     return {"stream": lambda: (loaded.stream(**options), mel)} if _has_stream(loaded, **options) else {}
 

@@ -14,6 +14,8 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.graphs.graphed import Graphed
 from fastvoc.graphs.requests import DecodingGraphable
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
+from fastvoc.models.encodec import Encodec
+from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.streams.codec import Decoding, Encoding
 
 _Array = Tensor | np.ndarray[Any, Any]
@@ -59,9 +61,14 @@ class Codes:
 class Codec(LoadedModel):
     """Waveforms in, codes out, and back.
 
-    model: a module with `encode` and `decode` as `fastvoc.models.encodec.Encodec` has them.
     backend: the implementation to force for every op, None to choose.
     """
+
+    model: Encodec
+    config: EncodecConfig
+
+    def __init__(self, model: Encodec, config: EncodecConfig, *, backend: str | None = None) -> None:
+        super().__init__(model, config, backend=backend)
 
     def __repr__(self) -> str:
         kind, rates = type(self.model).__name__, ", ".join(f"{b:g}" for b in self.bandwidths)
@@ -172,7 +179,7 @@ class Codec(LoadedModel):
         """
         segments, volumes, frames, finish = self.checked(codes, scale, lengths, values=self._checks(check))
         with torch.inference_mode():
-            wav: Tensor = self.model.decode(segments, volumes, frames, self.backend).float()
+            wav = self.model.decode(segments, volumes, frames, self.backend).float()
         return finish(wav)
 
     def checked(
@@ -288,7 +295,7 @@ class Codec(LoadedModel):
         stride = self.config.segment_stride
         if stride is None and len(sizes) > 1:
             raise ShapeError(f"codes: this model does not cut signals into segments, got {len(sizes)} of them")
-        if stride is not None:
+        if stride is not None and self.config.segment_length is not None:
             full = -(-self.config.segment_length // self.hop)
             if max(sizes) > min(full, sizes[0]) or any(size * self.hop < stride for size in sizes[:-1]):
                 expected = f"{-(-stride // self.hop)}..{full} frames, the last no more than the first"

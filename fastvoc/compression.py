@@ -19,7 +19,7 @@ from fastvoc.checkpoints.origins import warn_assumed
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, LoadError
 from fastvoc.hub import published
-from fastvoc.loading import load, model_of
+from fastvoc.loading import load_codec, model_of
 from fastvoc.models.encodec_lm import EncodecLm, FloatLm
 from fastvoc.models.integer_lm import IntegerLm
 from fastvoc.runtime.io import given_path
@@ -68,7 +68,7 @@ def decompress(
     """
     reader = ecdc.Reader(io.BytesIO(data) if isinstance(data, bytes) else data)
     header = reader.header
-    codec = load(MODELS[header.model]) if codec is None else codec
+    codec = load_codec(MODELS[header.model]) if codec is None else codec
     if header.lm and lm is None:
         lm = load_language_model(header.model, integer=bool(header.fingerprint))
     parts = list(decode_stream(reader, codec, lm))
@@ -165,7 +165,8 @@ def load_language_model(
     warn_assumed(path, checkpoint, stacklevel=2)
     if integer:
         return IntegerLm(checkpoint.config, checkpoint.state)
-    model: EncodecLm = model_of(checkpoint)
+    model = model_of(checkpoint)
+    assert isinstance(model, EncodecLm)
     return FloatLm(model)
 
 

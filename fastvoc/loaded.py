@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.nn.model import Model
+from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import is_int8
 from fastvoc.runtime import flags
 
@@ -19,9 +21,9 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, tor
 
 
 class LoadedModel:
-    """A module with `layers` and `prepare`, its configuration, and the implementation to force, None to choose."""
+    """A model, its configuration, and the implementation to force, None to choose."""
 
-    def __init__(self, model: Any, config: Any, *, backend: str | None = None) -> None:
+    def __init__(self, model: Model, config: Any, *, backend: str | None = None) -> None:
         self.model = model
         self.config = config
         self.backend = backend
@@ -69,7 +71,8 @@ class LoadedModel:
         if place is None or place[0] is not self.model:  # asked in every call, and `parameters()` walks all modules
             name = next(name for name, _ in self.model.named_parameters())
             owner, _, key = name.rpartition(".")
-            place = self.__dict__["_place"] = self.model, self.model.get_submodule(owner)._parameters, key
+            parameters: dict[str, Any] = self.model.get_submodule(owner)._parameters
+            place = self.__dict__["_place"] = self.model, parameters, key
         weight: Tensor = place[1][place[2]]
         return weight
 
@@ -97,7 +100,7 @@ class LoadedModel:
         if not_finite:
             raise ArgumentError("mel: a call or chunk since the last check had NaN or infinity")
 
-    def layers(self) -> Any:
+    def layers(self) -> dict[str, Prepared]:
         """The model's layers by name, for `fastvoc.explain`."""
         return self.model.layers()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -17,12 +17,16 @@ from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
 from fastvoc.hub import download as hub
 from fastvoc.loaded import LoadedModel
+from fastvoc.models.encodec import Encodec
 from fastvoc.models.families import meta_model
-from fastvoc.nn.quantized import RANGE, int8_layers, is_int8
+from fastvoc.nn.model import Model
+from fastvoc.nn.quantized import RANGE, is_int8
 from fastvoc.runtime.io import given_path
 from fastvoc.sound.mel import MelConfig
 from fastvoc.vocoder import Vocoder
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"hifigan": _ASSETS / "hifigan_v2_voice.safetensors"}
 _CODECS = ("encodec",)
@@ -54,6 +58,22 @@ class ModelInfo:
     licence: str
 
 
+class LoadOptions(TypedDict, total=False):
+    """What `load` takes besides the name."""
+
+    device: str | torch.device | None
+    dtype: str | torch.dtype | None
+    backend: str | None
+    sample_rate: int | None
+    mel: MelConfig | None
+
+
+@overload
+def load(name: Literal["hifigan", "hiftnet", "vocos", "bigvgan"], **options: Unpack[LoadOptions]) -> Vocoder: ...
+@overload
+def load(name: Literal["encodec"], **options: Unpack[LoadOptions]) -> Codec: ...
+@overload
+def load(name: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Vocoder | Codec: ...
 def load(
     name: str | os.PathLike[str],
     *,
@@ -62,8 +82,10 @@ def load(
     backend: str | None = None,
     sample_rate: int | None = None,
     mel: MelConfig | None = None,
-) -> Any:
+) -> Vocoder | Codec:
     """Loads a model, ready to call: a `Vocoder`, or a `Codec` where the model is one.
+
+    `load_vocoder` and `load_codec` say which it has to be, also to a type checker.
 
     Args:
         name: "hifigan" (the embedded voice), "hiftnet", "vocos", "encodec" or "bigvgan" (on the hub), a weights file, a
@@ -82,14 +104,65 @@ def load(
         ArgumentError: a rate or front end that the model cannot have, or other than its files say.
         BackendError: the forced backend cannot run this model.
     """
+    return _load(name, None, device, dtype, backend, sample_rate, mel)
+
+
+def load_vocoder(
+    name: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    backend: str | None = None,
+    sample_rate: int | None = None,
+    mel: MelConfig | None = None,
+) -> Vocoder:
+    """`load` for a vocoder. Raises LoadError for a codec, before its weights are packed, and what `load` raises."""
+    voc = _load(name, Vocoder, device, dtype, backend, sample_rate, mel)
+    assert isinstance(voc, Vocoder)
+    return voc
+
+
+def load_codec(
+    name: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    backend: str | None = None,
+    sample_rate: int | None = None,
+    mel: MelConfig | None = None,
+) -> Codec:
+    """`load` for a codec. Raises LoadError for a vocoder, before its weights are packed, and what `load` raises."""
+    codec = _load(name, Codec, device, dtype, backend, sample_rate, mel)
+    assert isinstance(codec, Codec)
+    return codec
+
+
+def _load(
+    name: str | os.PathLike[str],
+    kind: type[Vocoder] | type[Codec] | None,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    backend: str | None,
+    sample_rate: int | None,
+    mel: MelConfig | None,
+) -> Vocoder | Codec:
     wanted, target = None if dtype is None else parse_dtype(dtype), parse_device(device)
-    checkpoint = with_given(read_checkpoint(name), sample_rate, mel)
+    checkpoint = read_checkpoint(name)
+    family = checkpoint.config.family
+    if family in _LANGUAGE_MODELS:
+        raise LoadError(f"{name}: a language model for .ecdc streams, no codec; see fastvoc.load_language_model")
+    if kind is not None and kind is not _kind(family):
+        found, other = ("vocoder", "codec") if kind is Codec else ("codec", "vocoder")
+        raise LoadError(f"{name}: a {found} ({family}), expected a {other}; see fastvoc.load_{found}")
+    checkpoint = with_given(checkpoint, sample_rate, mel)
     if wanted is None:
         wanted = torch.float32 if checkpoint.quantization is None else torch.int8
-    if checkpoint.config.family in _LANGUAGE_MODELS:
-        raise LoadError(f"{name}: a language model for .ecdc streams, no codec; see fastvoc.load_language_model")
-    warn_assumed(name, checkpoint, stacklevel=2)
+    warn_assumed(name, checkpoint, stacklevel=3)
     return loaded(checkpoint, target, wanted, backend)
+
+
+def _kind(family: str) -> type[Vocoder] | type[Codec]:
+    return Codec if family in _CODECS else Vocoder
 
 
 def loaded(
@@ -101,7 +174,7 @@ def loaded(
     """What `load` makes of a checkpoint. Raises BackendError and DtypeError as `load`."""
     model = model_of(checkpoint, device, dtype, backend)
     result: Vocoder | Codec
-    if checkpoint.config.family in _CODECS:
+    if isinstance(model, Encodec):
         result = Codec(model, checkpoint.config, backend=backend)
     else:
         result = Vocoder(model, checkpoint.config, checkpoint.config.mel, backend=backend)
@@ -114,7 +187,7 @@ def model_of(
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     backend: str | None = None,
-) -> Any:
+) -> Model:
     """The module of a checkpoint, with its weights frozen and packed. Raises BackendError and DtypeError as `load`."""
     if dtype is torch.int8 and checkpoint.quantization is None:
         raise DtypeError(
@@ -123,7 +196,7 @@ def model_of(
     model = meta_model(checkpoint.config)  # whose tensors the checkpoint's replace
     state = {name: tensor for name, tensor in checkpoint.state.items() if name.rpartition(".")[2] != RANGE}
     if dtype is torch.int8:
-        for name, layer in int8_layers(model).items():
+        for name, layer in model.int8_layers().items():
             layer.input_range = checkpoint.state[f"{name}.{RANGE}"]
         state, dtype = checkpoint.state, torch.float32
     model.load_state_dict(state, assign=True)

@@ -15,7 +15,7 @@ from fastvoc.checkpoints import Checkpoint
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError
 from fastvoc.loading import loaded
-from fastvoc.nn.quantized import RANGE, QuantizedInput, int8_layers
+from fastvoc.nn.quantized import RANGE, QuantizedInput
 from fastvoc.runtime.packing import ByteGrid
 from fastvoc.vocoder import Vocoder
 
@@ -92,7 +92,7 @@ class Calibration:
             raise ArgumentError("model: int8 already; expected one in floating point")
         self._checkpoint = checkpoint
         self.model: Vocoder | Codec = loaded(checkpoint, backend="torch")
-        layers = int8_layers(self.model.model)
+        layers = self.model.model.int8_layers()
         if not layers:
             raise ArgumentError(f"model: family {checkpoint.config.family!r} has no int8 layers")
         self._observer = _Observer(layers)

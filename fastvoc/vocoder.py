@@ -18,6 +18,7 @@ from fastvoc.explanation import explain
 from fastvoc.graphs.graphed import Graphed
 from fastvoc.graphs.requests import MelGraphable
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
+from fastvoc.nn.model import Model
 from fastvoc.nn.streams import ModelStream
 from fastvoc.runtime import flags
 from fastvoc.runtime.lengths import on_device
@@ -46,8 +47,7 @@ class VocoderConfig(Protocol):
 class Vocoder(LoadedModel):
     """Log-mel spectrograms in, waveforms out.
 
-    model: a module `forward(mel [B, n_mels, T], lengths=None, backend=None) -> [B, 1, S]` with `prepare`; the further
-    keywords that its forward takes are named in its attribute `inputs`.
+    model: its `forward(mel [B, n_mels, T], lengths=None, backend=None)` gives [B, 1, S].
     mel_config: the front end that the model was trained with; None when it is not known, then `mel` raises
     ArgumentError and the statistics of an input are not judged.
     backend: the implementation to force for every op, None to choose.
@@ -55,7 +55,7 @@ class Vocoder(LoadedModel):
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         config: Any,
         mel_config: MelConfig | None = None,
         *,
@@ -77,7 +77,7 @@ class Vocoder(LoadedModel):
         """Runs the model once on `frames` frames of silence, so that the first real call is as fast as the rest."""
         silence = -11.5 if self.mel_config is None else self.mel_config.log_floor
         mel = torch.full((self.n_mels, frames), silence, dtype=torch.float32, device=self.device)
-        self(mel, check=False, **getattr(self.model, "warmup_inputs", {}))
+        self(mel, check=False, **self.model.warmup_inputs)
         return self
 
     def mel(self, wav: Tensor | np.ndarray[Any, Any], *, check: bool | None = None) -> Tensor:
@@ -202,7 +202,7 @@ class Vocoder(LoadedModel):
                 the CPU a code outside the codebooks, which elsewhere counts as the nearest (see `check`).
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
         """
-        books = int(getattr(self.config, "num_codebooks", 0))
+        books = self.model.codebooks
         if not books:
             raise ArgumentError(f"codes: {type(self.model).__name__} takes mels here, it has no codebooks")
         codes = self._integers(codes, "codes")
@@ -225,7 +225,7 @@ class Vocoder(LoadedModel):
         `lengths` as in a call; F0 is 0 beyond them. `check` refuses NaN and infinity; None: True on the CPU.
         Raises ArgumentError when the model predicts none, and the errors of a call.
         """
-        if not hasattr(self.model, "predict_f0"):
+        if not self.model.predicts_f0:
             raise ArgumentError(f"f0: {type(self.model).__name__} does not predict F0")
         batch, frames, single = self._batch(mel, lengths)
         if self._checks(check):
@@ -285,7 +285,7 @@ class Vocoder(LoadedModel):
 
     def _input(self, name: str, value: Any, single: bool) -> Any:
         """One of the model's further inputs, with a batch axis."""
-        known = getattr(self.model, "inputs", ())
+        known = self.model.inputs
         if name not in known:
             takes = f"takes {', '.join(known)}" if known else "takes nothing but the mel"
             raise ArgumentError(f"{name}: {type(self.model).__name__} has no such input; it {takes}")
@@ -297,7 +297,7 @@ class Vocoder(LoadedModel):
 
     def _check_single(self, inputs: dict[str, Any], frames: int) -> None:
         """Raises ShapeError unless the inputs fit a mel that came without a batch axis."""
-        shapes = self.model.input_shapes(frames) if hasattr(self.model, "input_shapes") else {}
+        shapes = self.model.input_shapes(frames)
         for name, value in inputs.items():
             got = getattr(value, "shape", None)
             if name in shapes and got is not None and tuple(got) != tuple(shapes[name]):
@@ -353,15 +353,14 @@ class _MelStreamable:
         return self._voc.latency
 
     def new_stream(self, options: dict[str, Any]) -> ModelStream:
-        known = (*getattr(self._voc.model, "stream_options", ()), "exact")
+        known = (*self._voc.model.stream_options, "exact")
         for name in options:
             if name not in known:
                 expected = ", ".join(known)
                 raise ArgumentError(
                     f"stream: {type(self._voc.model).__name__} knows no option {name!r}, only {expected}"
                 )
-        stream: ModelStream = self._voc.model.stream(self._voc.backend, **options)
-        return stream
+        return self._voc.model.stream(self._voc.backend, **options)
 
     def signature(self, options: dict[str, Any]) -> str:
         modes = [name for name, value in options.items() if (name, value) != ("exact", True)]

@@ -18,7 +18,7 @@ from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError
 from fastvoc.graphs.graphed import Graphed
 from fastvoc.models.vocos_config import VocosConfig
-from fastvoc.nn.quantized import RANGE, int8_layers
+from fastvoc.nn.quantized import RANGE
 from fastvoc.runtime import library as _library
 from fastvoc.sound.audio import mono, read_audio, resample
 from fastvoc.vocoder import Vocoder
@@ -40,7 +40,7 @@ _CODES: dict[str, Any] = {
 
 def _int8() -> Checkpoint:
     voc = _hifigan(upsample_rates=(4, 2), upsample_kernel_sizes=(8, 4), upsample_initial_channel=64)
-    ranges = {f"{name}.{RANGE}": torch.tensor([-2.0, 2.0]) for name in int8_layers(voc.model)}
+    ranges = {f"{name}.{RANGE}": torch.tensor([-2.0, 2.0]) for name in voc.model.int8_layers()}
     assert ranges
     return Checkpoint(voc.config, {**voc.model.state_dict(), **ranges}, "test", quantization="int8")
 

@@ -184,7 +184,7 @@ def test_models_are_loaded_by_the_names_in_the_stream(kind: Kind, monkeypatch: p
         asked.append((name, integer))
         return kind.lm(integer=integer)
 
-    monkeypatch.setattr(compression, "load", load)
+    monkeypatch.setattr(compression, "load_codec", load)
     monkeypatch.setattr(compression, "load_language_model", language_model)
     expected = fastvoc.decompress(kind.plain)[0]
     own = fastvoc.compress(kind.codec, kind.wav, 3.0, lm=kind.lm(integer=False))

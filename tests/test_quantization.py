@@ -22,7 +22,7 @@ from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
 from fastvoc.loading import loaded, save
 from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.models.univnet import UnivNetConfig
-from fastvoc.nn.quantized import int8_layers, pack_weight, unpack_weight
+from fastvoc.nn.quantized import pack_weight, unpack_weight
 from fastvoc.quantization import Calibration, calibrate
 from fastvoc.sound.audio import mono, read_audio, resample
 from helpers import ROOT, golden_folder, need
@@ -98,7 +98,7 @@ def test_the_rounded_weights_load_in_any_dtype(path: Path) -> None:
     mel = mels(1, 50)[0]
     assert 25 < snr(voc(mel), float32(mel)) < 80
     rounded = dict(voc.model.named_parameters())
-    layers = int8_layers(voc.model)
+    layers = voc.model.int8_layers()
     for name, tensor in small().state.items():
         module = name.rpartition(".")[0]
         kept = torch.equal(rounded[name], tensor)
@@ -113,7 +113,7 @@ def test_equal_models_give_equal_bytes(path: Path, tmp_path: Path) -> None:
         for name, tensor in first.items():
             assert again[name].dtype == tensor.dtype
             assert torch.equal(again[name], tensor) or name.endswith("weight_scale"), name
-    assert sum(t.dtype == torch.int8 for t in load_file(path).values()) == len(int8_layers(loaded(small()).model))
+    assert sum(t.dtype == torch.int8 for t in load_file(path).values()) == len(loaded(small()).model.int8_layers())
 
 
 def test_packed_weights_round_to_themselves() -> None:

@@ -13,7 +13,7 @@ from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 from fastvoc.checkpoints.source import Source
 from fastvoc.errors import ArgumentError
 from fastvoc.models.families import ModelConfig, meta_model
-from fastvoc.nn.quantized import RANGE, int8_layers, pack_weight, unpack_weight
+from fastvoc.nn.quantized import RANGE, pack_weight, unpack_weight
 
 INT8 = "int8"
 _SCALE = "weight_scale"
@@ -22,7 +22,7 @@ _SCALE = "weight_scale"
 def pack_int8(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors to store of an int8 model's state. Raises ArgumentError unless every int8 layer has its range."""
     stored = dict(state)
-    for name, layer in int8_layers(meta_model(config)).items():
+    for name, layer in meta_model(config).int8_layers().items():
         if f"{name}.{RANGE}" not in state:
             raise ArgumentError(f"state: {name} has no {RANGE}")
         stored[f"{name}.weight"], stored[f"{name}.{_SCALE}"] = pack_weight(state[f"{name}.weight"], layer.OUTPUTS)
@@ -35,7 +35,7 @@ def split_int8(source: Source, config: ModelConfig) -> tuple[dict[str, TensorEnt
     Raises LoadError that names the first tensor which is missing, of another shape or dtype, or no range.
     """
     entries, ranges = dict(source.entries), {}
-    layers = int8_layers(meta_model(config))
+    layers = meta_model(config).int8_layers()
     if not layers:
         raise refuse(source.path, f"quantization: a model of family {config.family!r} has no int8 layers")
     for name, layer in layers.items():

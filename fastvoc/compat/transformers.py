@@ -6,105 +6,66 @@ classes here follow drafts and are experimental.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fastvoc.runtime.names import lazy
 
 if TYPE_CHECKING:
-    from fastvoc.compat.encodec_transformers import (
-        EncodecConfig,
-        EncodecDecoderOutput,
-        EncodecEncoderOutput,
-        EncodecFeatureExtractor,
-        EncodecModel,
-        EncodecOutput,
-    )
+    from fastvoc.compat.encodec_transformers import EncodecConfig as EncodecConfig
+    from fastvoc.compat.encodec_transformers import EncodecDecoderOutput as EncodecDecoderOutput
+    from fastvoc.compat.encodec_transformers import EncodecEncoderOutput as EncodecEncoderOutput
+    from fastvoc.compat.encodec_transformers import EncodecFeatureExtractor as EncodecFeatureExtractor
+    from fastvoc.compat.encodec_transformers import EncodecModel as EncodecModel
+    from fastvoc.compat.encodec_transformers import EncodecOutput as EncodecOutput
+    from fastvoc.compat.hifigan_transformers import FastSpeech2ConformerHifiGan as FastSpeech2ConformerHifiGan
     from fastvoc.compat.hifigan_transformers import (
-        FastSpeech2ConformerHifiGan,
-        FastSpeech2ConformerHifiGanConfig,
-        SpeechT5HifiGan,
-        SpeechT5HifiGanConfig,
+        FastSpeech2ConformerHifiGanConfig as FastSpeech2ConformerHifiGanConfig,
     )
-    from fastvoc.compat.hiftnet_transformers import HiFTNetConfig, HiFTNetModel, HiFTNetVocoder
-    from fastvoc.compat.outputs import BatchFeature, ModelOutput
-    from fastvoc.compat.univnet_transformers import (
-        UnivNetConfig,
-        UnivNetFeatureExtractor,
-        UnivNetModel,
-        UnivNetModelOutput,
-    )
-    from fastvoc.compat.vocos_transformers import (
-        VocosConfig,
-        VocosFeatureExtractor,
-        VocosModel,
-        VocosOutput,
-        VocosWithEncodecConfig,
-        VocosWithEncodecModel,
-    )
+    from fastvoc.compat.hifigan_transformers import SpeechT5HifiGan as SpeechT5HifiGan
+    from fastvoc.compat.hifigan_transformers import SpeechT5HifiGanConfig as SpeechT5HifiGanConfig
+    from fastvoc.compat.hiftnet_transformers import HiFTNetConfig as HiFTNetConfig
+    from fastvoc.compat.hiftnet_transformers import HiFTNetModel as HiFTNetModel
+    from fastvoc.compat.hiftnet_transformers import HiFTNetVocoder as HiFTNetVocoder
+    from fastvoc.compat.outputs import BatchFeature as BatchFeature
+    from fastvoc.compat.outputs import ModelOutput as ModelOutput
+    from fastvoc.compat.univnet_transformers import UnivNetConfig as UnivNetConfig
+    from fastvoc.compat.univnet_transformers import UnivNetFeatureExtractor as UnivNetFeatureExtractor
+    from fastvoc.compat.univnet_transformers import UnivNetModel as UnivNetModel
+    from fastvoc.compat.univnet_transformers import UnivNetModelOutput as UnivNetModelOutput
+    from fastvoc.compat.vocos_transformers import VocosConfig as VocosConfig
+    from fastvoc.compat.vocos_transformers import VocosFeatureExtractor as VocosFeatureExtractor
+    from fastvoc.compat.vocos_transformers import VocosModel as VocosModel
+    from fastvoc.compat.vocos_transformers import VocosOutput as VocosOutput
+    from fastvoc.compat.vocos_transformers import VocosWithEncodecConfig as VocosWithEncodecConfig
+    from fastvoc.compat.vocos_transformers import VocosWithEncodecModel as VocosWithEncodecModel
 
 _HOMES = {
-    "BatchFeature": "outputs",
-    "EncodecConfig": "encodec_transformers",
-    "EncodecDecoderOutput": "encodec_transformers",
-    "EncodecEncoderOutput": "encodec_transformers",
-    "EncodecFeatureExtractor": "encodec_transformers",
-    "EncodecModel": "encodec_transformers",
-    "EncodecOutput": "encodec_transformers",
-    "FastSpeech2ConformerHifiGan": "hifigan_transformers",
-    "FastSpeech2ConformerHifiGanConfig": "hifigan_transformers",
-    "HiFTNetConfig": "hiftnet_transformers",
-    "HiFTNetModel": "hiftnet_transformers",
-    "HiFTNetVocoder": "hiftnet_transformers",
-    "ModelOutput": "outputs",
-    "SpeechT5HifiGan": "hifigan_transformers",
-    "SpeechT5HifiGanConfig": "hifigan_transformers",
-    "UnivNetConfig": "univnet_transformers",
-    "UnivNetFeatureExtractor": "univnet_transformers",
-    "UnivNetModel": "univnet_transformers",
-    "UnivNetModelOutput": "univnet_transformers",
-    "VocosConfig": "vocos_transformers",
-    "VocosFeatureExtractor": "vocos_transformers",
-    "VocosModel": "vocos_transformers",
-    "VocosOutput": "vocos_transformers",
-    "VocosWithEncodecConfig": "vocos_transformers",
-    "VocosWithEncodecModel": "vocos_transformers",
+    "encodec_transformers": (
+        "EncodecConfig",
+        "EncodecDecoderOutput",
+        "EncodecEncoderOutput",
+        "EncodecFeatureExtractor",
+        "EncodecModel",
+        "EncodecOutput",
+    ),
+    "hifigan_transformers": (
+        "FastSpeech2ConformerHifiGan",
+        "FastSpeech2ConformerHifiGanConfig",
+        "SpeechT5HifiGan",
+        "SpeechT5HifiGanConfig",
+    ),
+    "hiftnet_transformers": ("HiFTNetConfig", "HiFTNetModel", "HiFTNetVocoder"),
+    "outputs": ("BatchFeature", "ModelOutput"),
+    "univnet_transformers": ("UnivNetConfig", "UnivNetFeatureExtractor", "UnivNetModel", "UnivNetModelOutput"),
+    "vocos_transformers": (
+        "VocosConfig",
+        "VocosFeatureExtractor",
+        "VocosModel",
+        "VocosOutput",
+        "VocosWithEncodecConfig",
+        "VocosWithEncodecModel",
+    ),
 }
 
-__all__ = [
-    "BatchFeature",
-    "EncodecConfig",
-    "EncodecDecoderOutput",
-    "EncodecEncoderOutput",
-    "EncodecFeatureExtractor",
-    "EncodecModel",
-    "EncodecOutput",
-    "FastSpeech2ConformerHifiGan",
-    "FastSpeech2ConformerHifiGanConfig",
-    "HiFTNetConfig",
-    "HiFTNetModel",
-    "HiFTNetVocoder",
-    "ModelOutput",
-    "SpeechT5HifiGan",
-    "SpeechT5HifiGanConfig",
-    "UnivNetConfig",
-    "UnivNetFeatureExtractor",
-    "UnivNetModel",
-    "UnivNetModelOutput",
-    "VocosConfig",
-    "VocosFeatureExtractor",
-    "VocosModel",
-    "VocosOutput",
-    "VocosWithEncodecConfig",
-    "VocosWithEncodecModel",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"fastvoc.compat.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+if not TYPE_CHECKING:
+    __all__, __getattr__, __dir__ = lazy(globals(), _HOMES)

@@ -48,7 +48,7 @@ class MelGraphable(_Loaded):
     def request(self, mel: Any, lengths: Lengths = None, *, check: Check = None, **inputs: Any) -> Request:
         voc = self._loaded
         batch, frames, single, further = voc.checked(mel, lengths, check, inputs)
-        if "seed" in getattr(voc.model, "inputs", ()):
+        if "seed" in voc.model.inputs:
             seed = further.get("seed")
             further["seed"] = item_seeds(0 if seed is None else seed, len(batch), batch.device)
         if further.get("speaker") is not None:  # as vectors, so that one graph serves all speakers
@@ -78,8 +78,8 @@ class MelGraphable(_Loaded):
 
     def _shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
         """The tensors that the model takes besides the mel, without the batch axis."""
-        shapes = getattr(self._loaded.model, "input_shapes", None)
-        return {} if shapes is None else shapes(frames)
+        shapes: dict[str, tuple[int, ...]] = self._loaded.model.input_shapes(frames)
+        return shapes
 
     def _steps(self) -> dict[str, int]:
         """Steps per frame of each of them."""

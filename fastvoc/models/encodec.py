@@ -190,10 +190,10 @@ class Encodec(Model):
             frames = [[segment.shape[2] for segment in segments]] * len(segments[0])
         stride, hop = self.config.segment_stride, self.config.hop
         if stride is None:
-            counts = torch.tensor([row[0] for row in frames], device="cpu")
-            whole = int(counts.min()) == segments[0].shape[2]
+            counts = [row[0] for row in frames]
             volume = None if scale is None else scale[:, 0]
-            return self.decode_segment(segments[0], volume, None if whole else counts, backend)
+            valid = None if min(counts) == segments[0].shape[2] else torch.tensor(counts, device="cpu")
+            return self.decode_segment(segments[0], volume, valid, backend)
         pieces = [Segment(b, i, 0, size) for b, row in enumerate(frames) for i, size in enumerate(row)]
         blend = Blend([[size * hop for size in row] for row in frames], stride, segments[0].device)
         for group in _groups(pieces, max(piece.size for piece in pieces)):

@@ -22,6 +22,7 @@ from fastvoc.ecdc.coder_python import Cdf, Codes
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError
 from fastvoc.models.checks import Tensors, check_names, require, require_positive
 from fastvoc.models.families import meta_tensors
+from fastvoc.nn.model import Model
 from fastvoc.nn.prepared import Prepared
 from fastvoc.runtime.autocast import without_autocast
 from fastvoc.runtime.forks import forked
@@ -110,7 +111,7 @@ class _Transformer(nn.Module):
         self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
 
 
-class EncodecLm(nn.Module):
+class EncodecLm(Model):
     """Probabilities of the next codes; parameters carry the published names."""
 
     def __init__(self, config: EncodecLmConfig) -> None:
@@ -144,9 +145,6 @@ class EncodecLm(nn.Module):
     def layers(self) -> dict[str, Prepared]:
         """None: the steps are torch's own, since their rounding is part of the file format."""
         return {}
-
-    def prepare(self, backend: str | None = None) -> None:
-        """Nothing to pack."""
 
 
 def _positions(steps: int, x: Tensor) -> Tensor:

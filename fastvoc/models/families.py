@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from fastvoc.errors import ArgumentError
+from fastvoc.nn.model import Model
 
 # Family: module, configuration, model.
 _FAMILIES = {
@@ -38,21 +39,23 @@ class ModelConfig(Protocol):
         """Name and shape of every tensor of the model's state, in its order, without allocating any."""
 
 
-def config_from_dict(family: str, values: dict[str, Any]) -> Any:
+def config_from_dict(family: str, values: dict[str, Any]) -> ModelConfig:
     """The configuration that `to_dict` of a family wrote. Raises ArgumentError for an unknown family or bad field."""
     if family not in _FAMILIES:
         raise ArgumentError(f"unknown model family {family!r}, expected one of {', '.join(_FAMILIES)}")
     module, config, _ = _FAMILIES[family]
-    return getattr(import_module(f"fastvoc.models.{module}"), config).from_dict(values)
+    made: ModelConfig = getattr(import_module(f"fastvoc.models.{module}"), config).from_dict(values)
+    return made
 
 
-def build(config: ModelConfig) -> Any:
-    """The model (a `torch.nn.Module`) of a configuration, its weights not yet loaded."""
+def build(config: ModelConfig) -> Model:
+    """The model of a configuration, its weights not yet loaded."""
     module, _, model = _FAMILIES[config.family]
-    return getattr(import_module(f"fastvoc.models.{module}"), model)(config)
+    made: Model = getattr(import_module(f"fastvoc.models.{module}"), model)(config)
+    return made
 
 
-def meta_model(config: ModelConfig) -> Any:
+def meta_model(config: ModelConfig) -> Model:
     """The model of a configuration whose tensors have no memory."""
     with torch.device("meta"):
         return build(config)

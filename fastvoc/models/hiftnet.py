@@ -6,7 +6,7 @@ the original by values of the configuration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from fastvoc.nn.spectral import IstftHead, Stft
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import NearestUpsample, Upsample
 from fastvoc.ops.activation import leaky_relu
+from fastvoc.runtime.lengths import shortest
 
 _KERNEL = 7  # of the first convolution and the last
 _F0_DTYPES = {"float32": None, "float64": torch.float64}
@@ -45,6 +46,7 @@ class HiftNet(Model):
 
     inputs = ("f0", "source", "seed", "phase", "noise")
     stream_options = ("seed", "f0")
+    predicts_f0 = True
 
     def __init__(self, config: HiftConfig) -> None:
         super().__init__()
@@ -267,7 +269,7 @@ class HiftNet(Model):
         signals = ("f0",) if f0 else ()
         return NetworkStream(network, backend, exact=exact, signals=signals, items={"seed": seeds})
 
-    def stream_inputs(self, x: Tensor, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    def stream_inputs(self, x: Tensor, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """What comes with a chunk [B, num_mels, n]: F0 as [n] or [B, n]."""
         if unknown := sorted(set(inputs) - {"f0"}):
             raise ArgumentError(f"{unknown[0]}: no such input of a stream; it takes f0")
@@ -297,7 +299,7 @@ class HiftNet(Model):
         if not self.config.causal:
             raise ArgumentError("final: False needs a causal configuration, whose past does not change")
         held = self.held_frames if held is None else held
-        fewest = mel.shape[2] if lengths is None else int(lengths.min())
+        fewest = shortest(lengths, mel.shape[2])
         if fewest <= held:
             raise ShapeError(f"mel: expected more than {held} frames for final=False, got {fewest}")
 

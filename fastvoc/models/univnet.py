@@ -30,6 +30,7 @@ from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops.activation import TANH, leaky_relu
+from fastvoc.runtime.lengths import shortest
 from fastvoc.sound.mel import BIGVGAN_24K_100, MelConfig
 
 _ENDS_KERNEL = 7
@@ -194,6 +195,7 @@ class UnivNet(Model):
     def __init__(self, config: UnivNetConfig) -> None:
         super().__init__()
         self.config = config
+        self.min_frames = config.min_frames
         channels, slope = config.model_hidden_channels, config.leaky_relu_slope
         self.conv_pre = Conv1d(config.model_in_channels, channels, _ENDS_KERNEL, pad_mode="reflect")
         hops = [prod(config.resblock_stride_sizes[: i + 1]) for i in range(len(config.resblock_stride_sizes))]
@@ -227,9 +229,10 @@ class UnivNet(Model):
             BackendError: the forced backend refuses.
         """
         bands, least = self.config.num_mels, self.config.min_frames
-        shortest = mel.shape[-1] if lengths is None or not lengths.numel() else int(lengths.min())
-        if mel.dim() != 3 or mel.shape[1] != bands or shortest < least:
-            got = list(mel.shape) if shortest == mel.shape[-1] else f"{list(mel.shape)} with lengths from {shortest}"
+        steps = mel.shape[-1]
+        fewest = steps if lengths is None or not lengths.numel() else shortest(lengths, steps)
+        if mel.dim() != 3 or mel.shape[1] != bands or fewest < least:
+            got = list(mel.shape) if fewest == steps else f"{list(mel.shape)} with lengths from {fewest}"
             raise ShapeError(f"mel: expected [B, {bands}, T >= {least}], which its reflection needs, got {got}")
         check_like("mel", mel, self.conv_pre.weight)
         if noise is None:

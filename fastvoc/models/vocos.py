@@ -25,6 +25,7 @@ from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import convnext_stream, rvq_decode
 from fastvoc.ops.rvq_decode import RvqParams
+from fastvoc.runtime.lengths import shortest
 
 # Keeps exp of the log-magnitudes finite, as upstream.
 _MAGNITUDE_CLIP = 1e2
@@ -115,6 +116,7 @@ class Vocos(Model):
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
         self.config = config
+        self.min_frames, self.codebooks = config.min_frames, config.num_codebooks
         self.inputs = self.stream_options = () if config.adanorm_num_embeddings is None else ("bandwidth_id",)
         self.warmup_inputs = dict.fromkeys(self.inputs, 0)
         if config.num_codebooks:
@@ -169,7 +171,7 @@ class Vocos(Model):
         return self._decode(self.codes_to_features(codes, lengths, backend), row, lengths, backend)
 
     def _check_frames(self, name: str, x: Tensor, lengths: Tensor | None) -> None:
-        fewest = x.shape[2] if lengths is None else int(lengths.min())
+        fewest = shortest(lengths, x.shape[2])
         if fewest < self.config.min_frames:
             raise ShapeError(f"{name}: expected at least {self.config.min_frames} frames, got {fewest}")
 

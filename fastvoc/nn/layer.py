@@ -87,7 +87,8 @@ class Layer(Part):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        return self.prepared.tensors()[0].dtype
+        dtype: torch.dtype = self.prepared.dtype()
+        return dtype
 
     def ops(self) -> dict[str, Prepared]:
         return {"": self.prepared}

@@ -171,7 +171,7 @@ class Network:
         return result
 
     def _entries(self, backend: str | None) -> list[_Entry]:
-        if torch.is_grad_enabled() or any(self._hooks):
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(self._hooks):
             return [self._watched(step, backend) for step in self.steps]
         tensors, packings = self._tensors(), [*map(_PACKINGS, self._layer_list)]
         key = backend, settings()

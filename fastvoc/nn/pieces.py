@@ -129,7 +129,7 @@ def in_pieces(
     """`network` on whole signals; long ones in pieces as far as an output depends on what is near it only."""
     x = values[0]
     assert x is not None
-    if not cuttable(x, backend):
+    if torch.compiler.is_compiling() or not cuttable(x, backend):
         return network(*values, lengths=lengths, backend=backend)
     if network.cut is None:
         network.cut = [Stretch.of(part) for part in network.stretches()]

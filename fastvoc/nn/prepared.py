@@ -47,12 +47,45 @@ class Prepared:
 
     def __call__(self, x: Tensor, *args: Tensor | int | None, backend: str | None = None) -> Tensor:
         """The op on `x`; `args` are its further arguments, as its reference takes them."""
+        if torch.compiler.is_compiling():
+            return self._traced(x, *args, backend=backend)
         tensors = self.tensors()
         if torch.is_grad_enabled() and wants_grad(x, *tensors, *(a for a in args if isinstance(a, Tensor))):
             return self._watched(x, *args)
         entry = self._entry(tensors, x.device, x.dtype, backend)
         self._op.check(x, entry.params, *args)
         return entry.impl.run(x, entry.packed, *args)
+
+    def _traced(self, x: Tensor, *args: Tensor | int | None, backend: str | None) -> Tensor:
+        """The op where torch.compile or torch.export traces: on the weights as they were packed before the graph."""
+        if torch.is_grad_enabled() and wants_grad(x, *self.tensors(), *(a for a in args if isinstance(a, Tensor))):
+            if torch.compiler.is_dynamo_compiling():
+                raise BackendError(f"{self._op.name}: torch.compile takes no gradients; call inside torch.no_grad()")
+            return self._watched(x, *args)
+        key = self._key_outside(x.device, x.dtype, backend)
+        if key is None or key not in self._kept[1]:
+            raise BackendError(f"{self._op.name}: its weights are not packed as they are now; call prepare() first")
+        entry = self._kept[1][key]
+        if entry.impl.name == "torch" and torch.compiler.is_dynamo_compiling():
+            raise BackendError(f"{self._op.name}: torch.compile takes native kernels only, not backend='torch'")
+        self._op.check(x, entry.params, *args)
+        return entry.impl.run(x, entry.packed, *args)
+
+    @torch.compiler.assume_constant_result
+    def _key_outside(
+        self, device: torch.device, dtype: torch.dtype, backend: str | None
+    ) -> tuple[torch.device, torch.dtype, str | None, bool] | None:
+        """What `_entry` keeps the weights under, None where they have changed.
+
+        torch.compile runs this outside of the trace, where it packs; in torch.export the weights are fake.
+        """
+        kept = self._kept[0]
+        dtype = dtype if dtype.is_floating_point else self.dtype()  # as `prepare` has it, also for codes
+        if not torch.compiler.is_exporting():
+            self._entry(self.tensors(), device, dtype, backend)
+        elif kept is not None and not kept.hold():
+            return None
+        return device, dtype, backend or requested(self._op.name), exact()
 
     @without_autocast
     def _watched(self, x: Tensor, *args: Tensor | int | None) -> Tensor:
@@ -122,6 +155,15 @@ class Prepared:
         """
         taken: Sequence[Tensor] = self._params().tensors() or self.tensors()
         return taken[0]
+
+    @torch.compiler.assume_constant_result
+    def dtype(self) -> torch.dtype:
+        """That of `weight`."""
+        entries = self._kept[1]
+        if not (entries and torch.compiler.is_exporting()):
+            return self.weight().dtype
+        known: Sequence[Tensor] = next(iter(entries.values())).params.tensors() or self.tensors()
+        return known[0].dtype
 
     def _entry(
         self, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype, backend: str | None

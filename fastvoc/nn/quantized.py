@@ -39,21 +39,6 @@ class QuantizedInput(nn.Module):
         return tensors
 
 
-def int8_layers(model: nn.Module) -> dict[str, QuantizedInput]:
-    """The layers of a model, by name, that compute in int8 where it is converted to that.
-
-    All convolutions that can, but those under a name in its attribute `float_layers`; none for a model without it.
-    """
-    kept: tuple[str, ...] | None = getattr(model, "float_layers", None)
-    if kept is None:
-        return {}
-    return {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, QuantizedInput) and not any(f"{name}.".startswith(f"{part}.") for part in kept)
-    }
-
-
 def is_int8(model: nn.Module) -> bool:
     """Whether any layer of the model computes in int8."""
     return any(isinstance(layer, QuantizedInput) and layer.input_range is not None for layer in model.modules())

@@ -23,6 +23,7 @@ from fastvoc.ops import conv1d as conv_op
 from fastvoc.ops import seanet_block as block_op
 from fastvoc.ops.activation import IDENTITY, Activation, elu
 from fastvoc.ops.stream import OpStream
+from fastvoc.runtime.lengths import shortest
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,12 @@ class SeanetConv(Layer, nn.Module):
 
     def bound(self, backend: str | None) -> tuple[Callable[..., Tensor], bool]:
         run, either = self.conv.bound(backend)
-        shortest = self._shortest
+        least = self._shortest
         if self.norm is not None:
             return lambda x, residual, lengths: self(x, residual, lengths=lengths, backend=backend), False
 
         def convolve(x: Tensor, residual: Tensor | None, lengths: Tensor | None) -> Tensor:
-            if (x.shape[2] if lengths is None else int(lengths.min())) >= shortest:
+            if (x.shape[2] if lengths is None else int(lengths.min())) >= least:
                 return run(x, residual, lengths)
             return self._convolve(x.to(self.conv.weight.dtype), residual, lengths, backend)
 
@@ -124,7 +125,7 @@ class SeanetConv(Layer, nn.Module):
     def _convolve(self, x: Tensor, residual: Tensor | None, lengths: Tensor | None, backend: str | None) -> Tensor:
         if lengths is None and x.shape[2] < self._shortest:
             return self._convolve_short(x, residual, backend)
-        if lengths is None or int(lengths.min()) >= self._shortest:
+        if lengths is None or shortest(lengths, x.shape[2]) >= self._shortest:
             y: Tensor = self.conv(x, residual, lengths=lengths, backend=backend)
             return y
         rows = []

@@ -38,6 +38,10 @@ class ModelStream:
         """[B, n_mels, n >= 0] -> the samples [B, 1, m >= 0] that these frames complete; `final` ends the streams."""
         raise NotImplementedError
 
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """The first and last frame that the samples [first, last] depend on, far from either end."""
+        raise NotImplementedError
+
     @property
     def counters(self) -> dict[str, Any]:
         """Where every part stands: streams with equal counters may be batched."""

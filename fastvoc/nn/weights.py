@@ -33,6 +33,10 @@ class Weights:
         """Whether these are the same tensors, with the same values."""
         return self._stamp == _stamp(tensors) and self._values == self._read()
 
+    def hold(self) -> bool:
+        """Whether the memory that was packed from has the same values: all that can be asked without the tensors."""
+        return self._values == self._read()
+
     def _read(self) -> bytes:
         return self._memory.take(self._at).tobytes()
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.runtime.lengths import shortest
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -35,7 +36,7 @@ def check_lengths(op: str, lengths: Tensor | None, batch: int, frames: int) -> N
         raise DtypeError(f"{op}: lengths: expected torch.int64, got {lengths.dtype}")
     if lengths.device.type != "cpu":
         raise DeviceError(f"{op}: lengths: expected a tensor on the CPU, got {lengths.device}")
-    low, high = int(lengths.min()), int(lengths.max())
+    low, high = shortest(lengths, frames), int(lengths.max())
     if low < 1 or high > frames:
         raise ArgumentError(f"{op}: lengths: expected values in 1..{frames}, got {low}..{high}")
 
@@ -60,9 +61,9 @@ def check_input_range(op: str, values: Tensor | None, weight: Tensor) -> None:
 
 def check_reflect(op: str, pads: Sequence[int], lengths: Tensor | None, steps: int) -> None:
     """Reflect padding needs more steps than it pads."""
-    shortest = steps if lengths is None else int(lengths.min())
-    if shortest <= max(pads):
-        raise ShapeError(f"{op}: x: reflect padding of {max(pads)} needs more than that many steps, got {shortest}")
+    fewest = shortest(lengths, steps)
+    if fewest <= max(pads):
+        raise ShapeError(f"{op}: x: reflect padding of {max(pads)} needs more than that many steps, got {fewest}")
 
 
 def by_item(x: Tensor, lengths: Tensor, steps: int, run: Callable[[Tensor, int], Tensor]) -> Tensor:

@@ -26,7 +26,7 @@ from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.lengths import on_device, shortest
 from fastvoc.runtime.registry import Impl, Spec, define
 
 PAD_MODES = ("zeros", "reflect", "replicate")  # numbered as in csrc/cpu/args.h
@@ -115,9 +115,9 @@ def _check(x: Tensor, params: Conv1dParams, residual: Tensor | None = None, leng
     check_lengths("conv1d", lengths, x.shape[0], x.shape[2])
     if params.pad_mode == "reflect":
         check_reflect("conv1d", params.padding, lengths, x.shape[2])
-    shortest = x.shape[2] if lengths is None else int(lengths.min())
-    if params.output_length(shortest) < 1:
-        raise ShapeError(f"conv1d: x: {shortest} steps are fewer than the kernel spans")
+    fewest = shortest(lengths, x.shape[2])
+    if params.output_length(fewest) < 1:
+        raise ShapeError(f"conv1d: x: {fewest} steps are fewer than the kernel spans")
     expected = (x.shape[0], params.weight.shape[0], params.output_length(x.shape[2]))
     if residual is not None and residual.shape != expected:
         raise ShapeError(f"conv1d: residual: expected {list(expected)}, got {list(residual.shape)}")

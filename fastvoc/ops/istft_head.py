@@ -18,7 +18,7 @@ from fastvoc.ops.stft import check_transform, supports_cpp
 from fastvoc.ops.stream import PolyphaseStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.lengths import on_device, shortest
 from fastvoc.runtime.registry import Impl, Spec, define
 
 _SMALLEST_ENVELOPE = 1e-11  # torch.istft and Vocos refuse what is below
@@ -110,7 +110,7 @@ def _check(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None) ->
     narrow = isinstance(x, Tensor) and x.dtype is torch.bfloat16 and params.window.dtype is torch.float32
     check_activations("istft_head", x, params.n_fft + 2, params.window.to(x.dtype) if narrow else params.window)
     check_lengths("istft_head", lengths, x.shape[0], x.shape[2])
-    fewest = x.shape[2] if lengths is None else int(lengths.min())
+    fewest = shortest(lengths, x.shape[2])
     if fewest < params.shortest:
         raise ShapeError(f"istft_head: x: expected at least {params.shortest} frames, got {fewest}")
 

@@ -23,7 +23,7 @@ from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
-from fastvoc.ops.mrf_stream import MrfStream, NativeMrfStream
+from fastvoc.ops.mrf_stream import PAD_MODES, MrfStream, NativeMrfStream
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
@@ -31,7 +31,6 @@ from fastvoc.runtime.lengths import on_device
 from fastvoc.runtime.registry import Impl, Spec, define
 
 _MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 720  # of csrc/cpu/mrf_args.h
-_PAD_MODES = ("zeros", "reflect", "causal")  # in the order of their numbers there
 _TILES = -1  # scheme of weights for csrc/cuda/mrf_tile.cuh
 
 
@@ -69,7 +68,7 @@ class MrfParams:
     pad_mode: str = "zeros"
 
     def __post_init__(self) -> None:
-        check_pad_mode("mrf", self.pad_mode, _PAD_MODES)
+        check_pad_mode("mrf", self.pad_mode, PAD_MODES)
         convs = self.convs()
         if not convs or any(len(layer) not in (1, 2) for block in self.blocks for layer in block):
             raise ArgumentError("mrf: blocks: expected layers of one or two convolutions, and at least one block")
@@ -228,7 +227,7 @@ def _pack(
         [len(block) for block in params.blocks],
         len(params.blocks[0][0]),
         packing.pack_activations([params.act_before(c) for c in convs]),
-        _PAD_MODES.index(params.pad_mode),
+        PAD_MODES.index(params.pad_mode),
     )
 
 
@@ -351,11 +350,6 @@ _library.define(
 _library.define(
     "mrf_has_tile(Tensor weight, int[] kernels, int[] dilations, int[] layers, int depth, int pad_mode, int[] acts)"
     " -> bool"
-)
-_library.define(
-    "mrf_stream(Tensor x, Tensor state, int have, bool last, Tensor weight, Tensor bias, int[] kernels,"
-    " int[] dilations, int[] schemes, int[] layers, int depth, int pad_mode, int[] acts, float[] slopes,"
-    " Tensor? curves) -> (Tensor, Tensor)"
 )
 
 

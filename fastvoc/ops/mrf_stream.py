@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from fastvoc.ops.join import Join
 from fastvoc.ops.stream import TailStream
-from fastvoc.runtime.packing import row_width
+from fastvoc.runtime import library as _library
+from fastvoc.runtime.packing import result_type, row_width
+
+PAD_MODES = ("zeros", "reflect", "causal")  # in the order of their numbers in csrc/cpu/mrf_args.h
 
 
 class _Block:
@@ -128,3 +132,38 @@ def _kept(pads: Sequence[tuple[int, int]], depth: int, farthest: int) -> int:
     inputs = sum(map(sum, pads)) + farthest - sum(right)
     starts = range(0, len(pads), depth)
     return inputs + sum((ahead[i - 1] if i else farthest) - ahead[i + depth - 1] for i in starts)
+
+
+_library.define(
+    "mrf_stream(Tensor x, Tensor state, int have, bool last, Tensor weight, Tensor bias, int[] kernels,"
+    " int[] dilations, int[] schemes, int[] layers, int depth, int pad_mode, int[] acts, float[] slopes,"
+    " Tensor? curves) -> (Tensor, Tensor)"
+)
+
+
+@torch.library.register_fake("_fastvoc::mrf_stream")
+def _fake(
+    x: Tensor,
+    state: Tensor,
+    have: int,
+    last: bool,
+    weight: Tensor,
+    bias: Tensor,
+    kernels: list[int],
+    dilations: list[int],
+    schemes: list[int],
+    layers: list[int],
+    depth: int,
+    pad_mode: int,
+    acts: list[int],
+    slopes: list[float],
+    curves: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    causal = PAD_MODES[pad_mode] == "causal"
+    right = [0 if causal else (kernel - 1) * dilation // 2 for kernel, dilation in zip(kernels, dilations, strict=True)]
+    ends = [*accumulate(count * depth for count in layers)]
+    ahead = max(sum(right[end - count * depth : end]) for count, end in zip(layers, ends, strict=True))
+    end = have + x.shape[2]
+    steps = (end if last else max(end - ahead, 0)) - max(have - ahead, 0)
+    y = x.new_empty((x.shape[0], steps, x.shape[1]), dtype=result_type(weight)).transpose(1, 2)
+    return y, torch.empty_like(state)

@@ -19,7 +19,7 @@ from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import PolyphaseStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.lengths import on_device, shortest
 from fastvoc.runtime.registry import Impl, Spec, define
 
 
@@ -85,9 +85,9 @@ def upsample(x: Tensor, params: UpsampleParams, lengths: Tensor | None = None, b
 def _check(x: Tensor, params: UpsampleParams, lengths: Tensor | None = None) -> None:
     check_activations("upsample", x, params.weight.shape[0], params.weight)
     check_lengths("upsample", lengths, x.shape[0], x.shape[2])
-    shortest = x.shape[2] if lengths is None else int(lengths.min())
-    if params.output_length(shortest) < 1:
-        raise ShapeError(f"upsample: x: nothing is left of {shortest} steps after the crop {params.crop}")
+    fewest = shortest(lengths, x.shape[2])
+    if params.output_length(fewest) < 1:
+        raise ShapeError(f"upsample: x: nothing is left of {fewest} steps after the crop {params.crop}")
 
 
 def upsample_ref(x: Tensor, params: UpsampleParams, lengths: Tensor | None = None) -> Tensor:

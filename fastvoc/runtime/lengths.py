@@ -39,6 +39,21 @@ def on_device(values: Any, x: Tensor | torch.device) -> Any:
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
+def shortest(lengths: Tensor | None, steps: int) -> int:
+    """Valid steps of the shortest item of a batch of so many steps.
+
+    Raises BackendError where torch.compile or torch.export traces, which cannot read them.
+    """
+    if lengths is None:
+        return steps
+    if torch.compiler.is_compiling():
+        raise BackendError(
+            "lengths: expected None inside torch.compile and torch.export, which cannot read them; compile calls"
+            " without, or use `voc.graphs()`"
+        )
+    return int(lengths.min())
+
+
 _plan: ContextVar[LengthPlan | None] = ContextVar("fastvoc_length_plan", default=None)
 
 

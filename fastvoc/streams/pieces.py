@@ -75,6 +75,8 @@ class CodecEncoder:
     @torch.inference_mode()
     def _segments(self, *, last: bool) -> list[Piece]:
         length, stride = self._config.segment_length, self._config.segment_stride
+        assert length is not None
+        assert stride is not None
         pieces: list[Piece] = []
         while (ready := (self._held.shape[1] - length) // stride + 1) >= (1 if last else _TOGETHER):
             count = min(ready, _TOGETHER)
@@ -156,7 +158,9 @@ class CodecDecoder:
         ]
         self._segments = []
         if made and self._fade is None:
-            self._fade = Fade(made[0].shape[1], self._config.segment_stride)
+            stride = self._config.segment_stride
+            assert stride is not None
+            self._fade = Fade(made[0].shape[1], stride)
         parts = [self._fade.push(piece) for piece in made] if self._fade else []
         # The group before may have ended with the signal's last segment.
         rest = [self._fade.rest()] if self._fade and last else []

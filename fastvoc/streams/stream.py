@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, StreamError
+from fastvoc.nn.model import Model
 from fastvoc.nn.streams import ModelStream
 from fastvoc.runtime import flags
 
@@ -37,16 +38,15 @@ class Latency:
     ms: float
 
 
-def context_frames(model: Any, hop: int, backend: str | None = None) -> tuple[int, int]:
+def context_frames(model: Model, hop: int, backend: str | None = None) -> tuple[int, int]:
     """Frames to the left and to the right of a frame that its samples depend on."""
     far = 1 << 24
-    wanted = getattr(model, "stream_options", ())
-    options = {name: value for name, value in getattr(model, "warmup_inputs", {}).items() if name in wanted}
+    options = {name: value for name, value in model.warmup_inputs.items() if name in model.stream_options}
     first, last = model.stream(backend, **options).reads(far * hop, far * hop + hop - 1)
     return far - first, last - far
 
 
-def latency(model: Any, hop: int, sample_rate: int, backend: str | None = None) -> Latency:
+def latency(model: Model, hop: int, sample_rate: int, backend: str | None = None) -> Latency:
     """The look-ahead that exact output needs."""
     frames = context_frames(model, hop, backend)[1]
     return Latency(frames, frames * hop, 1000 * frames * hop / sample_rate)
