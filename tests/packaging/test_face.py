@@ -1,4 +1,4 @@
-"""What the package says of itself to readers and type checkers: its names, once and alike, and types that say more than Any."""
+"""What the package says of itself: its names, once and alike, and types that say more than Any."""
 
 from __future__ import annotations
 
