@@ -67,11 +67,12 @@ def test_each_weight_of_a_family(family: str, backend: str) -> None:
         lambda data: data.lerp_(torch.full_like(data, 0.1), 0.01),
     ]
     changed = 0
-    for i, parameter in enumerate(voc.model.parameters()):
+    named = list(voc.model.named_parameters())
+    for i, (name, parameter) in enumerate(named[:: max(len(named) // 9, 1)]):
         changes[i % 3](parameter.data)
         seen = voc(mel, check=False)
         voc.model.prepare(backend=backend)
-        assert torch.equal(seen, voc(mel, check=False)), list(dict(voc.model.named_parameters()))[i]
+        assert torch.equal(seen, voc(mel, check=False)), name
         changed += not torch.equal(seen, before)
         before = seen
     assert changed > i // 2
