@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_files import DATA, SMALL, random_state, write_jik
+from codec_models import MONO, lively
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 import fastvoc
 from fastvoc import loading
 from fastvoc.checkpoints import Checkpoint, detect_and_load
+from fastvoc.codec import Codec
 from fastvoc.compat.pretrained import folder_of
 from fastvoc.errors import BackendError, DeviceError, DtypeError, LoadError
 from fastvoc.hub import download as hub
@@ -274,3 +276,14 @@ def test_a_blank_name_is_no_folder(name: str, tmp_path: Path, monkeypatch: pytes
         with pytest.raises(LoadError, match="name: expected a name or a path, got"):
             take(name)
     assert fastvoc.load(".").sample_rate == 22050
+
+
+def test_load_vocoder_and_load_codec(tmp_path: Path) -> None:
+    assert isinstance(fastvoc.load_vocoder("hifigan"), fastvoc.Vocoder)
+    codec = tmp_path / "codec.safetensors"
+    fastvoc.save(Codec(lively(MONO), MONO), codec)
+    assert isinstance(fastvoc.load_codec(codec), fastvoc.Codec)
+    with pytest.raises(LoadError, match=r"a codec \(encodec\), expected a vocoder; see fastvoc\.load_codec"):
+        fastvoc.load_vocoder(codec)
+    with pytest.raises(LoadError, match=r"hifigan: a vocoder \(hifigan\), expected a codec; see fastvoc\.load_vocoder"):
+        fastvoc.load_codec("hifigan", backend="no such backend")

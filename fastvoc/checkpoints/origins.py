@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
-from typing import Any
 
 from fastvoc.checkpoints.checkpoint import Checkpoint, Origin
 from fastvoc.errors import ArgumentError, AssumptionWarning
@@ -46,7 +45,7 @@ def warn_assumed(name: str | os.PathLike[str], checkpoint: Checkpoint, stackleve
     warnings.warn(text, AssumptionWarning, stacklevel=stacklevel + 1)
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A field of a configuration in a few words."""
     if not isinstance(value, MelConfig):
         return str(value)

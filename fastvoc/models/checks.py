@@ -32,7 +32,7 @@ class Generator(Protocol):
     def resblock_dilation_sizes(self) -> tuple[tuple[int, ...], ...]: ...
 
 
-def require(config: Any, ok: bool, field: str, expected: str) -> None:
+def require(config: object, ok: bool, field: str, expected: str) -> None:
     """Raises ArgumentError that shows the field's value and what was expected, unless `ok`."""
     if not ok:
         raise ArgumentError(f"{type(config).__name__}.{field}: got {getattr(config, field)!r}, expected {expected}")
@@ -43,7 +43,7 @@ def positive(values: Sequence[Any]) -> bool:
     return bool(values) and all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in values)
 
 
-def require_positive(config: Any, *names: str) -> None:
+def require_positive(config: object, *names: str) -> None:
     """Single positive integers."""
     for name in names:
         require(config, positive((getattr(config, name),)), name, "a positive integer")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.nn.layer import Plain
+from fastvoc.nn.layer import Plain, Steps
 from fastvoc.runtime.lengths import on_device
 
 
@@ -17,7 +17,7 @@ class Shortened(Plain):
     def __init__(self, count: int) -> None:
         self._count = count
 
-    def output_lengths(self, lengths: Any) -> Any:
+    def output_lengths(self, lengths: Steps) -> Steps:
         return lengths - self._count
 
     def compute(self, x: Tensor, *more: Any) -> Tensor:
@@ -39,7 +39,7 @@ def shortened(x: Tensor, lengths: Tensor | None, count: int) -> Tensor:
 class ReflectOne(Plain):
     """x [B, C, T > 1] with one reflected step before the first."""
 
-    def output_lengths(self, lengths: Any) -> Any:
+    def output_lengths(self, lengths: Steps) -> Steps:
         return lengths + 1
 
     def compute(self, x: Tensor, *more: Any) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from fastvoc.nn.layer import Layer
+from fastvoc.nn.layer import Layer, Steps
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import QuantizedInput
 from fastvoc.nn.wide import Wide
@@ -73,7 +73,7 @@ class Conv1d(Layer, QuantizedInput):
     def width(self) -> int:
         return self.weight.shape[0]
 
-    def output_lengths(self, lengths: Any) -> Any:
+    def output_lengths(self, lengths: Steps) -> Steps:
         reach = self._dilation * (self.weight.shape[2] - 1) + 1
         return (lengths + sum(self._padding) - reach) // self._stride + 1
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops.stream import OpStream
+
+Steps = TypeVar("Steps", int, Tensor)  # whole numbers: of one signal, or [B]
 
 
 class Part:
@@ -27,7 +29,7 @@ class Part:
         """The type that its first input is brought to; None leaves it."""
         return None
 
-    def output_lengths(self, lengths: Any) -> Any:
+    def output_lengths(self, lengths: Steps) -> Steps:
         """Valid output steps of each item; `lengths` are whole numbers of any kind, or a tensor of them."""
         return lengths
 

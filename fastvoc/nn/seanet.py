@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.group_norm import GroupNormAct
-from fastvoc.nn.layer import Layer
+from fastvoc.nn.layer import Layer, Steps
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops import conv1d as conv_op
@@ -88,7 +87,7 @@ class SeanetConv(Layer, nn.Module):
     def width(self) -> int:
         return self.channels
 
-    def output_lengths(self, lengths: Any) -> Any:
+    def output_lengths(self, lengths: Steps) -> Steps:
         return -(-lengths // self.stride)
 
     def bound(self, backend: str | None) -> tuple[Callable[..., Tensor], bool]:
@@ -165,7 +164,7 @@ class SeanetUpsample(Layer, nn.Module):
     def width(self) -> int:
         return self.channels
 
-    def output_lengths(self, lengths: Any) -> Any:
+    def output_lengths(self, lengths: Steps) -> Steps:
         return lengths * self.stride
 
     def bound(self, backend: str | None) -> tuple[Callable[..., Tensor], bool]:

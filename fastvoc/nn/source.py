@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from fastvoc.nn.layer import Layer
+from fastvoc.nn.layer import Layer, Steps
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import nsf_source as op
@@ -54,5 +54,5 @@ class NsfSource(Layer, Wide):
     def _tensors(self) -> list[Tensor]:
         return [self.weight, self.bias]
 
-    def output_lengths(self, lengths: Any) -> Any:
+    def output_lengths(self, lengths: Steps) -> Steps:
         return lengths * self._shape[1]

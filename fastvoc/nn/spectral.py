@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fastvoc.nn.layer import Layer
+from fastvoc.nn.layer import Layer, Steps
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import istft_head as istft_head_op
 from fastvoc.ops import stft as stft_op
@@ -69,7 +69,7 @@ class Stft(_Windowed):
     def width(self) -> int:
         return self._size + 2
 
-    def output_lengths(self, lengths: Any) -> Any:
+    def output_lengths(self, lengths: Steps) -> Steps:
         return 1 + lengths // self._hop
 
 
@@ -98,7 +98,7 @@ class IstftHead(_Windowed):
     def _tensors(self) -> list[Tensor]:
         return [self.window]
 
-    def output_lengths(self, lengths: Any) -> Any:
+    def output_lengths(self, lengths: Steps) -> Steps:
         return (lengths - int(self._options[0] == "center")) * self._hop
 
     def bound(self, backend: str | None) -> tuple[Callable[..., Tensor], bool]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from fastvoc.nn.layer import Layer
+from fastvoc.nn.layer import Layer, Steps
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import QuantizedInput
 from fastvoc.nn.wide import Wide
@@ -55,7 +53,7 @@ class Upsample(Layer, QuantizedInput):
     def width(self) -> int:
         return self.weight.shape[1]
 
-    def output_lengths(self, lengths: Any) -> Any:
+    def output_lengths(self, lengths: Steps) -> Steps:
         return (lengths - 1) * self._stride + self.weight.shape[2] - sum(self._crop)
 
 
@@ -106,5 +104,5 @@ class NearestUpsample(Layer, nn.Module):
     def width(self) -> int:
         return self.weight.shape[0]
 
-    def output_lengths(self, lengths: Any) -> Any:
+    def output_lengths(self, lengths: Steps) -> Steps:
         return lengths * self._stride

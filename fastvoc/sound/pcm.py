@@ -188,7 +188,7 @@ class PcmReader:
         return data
 
 
-def is_seekable(file: Any) -> bool:
+def is_seekable(file: object) -> bool:
     """Whether one can move about in a file object, as not in a pipe."""
     seekable = getattr(file, "seekable", None)
     return bool(seekable and seekable())
