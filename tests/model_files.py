@@ -146,7 +146,7 @@ class Uses:
         parts = [coder.push(self.wav[0, :, :3000]), coder.flush(self.wav[0, :, 3000:])]
         found["encoding"] = torch.cat(parts, 1)
         decoder = codec.decoding(len(parts[0])).stream()
-        found["decoding"] = torch.cat([decoder.push(parts[0].numpy()), decoder.flush(parts[1].tolist())], 1)
+        found["decoding"] = torch.cat([decoder.push(parts[0].numpy()), decoder.flush(parts[1].numpy())], 1)
         if _graphable(codec):
             found["graph"] = Graphed(codec, capture=Rerun())(plain.codes)
         return found

@@ -14,9 +14,9 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.convnext import ConvNextBlock
-from fastvoc.nn.layer import Layer
+from fastvoc.nn.layer import OfCodes
 from fastvoc.nn.linear import Linear
-from fastvoc.nn.model import Model
+from fastvoc.nn.model import Model, Stated
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.norm import LayerNorm
 from fastvoc.nn.prepared import Prepared
@@ -32,13 +32,11 @@ _MAGNITUDE_CLIP = 1e2
 BandwidthId = int | Tensor | np.ndarray[Any, Any] | Sequence[int] | None
 
 
-class CodebookFeatures(Layer, Wide):
+class CodebookFeatures(OfCodes, Wide):
     """rvq_decode with its codebooks stacked: codebook_weights [codebooks * entries, channels], float32 at least.
 
     Codes [B, K, T] int64, K up to the number of codebooks -> [B, channels, T].
     """
-
-    CHECKED = True
 
     def __init__(self, num_codebooks: int, entries: int, channels: int) -> None:
         super().__init__()
@@ -46,10 +44,6 @@ class CodebookFeatures(Layer, Wide):
         self._entries = entries
         self.prepared = Prepared(rvq_decode.OP, self.params, self._tensors)
         nn.init.normal_(self.codebook_weights)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.int64
 
     def params(self) -> RvqParams:
         """The op's view of the codebooks."""
@@ -62,7 +56,7 @@ class CodebookFeatures(Layer, Wide):
         return self.codebook_weights.shape[1]
 
 
-class VocosBackbone(nn.Module):
+class VocosBackbone(Stated):
     """Features to hidden states: a convolution, ConvNeXt blocks, norms around them."""
 
     def __init__(self, config: VocosConfig) -> None:
@@ -84,15 +78,21 @@ class VocosBackbone(nn.Module):
         self.convnext = nn.ModuleList(self._blocks)
         self.final_layer_norm = LayerNorm(config.dim, eps=eps)
 
-    def network(self, run: Trace, x: Value, row: Value) -> Value:
+    def forward(
+        self, x: Tensor, row: Tensor | None = None, lengths: Tensor | None = None, backend: str | None = None
+    ) -> Tensor:
         """[B, input_channels, T] -> [B, dim, T]; `row` [B] int64 on the CPU for adaptive norms."""
+        return self.reading(per_frame=(1, 0))(x, row, lengths=lengths, backend=backend)
+
+    def network(self, run: Trace, x: Value, row: Value) -> Value:
+        """The same in steps."""
         x = run(self.norm, run(self.embed, x), row)
         for block in self._blocks:
             x = run(block, x, row)
         return run(self.final_layer_norm, x)
 
 
-class VocosHead(nn.Module):
+class VocosHead(Stated):
     """Hidden states to log-magnitudes and phases, and those to samples."""
 
     def __init__(self, config: VocosConfig) -> None:
@@ -100,8 +100,12 @@ class VocosHead(nn.Module):
         self.out = Linear(config.dim, config.n_fft + 2)
         self.istft = IstftHead(config.n_fft, config.hop_length, self.out, padding=config.padding, clip=_MAGNITUDE_CLIP)
 
-    def network(self, run: Trace, x: Value) -> Value:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, dim, T] -> [B, 1, S]."""
+        return self.reading()(x, lengths=lengths, backend=backend)
+
+    def network(self, run: Trace, x: Value) -> Value:
+        """The same in steps."""
         return run(self.istft, run(self.out, x))
 
 

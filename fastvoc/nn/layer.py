@@ -85,7 +85,6 @@ class Layer(Part):
     """A part that runs one op on weights; `prepared` knows which implementation, and holds what it packed."""
 
     prepared: Prepared
-    CHECKED: ClassVar[bool] = False  # whether its op looks at values, which every call has to
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -98,7 +97,7 @@ class Layer(Part):
     def bound(self, backend: str | None) -> tuple[Callable[..., Tensor], bool]:
         dtype = self.dtype
         assert dtype is not None
-        return self.prepared.bound(dtype, backend, checked=self.CHECKED)
+        return self.prepared.bound(dtype, backend)
 
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> OpStream:
         stream: OpStream = self.prepared.stream(backend, exact=exact)
@@ -110,3 +109,14 @@ class Layer(Part):
         """[B, C_in, T] -> [B, C_out, T_out], with the op's further inputs; `lengths` are valid steps of x."""
         missing = (None,) * (self.MORE - len(more))
         return self.prepared(x, *more, *missing, lengths, backend=backend)
+
+
+class OfCodes(Layer):
+    """A layer on codes [B, K, T] int64, at which its op looks in every call."""
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return None
+
+    def bound(self, backend: str | None) -> tuple[Callable[..., Tensor], bool]:
+        return self.prepared.bound(torch.int64, backend, checked=True)

@@ -158,12 +158,8 @@ class Prepared:
 
     @torch.compiler.assume_constant_result
     def dtype(self) -> torch.dtype:
-        """That of `weight`."""
-        entries = self._kept[1]
-        if not (entries and torch.compiler.is_exporting()):
-            return self.weight().dtype
-        known: Sequence[Tensor] = next(iter(entries.values())).params.tensors() or self.tensors()
-        return known[0].dtype
+        """That of the layer's own first tensor."""
+        return self.tensors()[0].dtype
 
     def _entry(
         self, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype, backend: str | None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fastvoc.nn.layer import Layer
+from fastvoc.nn.layer import Layer, OfCodes
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import rvq_decode, rvq_encode
@@ -80,18 +80,13 @@ class Encode(Layer):
         return self.prepared(x, self._count, lengths, backend=backend)
 
 
-class Decode(Layer):
+class Decode(OfCodes):
     """Codes [B, K, T] int64, K up to the number of codebooks -> [B, channels, T] in the codebooks' dtype."""
 
     name = "quantizer.decode"
-    CHECKED = True
 
     def __init__(self, quantizer: ResidualVectorQuantizer) -> None:
         self._quantizer, self.prepared = quantizer, quantizer.decoder
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.int64
 
     def width(self) -> int:
         return int(self._quantizer.codebooks[0].shape[1])

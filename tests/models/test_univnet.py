@@ -70,13 +70,15 @@ def test_golden_every_tensor(impl: str, nan_poison: None) -> None:
     first = model.resblocks[0]
     model.conv_pre.register_forward_hook(keep("conv_pre"))
     first.convt_pre.register_forward_hook(keep("convt0"))
-    first.register_forward_hook(keep("block0"))
-    kernels = []
-    first.kernel_predictor.kernel_conv.register_forward_hook(lambda module, inputs, output: kernels.append(output))
+    first.lvc[-1].register_forward_hook(keep("block0"))
+    hidden: list[torch.Tensor] = []
+    first.kernel_predictor.bias_conv.register_forward_pre_hook(lambda module, inputs: hidden.append(inputs[0]))
     first.kernel_predictor.bias_conv.register_forward_hook(keep("biases0"))
     with torch.inference_mode():
         wav = model(mel, backend=impl, noise=noise)
     assert_golden(wav[:, 0], case, "wav")
+    predicts = first.kernel_predictor.kernel_conv
+    kernels = [predicts._kernels(part(hidden[0], backend=impl)) for part in predicts.slices]
     seen["biases0"] = seen["biases0"].unflatten(1, (4, -1))
     seen["kernels0"] = torch.stack(kernels, 1).permute(0, 1, 3, 4, 2, 5)  # [B, layers, C_in, C_out, K, L]
     assert set(seen) == set(case.middle)
