@@ -129,11 +129,16 @@ def test_each_item_has_its_own_speaker(impl: str, exact: bool, nan_poison: None)
         wavs = voc(latents, lengths, speaker=speakers, exact=exact)
         for i, n in enumerate(lengths):
             one = voc(latents[i, :, :n], speaker=speakers[i], exact=exact)
-            assert torch.equal(wavs[i, : len(one)], one)
+            assert _alike(wavs[i, : len(one)], one, impl)
             assert not wavs[i, len(one) :].any()
     for speaker in (1, torch.randn(5)):
         wavs = voc(latents, lengths, speaker=speaker, exact=exact)
-        assert torch.equal(wavs[0, : 9 * voc.hop], voc(latents[0, :, :9], speaker=speaker, exact=exact))
+        assert _alike(wavs[0, : 9 * voc.hop], voc(latents[0, :, :9], speaker=speaker, exact=exact), impl)
+
+
+def _alike(ours: torch.Tensor, alone: torch.Tensor, impl: str) -> bool:
+    """Bit for bit, but for torch, whose sums depend on its threads."""
+    return torch.equal(ours, alone) if impl == "cpp" else relative_l2(ours, alone) < 1e-5
 
 
 @pytest.mark.parametrize("impl", IMPLS)
