@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class SeanetStack(Stated):
     def __init__(self, layers: dict[int, SeanetLayer]) -> None:
         super().__init__()
         self._numbered = list(layers.values())
+        self._down = prod(layer.stride for layer in self._numbered if isinstance(layer, SeanetConv))
         self.layers = nn.ModuleDict({str(number): layer for number, layer in layers.items()})
 
     def network(self, run: Trace, x: Value) -> Value:
@@ -42,7 +44,7 @@ class SeanetStack(Stated):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         """[B, in, T] -> [B, out, T_out]; `x` is cast to the type of the weights."""
-        return self.run(self.reading(), x, lengths=lengths, backend=backend)
+        return self.run(self.reading(per_frame=(self._down,)), x, lengths=lengths, backend=backend)
 
 
 def _encoder(c: EncodecConfig, style: SeanetStyle) -> SeanetStack:

@@ -23,7 +23,7 @@ class Stated(nn.Module):
     def reading(self, method: str = "network", per_frame: tuple[int, ...] = (1,), **choice: Any) -> Network:
         """The network that a method states: `choice` are its keywords, `per_frame` as `Network` has it."""
         networks: dict[Any, Network] = self.__dict__.setdefault("_networks", {})
-        key = method, tuple(choice.items())
+        key = method, per_frame, tuple(choice.items())
         if key not in networks:
             networks[key] = Network.of(self, partial(getattr(self, method), **choice), per_frame)
         return networks[key]
