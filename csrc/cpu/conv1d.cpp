@@ -35,7 +35,7 @@ Tensor conv1d_wide(const Conv1dArgs& shape, const Tensor& x, const Tensor& weigh
   if (residual) check_doubles(*residual, "residual");
   const Tensor rows = torch::stable::empty({items, longest, shape.cout}, torch::headeronly::ScalarType::Double);
   double* y = rows.mutable_data_ptr<double>();
-  const Engine& table = engine();
+  const FloatKernels& table = engine().only_floats;
   const auto steps = [&](int64_t item) { return made(valid[item]); };
   over_items(items, 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
     const int64_t count = 2 * wide_workspace(shape, end - begin);

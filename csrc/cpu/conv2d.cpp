@@ -29,7 +29,7 @@ Tensor conv2d(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> residu
                         residual->size(1) == int64_t{1} * args.bands * args.cout,
                     "residual: expected [", batch.items(), ", ", args.bands * args.cout, ", ", batch.steps(), "]");
   }
-  const Engine& table = engine();
+  const FloatKernels& table = engine().only_floats;
   const auto steps = [&](int64_t item) { return batch.length(item); };
   over_items(batch.items(), 4, steps, [&](int64_t item, int64_t begin, int64_t end) {
     float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, end - begin)));

@@ -6,12 +6,12 @@ namespace {
 
 void run_block(const ConvNextBlockArgs<float>& args, const Source& source, const Sink& sink, int64_t begin, int64_t end,
                float* memory) {
-  engine().convnext_block(args, source, sink, begin, end, memory);
+  engine().kernels<float>().convnext_block(args, source, sink, begin, end, memory);
 }
 
 void run_block(const ConvNextBlockArgs<Bf16>& args, const SourceOf<Bf16>& source, const SinkOf<Bf16>& sink,
                int64_t begin, int64_t end, float* memory) {
-  engine().convnext_block_bf16(args, source, sink, begin, end, memory);
+  engine().kernels<Bf16>().convnext_block(args, source, sink, begin, end, memory);
 }
 
 template <class Element>

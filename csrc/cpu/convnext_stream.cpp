@@ -145,7 +145,7 @@ void run(const ConvNextStreamArgs& args, const ConvNextChunk& chunk) {
   const Work work{args, chunk, crew, memory};
   const auto member = [](const void* state, int i) {
     const Work& w = *static_cast<const Work*>(state);
-    engine().convnext_stream(w.args, w.chunk, CrewMember(w.crew, i), w.memory);
+    engine().only_floats.convnext_stream(w.args, w.chunk, CrewMember(w.crew, i), w.memory);
   };
   if (parts == 1) return member(&work, 0);
   torch_team(parts).run(as_int(parts), member, &work);

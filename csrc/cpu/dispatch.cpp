@@ -28,18 +28,23 @@ Isa current_isa() { return static_cast<Isa>(chosen().load(std::memory_order_rela
 void limit_isa(Isa isa) { chosen().store(std::min<int>(isa, detected_isa()), std::memory_order_relaxed); }
 
 const Engine& engine() {
-  switch (current_isa()) {
 #if defined(__x86_64__)
+  static constexpr Engine best{avx512::floats, avx512::only_floats, avx512_bf16::halves, avx512_bf16::bytes};
+  static constexpr Engine wide{avx512::floats, avx512::only_floats, avx512::halves, avx512::bytes};
+  static constexpr Engine usual{avx2::floats, avx2::only_floats, avx2::halves, avx2::bytes};
+  switch (current_isa()) {
     case kAvx512Bf16:
-      return avx512_bf16::engine();
+      return best;
     case kAvx512:
-      return avx512::engine();
+      return wide;
     case kAvx2:
-      return avx2::engine();
-#endif
+      return usual;
     default:
-      return portable::engine();
+      break;
   }
+#endif
+  static constexpr Engine any{portable::floats, portable::only_floats, portable::halves, portable::bytes};
+  return any;
 }
 
 }  // namespace fastvoc

@@ -8,20 +8,25 @@ namespace fastvoc {
 // In rising order; the numbers are those of fastvoc/runtime/library.py.
 enum Isa : int { kPortable = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
 
+#define FASTVOC_KERNELS                           \
+  extern const Kernels<float> floats;             \
+  extern const FloatKernels only_floats;          \
+  extern const Kernels<Bf16> halves;              \
+  extern const Convolutions<std::uint8_t> bytes;
+
 namespace portable {
-const Engine& engine();
+FASTVOC_KERNELS
 }
-#if defined(__x86_64__)
 namespace avx2 {
-const Engine& engine();
+FASTVOC_KERNELS
 }
 namespace avx512 {
-const Engine& engine();
+FASTVOC_KERNELS
 }
 namespace avx512_bf16 {
-const Engine& engine();
+FASTVOC_KERNELS
 }
-#endif
+#undef FASTVOC_KERNELS
 
 // The highest instruction set of this CPU.
 Isa detected_isa();

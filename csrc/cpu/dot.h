@@ -34,6 +34,21 @@ struct Dot<Bf16> {
   static inline __attribute__((always_inline)) Sum add(Sum sum, Weights w, Weights x) { return dot_pairs(sum, w, x); }
 };
 
+#if defined(__x86_64__)
+typedef std::int16_t ShortVec __attribute__((vector_size(FASTVOC_WIDTH * sizeof(std::int32_t))));
+
+// The products of every two neighbours, added.
+inline __attribute__((always_inline)) IntVec neighbour_products(ShortVec a, ShortVec b) {
+#if FASTVOC_WIDTH == 4
+  return (IntVec)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#elif FASTVOC_WIDTH == 8
+  return (IntVec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#else
+  return (IntVec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#endif
+}
+#endif
+
 // Four bytes without a sign by four with one, summed as integers.
 template <>
 struct Dot<std::uint8_t> {
@@ -49,6 +64,9 @@ struct Dot<std::uint8_t> {
   static inline __attribute__((always_inline)) Sum add(Sum sum, Weights w, Weights x) {
 #ifdef FASTVOC_BF16
     return (Sum)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+#elif defined(__x86_64__)
+    sum += neighbour_products((ShortVec)w << 8 >> 8, (ShortVec)(x & 0x00ff00ff));
+    return sum + neighbour_products((ShortVec)w >> 8, (ShortVec)(x >> 8 & 0x00ff00ff));
 #else
     const IntVec words = (IntVec)w;
     sum += (words << 24 >> 24) * (IntVec)(x & 0xff);

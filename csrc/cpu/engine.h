@@ -1,4 +1,4 @@
-// The kernels built for one instruction set, as a table.
+// The kernels built for one instruction set, as tables by what they multiply.
 #pragma once
 
 #include <type_traits>
@@ -61,64 +61,64 @@ struct Norms {
                          const Result&, std::int64_t begin, std::int64_t end, float* workspace);
 };
 
-struct Engine {
-  Convolutions<float> floats;
-  Convolutions<Bf16> halves;
-  Convolutions<std::uint8_t> bytes;
-  Norms<float> float_norms;
-  Norms<Bf16> half_norms;
+// What computes in elements of one type, float or Bf16.
+template <class Element>
+struct Kernels {
+  using Input = SourceOf<Element>;
+  using Result = SinkOf<Element>;
+
+  Convolutions<Element> convolutions;
+  Norms<Element> norms;
+  void (*lvc)(const LvcArgs&, const LvcKernels<Element>&, const Input&, const Input* residual, const Result&,
+              std::int64_t begin, std::int64_t end, float* workspace);
+  void (*snake_aa)(const SnakeAaArgs&, const Input&, const Result&, std::int64_t begin, std::int64_t end, float* workspace);
+  void (*seanet_block)(const SeanetBlockArgs<Element>&, const Input&, const Result&, std::int64_t begin, std::int64_t end,
+                       float* workspace);
+  // One layer over a group of items, all steps.
+  void (*lstm)(const LstmLayer<Element>&, const LstmGroup<Element>&, float* workspace);
+  // All layers over a group of items, a few steps, by a crew.
+  void (*lstm_shared)(const LstmLayer<Element>*, const LstmGroup<Element>*, int count, CrewMember, float* workspace);
+  void (*layer_norm)(const LayerNormArgs&, const Input&, const Result&, std::int64_t begin, std::int64_t end,
+                     float* workspace);
+  void (*convnext_block)(const ConvNextBlockArgs<Element>&, const Input&, const Result&, std::int64_t begin,
+                         std::int64_t end, float* workspace);
+  void (*istft_head)(const IstftHeadArgs&, const Input&, const Sink&, std::int64_t begin, std::int64_t end,
+                     float* workspace);
+};
+
+// What computes in floats alone.
+struct FloatKernels {
   void (*conv1d_wide)(const Conv1dWideArgs&, const WideSource&, const WideSource* residual, double* y, std::int64_t begin,
                       std::int64_t end, double* workspace);
-  void (*lvc)(const LvcArgs&, const LvcKernels<float>&, const Source&, const Source* residual, const Sink&,
-              std::int64_t begin, std::int64_t end, float* workspace);
-  void (*lvc_bf16)(const LvcArgs&, const LvcKernels<Bf16>&, const SourceOf<Bf16>&, const SourceOf<Bf16>* residual,
-                   const SinkOf<Bf16>&, std::int64_t begin, std::int64_t end, float* workspace);
-  void (*snake_aa)(const SnakeAaArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
-                   float* workspace);
-  void (*snake_aa_bf16)(const SnakeAaArgs&, const SourceOf<Bf16>&, const SinkOf<Bf16>&, std::int64_t begin,
-                        std::int64_t end, float* workspace);
   void (*conv2d)(const Conv2dArgs&, const Source&, const Source* residual, const Sink&, std::int64_t begin,
                  std::int64_t end, float* workspace);
-  void (*seanet_block)(const SeanetBlockArgs<float>&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
-                       float* workspace);
-  void (*seanet_block_bf16)(const SeanetBlockArgs<Bf16>&, const SourceOf<Bf16>&, const SinkOf<Bf16>&, std::int64_t begin,
-                            std::int64_t end, float* workspace);
   void (*rvq_encode)(const RvqArgs&, const Source&, const Codes<std::int64_t>&, std::int64_t begin, std::int64_t end,
                      float* workspace);
   void (*rvq_decode)(const RvqArgs&, const Codes<const std::int64_t>&, const Sink&, std::int64_t begin, std::int64_t end);
-  // One layer over a group of items, all steps.
-  void (*lstm)(const LstmLayer<float>&, const LstmGroup<float>&, float* workspace);
-  void (*lstm_bf16)(const LstmLayer<Bf16>&, const LstmGroup<Bf16>&, float* workspace);
-  // All layers over a group of items, a few steps, by a crew.
-  void (*lstm_shared)(const LstmLayer<float>*, const LstmGroup<float>*, int count, CrewMember, float* workspace);
-  void (*lstm_shared_bf16)(const LstmLayer<Bf16>*, const LstmGroup<Bf16>*, int count, CrewMember, float* workspace);
-  void (*layer_norm)(const LayerNormArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
-                     float* workspace);
-  void (*layer_norm_bf16)(const LayerNormArgs&, const SourceOf<Bf16>&, const SinkOf<Bf16>&, std::int64_t begin,
-                          std::int64_t end, float* workspace);
-  void (*convnext_block)(const ConvNextBlockArgs<float>&, const Source&, const Sink&, std::int64_t begin,
-                         std::int64_t end, float* workspace);
-  void (*convnext_block_bf16)(const ConvNextBlockArgs<Bf16>&, const SourceOf<Bf16>&, const SinkOf<Bf16>&,
-                              std::int64_t begin, std::int64_t end, float* workspace);
   void (*convnext_stream)(const ConvNextStreamArgs&, const ConvNextChunk&, CrewMember, float* workspace);
   void (*nsf_source)(const NsfSourceArgs&, const NsfItem&, const Sink&, std::int64_t begin, std::int64_t end);
   void (*stft)(const StftArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
-  void (*istft_head)(const IstftHeadArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end,
-                     float* workspace);
-  void (*istft_head_bf16)(const IstftHeadArgs&, const SourceOf<Bf16>&, const Sink&, std::int64_t begin, std::int64_t end,
-                          float* workspace);
+};
+
+struct Engine {
+  const Kernels<float>& floats;
+  const FloatKernels& only_floats;
+  const Kernels<Bf16>& halves;
+  const Convolutions<std::uint8_t>& bytes;
 
   template <class Element>
-  const Norms<Element>& norms() const {
-    if constexpr (std::is_same_v<Element, float>) return float_norms;
-    if constexpr (std::is_same_v<Element, Bf16>) return half_norms;
+  const Kernels<Element>& kernels() const {
+    if constexpr (std::is_same_v<Element, float>) return floats;
+    if constexpr (std::is_same_v<Element, Bf16>) return halves;
   }
 
   template <class Element>
   const Convolutions<Element>& convolutions() const {
-    if constexpr (std::is_same_v<Element, float>) return floats;
-    if constexpr (std::is_same_v<Element, Bf16>) return halves;
-    if constexpr (std::is_same_v<Element, std::uint8_t>) return bytes;
+    if constexpr (std::is_same_v<Element, std::uint8_t>) {
+      return bytes;
+    } else {
+      return kernels<Element>().convolutions;
+    }
   }
 };
 

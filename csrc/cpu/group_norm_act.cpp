@@ -9,7 +9,7 @@ Tensor run(const Tensor& x, const GroupNormArgs& args, double eps, const std::op
            const std::optional<Tensor>& lengths) {
   const BatchOf<Element> batch(x, args.channels, lengths);
   if (residual) check_elements<Element>(*residual, "residual");
-  const auto& table = engine().norms<Element>();
+  const auto& table = engine().kernels<Element>().norms;
   const std::int64_t step = moment_steps(args);
   const auto floats = static_cast<std::size_t>(workspace_floats(args));
 

@@ -40,8 +40,8 @@ Tensor istft_head(Tensor x, Tensor tables, std::optional<Tensor> lengths, Ints r
   args.squares = at + size;
   args.inverse = at + 2 * size;
 
-  if (x.scalar_type() == scalar_type<Bf16>) return run<Bf16>(x, lengths, args, cut, engine().istft_head_bf16);
-  return run<float>(x, lengths, args, cut, engine().istft_head);
+  if (x.scalar_type() == scalar_type<Bf16>) return run<Bf16>(x, lengths, args, cut, engine().kernels<Bf16>().istft_head);
+  return run<float>(x, lengths, args, cut, engine().kernels<float>().istft_head);
 }
 
 }  // namespace

@@ -24,9 +24,9 @@ Tensor run(const Tensor& x, const Tensor& weight, const Tensor& bias, const std:
 Tensor layer_norm(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> row, std::optional<Tensor> lengths,
                   double eps) {
   if (x.scalar_type() == scalar_type<Bf16>) {
-    return run<Bf16>(x, weight, bias, row, lengths, eps, engine().layer_norm_bf16);
+    return run<Bf16>(x, weight, bias, row, lengths, eps, engine().kernels<Bf16>().layer_norm);
   }
-  return run<float>(x, weight, bias, row, lengths, eps, engine().layer_norm);
+  return run<float>(x, weight, bias, row, lengths, eps, engine().kernels<float>().layer_norm);
 }
 
 }  // namespace

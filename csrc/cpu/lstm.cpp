@@ -64,11 +64,11 @@ struct Task {
 };
 
 void run_layer(const LstmLayer<float>& layer, const LstmGroup<float>& group, float* memory) {
-  engine().lstm(layer, group, memory);
+  engine().kernels<float>().lstm(layer, group, memory);
 }
 
 void run_layer(const LstmLayer<Bf16>& layer, const LstmGroup<Bf16>& group, float* memory) {
-  engine().lstm_bf16(layer, group, memory);
+  engine().kernels<Bf16>().lstm(layer, group, memory);
 }
 
 // Runs tasks in order, on torch's threads; each may wait for a task before it, and so never for one that cannot start.
@@ -104,12 +104,12 @@ int64_t tasks_floats(const std::vector<Task<Element>>& tasks) {
 
 void run_shared(const std::vector<LstmLayer<float>>& layers, const std::vector<LstmGroup<float>>& groups, CrewMember crew,
                 float* memory) {
-  engine().lstm_shared(layers.data(), groups.data(), as_int(static_cast<int64_t>(layers.size())), crew, memory);
+  engine().kernels<float>().lstm_shared(layers.data(), groups.data(), as_int(static_cast<int64_t>(layers.size())), crew, memory);
 }
 
 void run_shared(const std::vector<LstmLayer<Bf16>>& layers, const std::vector<LstmGroup<Bf16>>& groups, CrewMember crew,
                 float* memory) {
-  engine().lstm_shared_bf16(layers.data(), groups.data(), as_int(static_cast<int64_t>(layers.size())), crew, memory);
+  engine().kernels<Bf16>().lstm_shared(layers.data(), groups.data(), as_int(static_cast<int64_t>(layers.size())), crew, memory);
 }
 
 // Few steps, one task for each layer, the units of all of them shared out among the threads: behind one another the layers

@@ -49,9 +49,9 @@ Tensor run(const Tensor& x, const Tensor& kernels, const Tensor& biases, const s
 Tensor lvc(Tensor x, Tensor kernels, Tensor biases, std::optional<Tensor> residual, std::optional<Tensor> lengths,
            int64_t hop, bool gated) {
   if (x.scalar_type() == scalar_type<Bf16>) {
-    return run<Bf16>(x, kernels, biases, residual, lengths, hop, gated, engine().lvc_bf16);
+    return run<Bf16>(x, kernels, biases, residual, lengths, hop, gated, engine().kernels<Bf16>().lvc);
   }
-  return run<float>(x, kernels, biases, residual, lengths, hop, gated, engine().lvc);
+  return run<float>(x, kernels, biases, residual, lengths, hop, gated, engine().kernels<float>().lvc);
 }
 
 }  // namespace

@@ -71,7 +71,7 @@ Tensor nsf_source(Tensor f0, Tensor weight, Tensor bias, std::optional<Tensor> s
   }
 
   const Output out(items, 1, batch.steps() * args.hop);
-  const Engine& table = engine();
+  const FloatKernels& table = engine().only_floats;
   const auto steps = [&](int64_t i) { return (made ? made[i] : batch.length(i)) * args.hop; };
   over_items(items, 2048, steps, [&](int64_t i, int64_t begin, int64_t end) {
     table.nsf_source(args, work[static_cast<std::size_t>(i)], out.sink(i), begin, end);

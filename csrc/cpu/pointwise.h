@@ -80,10 +80,9 @@ inline __attribute__((always_inline)) void accumulate(const PointwiseInput<Word>
   for (; c < in.depth; ++c) add(c);
 }
 
-template <int R, int NV>
-inline __attribute__((always_inline)) void finish_pointwise(const TileOutput& out, Vec (&acc)[R][NV * kVecs]) {
-  finish<R, NV>(out, acc);
-  if (out.act) activate_rows(*out.activation, out.act, out.act_row, R, out.channel, NV * kPanel);
+// Finishes `count` rows of `columns` results.
+inline void finish_pointwise(const TileOutput& out, float* rows, int count, int columns) {
+  finish_any(out, rows, count, columns);
 }
 
 // y = act(acc + bias), rounded.
@@ -94,19 +93,9 @@ struct RoundedOutput {
   std::ptrdiff_t channel;
 };
 
-template <int R, int NV>
-inline __attribute__((always_inline)) void finish_pointwise(const RoundedOutput& out, Vec (&acc)[R][NV * kVecs]) {
-  constexpr int columns = NV * kPanel;
-  alignas(64) float rows[R * columns];
-#pragma GCC unroll 32
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < NV * kVecs; ++v) store(rows + r * columns + v * FASTVOC_WIDTH, acc[r][v]);
-  }
-  activate_rows(*out.act, rows, columns, R, out.channel, columns);
-  for (int r = 0; r < R; ++r) {
-    for (int c = 0; c < columns; c += FASTVOC_WIDTH) store(out.y + r * out.row + c, load(rows + r * columns + c));
-  }
+inline __attribute__((noinline)) void finish_pointwise(const RoundedOutput& out, float* rows, int count, int columns) {
+  activate_rows(*out.act, rows, columns, count, out.channel, columns);
+  for (int r = 0; r < count; ++r) narrow_row(rows + r * columns, out.y + r * out.row, columns);
 }
 
 inline TileOutput moved(TileOutput out, std::ptrdiff_t rows, std::ptrdiff_t columns) {
@@ -121,20 +110,20 @@ inline RoundedOutput moved(RoundedOutput out, std::ptrdiff_t rows, std::ptrdiff_
   return {out.y + rows * out.row + columns, out.row, out.act, out.channel + columns};
 }
 
-template <int R, int NV, class Word, class Out>
-__attribute__((noinline)) void pointwise_tile(const PointwiseInput<Word>& in, const Word* ahead, int lines,
-                                              const Out& out) {
+// The results of R rows and NV panels, to rows that lie close together.
+template <int R, int NV, class Word>
+__attribute__((noinline)) void pointwise_tile(const PointwiseInput<Word>& in, const Word* ahead, int lines, float* rows) {
   Vec acc[R][NV * kVecs];
   accumulate<R, NV>(in, ahead, lines, acc);
-  finish_pointwise<R, NV>(out, acc);
+  store_tile<R, NV>(rows, acc);
 }
 
-template <class Word, class Out>
-using PointwiseFn = void (*)(const PointwiseInput<Word>&, const Word* ahead, int lines, const Out&);
+template <class Word>
+using PointwiseFn = void (*)(const PointwiseInput<Word>&, const Word* ahead, int lines, float* rows);
 
-template <int NV, class Word, class Out, int... R>
-constexpr std::array<PointwiseFn<Word, Out>, sizeof...(R) + 1> pointwise_table(std::integer_sequence<int, R...>) {
-  return {nullptr, &pointwise_tile<R + 1, NV, Word, Out>...};
+template <int NV, class Word, int... R>
+constexpr std::array<PointwiseFn<Word>, sizeof...(R) + 1> pointwise_table(std::integer_sequence<int, R...>) {
+  return {nullptr, &pointwise_tile<R + 1, NV, Word>...};
 }
 
 // Runs `rows` steps of the first NV panels in tiles of about equal height; each fetches its share of the lines from `ahead` on.
@@ -142,13 +131,15 @@ constexpr std::array<PointwiseFn<Word, Out>, sizeof...(R) + 1> pointwise_table(s
 template <int NV, class Word, class Out>
 void pointwise_panels(PointwiseInput<Word> in, const Word* ahead, bool cold, Out out, std::int64_t rows) {
   constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
-  static constexpr auto table = pointwise_table<NV, Word, Out>(std::make_integer_sequence<int, high>{});
+  static constexpr auto table = pointwise_table<NV, Word>(std::make_integer_sequence<int, high>{});
+  alignas(64) float results[high * NV * kPanel];
   const std::int64_t tiles = ceil_div(rows, high);
   const int lines = static_cast<int>(ceil_div(4 * NV, tiles));
   bool near = in.step == NV * kPanel && (cold || tiles == 1);
   for (std::int64_t left = tiles; left > 0; --left) {
     const std::int64_t n = ceil_div(rows, left);
-    table[static_cast<std::size_t>(n)](in, near ? nullptr : ahead, lines, out);
+    table[static_cast<std::size_t>(n)](in, near ? nullptr : ahead, lines, results);
+    finish_pointwise(out, results, static_cast<int>(n), NV * kPanel);
     in.x += n * in.row;
     out = moved(out, n, 0);
     ahead += static_cast<std::ptrdiff_t>(in.depth / 4) * lines * kPanel;

@@ -20,7 +20,7 @@ Tensor rvq_encode(Tensor x, Tensor books, Tensor panels, Tensor squares, int64_t
   const int64_t steps = batch.steps();
   Tensor out = torch::stable::empty({batch.items(), count, steps}, torch::headeronly::ScalarType::Long);
   int64_t* const data = out.mutable_data_ptr<int64_t>();
-  const Engine& table = engine();
+  const FloatKernels& table = engine().only_floats;
   const auto valid = [&](int64_t item) { return batch.length(item); };
   over_items(batch.items(), 24, valid, [&](int64_t item, int64_t begin, int64_t end) {
     float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, end - begin)));
@@ -53,7 +53,7 @@ Tensor rvq_decode(Tensor codes, Tensor books, std::optional<Tensor> lengths) {
     }
   }
   const Output out(codes.size(0), args.channels, codes.size(2));
-  const Engine& table = engine();
+  const FloatKernels& table = engine().only_floats;
   over_items(codes.size(0), 24, [&](int64_t item) { return valid[item]; }, [&](int64_t item, int64_t begin, int64_t end) {
     table.rvq_decode(args, source(item), out.sink(item), begin, end);
   });

@@ -6,12 +6,12 @@ namespace {
 
 void run_block(const SeanetBlockArgs<float>& args, const Source& source, const Sink& sink, int64_t begin, int64_t end,
                float* memory) {
-  engine().seanet_block(args, source, sink, begin, end, memory);
+  engine().kernels<float>().seanet_block(args, source, sink, begin, end, memory);
 }
 
 void run_block(const SeanetBlockArgs<Bf16>& args, const SourceOf<Bf16>& source, const SinkOf<Bf16>& sink, int64_t begin,
                int64_t end, float* memory) {
-  engine().seanet_block_bf16(args, source, sink, begin, end, memory);
+  engine().kernels<Bf16>().seanet_block(args, source, sink, begin, end, memory);
 }
 
 template <class Element>

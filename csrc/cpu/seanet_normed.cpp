@@ -47,7 +47,7 @@ class NormedBlock {
     const SourceOf<Element> source = lengthened(own, reflected_steps(args_.block.conv1), longer);
     const SeanetRows<Element> rows{memory, memory + own.steps * args_.block.hidden(),
                           sink.channels == width_ ? sink.data : memory + own.steps * (args_.block.hidden() + width_)};
-    const auto& table = engine().norms<Element>();
+    const auto& table = engine().kernels<Element>().norms;
     const int64_t step = seanet_steps(args_);
     const int64_t blocks = ceil_div(own.steps, step);
     std::vector<SeanetMoments> parts(static_cast<std::size_t>(blocks));

@@ -22,8 +22,8 @@ Tensor snake_aa(Tensor x, Tensor alpha, Tensor inverse, Tensor taps, std::option
   STD_TORCH_CHECK(channels > 0, "alpha: expected a value per channel");
   const SnakeAaArgs args{packed(alpha, channels, "alpha"), packed(inverse, channels, "inverse"),
                          packed(taps, kAaTaps, "taps"), channels};
-  if (x.scalar_type() == scalar_type<Bf16>) return run<Bf16>(x, args, lengths, engine().snake_aa_bf16);
-  return run<float>(x, args, lengths, engine().snake_aa);
+  if (x.scalar_type() == scalar_type<Bf16>) return run<Bf16>(x, args, lengths, engine().kernels<Bf16>().snake_aa);
+  return run<float>(x, args, lengths, engine().kernels<float>().snake_aa);
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ Tensor stft(Tensor x, Tensor tables, std::optional<Tensor> lengths, Ints radices
     STD_TORCH_CHECK(samples > most && samples + args.left + right >= size, "stft: too few samples");
   }
   const Output out(batch.items(), size + 2, made(batch.steps()));
-  const Engine& table = engine();
+  const FloatKernels& table = engine().only_floats;
   const auto steps = [&](int64_t item) { return made(batch.length(item)); };
   over_items(batch.items(), 4 * kPanelWidth, steps, [&](int64_t item, int64_t begin, int64_t end) {
     float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args)));

@@ -129,20 +129,33 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
 // pointers say.
 enum class Fate { kAct, kLayer, kRaw, kBlock, kMean, kRounded, kAny };
 
-// use(fate) with the fate of the results as a constant.
-template <class Element, class Use>
+template <class Element>
+inline __attribute__((always_inline)) Fate fate_of(const TileOutputOf<Element>& out) {
+  if (out.residual && out.sum) return out.raw && !out.act ? Fate::kMean : !out.raw && out.act ? Fate::kRounded : Fate::kAny;
+  if (out.sum || out.scale != 1.0f) return Fate::kAny;
+  if (out.raw && !out.act) return out.residual ? Fate::kBlock : Fate::kRaw;
+  if (out.act && !out.residual == !out.raw) return out.raw ? Fate::kLayer : Fate::kAct;
+  return Fate::kAny;
+}
+
+// use(fate) with the fate of the results as a constant where it is one of `fates`, else kAny.
+template <Fate... fates, class Element, class Use>
 inline __attribute__((always_inline)) void with_fate(const TileOutputOf<Element>& out, const Use& use) {
-  const bool scaled = out.scale != 1.0f;
-  if (out.raw && !out.act && out.residual && out.sum) {
-    use(std::integral_constant<Fate, Fate::kMean>{});
-  } else if (!out.raw && out.act && out.residual && out.sum) {
-    use(std::integral_constant<Fate, Fate::kRounded>{});
-  } else if (out.raw && !out.act && !out.sum && !scaled) {
-    out.residual ? use(std::integral_constant<Fate, Fate::kBlock>{}) : use(std::integral_constant<Fate, Fate::kRaw>{});
-  } else if (out.act && !out.sum && !scaled && !out.residual == !out.raw) {
-    out.raw ? use(std::integral_constant<Fate, Fate::kLayer>{}) : use(std::integral_constant<Fate, Fate::kAct>{});
+  const Fate fate = fate_of(out);
+  const bool known = ((fate == fates && (use(std::integral_constant<Fate, fates>{}), true)) || ...);
+  if (!known) use(std::integral_constant<Fate, Fate::kAny>{});
+}
+
+// The same for what mrf's convolutions give; activations other than a leaky ReLU are not foreseen.
+template <class Element, class Use>
+inline __attribute__((always_inline)) void with_known_fate(const TileOutputOf<Element>& out, const Use& use) {
+  using enum Fate;
+  if (out.act && out.activation->kind != ActKind::kLeaky) {
+    use(std::integral_constant<Fate, kAny>{});
+  } else if constexpr (std::is_same_v<Element, Bf16>) {
+    with_fate<kAct, kLayer, kBlock, kMean, kRounded>(out, use);
   } else {
-    use(std::integral_constant<Fate, Fate::kAny>{});
+    with_fate<kAct, kLayer, kBlock, kMean>(out, use);
   }
 }
 
@@ -172,24 +185,6 @@ inline __attribute__((always_inline)) Vec finish_vector(const TileOutputOf<Eleme
   return y;
 }
 
-template <Fate fate, int R, int NV, class Element>
-inline __attribute__((always_inline)) void finish_as(const TileOutputOf<Element> out, Vec (&acc)[R][NV * kVecs]) {
-  const Act activation = out.act ? *out.activation : Act{};
-  const float slope = activation.leak();
-#pragma GCC unroll 32
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < NV * kVecs; ++v) {
-      finish_vector<fate>(out, activation, slope, r, v * FASTVOC_WIDTH, acc[r][v], WholeRow{});
-    }
-  }
-}
-
-template <int R, int NV, class Element>
-inline __attribute__((always_inline)) void finish(const TileOutputOf<Element>& out, Vec (&acc)[R][NV * kVecs]) {
-  with_fate(out, [&](auto fate) __attribute__((always_inline)) { finish_as<decltype(fate)::value, R, NV>(out, acc); });
-}
-
 // Any activation of `count` rows of floats, in place, and as they are multiplied.
 template <class Element>
 void activate_to(const TileOutputOf<Element>& out, float* rows, int count, int columns) {
@@ -201,23 +196,98 @@ void activate_to(const TileOutputOf<Element>& out, float* rows, int count, int c
   }
 }
 
+// Finishes `count` rows of results that lie in memory, whatever becomes of them: one function for tiles of every height.
+template <class Element>
+__attribute__((noinline)) void finish_any(const TileOutputOf<Element>& out, float* rows, int count, int columns) {
+  constexpr bool floats = std::is_same_v<Element, float>;
+  const Act activation = out.act ? *out.activation : Act{};
+  const bool curved = activation.kind != ActKind::kLeaky, kept = curved && !floats;
+  TileOutputOf<Element> now = out;
+  if (kept) now.act = nullptr;
+  with_fate<Fate::kAct, Fate::kRaw, Fate::kBlock>(now, [&](auto fate) {
+    for (int r = 0; r < count; ++r) {
+      for (int c = 0; c < columns; c += FASTVOC_WIDTH) {
+        float* const at = rows + r * columns + c;
+        const Vec y = finish_vector<decltype(fate)::value>(now, activation, activation.leak(), r, c, load(at), WholeRow{});
+        if (kept) store(at, y);
+      }
+    }
+  });
+  if constexpr (floats) {
+    if (curved) activate_rows(activation, out.act, out.act_row, count, out.channel, columns);
+  } else {
+    if (curved) activate_to(out, rows, count, columns);
+  }
+}
+
+// Sums as rows that lie close together.
+template <int R, int NV>
+inline __attribute__((always_inline)) void store_tile(float* rows, const Vec (&acc)[R][NV * kVecs]) {
+#pragma GCC unroll 32
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < NV * kVecs; ++v) store(rows + r * NV * kPanel + v * FASTVOC_WIDTH, acc[r][v]);
+  }
+}
+
+// A tile whose results are finished elsewhere, in rows that lie close together.
 template <int R, int NV, class Element>
-__attribute__((noinline)) void tile(const TileInputOf<Element>& in, const TileOutputOf<Element>& out) {
-  constexpr int columns = NV * kPanel;
+__attribute__((noinline)) void product_tile(const TileInputOf<Element>& in, float* y) {
   Vec acc[R][NV * kVecs];
   accumulate<R, NV>(in, acc);
-  const bool later = out.act && out.activation->kind != ActKind::kLeaky;
-  if constexpr (std::is_same_v<Element, float>) {
-    finish<R, NV>(out, acc);
-    if (later) activate_rows(*out.activation, out.act, out.act_row, R, out.channel, columns);
-  } else if (!later) {
-    finish<R, NV>(out, acc);
+  store_tile<R, NV>(y, acc);
+}
+
+template <int NV, class Element, int... R>
+constexpr std::array<void (*)(const TileInputOf<Element>&, float*), sizeof...(R) + 1> product_table(
+    std::integer_sequence<int, R...>) {
+  return {nullptr, &product_tile<R + 1, NV, Element>...};
+}
+
+template <int R, int NV, class Element>
+inline __attribute__((always_inline)) void finish_spilled(const TileOutputOf<Element>& out, const Vec (&acc)[R][NV * kVecs]) {
+  alignas(64) float rows[R * NV * kPanel];
+  store_tile<R, NV>(rows, acc);
+  finish_any(out, rows, R, NV * kPanel);
+}
+
+// Finishes the results of a tile with one of `fates` where they lie, in the registers.
+template <int R, int NV, Fate... fates, class Element>
+inline __attribute__((always_inline)) void finish(const TileOutputOf<Element>& given, Vec (&acc)[R][NV * kVecs]) {
+  const TileOutputOf<Element> out = given;
+  const Act activation = out.act ? *out.activation : Act{};
+  const bool curved = activation.kind != ActKind::kLeaky;
+  const float slope = activation.leak();
+  if constexpr (!std::is_same_v<Element, float>) {
+    if (curved) return finish_spilled<R, NV>(given, acc);
+  }
+  with_fate<fates...>(out, [&](auto fate) __attribute__((always_inline)) {
+    if constexpr (decltype(fate)::value == Fate::kAny) {
+      finish_spilled<R, NV>(given, acc);
+    } else {
+#pragma GCC unroll 32
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV * kVecs; ++v) {
+          finish_vector<decltype(fate)::value>(out, activation, slope, r, v * FASTVOC_WIDTH, acc[r][v], WholeRow{});
+        }
+      }
+      if constexpr (std::is_same_v<Element, float> && (decltype(fate)::value == Fate::kAct || decltype(fate)::value == Fate::kLayer)) {
+        if (curved) activate_rows(activation, out.act, out.act_row, R, out.channel, NV * kPanel);
+      }
+    }
+  });
+}
+
+template <int R, int NV, class Element>
+__attribute__((noinline)) void tile(const TileInputOf<Element>& in, const TileOutputOf<Element>& out) {
+  using enum Fate;
+  Vec acc[R][NV * kVecs];
+  accumulate<R, NV>(in, acc);
+  if constexpr (std::is_same_v<Element, Bf16>) {
+    finish<R, NV, kAct, kLayer, kRaw, kBlock, kMean, kRounded>(out, acc);
   } else {
-    alignas(64) float rows[R * columns];
-    finish_as<Fate::kAny, R, NV>(TileOutput{out.raw, rows, out.residual, out.sum, out.raw_row, columns, out.residual_row,
-                                            out.sum_row, out.activation, out.channel, out.scale},
-                                 acc);
-    activate_to(out, rows, R, columns);
+    finish<R, NV, kAct, kLayer, kRaw, kBlock, kMean>(out, acc);
   }
 }
 

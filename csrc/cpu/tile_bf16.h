@@ -15,43 +15,27 @@ struct HalfOutput {
   std::ptrdiff_t channel;  // the first of the panel
 };
 
-template <int R, int NV>
-__attribute__((noinline)) void half_tile(const TileInputOf<Bf16>& in, const HalfOutput& out) {
-  constexpr int columns = NV * kPanel;
-  alignas(64) float rows[R * columns];
-  {
-    Vec acc[R][NV * kVecs];
-    accumulate<R, NV>(in, acc);
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-      for (int v = 0; v < NV * kVecs; ++v) store(rows + r * columns + v * FASTVOC_WIDTH, acc[r][v]);
-    }
-  }
-  for (int r = 0; out.residual && r < R; ++r) {
+// Finishes `count` rows of `columns` sums.
+inline __attribute__((noinline)) void finish_half(const HalfOutput& out, float* rows, int count, int columns) {
+  for (int r = 0; out.residual && r < count; ++r) {
     const Bf16* added = out.residual + r * out.residual_row;
     for (int c = 0; c < columns; c += FASTVOC_WIDTH) {
       store(rows + r * columns + c, load(rows + r * columns + c) + load(added + c));
     }
   }
-  activate_rows(*out.act, rows, columns, R, out.channel, columns);
-  for (int r = 0; r < R; ++r) narrow_row(rows + r * columns, out.y + r * out.row, columns);
-}
-
-using HalfTileFn = void (*)(const TileInputOf<Bf16>&, const HalfOutput&);
-
-template <int NV, int... R>
-constexpr std::array<HalfTileFn, sizeof...(R) + 1> half_tile_table(std::integer_sequence<int, R...>) {
-  return {nullptr, &half_tile<R + 1, NV>...};
+  activate_rows(*out.act, rows, columns, count, out.channel, columns);
+  for (int r = 0; r < count; ++r) narrow_row(rows + r * columns, out.y + r * out.row, columns);
 }
 
 template <int NV>
 void half_tile_rows(TileInputOf<Bf16> in, HalfOutput out, std::int64_t rows) {
   constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
-  static constexpr auto table = half_tile_table<NV>(std::make_integer_sequence<int, high>{});
+  static constexpr auto table = product_table<NV, Bf16>(std::make_integer_sequence<int, high>{});
+  alignas(64) float sums[high * NV * kPanel];
   for (std::int64_t tiles = ceil_div(rows, high); tiles > 0; --tiles) {
     const std::int64_t n = ceil_div(rows, tiles);
-    table[static_cast<std::size_t>(n)](in, out);
+    table[static_cast<std::size_t>(n)](in, sums);
+    finish_half(out, sums, static_cast<int>(n), NV * kPanel);
     in.x += n * in.row;
     out.y += n * out.row;
     if (out.residual) out.residual += n * out.residual_row;

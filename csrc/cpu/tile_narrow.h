@@ -145,13 +145,59 @@ inline __attribute__((always_inline)) void narrow_results(const TileInputOf<Elem
   }
 }
 
+// How the vectors of results of a row of S output steps lie, `apart` elements from one another: use(lie).
+template <bool kHalf, int S, class Use>
+inline __attribute__((always_inline)) void with_lie(std::ptrdiff_t apart, const Use& use) {
+  if constexpr (!kHalf || FASTVOC_WIDTH < kPanel) {
+    use(WholeRow{});
+  } else if constexpr (S == 1) {
+    use(HalfRows<false>{0});
+  } else if (apart == kHalfPanel) {
+    use(WholeRow{});
+  } else {
+    use(HalfRows<true>{apart});
+  }
+}
+
+// Vectors of results in a row of S output steps.
+template <bool kHalf, int S>
+constexpr int kNarrowVectors = kHalf ? (S * kVecs + 1) / 2 : S * kVecs;
+
+// Where the v-th of them lies: two steps of a whole panel are two vectors; else the vectors are those of one row.
+inline __attribute__((always_inline)) std::ptrdiff_t narrow_column(int v, std::ptrdiff_t apart) {
+  return kVecs == 1 ? v * apart : v * FASTVOC_WIDTH;
+}
+
+// Finishes `count` rows of results that lie in memory, whatever becomes of them: one function for tiles of every height.
+template <bool kHalf, int S, class Element>
+__attribute__((noinline)) void finish_narrow(const TileOutputOf<Element>& out, float* rows, int count, std::ptrdiff_t apart) {
+  constexpr int made = kNarrowVectors<kHalf, S>;
+  const Act activation = out.act ? *out.activation : Act{};
+  const bool later = activation.kind != ActKind::kLeaky;
+  TileOutputOf<Element> now = out;
+  if (later) now.act = nullptr;
+  with_lie<kHalf, S>(apart, [&](auto lie) {
+    for (int i = 0; i < count * made; ++i) {
+      float* const at = rows + i * FASTVOC_WIDTH;
+      store(at, finish_vector<Fate::kAny>(now, activation, activation.leak(), i / made, narrow_column(i % made, apart), load(at), lie));
+    }
+    if (!later) return;
+    constexpr int width = std::min(made * FASTVOC_WIDTH, kPanel);
+    activate_rows(activation, rows, width, count * made * FASTVOC_WIDTH / width, 0, width);
+    for (int i = 0; i < count * made; ++i) {
+      lie.write(out.act + i / made * out.act_row + narrow_column(i % made, apart),
+                to_elements(load(rows + i * FASTVOC_WIDTH), activation, Element{}));
+    }
+  });
+}
+
 // R rows of S output steps each, `apart` elements from one another.
 template <bool kHalf, int R, int S, class Element>
-__attribute__((noinline)) void narrow_tile(const TileInputOf<Element>& in, const TileOutputOf<Element>& out,
+__attribute__((noinline)) void narrow_tile(const TileInputOf<Element>& in, const TileOutputOf<Element>& given,
                                            std::ptrdiff_t apart) {
   using Sum = typename Dot<Element>::Sum;
   static_assert(S == 1 || kVecs == 1);
-  constexpr int made = kHalf ? (S * kVecs + 1) / 2 : S * kVecs;  // vectors of results a row
+  constexpr int made = kNarrowVectors<kHalf, S>;
   Sum sum[R][S][kVecs];
 #pragma GCC unroll 8
   for (int v = 0; v < kVecs; ++v) {
@@ -169,51 +215,33 @@ __attribute__((noinline)) void narrow_tile(const TileInputOf<Element>& in, const
   } else {
     narrow_taps<0, 1, kHalf, R, S>(in, 0, in.taps, sum);
   }
-  TileOutputOf<Element> output = out;
+  const TileOutputOf<Element> out = given;
   const Act activation = out.act ? *out.activation : Act{};
   const float slope = activation.leak();
-  // use(y, r, v, column, how it lies) for every vector of results.
+  // use(y, r, v) for every vector of results.
   const auto each = [&](const auto& use) __attribute__((always_inline)) {
-    const auto rows = [&](auto lie) __attribute__((always_inline)) {
 #pragma GCC unroll 32
-      for (int r = 0; r < R; ++r) {
-        Vec y[made];
-        narrow_results<kHalf, S>(in, sum[r], y);
-        // Two steps of a whole panel are two vectors; else the vectors are those of one row.
+    for (int r = 0; r < R; ++r) {
+      Vec y[made];
+      narrow_results<kHalf, S>(in, sum[r], y);
 #pragma GCC unroll 8
-        for (int v = 0; v < made; ++v) use(y[v], r, v, kVecs == 1 ? v * apart : v * FASTVOC_WIDTH, lie);
-      }
-    };
-    if constexpr (!kHalf || FASTVOC_WIDTH < kPanel) {
-      rows(WholeRow{});
-    } else if constexpr (S == 1) {
-      rows(HalfRows<false>{0});
-    } else if (apart == kHalfPanel) {
-      rows(WholeRow{});
-    } else {
-      rows(HalfRows<true>{apart});
+      for (int v = 0; v < made; ++v) use(y[v], r, v);
     }
   };
-  if (activation.kind == ActKind::kLeaky) {
-    with_fate(output, [&](auto fate) __attribute__((always_inline)) {
-      each([&](const Vec& y, int r, int, std::ptrdiff_t c, const auto& lie) __attribute__((always_inline)) {
-        finish_vector<decltype(fate)::value>(output, activation, slope, r, c, y, lie);
+  const auto finish = [&](auto fate) __attribute__((always_inline)) {
+    if constexpr (decltype(fate)::value == Fate::kAny) {
+      alignas(64) float results[R * made * FASTVOC_WIDTH];
+      each([&](const Vec& y, int r, int v) __attribute__((always_inline)) { store(results + (r * made + v) * FASTVOC_WIDTH, y); });
+      finish_narrow<kHalf, S>(given, results, R, apart);
+    } else {
+      with_lie<kHalf, S>(apart, [&](auto lie) __attribute__((always_inline)) {
+        each([&](const Vec& y, int r, int v) __attribute__((always_inline)) {
+          finish_vector<decltype(fate)::value>(out, activation, slope, r, narrow_column(v, apart), y, lie);
+        });
       });
-    });
-    return;
-  }
-  output.act = nullptr;
-  constexpr std::int64_t panels = (R * made * FASTVOC_WIDTH + kPanel - 1) / kPanel;
-  alignas(64) float results[panels * kPanel] = {};
-  each([&](const Vec& y, int r, int v, std::ptrdiff_t c, const auto& lie) __attribute__((always_inline)) {
-    store(results + (r * made + v) * FASTVOC_WIDTH,
-          finish_vector<Fate::kAny>(output, activation, slope, r, c, y, lie));
-  });
-  activate_rows(activation, results, kPanel, panels, 0, kPanel);
-  each([&](const Vec&, int r, int v, std::ptrdiff_t c, const auto& lie) __attribute__((always_inline)) {
-    const Vec y = load(results + (r * made + v) * FASTVOC_WIDTH);
-    lie.write(out.act + r * out.act_row + c, to_elements(y, activation, Element{}));
-  });
+    }
+  };
+  with_known_fate(out, finish);
 }
 
 template <class Element>

@@ -93,16 +93,6 @@ void transform_rows(const Element* in, std::ptrdiff_t step, Element* out, std::p
   }
 }
 
-// use(fate) with what becomes of the results, as far as tiles know it beforehand.
-template <class Element, class Use>
-void with_tile_fate(const TileOutputOf<Element>& out, const Use& use) {
-  if (out.act && out.activation->kind != ActKind::kLeaky) {
-    use(std::integral_constant<Fate, Fate::kAny>{});
-  } else {
-    with_fate(out, use);
-  }
-}
-
 // The outputs of one tile, of which the first `count` are written: `step` steps lie between them.
 template <Scheme kScheme, int NV, Fate fate = Fate::kAny, class Element>
 inline __attribute__((always_inline)) void finish_tile(const float* m, std::ptrdiff_t point, const float* bias,
@@ -171,24 +161,6 @@ struct ToomCookRun {
   std::int64_t count;  // output steps
   float* sums;
 };
-
-// The products of R rows and NV panels, to rows that lie close together.
-template <int R, int NV, class Element>
-__attribute__((noinline)) void product_tile(const TileInputOf<Element>& in, float* y) {
-  Vec acc[R][NV * kVecs];
-  accumulate<R, NV>(in, acc);
-#pragma GCC unroll 32
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < NV * kVecs; ++v) store(y + r * NV * kPanel + v * FASTVOC_WIDTH, acc[r][v]);
-  }
-}
-
-template <int NV, class Element, int... R>
-constexpr std::array<void (*)(const TileInputOf<Element>&, float*), sizeof...(R) + 1> product_table(
-    std::integer_sequence<int, R...>) {
-  return {nullptr, &product_tile<R + 1, NV, Element>...};
-}
 
 template <int NV, class Element>
 void product_rows(TileInputOf<Element> in, float* y, std::int64_t rows) {
@@ -263,7 +235,7 @@ void toom_cook_panels(const ToomCookRun<Element>& run, int panel, const TileOutp
       product_rows<NV>(in, run.sums + q * sums_point, n);
       w += run.width / kPanel * size;
     }
-    with_tile_fate(out, [&](auto fate) { finish_chunk<kScheme, NV, decltype(fate)::value>(run, panel, out, first, n); });
+    with_known_fate(out, [&](auto fate) { finish_chunk<kScheme, NV, decltype(fate)::value>(run, panel, out, first, n); });
   }
 }
 

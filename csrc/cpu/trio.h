@@ -95,7 +95,7 @@ inline __attribute__((always_inline)) void accumulate(const TrioInput& in, const
 }
 
 template <int R, int NV>
-__attribute__((noinline)) void trio_tile(const TrioInput& in, const std::uint32_t* ahead, int lines, const TileOutput& out) {
+__attribute__((noinline)) void trio_tile(const TrioInput& in, const std::uint32_t* ahead, int lines, float* rows) {
   Vec acc[R][NV * kVecs];
   accumulate<R, NV>(in, ahead, lines, acc);
 #pragma GCC unroll 8
@@ -104,10 +104,10 @@ __attribute__((noinline)) void trio_tile(const TrioInput& in, const std::uint32_
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) acc[r][v] = acc[r][v] * scale + bias;
   }
-  finish_pointwise<R, NV>(out, acc);
+  store_tile<R, NV>(rows, acc);
 }
 
-using TrioFn = void (*)(const TrioInput&, const std::uint32_t* ahead, int lines, const TileOutput&);
+using TrioFn = void (*)(const TrioInput&, const std::uint32_t* ahead, int lines, float* rows);
 
 template <int NV, int... R>
 constexpr std::array<TrioFn, sizeof...(R) + 1> trio_table(std::integer_sequence<int, R...>) {
@@ -120,12 +120,14 @@ template <int NV>
 void trio_panels(TrioInput in, TileOutput out, std::int64_t rows) {
   constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
   static constexpr auto table = trio_table<NV>(std::make_integer_sequence<int, high>{});
+  alignas(64) float results[high * NV * kPanel];
   const std::int64_t tiles = ceil_div(rows, high), pair = trio_pair_words(in.depth);
   const int lines = static_cast<int>(ceil_div(4, tiles));
   const std::uint32_t* ahead = in.words + pair < in.end ? in.words + pair : in.next;
   for (std::int64_t left = tiles; left > 0; --left) {
     const std::int64_t n = ceil_div(rows, left);
-    table[static_cast<std::size_t>(n)](in, tiles == 1 ? nullptr : ahead, lines, out);
+    table[static_cast<std::size_t>(n)](in, tiles == 1 ? nullptr : ahead, lines, results);
+    finish_pointwise(out, results, static_cast<int>(n), NV * kPanel);
     in.x += n * in.row;
     out = moved(out, n, 0);
     ahead += pair / 4 * lines;

@@ -1,4 +1,6 @@
-// The kernels for any CPU: vectors of four floats, which every current architecture has.
+// What the kernels for any CPU are compiled with: vectors of four floats, which every current architecture has.
+#pragma once
+
 #include "std.h"
 
 #define FASTVOC_ISA portable
@@ -9,4 +11,3 @@
 #define FASTVOC_ROWS1 3
 #endif
 #define FASTVOC_ROWS2 0
-#include "engine.inc"

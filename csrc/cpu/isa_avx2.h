@@ -1,5 +1,6 @@
-// The kernels for x86 with AVX2 and FMA.
-#if defined(__x86_64__)
+// What the kernels for x86 with AVX2 and FMA are compiled with.
+#pragma once
+
 #include "std.h"
 
 // After the standard headers, so that their inline functions stay callable on any CPU.
@@ -8,5 +9,3 @@
 #define FASTVOC_WIDTH 8
 #define FASTVOC_ROWS1 6
 #define FASTVOC_ROWS2 0
-#include "engine.inc"
-#endif

@@ -1,5 +1,6 @@
-// The kernels for x86 with AVX-512, BF16 and VNNI.
-#if defined(__x86_64__)
+// What the kernels for x86 with AVX-512, BF16 and VNNI are compiled with; those of floats are the ones for AVX-512.
+#pragma once
+
 #include "std.h"
 
 // After the standard headers, so that their inline functions stay callable on any CPU.
@@ -9,5 +10,3 @@
 #define FASTVOC_ROWS1 24
 #define FASTVOC_ROWS2 12
 #define FASTVOC_BF16 1
-#include "engine.inc"
-#endif

@@ -1,0 +1,2 @@
+#include "isa_portable.h"
+#include "bytes.inc"

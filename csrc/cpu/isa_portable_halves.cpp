@@ -1,0 +1,2 @@
+#include "isa_portable.h"
+#include "halves.inc"
