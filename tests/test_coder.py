@@ -57,7 +57,7 @@ def decode(impl: Any, data: bytes, tables: list[np.ndarray], window: int = 6) ->
 def test_an_unbuilt_coder_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     from fastvoc.ecdc import coder_python
 
-    monkeypatch.setattr(coder, "__file__", str(tmp_path / "coder.py"))
+    monkeypatch.setattr(coder, "__file__", str(tmp_path / "ecdc" / "coder.py"))
     coder.problem.cache_clear()
     try:
         assert coder.problem() == "the coder is not built (pure-Python install)"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from fastvoc.checkpoints import Checkpoint
-from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel
+from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel, read_json
 from fastvoc.compat.upstream import folded
 from fastvoc.errors import DtypeError, LoadError, ShapeError
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
@@ -30,6 +31,11 @@ _C = TypeVar("_C", bound="_HifiGanConfig")
 
 class _HifiGanConfig(PretrainedConfig):
     """A configuration that may be a part of `FastSpeech2ConformerWithHifiGan`'s."""
+
+    @classmethod
+    def read(cls, folder: Path) -> dict[str, Any]:
+        values = read_json(folder, "config.json")
+        return values if _COMBINED in values else super().read(folder)
 
     @classmethod
     def from_dict(cls: type[_C], values: dict[str, Any], **changes: Any) -> _C:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fastvoc.nn.layer import Part
 from fastvoc.nn.prepared import EITHER, Prepared
 from fastvoc.nn.weights import Weights
+from fastvoc.ops._checks import check_lengths
 from fastvoc.runtime.lengths import on_device
 from fastvoc.runtime.registry import settings
 
@@ -150,6 +151,8 @@ class Network:
         held[1 : len(values) + 1] = values
         valid: list[Any] = [None] * self._count
         if lengths is not None:
+            x = held[1]
+            check_lengths("model", lengths, x.shape[0], x.shape[2])
             unit = self.per_frame[0]
             valid[1 : len(values) + 1] = [lengths if n == unit else lengths * n // unit for n in self.per_frame]
         take = held.__getitem__
