@@ -143,7 +143,9 @@ def test_entropy_coding_has_the_same_bits(setting: torch.dtype | str) -> None:
 def test_layers_keep_their_window(setting: torch.dtype | str) -> None:
     meant = torch.hann_window(64)
     with _set(setting):
-        layers = Stft(64, 16), IstftHead(64, 16)
+        beside = torch.nn.Linear(1, 1)
+        layers = Stft(64, 16, beside), IstftHead(64, 16, beside)
+    beside.to_empty(device="cpu")
     for layer in layers:
         assert layer.window.dtype is (torch.float64 if setting is torch.float64 else torch.float32)
         assert torch.equal(layer.window.float(), meant)

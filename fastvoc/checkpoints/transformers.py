@@ -42,7 +42,7 @@ def load(source: Source) -> Checkpoint:
         raise refuse(fields.path, f"model_type {model_type!r}, expected one of {', '.join(_MODELS)}")
     defaults = _MODELS[model_type]
     prefix = _PART if any(name.startswith(_PART) for name in source.entries) else ""
-    fields = fields.sub(_SECTION) if prefix and _SECTION in fields else fields
+    fields = fields.sub(_SECTION) if prefix and _SECTION in fields.values else fields
     normalize = fields.flag("normalize_before", True)
     config = make_config(
         fields.path,

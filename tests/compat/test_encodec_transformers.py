@@ -183,7 +183,7 @@ def test_wrong_arguments() -> None:
     stereo = ours.EncodecModel.from_pretrained(golden("hf_encodec_48k_small").dir)
     with pytest.raises(ShapeError, match=r"chunks of \[150, 149, 1\] frames"):
         stereo.encode(torch.randn(1, 2, 47520 + 47545))
-    with pytest.raises(LoadError, match="model_type .encodec., expected one of speecht5_hifigan"):
+    with pytest.raises(LoadError, match=r"model_type .encodec., expected one of speecht5_hifigan"):
         ours.EncodecModel.from_pretrained(golden("hf_speecht5_hifigan").dir)
 
 
