@@ -287,7 +287,7 @@ def test_refusals_leave_nothing(
 
 
 def test_a_stream_without_a_model_to_be_had(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastvoc.hub.download.fetch", lambda name: pytest.fail(name))
+    monkeypatch.setattr("fastvoc.hub.download.fetch", lambda name, options: pytest.fail(name))
     header = ecdc.Header("encodec_48khz", 2)
     with (tmp_path / "a.ecdc").open("wb") as file, ecdc.Writer(file, header) as writer:
         writer.write(np.zeros((2, 1), np.uint16), 1.0)
