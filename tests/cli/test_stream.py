@@ -147,9 +147,9 @@ def test_a_wav_of_unknown_length_to_its_end(model: Path, kind: str, stated: int)
 def test_a_pipe_that_ends_early_is_told(model: Path) -> None:
     samples = chords(22050, 22050, 20, 0.5)[:, None].numpy()
     right = piped(model, wav_bytes(samples))
-    done = piped(model, wav_bytes(samples, size=30000))
+    done = piped(model, wav_bytes(samples, size=60000))
     assert (done.returncode, done.stdout) == (0, right.stdout), done.stderr
-    told = f"warning: standard input: the sound ends after {2 * len(samples)} of the 30000 bytes that it declares"
+    told = f"warning: standard input: the sound ends after {2 * len(samples)} of the 60000 bytes that it declares"
     assert told.encode() in done.stderr
 
 

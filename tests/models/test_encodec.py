@@ -66,15 +66,15 @@ def test_golden_24k(impl: str) -> None:
     compare(model.encoder(audio, None, impl), "mid.latent")
     x = audio
     for number, name in (("0", "conv0"), ("1", "block0"), ("3", "down0")):
-        x = model.encoder.layers[number](x, None, impl)
+        x = model.encoder.layers[number](x, backend=impl)
         compare(x[:, :, :1024], f"mid.enc_{name}")
     for number in ("4", "6", "7", "9", "10", "12", "13"):
-        x = model.encoder.layers[number](x, None, impl)
+        x = model.encoder.layers[number](x, backend=impl)
     compare(x, "mid.enc_lstm")
     compare(model.quantizer.decode(compare.case.outputs["codes_bw6"], None, impl), "mid.quantized_bw6")
-    x = model.decoder.layers["0"](model.quantizer.decode(compare.case.outputs["codes_bw24"], None, impl), None, impl)
+    x = model.decoder.layers["0"](model.quantizer.decode(compare.case.outputs["codes_bw24"], None, impl), backend=impl)
     compare(x, "mid.dec_conv0")
-    compare(model.decoder.layers["3"](model.decoder.layers["1"](x, None, impl), None, impl), "mid.dec_up0")
+    compare(model.decoder.layers["3"](model.decoder.layers["1"](x, backend=impl), backend=impl), "mid.dec_up0")
     assert not compare.left
 
 
@@ -96,7 +96,7 @@ def test_golden_48k(impl: str) -> None:
         else:
             compare(wav, f"audio_{name_of(bandwidth)}")
     compare(model.decode_segment(segments[0], scale[:, 0], None, impl)[:, :, -1000:], "mid.segment0_bw24_last1000")
-    compare(model.decoder.layers["0"](model.quantizer.decode(segments[0], None, impl), None, impl), "mid.dec_conv0")
+    compare(model.decoder.layers["0"](model.quantizer.decode(segments[0], None, impl), backend=impl), "mid.dec_conv0")
     for i, piece in enumerate((audio[:, :, :48000], audio[:, :, 47520:])):
         compare(model.encoder(piece / scale[:, i, None, None], None, impl), f"mid.latent_seg{i}")
     segments, scale = model.encode(audio[:, :, :47545], model.config.codebooks(3.0), backend=impl)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import fastvoc.runtime.library
+import fastvoc
 from helpers import need
 
 STABLE = re.compile(r"(aoti_torch_|torch_)\w+")
@@ -26,7 +26,7 @@ def symbols(library: Path, kind: str) -> list[str]:
 
 @pytest.fixture(params=["cpu", "cuda"])
 def library(request: pytest.FixtureRequest) -> Path:
-    path = Path(fastvoc.runtime.library.__file__).parent / f"_C_{request.param}.so"
+    path = Path(fastvoc.__file__).parent / f"_C_{request.param}.so"
     if request.param == "cuda" and not path.exists():
         pytest.skip("the CUDA library is not built")
     need("native", None if path.exists() else f"{path.name} is not built")
@@ -39,7 +39,7 @@ def test_needs_only_the_stable_abi(library: Path) -> None:
 
 
 def test_the_cuda_library_finds_torchs_own() -> None:
-    path = Path(fastvoc.runtime.library.__file__).parent / "_C_cuda.so"
+    path = Path(fastvoc.__file__).parent / "_C_cuda.so"
     if not path.exists():
         pytest.skip("the CUDA library is not built")
     need("native", None if shutil.which("readelf") else "readelf is not installed")
@@ -73,7 +73,7 @@ def test_everything_it_calls_is_in_this_torch(library: Path) -> None:
 
 
 def test_the_cuda_library_holds_code_for_its_targets() -> None:
-    path = Path(fastvoc.runtime.library.__file__).parent / "_C_cuda.so"
+    path = Path(fastvoc.__file__).parent / "_C_cuda.so"
     record = fastvoc.runtime.library.build_record()
     if not path.exists() or record is None:
         pytest.skip("the CUDA library is not built")

@@ -11,7 +11,7 @@ from torch import nn
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.training.discriminators import MultiPeriodDiscriminator, MultiScaleDiscriminator
 from fastvoc.training.losses import discriminator_loss, feature_loss, generator_loss
-from helpers import GoldenCase, assert_golden
+from helpers import GoldenCase, assert_golden, relative_l2
 
 KINDS = {"mpd": MultiPeriodDiscriminator, "msd": MultiScaleDiscriminator}
 
@@ -48,7 +48,10 @@ def test_every_published_value(published: tuple[GoldenCase, nn.Module]) -> None:
         ours[f"grad_{name}"] = torch.autograd.grad(loss, generated, retain_graph=True)[0]
     assert sorted(ours) == sorted(name for name in case.outputs if not name.startswith("train_"))
     for name, value in ours.items():
-        assert_golden(value, case, name)
+        if name.startswith("grad_"):  # a kink that rounding crosses turns single values, more or fewer by processor
+            assert relative_l2(value, case.outputs[name]) < 2e-3, name
+        else:
+            assert_golden(value, case, name)
     shapes = [[list(m.shape) for m in maps] for _, maps in of_real]
     assert shapes == case.case["feature_map_shapes"]
 
