@@ -136,6 +136,7 @@ class HiftNet(Model):
             BackendError: the forced backend refuses.
         """
         self._check_mel(mel, lengths, final)
+        check_like("mel", mel, self.conv_pre.weight)
         if f0 is not None:
             self._check_input("f0", f0, (mel.shape[0], mel.shape[2] - (0 if final else self.f0_held_frames)))
         elif source is None:
@@ -168,6 +169,7 @@ class HiftNet(Model):
     ) -> Tensor:
         """F0 [B, T] in Hz of a log-mel [B, num_mels, T], 0 beyond the lengths; `final` as in `forward`."""
         self._check_mel(mel, lengths, final)
+        check_like("mel", mel, self.f0_predictor.classifier.weight, self.conv_pre.weight)  # the predictor may be wider
         f0: Tensor = self.f0_predictor(mel, lengths=lengths, backend=backend)
         return f0 if final else shortened(f0, lengths, self.f0_held_frames)
 
@@ -224,6 +226,7 @@ class HiftNet(Model):
         """
         config = self.config
         self._check_mel(mel, lengths, final, config.lookahead + 1)
+        check_like("mel", mel, self.conv_pre.weight)
         self._check_input("source", source, (mel.shape[0], 1, mel.shape[2] * config.hop))
         network = self.reading("_wave", (1, config.hop), final=final)
         if not final:
@@ -293,7 +296,6 @@ class HiftNet(Model):
         if not isinstance(mel, Tensor) or mel.dim() != 3 or mel.shape[1] != bands or 0 in mel.shape:
             got = list(mel.shape) if isinstance(mel, Tensor) else type(mel).__name__
             raise ShapeError(f"mel: expected [B > 0, {bands}, T > 0], got {got}")
-        check_like("mel", mel, self.conv_pre.weight)
         if final:
             return
         if not self.config.causal:
