@@ -31,7 +31,6 @@ from torch import Tensor
 from zoo import DTYPES, ZOO, placed, refusal
 
 from fastvoc.nn.prepared import Prepared
-from fastvoc.nn.quantized import int8_layers
 
 CALLS = 10  # in one graph
 
@@ -92,7 +91,7 @@ def entries(
     seen = set()
     for name in models:
         model = ZOO[name].model(device, dtype)
-        for quantized in int8_layers(model).values() if int8 else ():
+        for quantized in model.int8_layers().values() if int8 else ():
             quantized.input_range = torch.tensor([-1.0, 1.0], device=device)  # time does not depend on it
         inputs = placed(ZOO[name].inputs(model, audio, batch), device, dtype)
         with torch.inference_mode(), recorded() as calls:

@@ -382,7 +382,7 @@ def test_a_coder_for_another_python_leaves_the_one_in_python(tmp_path: Path) -> 
     script = """
 import sys
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in finder.__module__]
-from fastvoc import coder
+from fastvoc.ecdc import coder
 from fastvoc.cli import main
 print(coder.implementation().__name__)
 main()
@@ -390,6 +390,6 @@ main()
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "300"}
     done = subprocess.run([sys.executable, "-P", "-c", script, "info"], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("fastvoc.coder_python\n")
+    assert done.stdout.startswith("fastvoc.ecdc.coder_python\n")
     said = "the coder is built for another Python (_C_coder.cpython-39-x86_64-linux-gnu.so)"
     assert f"{said}; .ecdc files are coded in Python" in done.stdout
