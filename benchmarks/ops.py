@@ -49,8 +49,8 @@ class Entry:
 
 
 @contextmanager
-def recorded() -> Iterator[dict[int, tuple[Tensor, tuple[Any, ...]]]]:
-    """The first input of every layer that runs inside, by the layer's id."""
+def recorded(model: torch.nn.Module) -> Iterator[dict[int, tuple[Tensor, tuple[Any, ...]]]]:
+    """The first input of every layer of a model that runs inside, by the layer's id."""
     calls: dict[int, tuple[Tensor, tuple[Any, ...]]] = {}
     run = Prepared.__call__
 
@@ -58,8 +58,14 @@ def recorded() -> Iterator[dict[int, tuple[Tensor, tuple[Any, ...]]]]:
         calls.setdefault(id(layer), (x, args))
         return run(layer, x, *args, backend=backend)
 
+    # A module that is listened to is called itself, not by what the model bound.
+    listening = [module.register_forward_pre_hook(lambda *_: None) for module in model.modules()]
     with mock.patch.object(Prepared, "__call__", record):
         yield calls
+    for handle in listening:
+        handle.remove()
+    if not calls:
+        raise RuntimeError(f"{type(model).__name__}: no layer was recorded")
 
 
 def multiply_adds(op: str, layer: Prepared, x: Tensor, args: tuple[Any, ...], y: Tensor) -> int:
@@ -94,7 +100,7 @@ def entries(
         for quantized in model.int8_layers().values() if int8 else ():
             quantized.input_range = torch.tensor([-1.0, 1.0], device=device)  # time does not depend on it
         inputs = placed(ZOO[name].inputs(model, audio, batch), device, dtype)
-        with torch.inference_mode(), recorded() as calls:
+        with torch.inference_mode(), recorded(model) as calls:
             ZOO[name].run(model, *inputs, backend="torch" if device == "cuda" else None)
         for layer, prepared in model.layers().items():  # type: ignore[operator]
             if id(prepared) not in calls:

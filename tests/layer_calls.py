@@ -33,8 +33,13 @@ def record(model: nn.Module, run: Callable[[], Any]) -> list[LayerCall]:
         calls.setdefault(id(layer), (x.clone(), kept))
         return original(layer, x, *args, backend=backend)
 
+    # A module that is listened to is called itself, not by what the model bound.
+    listening = [module.register_forward_pre_hook(lambda *_: None) for module in model.modules()]
     with mock.patch.object(Prepared, "__call__", spy), torch.inference_mode():
         run()
+    for handle in listening:
+        handle.remove()
+    assert calls
     named = model.layers().items()  # type: ignore[operator]
     return [LayerCall(name, p.explain()[0], *calls[id(p)]) for name, p in named if id(p) in calls]
 

@@ -195,7 +195,7 @@ def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, leng
 def _bind_native(packed: _Packed) -> Callable[..., Tensor]:
     native = _library.native("conv1d")
     weight, bias, more = packed.weight, packed.bias, (packed.shape, *packed.acts)
-    return lambda x, residual, lengths: native(x, weight, bias, residual, lengths, *more)
+    return lambda x, residual=None, lengths=None: native(x, weight, bias, residual, lengths, *more)
 
 
 def _supports_cpp(spec: Spec) -> str | None:

@@ -284,7 +284,7 @@ def _bind_native(p: _Packed) -> Callable[..., Tensor]:
     native = _library.native("mrf")
     weight, bias = p.weight, p.bias
     more = p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
-    return lambda x, lengths: native(x, weight, bias, lengths, *more)
+    return lambda x, lengths=None: native(x, weight, bias, lengths, *more)
 
 
 def _supports_cpp(spec: Spec) -> str | None:

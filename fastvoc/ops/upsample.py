@@ -156,7 +156,7 @@ def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Te
 def _bind_native(packed: _Packed) -> Callable[..., Tensor]:
     native = _library.native("upsample")
     weight, bias, more = packed.weight, packed.bias, (packed.shape, *packed.acts)
-    return lambda x, lengths: native(x, weight, bias, lengths, *more)
+    return lambda x, lengths=None: native(x, weight, bias, lengths, *more)
 
 
 def _supports_cpp(spec: Spec) -> str | None:

@@ -120,7 +120,7 @@ def test_a_stage_follows_its_snakes(impl: str) -> None:
     assert {name for name, _ in block.named_parameters() if "activations" in name} == {
         f"activations{i}.{m}.alpha" for i in (1, 2) for m in (0, 1)
     }
-    stage = MrfStage([block])
+    stage = MrfStage("mrf.0", [block])
     x = torch.randn(1, 6, 40)
     for _ in range(2):
         with torch.no_grad():

@@ -313,7 +313,7 @@ for dtype in (torch.float32, torch.bfloat16):
         block = ConvNextBlock(channels, hidden).to(dtype)
         norm = LayerNorm(channels).to(dtype)
         for name, layer in (("block", block), ("norm", norm)):
-            ours, meant = (layer(x, None, lengths, backend).double() for backend in ("cpp", "torch"))
+            ours, meant = (layer(x, lengths=lengths, backend=backend).double() for backend in ("cpp", "torch"))
             errors[f"{dtype} {name} {channels}"] = ((ours - meant).norm() / meant.norm()).item()
 print(json.dumps(errors))
 """

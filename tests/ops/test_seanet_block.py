@@ -189,13 +189,13 @@ def test_the_layer(causal: bool, conv_shortcut: bool, norm: bool, impl: str) -> 
 
     lengths = torch.tensor([1, 4, 30])
     x = torch.randn(3, 6, 30)
-    batched = block(x, lengths, impl)
-    assert block.layers()
+    batched = block(x, lengths=lengths, backend=impl)
+    assert block.ops()
     for i, n in enumerate(lengths.tolist()):
         meant = one(x[i : i + 1, :, :n].double())
         torch.testing.assert_close(batched[i : i + 1, :, :n], meant.float(), rtol=1e-4, atol=1e-4)
         assert not batched[i, :, n:].any()
-        torch.testing.assert_close(block(x[i : i + 1, :, :n], None, impl), meant.float(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(block(x[i : i + 1, :, :n], backend=impl), meant.float(), rtol=1e-4, atol=1e-4)
 
 
 @each_impl
