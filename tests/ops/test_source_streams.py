@@ -136,8 +136,7 @@ def test_a_source_stream_keeps_its_seed_and_start_phase() -> None:
     for given in (None, phase):
         whole = nsf_source.nsf_source(f0, params, seed, given, backend="torch")
         first, second = stream_of(nsf_source.OP, params, "torch"), stream_of(nsf_source.OP, params, "torch")
-        first.seed, first.phase = seed, given  # type: ignore[attr-defined]
-        head = first.step(f0[:, :, :7], False)
+        head = first.step(f0[:, :, :7], False, None, given, seed)
         second.restore(first.tensors(), first.counters)
-        pieces = torch.cat([head, second.step(f0[:, :, 7:], True)], 2)
+        pieces = torch.cat([head, second.step(f0[:, :, 7:], True, None, given, seed)], 2)
         torch.testing.assert_close(pieces, whole, rtol=0, atol=1e-6)
