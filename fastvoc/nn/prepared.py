@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,13 @@ from fastvoc.runtime.forks import survive_forks
 from fastvoc.runtime.registry import Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
 
 EITHER = (torch.float32, torch.bfloat16)
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _constant(method: _Method) -> _Method:
+    """Marks what torch.compile runs once, as `torch.compiler.assume_constant_result` does by importing the compiler."""
+    method._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return method
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Prepared:
         self._op.check(x, entry.params, *args)
         return entry.impl.run(x, entry.packed, *args)
 
-    @torch.compiler.assume_constant_result
+    @_constant
     def _key_outside(
         self, device: torch.device, dtype: torch.dtype, backend: str | None
     ) -> tuple[torch.device, torch.dtype, str | None, bool] | None:
@@ -156,7 +163,7 @@ class Prepared:
         taken: Sequence[Tensor] = self._params().tensors() or self.tensors()
         return taken[0]
 
-    @torch.compiler.assume_constant_result
+    @_constant
     def dtype(self) -> torch.dtype:
         """That of the layer's own first tensor."""
         return self.tensors()[0].dtype
