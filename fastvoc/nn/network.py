@@ -258,9 +258,9 @@ class Network:
         return rates
 
     def tiles(self) -> tuple[int, int]:
-        """A part of a signal begins at a multiple of so many frames, where the tiles of the whole begin too; and how
+        """At multiples of how many frames a part of a signal begins, so that its tiles are those of the whole.
 
-        many frames beside what it depends on its tiles may read.
+        And how many frames its tiles may read beside what it depends on.
         """
         grain, slack = 1, 0
         for step in self.steps:

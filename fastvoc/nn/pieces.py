@@ -12,11 +12,11 @@ from torch import Tensor
 from fastvoc.nn.network import Network
 from fastvoc.runtime.registry import requested
 
-# Of a model's widest activation in float32, unless it says otherwise. A piece has two and some smaller ones at a time.
+# Of a network's widest activation in float32. A piece has two and some smaller ones at a time.
 PIECE_BYTES = 12 << 20
 
-# For batch items (a slice or an index), from frame, to frame, valid frames of each in between -> [b, C, samples].
-Run = Callable[[slice | Tensor, int, int, Tensor | None], Tensor]
+# For batch items (a slice or an index), from frame, to frame -> [b, C, samples].
+Run = Callable[[slice | Tensor, int, int], Tensor]
 
 
 def cuttable(x: Tensor, backend: str | None) -> bool:
@@ -40,17 +40,13 @@ class Pieces:
     hop: int
 
     @classmethod
-    def of(cls, network: Network, most: int = PIECE_BYTES) -> Pieces:
-        """The rule for a network whose widest value of a piece takes about `most` bytes in float32."""
+    def of(cls, network: Network) -> Pieces:
+        """The rule for a network, by the size of its widest value and by what an output reads."""
         first, last = network.reads(0, network.hop - 1)
         grain, slack = network.tiles()
         before, after = max(-first, 0) + slack, max(last, 0) + slack
         least = 10 * (before + after + grain)  # so that what is computed twice stays a tenth
-        return cls(max(most // (4 * network.widest), least), before, after, grain, network.hop)
-
-    def fit(self, batch: int, frames: int) -> bool:
-        """Whether so many items of so many frames are no longer than a piece."""
-        return batch * frames <= self.frames
+        return cls(max(PIECE_BYTES // (4 * network.widest), least), before, after, grain, network.hop)
 
     def run(self, batch: int, frames: int, lengths: Tensor | None, samples: Callable[[int], int], run: Run) -> Tensor:
         """Runs a model piece by piece; `lengths` are valid frames, `samples(frames)` is the output's length."""
@@ -65,10 +61,7 @@ class Pieces:
                 rows = slice(items[0], items[-1] + 1) if len(alive) == len(items) else torch.tensor(alive, device="cpu")
                 low = max(begin - self.before, 0)
                 high = min(end + self.after, longest)
-                valid = (
-                    None if lengths is None else torch.tensor([min(counts[i], high) - low for i in alive], device="cpu")
-                )
-                y = run(rows, low, high, valid)
+                y = run(rows, low, high)
                 if out is None:
                     out = y.new_zeros((batch, y.shape[1], samples(frames)))
                 start = begin * self.hop
@@ -112,7 +105,7 @@ class Stretch:
             return network(*values, lengths=lengths, backend=backend)
         counts = None if lengths is None else -(-lengths // unit)
 
-        def run(rows: slice | Tensor, low: int, high: int, _: Tensor | None) -> Tensor:
+        def run(rows: slice | Tensor, low: int, high: int) -> Tensor:
             parts = []
             for value, rate in zip(values, network.per_frame, strict=True):
                 part = None if value is None else value[rows]

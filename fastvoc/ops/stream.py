@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -81,7 +80,7 @@ def cut_rows(x: Tensor, tail: Tensor | None, cut: list[int], native: bool) -> tu
     if tail is not None and not tail.shape[1]:
         tail = None
     if native:
-        made: tuple[Tensor, Tensor] = _stream_rows()(x, tail, cut)
+        made: tuple[Tensor, Tensor] = _library.native("stream_rows")(x, tail, cut)
         return made
     before, low, high, after, keep = cut
     rows = x.transpose(1, 2)
@@ -95,11 +94,6 @@ def cut_rows(x: Tensor, tail: Tensor | None, cut: list[int], native: bool) -> tu
 
 def _kept(rows: Tensor, first: int) -> Tensor:
     return rows[:, first:].clone(memory_format=torch.contiguous_format)
-
-
-@cache
-def _stream_rows() -> Callable[..., Any]:
-    return _library.native("stream_rows")
 
 
 _library.define("stream_rows(Tensor x, Tensor? tail, int[] cut) -> (Tensor, Tensor)")
@@ -209,7 +203,7 @@ class TailStream(_Tailed):
             window, tail = cut_rows(x, self._tail, cut, native)
             if native and kept and end > begin and first > 0 and low >= 0 and not final:
                 case = x.shape[2], kept, begin * self._inputs - first * self._outputs
-                self._plan = _Plan(case, cut, (), end - begin, _stream_rows())
+                self._plan = _Plan(case, cut, (), end - begin, _library.native("stream_rows"))
         else:
             rows = x.transpose(1, 2)
             rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
@@ -287,7 +281,7 @@ class PolyphaseStream(_Tailed):
             y = self._run(window.transpose(1, 2), *crop)
             if self.native and kept and first > 0 and [low, keep] == wanted and not final:
                 case = x.shape[2], kept, begin * self._inputs - first * self._outputs
-                self._plan = _Plan(case, cut, crop, end - begin, _stream_rows())
+                self._plan = _Plan(case, cut, crop, end - begin, _library.native("stream_rows"))
         else:
             y = x.new_empty((x.shape[0], self._channels_out, 0))
         self._tail, self._first, self._made = tail, keep, end

@@ -23,6 +23,7 @@ def define(schema: str) -> None:
     SCHEMAS.append(schema)
 
 
+@cache
 def native(name: str) -> Callable[..., Any]:
     """What calls the native op `name` in the hot paths, past the Python method around it."""
     overload = getattr(torch.ops._fastvoc, name).default
