@@ -152,6 +152,12 @@ class Uses:
         return found
 
 
+def samples_of(loaded: Vocoder, mel: Any) -> bytes:
+    """The bytes of a call, in a process that gets the vocoder pickled; it must find this function by its import."""
+    made: bytes = loaded(torch.from_numpy(mel), check=False).numpy().tobytes()
+    return made
+
+
 def _graphable(loaded: Vocoder | Codec) -> bool:
     """Whether the implementations that run take lengths without reading them on the host."""
     return loaded.backend is None and _library.cpu_problem() is None

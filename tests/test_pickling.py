@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_files import NAMES, Uses, saved
+from model_files import NAMES, Uses, samples_of, saved
 from recording import Rerun
 from torch import Tensor
 
@@ -93,17 +93,12 @@ def test_a_pickle_is_as_large_as_the_weights(dtype: str) -> None:
     assert weights < size < 1.05 * weights + 1000 * len(loaded.model.state_dict())
 
 
-def _samples(loaded: Any, mel: Any) -> bytes:
-    made: bytes = loaded(torch.from_numpy(mel), check=False).numpy().tobytes()
-    return made
-
-
 @pytest.mark.parametrize("name", ["hifigan-1", "int8"])
 def test_a_process_pool_takes_it(name: str, folder: Path) -> None:
     loaded = fastvoc.load(saved(name, folder))
     mel = Uses(loaded).mel[0].numpy()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert pool.submit(_samples, loaded, mel).result() == _samples(loaded, mel)
+        assert pool.submit(samples_of, loaded, mel).result() == samples_of(loaded, mel)
 
 
 @each_way
