@@ -1,7 +1,7 @@
 """Compiles the libraries: one pool over the units of all of them, the longest first, each in its own time and place.
 
-A unit is compiled again when its command or a file that it was made of has changed. Where g++ compiles, and ccache does
-not keep its objects, the headers that most units of a library begin with are compiled once for all (`PRECOMPILED`).
+A unit is compiled again when its command or a file that it was made of has changed. Where g++ compiles, the headers that most
+units of a library begin with are compiled once for all (`PRECOMPILED`). Where ccache is installed, it keeps objects and headers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from native_toolchain import ROOT, Toolchain, Unavailable, find_cxx, run, toolch
 SUFFIX = {"cpu": ".cpp", "coder": ".cpp", "cuda": ".cu"}
 # Library, beginning of the names of its units, header that they begin with.
 PRECOMPILED = [("cpu", "isa_", "std.h"), ("cpu", "", "glue.h")]
+# Without this ccache passes on what reads a precompiled header; its content is compared all the same.
+KEEPING = ["env", "CCACHE_SLOPPINESS=pch_defines,time_macros"]
 # Seconds that a unit takes, roughly, by library and the beginning of its name, until it is known.
 EXPECTED = [("cuda", "", 60), ("cpu", "isa_avx512", 40), ("cpu", "isa_", 15), ("coder", "", 10), ("cpu", "", 3)]
 
@@ -133,13 +135,14 @@ def plan(name: str, target: Path, objects: Path) -> Library:
     library = Library(name, target, objects, toolchain(name))
     objects.mkdir(parents=True, exist_ok=True)
     ccache = shutil.which("ccache")
-    command = [*([ccache] if ccache else []), *library.tools.compile]
+    command = [*([*KEEPING, ccache] if ccache else []), *library.tools.compile]
     gcc = "clang" not in library.tools.facts["compiler"]
     headers: dict[str, Unit] = {}
     for source in sources:
         unit = Unit(name, source, objects / f"{source.stem}.o", [*command, optimisation(name, source.stem)])
         wanted = next((h for lib, stem, h in PRECOMPILED if lib == name and source.stem.startswith(stem)), None)
-        if wanted and gcc and not ccache and (source.parent / wanted).exists():
+        if wanted and gcc and (source.parent / wanted).exists():
+            unit.command += ["-fpch-preprocess"] if ccache else []
             unit.header = headers.setdefault(wanted, precompiled(unit, source.parent / wanted))
             unit.command += ["-include", str(unit.header.source)]
         library.units.append(unit)

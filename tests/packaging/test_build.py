@@ -204,6 +204,36 @@ def units_of(folder: Path, *flags: str, header: str | None = None) -> list[nativ
     return units
 
 
+def test_ccache_keeps_what_begins_with_a_precompiled_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two builds of one tree, the second from ccache, header and unit."""
+    cxx, ccache = compiler(), shutil.which("ccache")
+    if ccache is None or "g++" not in Path(cxx).name:
+        pytest.skip("ccache and g++ are not installed")
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "kept"))
+    monkeypatch.setenv("CCACHE_CONFIGPATH", os.devnull)
+    monkeypatch.delenv("CCACHE_DISABLE", raising=False)
+    root = tmp_path / "tree"
+    (root / "csrc/cpu").mkdir(parents=True)
+    (root / "csrc/cpu/glue.h").write_text("#pragma once\n#include <vector>\n")
+    (root / "csrc/cpu/unit.cpp").write_text('#include "glue.h"\nint count(std::vector<int> x) { return int(x.size()); }\n')
+    monkeypatch.setattr(native_build, "ROOT", root)
+    tools = native_toolchain.Toolchain([cxx, "-I", str(root / "csrc")], [], {"compiler": "g++"})
+    monkeypatch.setattr(native_build, "toolchain", lambda name: tools)
+
+    def hits() -> int:
+        listing = subprocess.run([ccache, "--print-stats"], capture_output=True, text=True, check=True).stdout
+        found = dict(line.split("\t") for line in listing.splitlines())
+        return int(found["direct_cache_hit"]) + int(found["preprocessed_cache_hit"])
+
+    for expected in (0, 2):
+        library = native_build.plan("cpu", tmp_path / "x.so", root / "objects")
+        assert library.units[0].header is not None
+        native_build.build([library])
+        assert library.failure is None
+        assert hits() == expected
+        shutil.rmtree(root / "objects")
+
+
 @pytest.mark.parametrize("header", [None, "all.h"])
 def test_a_build_compiles_each_source_that_changed_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str | None
@@ -272,7 +302,7 @@ def test_what_takes_longest_comes_first_whatever_its_library(
     assert "fastvoc: cpu/a.cpp: 1.5 s\n" in capsys.readouterr().out
 
 
-def test_kernels_are_optimised_and_headers_are_compiled_once_without_ccache(
+def test_kernels_are_optimised_and_headers_are_compiled_once(
     tools: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", compiler())
@@ -293,8 +323,8 @@ def test_kernels_are_optimised_and_headers_are_compiled_once_without_ccache(
     ccache.write_text("")
     ccache.chmod(0o755)
     for unit in planned().values():
-        assert unit.command[:2] == [str(ccache), "g++"]
-        assert unit.header is None
+        assert unit.command[2:4] == [str(ccache), "g++"]
+        assert unit.header is not None
     ccache.unlink()
     facts["compiler"] = "Debian clang version 14"
     assert all(unit.header is None for unit in planned().values())
