@@ -72,4 +72,4 @@ $(TEST_STAMP): $(STAMP)
 	touch $@
 
 clean:
-	rm -rf build dist demo .cache *.egg-info fastvoc/_C_*.so fastvoc/_build_info.json $(VENV)
+	rm -rf build dist demo *.egg-info fastvoc/_C_*.so fastvoc/_build_info.json $(VENV)

@@ -126,7 +126,9 @@ def main() -> None:
         costs[revision] = measure(revision, options.jobs)
         print(json.dumps({revision: asdict(costs[revision])}, indent=1), flush=True)
     if options.write:
-        harness.write("builds", "cpu", [{"build": name, "jobs": options.jobs, **asdict(c)} for name, c in costs.items()])
+        harness.write(
+            "builds", "cpu", [{"build": name, "jobs": options.jobs, **asdict(c)} for name, c in costs.items()]
+        )
 
 
 if __name__ == "__main__":

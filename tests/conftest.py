@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import examples
 import pytest
+import tiers
 import torch
 
-import examples
 import helpers
-import tiers
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
@@ -23,7 +23,9 @@ LEFT = pytest.StashKey[Counter[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--tier", choices=tiers.TIERS, help="run what `make test` or what `make check` runs, not all tests")
+    parser.addoption(
+        "--tier", choices=tiers.TIERS, help="run what `make test` or what `make check` runs, not all tests"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kept import kept
 from torch import Tensor
 
 from fastvoc.ops import mrf as mrf_op
 from fastvoc.runtime.registry import OPS, Impl
 from helpers import ROOT, compiler
-from kept import kept
 
 FOLDER = ROOT / "tests/ops/emulation"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

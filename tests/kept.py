@@ -1,10 +1,11 @@
-"""What tests build once, for all workers and later sessions: files in `.cache/`, named by what they were made of."""
+"""What tests build once, for all workers and later runs: files in the user's cache, by the content that they were made of."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from helpers import ROOT
 
-FOLDER = ROOT / ".cache"
+FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastvoc-tests"
 STALE = 14 * 24 * 3600  # seconds after which what nobody asked for is removed
 
 
@@ -27,7 +28,7 @@ def kept(name: str, made_of: Iterable[str | Path], make: Callable[[Path], object
         if path.exists():
             os.utime(path.parent)
             return path
-        _remove_stale(name)
+        _remove_stale()
         partial = path.with_name(f"{name}.partial")
         make(partial)
         partial.replace(path)
@@ -56,7 +57,7 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _remove_stale(name: str) -> None:
-    for path in FOLDER.glob(f"*/{name}"):
-        if path.parent.stat().st_mtime < time.time() - STALE:
-            path.unlink(missing_ok=True)
+def _remove_stale() -> None:
+    for folder in FOLDER.iterdir():
+        if folder.stat().st_mtime < time.time() - STALE:
+            shutil.rmtree(folder, ignore_errors=True)  # another worker may be at it

@@ -32,7 +32,7 @@ LEFT = (
     Left("CUDA kernels, emulated", r"(ops|models)/test_cuda"),
     Left("Triton's compiler", r"ops/test_triton_ahead"),
     Left("Triton's interpreter", r"(ops|models)/test_triton"),
-    Left("instruction sets of other machines", r".*(instruction_set|test_golden_isas)"),
+    Left("instruction sets of other machines", r".*::[^[]*instruction_set|reliability/test_golden_isas"),
     Left("source builds and wheels", r"packaging/test_build"),
     Left("64-bit Arm, emulated", r"arm/"),
     Left("sanitizers", r"reliability/test_(coder_)?sanit"),
