@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,11 +71,9 @@ def family(pid: int) -> list[int]:
     """A process and all that came from it."""
     found = [pid]
     for parent in found:
-        try:
+        with suppress(OSError):  # it ended meanwhile
             threads = list(Path(f"/proc/{parent}/task").iterdir())
             found += [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-        except OSError:  # it ended meanwhile
-            continue
     return found
 
 
@@ -126,9 +125,8 @@ def main() -> None:
         costs[revision] = measure(revision, options.jobs)
         print(json.dumps({revision: asdict(costs[revision])}, indent=1), flush=True)
     if options.write:
-        harness.write(
-            "builds", "cpu", [{"build": name, "jobs": options.jobs, **asdict(c)} for name, c in costs.items()]
-        )
+        rows = [{"build": name, "jobs": options.jobs, **asdict(cost)} for name, cost in costs.items()]
+        harness.write("builds", "cpu", rows)
 
 
 if __name__ == "__main__":

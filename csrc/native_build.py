@@ -1,7 +1,8 @@
 """Compiles the libraries: one pool over the units of all of them, the longest first, each in its own time and place.
 
-A unit is compiled again when its command or a file that it was made of has changed. Where g++ compiles, the headers that most
-units of a library begin with are compiled once for all (`PRECOMPILED`). Where ccache is installed, it keeps objects and headers.
+A unit is compiled again when its command or a file that it was made of has changed. Where g++ compiles, the headers
+that most units of a library begin with are compiled once for all (`PRECOMPILED`). Where ccache is installed, it keeps
+objects and headers.
 """
 
 from __future__ import annotations

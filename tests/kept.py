@@ -1,4 +1,4 @@
-"""What tests build once, for all workers and later runs: files in the user's cache, by the content that they were made of."""
+"""What tests build once, for all workers and later runs: files in the user's cache, by what they were made of."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The two tiers of tests: `make test` runs the first, `make check` the rest.
 
-`pytest --tier=test` and `--tier=check` choose one; without the option everything runs. A test belongs to `check` when a line
-of LEFT says so. Property tests run in both: with a few examples first, with all of theirs in `check` (tests/examples.py).
+`pytest --tier=test` and `--tier=check` choose one; without the option everything runs. A test belongs to `check` when
+a line of LEFT says so. Property tests run in both: with a few examples first, with all of theirs in `check`
+(tests/examples.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TIERS = ("test", "check")
 
 @dataclass(frozen=True)
 class Left:
-    """Tests left to `make check`: those in whose id (without `tests/`) `where` is found at the start, unless `but` is in it."""
+    """Tests left to `make check`: `where` matches the beginning of their id, without `tests/`, and `but` is not in it."""
 
     what: str
     where: str

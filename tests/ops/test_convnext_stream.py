@@ -19,7 +19,7 @@ from fastvoc.ops.stream import OpStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
 from fastvoc.runtime.registry import OPS
-from helpers import relative_l2
+from helpers import relative_l2, run_under
 
 pytestmark = pytest.mark.native
 

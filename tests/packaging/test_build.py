@@ -215,9 +215,7 @@ def test_ccache_keeps_what_begins_with_a_precompiled_header(tmp_path: Path, monk
     root = tmp_path / "tree"
     (root / "csrc/cpu").mkdir(parents=True)
     (root / "csrc/cpu/glue.h").write_text("#pragma once\n#include <vector>\n")
-    (root / "csrc/cpu/unit.cpp").write_text(
-        '#include "glue.h"\nint count(std::vector<int> x) { return int(x.size()); }\n'
-    )
+    (root / "csrc/cpu/unit.cpp").write_text('#include "glue.h"\nbool none(std::vector<int> x) { return x.empty(); }\n')
     monkeypatch.setattr(native_build, "ROOT", root)
     tools = native_toolchain.Toolchain([cxx, "-I", str(root / "csrc")], [], {"compiler": "g++"})
     monkeypatch.setattr(native_build, "toolchain", lambda name: tools)
