@@ -19,7 +19,7 @@ TIERS = ("test", "check")
 
 @dataclass(frozen=True)
 class Left:
-    """Tests left to `make check`: `where` matches the beginning of their id, without `tests/`, and `but` is not in it."""
+    """Tests left to `make check`: those whose id, without `tests/`, begins with `where` and has no `but` in it."""
 
     what: str
     where: str
