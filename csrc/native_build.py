@@ -118,10 +118,10 @@ class Library:
         if self.tools.facts == before and self.target.exists() and self.target.stat().st_mtime > newest:
             return self.tools.facts
         link = self.tools.link
-        if self.name == "cuda":  # a stand-in for the library of CUDA torch, which must be named as a dependency
-            stub = ["-xc", os.devnull, "-o", str(self.objects / "libtorch_cuda.so")]
-            run([str(find_cxx()), "-shared", "-Wl,-soname,libtorch_cuda.so", *stub])
-            link = ["-Xlinker", "--no-as-needed", f"-L{self.objects}", "-ltorch_cuda", *link]
+        for name in self.tools.stand_ins:  # an empty library, so that the real one is named as a dependency
+            empty = ["-xc", os.devnull, "-o", str(self.objects / f"lib{name}.so")]
+            run([str(find_cxx()), "-shared", f"-Wl,-soname,lib{name}.so", *empty])
+            link = ["-Xlinker", "--no-as-needed", f"-L{self.objects}", f"-l{name}", *link]
         partial = f"{self.target}.partial"
         run([*self.tools.compile, "-shared", *map(str, outputs), "-o", partial, *link])
         os.replace(partial, self.target)

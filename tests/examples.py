@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from hypothesis import settings
@@ -14,10 +13,11 @@ SHARE = {"quick": 6, "full": 1}  # one example of so many
 def load(profile: str) -> None:
     """Makes a profile the default of tests that are collected from now on."""
     for name, share in SHARE.items():
-        settings.register_profile(name, max_examples=math.ceil(FULL / share), deadline=None)
+        settings.register_profile(name, max_examples=FULL // share, deadline=None)
     settings.load_profile(profile)
 
 
 def examples(count: int, **options: Any) -> settings:
     """Settings of a test with `count` examples in the full profile, and its share of them in the quick one."""
-    return settings(max_examples=math.ceil(count * settings.default.max_examples / FULL), deadline=None, **options)
+    share = settings.default.max_examples / FULL
+    return settings(max_examples=max(1, round(count * share)), deadline=None, **options)

@@ -28,7 +28,7 @@ def kept(name: str, made_of: Iterable[str | Path], make: Callable[[Path], object
         if path.exists():
             os.utime(path.parent)
             return path
-        _remove_stale()
+        _remove_stale(path.parent)
         partial = path.with_name(f"{name}.partial")
         make(partial)
         partial.replace(path)
@@ -57,7 +57,7 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _remove_stale() -> None:
+def _remove_stale(but: Path) -> None:
     for folder in FOLDER.iterdir():
-        if folder.stat().st_mtime < time.time() - STALE:
+        if folder != but and folder.stat().st_mtime < time.time() - STALE:
             shutil.rmtree(folder, ignore_errors=True)  # another worker may be at it

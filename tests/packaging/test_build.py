@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers import ROOT, compiler
+from helpers import ROOT, compiler, need
 
 sys.path.append(str(ROOT / "csrc"))
 import native_build
@@ -109,6 +109,23 @@ def test_native_wheel_is_for_the_python_of_the_coder(tree: Path) -> None:
         library.write_bytes(archive.read("fastvoc/_C_cpu.so"))
     code = f"import ctypes, torch; print(ctypes.CDLL({str(library)!r}).answer())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "42\n"
+
+
+def test_a_wheel_for_another_machine(tree: Path) -> None:
+    """Cross-compiled: the CPU library alone, tagged for that machine, which finds torch's libraries there."""
+    cxx = "aarch64-linux-gnu-g++"
+    need("arm", None if shutil.which(cxx) else f"{cxx} is not installed")
+    name, files = wheel(tree, "cpu", CXX=cxx, FASTVOC_LABEL="1")
+    assert name == "fastvoc-0.1.0+cpu-py3-none-linux_aarch64.whl"
+    assert {file for file in files if "_C_" in file} == {"fastvoc/_C_cpu.so"}
+    library = tree / "build" / "probe.so"
+    with zipfile.ZipFile(tree / "dist" / name) as archive:
+        library.write_bytes(archive.read("fastvoc/_C_cpu.so"))
+        record = json.loads(archive.read("fastvoc/_build_info.json"))
+    listing = subprocess.run(["readelf", "-h", "-d", str(library)], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"Machine: +AArch64", listing)
+    assert {"libtorch_cpu.so", "libc10.so"} <= set(re.findall(r"NEEDED.*\[(.+)\]", listing))
+    assert record["libraries"]["coder"]["left_out"] == "FASTVOC_BUILD=cpu for aarch64"
 
 
 def test_without_the_coder_a_native_wheel_serves_every_python(tree: Path) -> None:
