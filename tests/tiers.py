@@ -29,39 +29,32 @@ class Left:
         return bool(re.match(self.where, name)) and not (self.but and re.search(self.but, name))
 
 
-_FEW = (
-    r"conv1d-kernel-1|upsample-k4-s2|mrf-one-block|layer_norm-odd|convnext_block-odd|istft_head-same|nsf_source-nearest"
+_SMOKE = (
+    r"takes_plain_tf32|test_equals_the_meaning\[(conv1d-kernel-1|upsample-k4-s2|mrf-one-block|layer_norm-odd"
+    r"|convnext_block-odd|istft_head-same|nsf_source-nearest|rvq_\w+-odd|group_norm_act-odd|seanet_block-identity"
+    r"|lvc-odd|conv2d-first|snake_aa-odd)\]"
 )
-_FEW += r"|rvq_\w+-odd|group_norm_act-odd|seanet_block-identity|lvc-odd|conv2d-first|snake_aa-odd"
+_FORMS = r"checkpoints/test_forms\.py::test_"
+_STREAMS = r"streams/test_(fast_)?streams\.py::test_"
 
 LEFT = (
     Left("CUDA kernels, emulated", r"(ops|models)/test_cuda"),
     Left("Triton's compiler", r"ops/test_triton_ahead"),
-    Left(
-        "Triton's interpreter",
-        r"(ops|models)/test_triton",
-        but=rf"test_equals_the_meaning\[({_FEW})\]|takes_plain_tf32",
-    ),
+    Left("Triton's interpreter", r"(ops|models)/test_triton", _SMOKE),
     Left("instruction sets of other machines", r".*::[^[]*instruction_set|reliability/test_golden_isas"),
     Left("source builds and wheels", r"packaging/test_build"),
     Left("64-bit Arm, emulated", r"arm/"),
     Left("sanitizers", r"reliability/test_(coder_)?sanit"),
-    Left(
-        "forms of checkpoints",
-        r"checkpoints/test_forms\.py::test_every_dialect_in_every_form",
-        but="parametrizations-bfloat16",
-    ),
-    Left("forms of checkpoints", r"checkpoints/test_forms\.py::test_names_of_wrapped_modules", but="-both"),
-    Left("forms of checkpoints", r"checkpoints/test_forms\.py::test_shards", but="safetensors"),
-    Left("long signals", r"models/test_hifigan\.py::test_accuracy_against_float64", but=r"v1"),
+    Left("forms of checkpoints", rf"{_FORMS}every_dialect_in_every_form", "parametrizations-bfloat16"),
+    Left("forms of checkpoints", rf"{_FORMS}names_of_wrapped_modules", "-both"),
+    Left("forms of checkpoints", rf"{_FORMS}shards", "safetensors"),
+    Left("long signals", r"models/test_hifigan\.py::test_accuracy_against_float64", "v1"),
     Left("long signals", r"models/test_pieces\.py::test_memory_of_a_long_clip"),
     Left("long signals", r"ops/test_nsf_source\.py::test_an_hour_does_not_drift"),
     Left("long signals", r"test_code_agreement\.py::test_a_few_clips"),
-    Left(
-        "streams", r"streams/test_fast_streams\.py::test_a_stage_cut", but=r"\[(v1|v3|reflect|snake-causal|one-block)\]"
-    ),
-    Left("streams", r"streams/test_streams\.py::test_closing_returns_all_memory", but="hifigan-1|hift-sample|univnet]"),
-    Left("golden streams of language models", r"cli/test_encode\.py::test_golden_files", but=r"\[False"),
+    Left("streams of many stages", rf"{_STREAMS}a_stage_cut_anywhere", r"\[(v1|v3|reflect|snake-causal|one-block)\]"),
+    Left("streams of many families", rf"{_STREAMS}closing_returns_all_memory", r"hifigan-1|hift-sample|univnet\]"),
+    Left("golden streams of language models", r"cli/test_encode\.py::test_golden_files", r"\[False"),
 )
 
 
