@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from native_toolchain import ROOT, Toolchain, Unavailable, find_cxx, run, toolchain
+from native_toolchain import ROOT, Toolchain, Unavailable, find_cxx, run, target_machine, toolchain
 
 SUFFIX = {"cpu": ".cpp", "coder": ".cpp", "cuda": ".cu"}
 # Library, beginning of the names of its units, header that they begin with.
@@ -28,8 +28,10 @@ EXPECTED = [("cuda", "", 60), ("cpu", "isa_avx512", 40), ("cpu", "isa_", 15), ("
 
 
 def optimisation(library: str, stem: str) -> str:
-    """What computes is worth the compiler's time; what checks and hands over is not."""
-    return "-O1" if library == "cpu" and not stem.startswith("isa_") else "-O3"
+    """What computes is worth the compiler's time; what checks and hands over is not. Few x86 run the portable kernels."""
+    if library == "cpu" and not stem.startswith("isa_"):
+        return "-O1"
+    return "-O2" if stem.startswith("isa_portable") and target_machine() == "x86_64" else "-O3"
 
 
 @dataclass

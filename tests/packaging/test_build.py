@@ -334,6 +334,10 @@ def test_kernels_are_optimised_and_headers_are_compiled_once(
     units = planned()
     assert "-O3" in units["isa_avx2_floats"].command
     assert "-O1" in units["mrf"].command
+    monkeypatch.setattr(native_build, "target_machine", lambda: "x86_64")
+    assert "-O2" in planned()["isa_portable_floats"].command
+    monkeypatch.setattr(native_build, "target_machine", lambda: "aarch64")
+    assert "-O3" in planned()["isa_portable_floats"].command
     headers = {id(unit.header): unit.header for unit in units.values()}
     assert sorted(header.source.name for header in headers.values() if header) == ["glue.h", "std.h"]
     ccache = tmp_path / "ccache"
