@@ -18,6 +18,8 @@ WORKERS = $$($(VENV)/bin/python -c "import os, xdist; print('--dist=worksteal -n
 TESTED = $(IN_VENV) pytest $(WORKERS)
 # One thread in each: those of two workers would wait for each other. Tests of threads set their own number.
 test check: export OMP_NUM_THREADS ?= 1
+# Many tests start Python anew: what they import is compiled once.
+test check: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test check lint soak bench wheel wheels setup clean
 

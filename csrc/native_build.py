@@ -28,7 +28,7 @@ EXPECTED = [("cuda", "", 60), ("cpu", "isa_avx512", 40), ("cpu", "isa_", 15), ("
 
 
 def optimisation(library: str, stem: str) -> str:
-    """What computes is worth the compiler's time; what checks and hands over is not. Few x86 run the portable kernels."""
+    """What computes is worth the compiler's time; what checks and hands over is not. Few run the portable on x86."""
     if library == "cpu" and not stem.startswith("isa_"):
         return "-O1"
     return "-O2" if stem.startswith("isa_portable") and target_machine() == "x86_64" else "-O3"
