@@ -55,7 +55,10 @@ LEFT = (
     Left("streams of many stages", rf"{_STREAMS}a_stage_cut_anywhere", r"\[(v1|v3|reflect|snake-causal|one-block)\]"),
     Left("streams of many families", rf"{_STREAMS}closing_returns_all_memory", r"hifigan-1|hift-sample|univnet\]"),
     Left("streams of many families", rf"{_STREAMS}any_cuts_agree", "cpp|torch-hifigan-1"),
-    Left("golden streams of language models", r"cli/test_encode\.py::test_golden_files", r"\[False"),
+    Left("language models of bit streams", r"cli/test_encode\.py::test_golden_files", r"\[False"),
+    Left("language models of bit streams", r"test_compression\.py::test_streams_made_on_any_number_of_threads"),
+    Left("further ways to copy a model", r"test_pickling\.py::test_a_(narrow_)?model_comes_back", r"-pickle\]"),
+    Left("exports of further families", r"test_compile\.py::test_exports", "hifigan-1|vocos|encodec"),
 )
 
 
