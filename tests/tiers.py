@@ -34,6 +34,7 @@ _SMOKE = (
     r"|convnext_block-odd|istft_head-same|nsf_source-nearest|rvq_\w+-odd|group_norm_act-odd|seanet_block-identity"
     r"|lvc-odd|conv2d-first|snake_aa-odd)\]"
 )
+_FAMILIES = "hifigan-1|hift-sample|vocos-same|codec-mono|int8"
 _FORMS = r"checkpoints/test_forms\.py::test_"
 _STREAMS = r"streams/test_(fast_)?streams\.py::test_"
 
@@ -52,9 +53,12 @@ LEFT = (
     Left("long signals", r"models/test_pieces\.py::test_memory_of_a_long_clip"),
     Left("long signals", r"ops/test_nsf_source\.py::test_an_hour_does_not_drift"),
     Left("long signals", r"test_code_agreement\.py::test_a_few_clips"),
+    Left("long runs", r"reliability/test_process\.py::test_two_hundred|test_loading\.py::test_two_hundred"),
+    Left("long runs", r"test_quantization\.py::test_the_embedded_voice_keeps_30_db"),
     Left("streams of many stages", rf"{_STREAMS}a_stage_cut_anywhere", r"\[(v1|v3|reflect|snake-causal|one-block)\]"),
-    Left("streams of many families", rf"{_STREAMS}closing_returns_all_memory", r"hifigan-1|hift-sample|univnet\]"),
+    Left("streams of many families", rf"{_STREAMS}closing_returns_all_memory", _FAMILIES),
     Left("streams of many families", rf"{_STREAMS}any_cuts_agree", "cpp|torch-hifigan-1"),
+    Left("uses of many families", r"test_(torch_defaults|autocast)\.py::test_(every_use|gradients)", _FAMILIES),
     Left("language models of bit streams", r"cli/test_encode\.py::test_golden_files", r"\[False"),
     Left("language models of bit streams", r"test_compression\.py::test_streams_made_on_any_number_of_threads"),
     Left("further ways to copy a model", r"test_pickling\.py::test_a_(narrow_)?model_comes_back", r"-pickle\]"),
