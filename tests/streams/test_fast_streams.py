@@ -116,7 +116,7 @@ def test_a_stage_cut_anywhere(make: Callable[[], Any], nan_poison: None) -> None
         whole = OP(x, params, backend="cpp")
         for cuts in ([1, 1, 2], list(range(7, steps, 7)), *some_cuts(steps)):
             if len(cuts) > 200:
-                continue  # single steps are as many as the slowest of the others, and the same as in the shorter signals
+                continue  # single steps, as in the shorter signals
             results = []
             few = (1, 2, 5) if steps == 137 else (2,)
             for threads in few if len(cuts) < 9 else (1,):
