@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from checkpoint_files import random_state
@@ -120,7 +122,7 @@ def export(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporters' own
         if exporter == "torchscript":
-            axes = {name: {0: "batch", x.dim() - 1: "time"} if x.dim() > 1 else {0: "batch"} for name, x in zip(names, inputs, strict=True)}
+            axes = {name: {0: "batch", x.dim() - 1: "time"} for name, x in zip(names, inputs, strict=True) if x.dim() > 1}
             torch.onnx.export(
                 model,
                 inputs,
@@ -133,7 +135,8 @@ def export(
                 do_constant_folding=folding,
             )
         else:
-            shapes = tuple({x.dim() - 1: torch.export.Dim("time")} if x.dim() == 3 and x.shape[2] > 1 else None for x in inputs)
+            time = torch.export.Dim("time")
+            shapes = tuple({2: time} if x.dim() == 3 and x.shape[2] > 1 else None for x in inputs)
             torch.onnx.export(
                 model,
                 inputs,
@@ -148,3 +151,67 @@ def export(
                 optimize=folding,
             )
     return path
+
+
+class VoiceModel(nn.Module):
+    """A voice in Piper's form around a generator: every phoneme lasts two frames, noise of two kinds is added."""
+
+    def __init__(self, config: HifiGanConfig, phonemes: int = 12) -> None:
+        super().__init__()
+        self.dec = generator(config, seed=1)
+        self.emb = nn.Embedding(phonemes, 2 * config.num_mels)
+        if config.num_speakers:
+            self.emb_g = nn.Embedding(config.num_speakers, config.gin_channels)
+
+    def forward(self, ids: Tensor, lengths: Tensor, scales: Tensor, sid: Tensor | None = None) -> Tensor:
+        wide = self.emb(ids).transpose(1, 2)
+        wide = torch.stack([wide, wide], 3).flatten(2)
+        mean, spread = wide.chunk(2, dim=1)
+        z = mean * scales[1] + torch.randn_like(mean) * spread.exp() * scales[0]
+        z = z + torch.randn_like(spread) * scales[2]
+        mask = torch.arange(z.shape[2]) < 2 * lengths[:, None]
+        g = None if sid is None else self.emb_g(sid)[:, :, None]
+        return self.dec(z * mask[:, None].to(z.dtype), g)
+
+
+VOICE_INPUTS = ("input", "input_lengths", "scales", "sid")
+
+
+def voice_json(config: HifiGanConfig, phonemes: int = 12, **changes: Any) -> dict[str, Any]:
+    """What Piper has beside such a voice."""
+    speakers = {"speaker_id_map": {f"s{i}": i for i in range(config.num_speakers)}} if config.num_speakers else {}
+    return {
+        "audio": {"sample_rate": config.sample_rate, "quality": "medium"},
+        "inference": {"noise_scale": 0.5, "length_scale": 1.25, "noise_w": 0.25},
+        "phoneme_type": "espeak",
+        "espeak": {"voice": "en-us"},
+        "phoneme_id_map": {name: [i] for i, name in enumerate("_^$ abcdefgh"[:phonemes])},
+        "num_symbols": phonemes,
+        "num_speakers": max(config.num_speakers, 1),
+        **speakers,
+        **changes,
+    }
+
+
+def write_voice(folder: Path, config: HifiGanConfig, name: str = "voice.onnx", **changes: Any) -> Path:
+    """A voice with its JSON, by the TorchScript exporter; returns the ONNX file."""
+    torch.manual_seed(7)
+    model = VoiceModel(config).eval().requires_grad_(False)
+    inputs = [torch.arange(5)[None], torch.tensor([5]), torch.tensor([0.5, 1.0, 0.5])]
+    inputs += [torch.tensor([1])] if config.num_speakers else []
+    folder.mkdir(parents=True, exist_ok=True)
+    path = export(folder / name, model, tuple(inputs), VOICE_INPUTS[: len(inputs)])
+    (folder / f"{name}.json").write_text(json.dumps(voice_json(config, **changes)))
+    return path
+
+
+def run_onnx(file: Path | bytes, **inputs: Any) -> Tensor:
+    """What onnxruntime makes of a file, the first output."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    given = file if isinstance(file, bytes) else str(file)
+    session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    fed = {name: value.numpy() if isinstance(value, Tensor) else np.asarray(value) for name, value in inputs.items()}
+    return torch.from_numpy(session.run(None, fed)[0])

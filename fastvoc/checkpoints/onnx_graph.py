@@ -5,6 +5,7 @@ Nodes that onnxruntime has fused (FusedConv) are taken apart again, so that a re
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,9 @@ from fastvoc.checkpoints.checkpoint import refuse
 
 _MAX_BYTES = 2 << 30  # of a protobuf message
 _MAX_FOLDED = 32  # constant nodes one after another
-_PASSING = ("Identity", "Cast", "Dropout")  # which change nothing but the type
+_PASSING = ("Identity", "CastLike", "Dropout")  # change nothing but the type, as does Cast to one of _FLOATS
+_FLOATS = (1, 10, 11, 16)  # float32, float16, float64, bfloat16
+_MOST_EXPANDED = 1 << 20  # values
 QUANTIZED = ("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "QLinear")
 _FUSED_CONV = "com.microsoft::FusedConv"
 
@@ -86,7 +89,7 @@ class Graph:
 
     def source(self, name: str) -> str:
         """The value that this one is, behind nodes that pass it on."""
-        while (node := self._made.get(name)) is not None and node.op in _PASSING and node.inputs:
+        while (node := self._made.get(name)) is not None and _passes(node):
             name = node.inputs[0]
         return name
 
@@ -123,8 +126,8 @@ class Graph:
             return None
         if node.op == "Constant":
             return self._of_node(node)
-        if node.op in _PASSING:
-            return self._constant(node.inputs[0], depth - 1) if node.inputs else None
+        if _passes(node):
+            return self._constant(node.inputs[0], depth - 1)
         if node.op not in _FOLDED or not node.inputs:
             return None
         values = [self._constant(name, depth - 1) for name in node.inputs if name]
@@ -205,6 +208,10 @@ def read_graph(path: Path) -> Graph:
     return Graph(path, model)
 
 
+def _passes(node: Node) -> bool:
+    return bool(node.inputs) and (node.op in _PASSING or (node.op == "Cast" and node.integer("to", 0) in _FLOATS))
+
+
 def _node(proto: Any) -> Node:
     from onnx import helper
 
@@ -255,6 +262,23 @@ def _paired(of: Callable[[Array, Array], Array]) -> Callable[[Node, list[Array]]
     return pair
 
 
+def _reshaped(_: Node, values: list[Array]) -> Array:
+    shape = [values[0].shape[i] if n == 0 else n for i, n in enumerate(values[1].reshape(-1).tolist())]
+    return values[0].reshape(shape)
+
+
+def _expanded(_: Node, values: list[Array]) -> Array:
+    shape = np.broadcast_shapes(values[0].shape, tuple(values[1].reshape(-1).tolist()))
+    if math.prod(shape) > _MOST_EXPANDED:
+        raise ValueError(f"to shape {shape}")
+    return np.broadcast_to(values[0], shape)
+
+
+def _shape(node: Node, values: list[Array]) -> Array:
+    whole = values[0].shape
+    return np.asarray(whole[node.integer("start", 0) : node.integer("end", len(whole))], dtype=np.int64)
+
+
 def _unsqueezed(node: Node, values: list[Array]) -> Array:
     return np.expand_dims(values[0], _axes(node, values) or ())
 
@@ -277,4 +301,7 @@ _FOLDED: dict[str, Callable[[Node, list[Array]], Array]] = {
     "Squeeze": lambda node, values: np.squeeze(values[0], _axes(node, values)),
     "Unsqueeze": _unsqueezed,
     "Transpose": _transposed,
+    "Reshape": _reshaped,
+    "Expand": _expanded,
+    "Shape": _shape,
 }
