@@ -253,9 +253,9 @@ def test_a_constant_speaker_is_part_of_the_bias(tmp_path: Path) -> None:
             super().__init__()
             self.dec = generator(ALONE)
             self.register_buffer("shift", self.dec.cond(torch.randn(1, 4, 1)))
+            self.dec.cond = torch.nn.Identity()
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.dec.cond = lambda g: g
             return self.dec(x, self.shift)
 
     path = export(tmp_path / "m.onnx", Fixed().eval().requires_grad_(False), (torch.randn(1, 6, 9),), ["mel"])
