@@ -122,7 +122,9 @@ def export(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporters' own
         if exporter == "torchscript":
-            axes = {name: {0: "batch", x.dim() - 1: "time"} for name, x in zip(names, inputs, strict=True) if x.dim() > 1}
+            axes = {
+                name: {0: "batch", x.dim() - 1: "time"} for name, x in zip(names, inputs, strict=True) if x.dim() > 1
+            }
             torch.onnx.export(
                 model,
                 inputs,

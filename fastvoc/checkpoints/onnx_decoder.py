@@ -68,12 +68,9 @@ class Decoder:
 def find_decoder(graph: Graph) -> Decoder:
     """The one decoder in a graph. Raises NoDecoderError when there is none, or more than one."""
     ends = [node for node in graph.nodes if node.op == "Tanh" and _makes_waveform(graph, node)]
-    found, problems = [], []
-    for end in ends:
-        try:
-            found.append(_Reader(graph).read(end))
-        except NoDecoderError as error:
-            problems.append(error)
+    read = [_read(graph, end) for end in ends]
+    found = [decoder for decoder in read if isinstance(decoder, Decoder)]
+    problems = [problem for problem in read if isinstance(problem, NoDecoderError)]
     if len(found) > 1:
         raise NoDecoderError(f"{len(found)} decoders, that make {', '.join(repr(d.output) for d in found)}")
     if found:
@@ -82,6 +79,13 @@ def find_decoder(graph: Graph) -> Decoder:
         raise problems[-1]
     count = graph.ops()["Tanh"]
     raise NoDecoderError(f"no Tanh after a convolution to one channel ({count or 'no'} Tanh of other kinds)")
+
+
+def _read(graph: Graph, end: Node) -> Decoder | NoDecoderError:
+    try:
+        return _Reader(graph).read(end)
+    except NoDecoderError as error:
+        return error
 
 
 def _makes_waveform(graph: Graph, tanh: Node) -> bool:
@@ -293,7 +297,9 @@ class _Reader:
         wanted = (0, 0) if node.text("auto_pad", "NOTSET").startswith("SAME") else (reach // 2, reach // 2)
         if reach % 2 or node.integers("pads", (0, 0)) != wanted:
             pads = list(node.integers("pads", (0, 0)))
-            raise NoDecoderError(f"kernel {kernel}, dilation {dilation} and pads {pads}, which change the length: {node}")
+            raise NoDecoderError(
+                f"kernel {kernel}, dilation {dilation} and pads {pads}, which change the length: {node}"
+            )
         return Conv(node.inputs[0], weight, bias, kernel, dilation)
 
     def _parameters(self, node: Node, outputs: int) -> tuple[Array, Array | None]:

@@ -180,7 +180,9 @@ class Graph:
         parts = PurePosixPath(place)
         inside = bool(place) and not parts.is_absolute() and ".." not in parts.parts
         if not inside or not (self.path.parent / parts).is_file() or (self.path.parent / parts).is_symlink():
-            raise refuse(self.path, f"tensor {tensor.name!r}: its data are in {place!r}, expected a file beside this one")
+            raise refuse(
+                self.path, f"tensor {tensor.name!r}: its data are in {place!r}, expected a file beside this one"
+            )
 
 
 def read_graph(path: Path) -> Graph:

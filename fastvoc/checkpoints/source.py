@@ -147,7 +147,9 @@ def _open_file(path: Path) -> Source:
 
 def _looks_like_onnx(head: bytes) -> bool:
     """A message that begins with a small version of its format, and goes on with the producer, the graph or opsets."""
-    return len(head) > 2 and head[0] == 0x08 and head[1] < 0x40 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
+    return (
+        len(head) > 2 and head[0] == 0x08 and head[1] < 0x40 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
+    )
 
 
 def _weights_in(folder: Path) -> Path:

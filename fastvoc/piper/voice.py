@@ -236,7 +236,9 @@ def _check_voice(path: Path, read: onnx_file.Voice, config: VoiceConfig) -> int:
     if decoder.given or (speakers and config.num_speakers < 1):
         raise refuse(path, "no Piper voice: its decoder reads what is given, or it knows no speaker")
     if isinstance(hop := config.values.get("hop_length"), int) and hop != read.checkpoint.config.hop:
-        raise refuse(path, f"hop_length {hop} in its JSON, its decoder makes {read.checkpoint.config.hop} samples a frame")
+        raise refuse(
+            path, f"hop_length {hop} in its JSON, its decoder makes {read.checkpoint.config.hop} samples a frame"
+        )
     sound = {decoder.output}
     for node in graph.nodes:
         if not sound.isdisjoint(node.inputs):
@@ -272,5 +274,7 @@ def _scale(name: str, value: object, default: float) -> float:
     number = default if value is None else value
     good = isinstance(number, int | float | np.floating) and not isinstance(number, bool) and math.isfinite(number)
     if not good or number < 0 or (name == "length_scale" and not number):  # type: ignore[operator]
-        raise ArgumentError(f"{name}: expected a {'positive' if name == 'length_scale' else 'finite'} number, got {value!r}")
+        raise ArgumentError(
+            f"{name}: expected a {'positive' if name == 'length_scale' else 'finite'} number, got {value!r}"
+        )
     return float(number)  # type: ignore[arg-type]

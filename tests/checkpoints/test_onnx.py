@@ -40,10 +40,14 @@ NORMAL = replace(SMALL, normalize_before=True)
 ONE_BLOCK = replace(SMALL, resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 2),))
 
 
-def write(folder: Path, config: HifiGanConfig, norm: Norm = "none", exporter: Exporter = "torchscript", **how: Any) -> Path:
+def write(
+    folder: Path, config: HifiGanConfig, norm: Norm = "none", exporter: Exporter = "torchscript", **how: Any
+) -> Path:
     inputs = [torch.randn(1, config.num_mels, 9)]
     inputs += [torch.randn(1, config.gin_channels, 1)] if config.gin_channels else []
-    return export(folder / "m.onnx", generator(config, norm), tuple(inputs), ("mel", "g")[: len(inputs)], exporter, **how)
+    return export(
+        folder / "m.onnx", generator(config, norm), tuple(inputs), ("mel", "g")[: len(inputs)], exporter, **how
+    )
 
 
 def check(path: Path, config: HifiGanConfig, *, folded: bool = False, bits: float = 2e-6) -> None:
@@ -195,9 +199,7 @@ def through_identities(model: Any) -> None:
 
 @pytest.mark.parametrize("change", [anonymous, swapped, mean_as_product, through_identities])
 @pytest.mark.parametrize("config", [SMALL, SMALL_2], ids=["blocks-1", "blocks-2"])
-def test_names_and_order_mean_nothing(
-    config: HifiGanConfig, change: Callable[[Any], None], tmp_path: Path
-) -> None:
+def test_names_and_order_mean_nothing(config: HifiGanConfig, change: Callable[[Any], None], tmp_path: Path) -> None:
     path = edit(write(tmp_path, config), change)
     if change is swapped:  # the sum's first block is the last one now, in all stages
         sounds_alike(path, config)
@@ -243,7 +245,7 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
     inside.write_bytes(path.read_bytes().replace(b"weights.bin", b"../aghts.bi"))
     with pytest.raises(LoadError, match="expected a file beside this one"):
         detect_and_load(inside)
-    with pytest.raises(LoadError, match="tensor '.*'"):
+    with pytest.raises(LoadError, match=r"tensor '.*'"):
         detect_and_load(path)  # which is too short
 
 
@@ -276,7 +278,7 @@ def test_the_table_of_speakers_of_a_whole_voice(tmp_path: Path) -> None:
 
 def test_where_the_rate_is_from(tmp_path: Path) -> None:
     path = write(tmp_path, SMALL)
-    with pytest.warns(AssumptionWarning, match="sample_rate 22050 is assumed: neither the file nor a JSON beside it"):
+    with pytest.warns(AssumptionWarning, match=r"sample_rate 22050 is assumed: neither the file nor a JSON beside it"):
         assert fastvoc.load(path).sample_rate == 22050
     assert fastvoc.load(path, sample_rate=24000).sample_rate == 24000
 
@@ -314,7 +316,7 @@ def test_a_folder_and_a_file_of_another_name(tmp_path: Path) -> None:
 def test_without_the_package_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, SMALL)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(LoadError, match="reading ONNX needs the package onnx .*: pip install onnx"):
+    with pytest.raises(LoadError, match=r"reading ONNX needs the package onnx .*: pip install onnx"):
         fastvoc.load(path)
 
 
