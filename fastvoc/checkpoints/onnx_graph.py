@@ -151,8 +151,11 @@ class Graph:
                 return np.asarray(value, dtype=np.int64)
         return None
 
-    def fetch(self, tensor: Any) -> None:
-        """Puts the data of a tensor of the file into it where they lie in a file beside. Raises LoadError."""
+    def fetch(self, name: str) -> None:
+        """Puts the data of an initializer into it where they lie in a file beside. Raises LoadError."""
+        self._fetch(self._tensors[name])
+
+    def _fetch(self, tensor: Any) -> None:
         from onnx import external_data_helper
 
         if not external_data_helper.uses_external_data(tensor):
@@ -168,7 +171,7 @@ class Graph:
     def _array(self, tensor: Any) -> Array:
         from onnx import numpy_helper
 
-        self.fetch(tensor)
+        self._fetch(tensor)
         try:
             array = np.asarray(numpy_helper.to_array(tensor))
         except (ValueError, TypeError, KeyError, OverflowError, NotImplementedError, RuntimeError) as error:

@@ -37,7 +37,7 @@ def cut(graph: Graph, outputs: Sequence[str], seed: int | None = None) -> bytes:
     front.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)  # whose types onnxruntime infers
     for tensor in whole.initializer:
         if tensor.name in wanted:
-            graph.fetch(tensor)
+            graph.fetch(tensor.name)
             front.initializer.append(tensor)
     front.sparse_initializer.extend(tensor for tensor in whole.sparse_initializer if tensor.values.name in wanted)
     if seed is not None:
