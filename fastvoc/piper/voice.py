@@ -167,7 +167,7 @@ class Voice:
             raise ArgumentError(f"speaker: expected 0..{count - 1} or a name, got {speaker!r}")
         return int(number)
 
-    def _latent(self, feeds: dict[str, Array]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _latent(self, feeds: dict[str, Array]) -> tuple[Tensor, dict[str, Any]]:
         latent, *vectors = (torch.from_numpy(array).to(self.vocoder.device) for array in self._front(feeds))
         return latent[0], {"speaker": vectors[0].reshape(-1)} if vectors else {}
 
