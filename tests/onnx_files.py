@@ -71,8 +71,7 @@ class Generator(nn.Module):
         if c.gin_channels:
             self.cond = nn.Conv1d(c.gin_channels, c.channels(-1), 1)
         if c.normalize_before:
-            self.register_buffer("mean", torch.zeros(c.num_mels))
-            self.register_buffer("scale", torch.ones(c.num_mels))
+            self.mean, self.scale = nn.Buffer(torch.zeros(c.num_mels)), nn.Buffer(torch.ones(c.num_mels))
 
     def forward(self, x: Tensor, g: Tensor | None = None) -> Tensor:
         c = self.config
@@ -165,7 +164,7 @@ class VoiceModel(nn.Module):
         if config.num_speakers:
             self.emb_g = nn.Embedding(config.num_speakers, config.gin_channels)
 
-    def forward(self, ids: Tensor, lengths: Tensor, scales: Tensor, sid: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, lengths: Tensor, scales: Tensor, sid: Tensor | None = None) -> Any:
         wide = self.emb(ids).transpose(1, 2)
         wide = torch.stack([wide, wide], 3).flatten(2)
         mean, spread = wide.chunk(2, dim=1)

@@ -30,8 +30,8 @@ need_onnx("onnxruntime")
 
 IDS = [1, 0, 4, 0, 9, 0, 5, 0, 11, 0, 3, 0, 7, 0, 6, 0, 2]
 ALONE = replace(VITS_1, gin_channels=0, num_speakers=0)
-SCALES = {"noise_scale": 0.5, "length_scale": 1.25, "noise_w": 0.25}  # of the voices' JSON
-QUIET = {"noise_scale": 0, "noise_w": 0.0}
+SCALES: dict[str, Any] = {"noise_scale": 0.5, "length_scale": 1.25, "noise_w": 0.25}  # of the voices' JSON
+QUIET: dict[str, Any] = {"noise_scale": 0, "noise_w": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_each_speaker_sounds_as_the_whole_file(sid: int, folder: Path, three: pi
     assert torch.equal(three(IDS, **QUIET), three(IDS, speaker=1, **QUIET))
     latent, vector = three.latent(IDS, speaker=sid, **QUIET)
     assert vector is not None
-    assert torch.equal(vector, three.vocoder.model.emb_g.weight[sid])
+    assert torch.equal(vector, three.vocoder.model.state_dict()["emb_g.weight"][sid])
     assert torch.equal(three.vocoder(latent, speaker=sid), three.vocoder(latent, speaker=vector))
     assert "3 speakers" in repr(three)
 
@@ -199,6 +199,9 @@ def test_wrong_chunks_and_speakers_are_named(one: piper.Voice, three: piper.Voic
             three(IDS, speaker=speaker)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"speaker: 'anna' is not among the 3 names \(s0, s1, s2\)"):
         three(IDS, speaker="anna")
+    beyond = piper.Voice(three.vocoder, replace(three.config, speakers={"anna": 3}), three._front, 12)
+    with pytest.raises(ArgumentError, match=r"speaker: expected 0\.\.2 or a name, got 3"):
+        beyond(IDS, speaker="anna")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -86,7 +86,7 @@ class Voice:
 
     def stream(
         self, ids: Ids, *, chunk_frames: int = 32, exact: bool = True, **speaking: Unpack[Speaking]
-    ) -> Iterator[Tensor]:
+    ) -> Generator[Tensor, None, None]:
         """Speaks a sentence piece by piece: the samples of one call, the first of them early.
 
         Args:
@@ -161,7 +161,7 @@ class Voice:
             if speaker not in names:
                 listed = ", ".join(list(names)[:8]) or "none"
                 raise ArgumentError(f"speaker: {speaker!r} is not among the {len(names)} names ({listed})")
-            return names[speaker]
+            speaker = names[speaker]
         number = self.config.default_speaker if speaker is None else speaker
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 0 <= number < count:
             raise ArgumentError(f"speaker: expected 0..{count - 1} or a name, got {speaker!r}")
@@ -171,7 +171,7 @@ class Voice:
         latent, *vectors = (torch.from_numpy(array).to(self.vocoder.device) for array in self._front(feeds))
         return latent[0], {"speaker": vectors[0].reshape(-1)} if vectors else {}
 
-    def _pieces(self, feeds: dict[str, Array], chunk: int, exact: bool) -> Iterator[Tensor]:
+    def _pieces(self, feeds: dict[str, Array], chunk: int, exact: bool) -> Generator[Tensor, None, None]:
         latent, inputs = self._latent(feeds)
         frames, at, step = latent.shape[1], 0, chunk + self.vocoder.latency.frames
         with self.vocoder.stream(exact=exact, **inputs) as live:
