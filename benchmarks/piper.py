@@ -28,7 +28,7 @@ from fastvoc.checkpoints.onnx_graph import read_graph
 
 # Rivals of the bars: the whole voice, the decoder alone, the first sound as a part of the whole.
 BARS = {"whole": 1.4, "decoder": 2.0, "first": 0.35}
-QUIET = {"noise_scale": 0.0, "noise_w": 0.0}
+QUIET: dict[str, Any] = {"noise_scale": 0.0, "noise_w": 0.0}
 
 
 def decoder_alone(path: Path) -> tuple[bytes, str]:

@@ -379,6 +379,7 @@ def test_the_command_speaks_ids(run: Callable[..., Any], folder: Path, tmp_path:
     assert first == second
     assert first != run("speak", folder / "one.onnx", "-", "--ids", ids, "--seed", 5)[1]
     code, out, _ = run("speak", folder / "three.onnx", "-", "--ids", ids, "--speaker", "s2", *quiet)
+    assert b"onnx" in run("info", folder / "three.onnx")[1]
     by_number = run("speak", folder / "three.onnx", "-", "--ids", ids, "--speaker", 2, *quiet)
     assert (code, out) == by_number[:2]
 

@@ -77,8 +77,9 @@ def find_decoder(graph: Graph) -> Decoder:
         return found[0]
     if problems:
         raise problems[-1]
-    count = graph.ops()["Tanh"]
-    raise NoDecoderError(f"no Tanh after a convolution to one channel ({count or 'no'} Tanh of other kinds)")
+    ops = graph.ops()
+    kinds = ", ".join(f"{ops[op]} {op}" for op in ("Tanh", "Conv", "ConvTranspose", "LeakyRelu"))
+    raise NoDecoderError(f"no Tanh after a convolution to one channel (it has {kinds})")
 
 
 def _read(graph: Graph, end: Node) -> Decoder | NoDecoderError:
