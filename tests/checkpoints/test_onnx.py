@@ -382,7 +382,10 @@ def wide_shift(model: Any) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Any], None], str]] = {
-    "no tanh": (retyped("Tanh", "Sigmoid"), r"no Tanh after a convolution to one channel \(it has 0 Tanh, 18 Conv, 2 ConvT"),
+    "no tanh": (
+        retyped("Tanh", "Sigmoid"),
+        r"no Tanh after a convolution to one channel \(it has 0 Tanh, 18 Conv, 2 ConvT",
+    ),
     "two decoders": (twice, "2 decoders, that make"),
     "another activation": (retyped("LeakyRelu", "Elu", 3), "expected a LeakyRelu before .*, found Elu"),
     "another slope": (attributed("LeakyRelu", "alpha", 0.3), r"LeakyRelus of slopes \[0\.1, 0\.3\]"),
