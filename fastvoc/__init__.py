@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from fastvoc.errors import DecodeError as DecodeError
     from fastvoc.errors import DeviceError as DeviceError
     from fastvoc.errors import DtypeError as DtypeError
+    from fastvoc.errors import ExportError as ExportError
     from fastvoc.errors import FastvocError as FastvocError
     from fastvoc.errors import LoadError as LoadError
     from fastvoc.errors import MelWarning as MelWarning
     from fastvoc.errors import ShapeError as ShapeError
     from fastvoc.errors import StreamError as StreamError
     from fastvoc.explanation import explain as explain
+    from fastvoc.exporting.export import export as export
     from fastvoc.graphs.graphed import Graphed as Graphed
     from fastvoc.loading import list_models as list_models
     from fastvoc.loading import load as load
@@ -58,6 +60,7 @@ _HOMES = {
         "DecodeError",
         "DeviceError",
         "DtypeError",
+        "ExportError",
         "FastvocError",
         "LoadError",
         "MelWarning",
@@ -65,6 +68,7 @@ _HOMES = {
         "StreamError",
     ),
     "explanation": ("explain",),
+    "exporting.export": ("export",),
     "graphs.graphed": ("Graphed",),
     "loading": ("list_models", "load", "load_codec", "load_vocoder", "save"),
     "runtime.registry": ("use_backend", "use_exact"),
