@@ -129,7 +129,7 @@ def _written(graph: Graph, steps: Sequence[Step], given: Mapping[int, Wire]) -> 
                 x = first if dtype is None else first.to(wide(dtype))
                 wires[step.output] = emit(step.does, x, *more)
             else:
-                made: object = step.does(first, *more)  # type: ignore[arg-type]  # torch's functions take wires
+                made: object = step.does(first, *more)  # torch's functions take wires
                 assert isinstance(made, Wire)
                 wires[step.output] = made
     return wires

@@ -58,5 +58,3 @@ def codes_to_features(part: OfCodes, codes: Wire) -> Wire:
     rows = graph.add("Gather", table, inside, shape=shape, dtype=table.dtype, axis=0)
     axes = graph.constant([1], torch.int64)
     return graph.add("ReduceSum", rows, axes, shape=(codes.shape[0], codes.shape[2], width), keepdims=0).transpose(1, 2)
-
-

@@ -43,8 +43,10 @@ def spectrum(last: Step, x: Wire) -> tuple[_Outputs, dict[str, str]]:
     assert isinstance(last.does, Layer)
     params = last.does.prepared.params()
     assert isinstance(params, IstftHeadParams)
-    axes = ["batch", params.n_fft // 2 + 1, "frames"]
-    outputs: _Outputs = {name: (wire, axes) for name, wire in zip(("mag", "x", "y"), spectrum_of(params, x), strict=True)}
+    axes: list[int | str] = ["batch", params.n_fft // 2 + 1, "frames"]
+    outputs: _Outputs = {
+        name: (wire, axes) for name, wire in zip(("mag", "x", "y"), spectrum_of(params, x), strict=True)
+    }
     metadata = {
         "model_type": "vocos",
         "n_fft": str(params.n_fft),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any, Protocol, cast
 
 import torch
@@ -171,7 +171,7 @@ class Wire:
 
     def gelu(self) -> Wire:
         """x * Phi(x)."""
-        half = (self * 0.5**0.5).unary("Erf") + 1.0
+        half = (self * math.sqrt(0.5)).unary("Erf") + 1.0
         return self * half * 0.5
 
     def reshape(self, *sizes: int | Wire, shape: Shape) -> Wire:
@@ -197,13 +197,13 @@ class Wire:
         """Several axes as one."""
         start, end = start % len(self.shape), end % len(self.shape)
         merged, rest = self.shape[start : end + 1], self.shape[end + 1 :]
-        whole = None if None in merged else prod(cast("tuple[int, ...]", merged))
+        whole = None if None in merged else math.prod(cast("tuple[int, ...]", merged))
         sizes: list[int | Wire] = [0] * start + [-1 if whole is None else whole]
         shape = (*self.shape[:start], whole, *rest)
         for axis, length in enumerate(rest, end + 1):
             sizes.append(self.size(axis) if length is None else length)
         if whole is not None and sum(isinstance(size, Wire) for size in sizes) == 1:
-            sizes = [-1 if isinstance(size, Wire) else size for size in sizes]
+            sizes[:] = [-1 if isinstance(size, Wire) else size for size in sizes]
         return self.reshape(*sizes, shape=shape)
 
     def permute(self, *order: int) -> Wire:

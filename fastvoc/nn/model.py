@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from fastvoc.errors import ArgumentError, ExportError
-from fastvoc.nn.network import Network, Trace, Value
+from fastvoc.nn.network import Network, Value
 from fastvoc.nn.pieces import in_pieces
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import QuantizedInput
