@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from fastvoc.loading import load_codec as load_codec
     from fastvoc.loading import load_vocoder as load_vocoder
     from fastvoc.loading import save as save
+    from fastvoc.patching.patch import Patched as Patched
+    from fastvoc.patching.patch import patch as patch
+    from fastvoc.patching.patch import unpatch as unpatch
     from fastvoc.runtime.registry import use_backend as use_backend
     from fastvoc.runtime.registry import use_exact as use_exact
     from fastvoc.runtime.threads import set_num_threads as set_num_threads
@@ -71,6 +74,7 @@ _HOMES = {
     "exporting.export": ("export",),
     "graphs.graphed": ("Graphed",),
     "loading": ("list_models", "load", "load_codec", "load_vocoder", "save"),
+    "patching.patch": ("Patched", "patch", "unpatch"),
     "runtime.registry": ("use_backend", "use_exact"),
     "runtime.threads": ("set_num_threads",),
     "streams.pool": ("Streams",),
