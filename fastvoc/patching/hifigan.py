@@ -97,9 +97,7 @@ def _made(cls: type[_Decoder], ups: str, cond: str, decoder: nn.Module) -> _Deco
         own = HifiGan(_config(decoder, ups))
     state = folded(decoder.state_dict())
     renamed = {"ups." + n.removeprefix(f"{ups}.") if n.startswith(f"{ups}.") else n: t for n, t in state.items()}
-    renamed = {
-        "cond." + n.removeprefix(f"{cond}.") if n.startswith(f"{cond}.") else n: t for n, t in renamed.items()
-    }
+    renamed = {"cond." + n.removeprefix(f"{cond}.") if n.startswith(f"{cond}.") else n: t for n, t in renamed.items()}
     take(decoder, own, renamed)
     return cls(own, {"ups": ups, "cond": cond}, getattr(decoder, "inference_padding", 0))
 

@@ -66,7 +66,7 @@ def _made(generator: Any) -> nn.Module:
     return own
 
 
-def make(generator: nn.Module) -> nn.Module:
+def _make(generator: nn.Module) -> nn.Module:
     """fastvoc's generator with the weights of another. Raises ArgumentError where it is not built like a HiFT."""
     try:
         return _made(generator)
@@ -74,7 +74,7 @@ def make(generator: nn.Module) -> nn.Module:
         raise ArgumentError(f"model: {type(generator).__name__}: not built like a HiFT generator ({error})") from error
 
 
-def compare(generator: Any, own: Any) -> list[tuple[Tensor, Tensor]]:
+def _compare(generator: Any, own: Any) -> list[tuple[Tensor, Tensor]]:
     """F0 of a random mel, and its samples with a random source."""
     like = generator.conv_post.weight
     mel = noise((1, generator.conv_pre.in_channels, _FRAMES), like)
@@ -85,7 +85,7 @@ def compare(generator: Any, own: Any) -> list[tuple[Tensor, Tensor]]:
 
 
 KINDS = tuple(
-    Kind(package, path, _CLASSES, make, compare)
+    Kind(package, path, _CLASSES, _make, _compare)
     for package, path in (
         ("CosyVoice", ("model", "hift")),
         ("CosyVoice's model", ("hift",)),
