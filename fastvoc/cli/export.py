@@ -42,6 +42,7 @@ def export(
     Example: fastvoc export hifigan voice.onnx --for sherpa-onnx
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from fastvoc.cli.output import check_file
@@ -59,6 +60,7 @@ def export(
     table = Table(show_header=False, box=None)
     table.add_row("model", f"{model.config.family}, {model.sample_rate} Hz, hop {model.hop}")
     for name, given in model.model.written(chosen).inputs.items():
-        table.add_row("input", f"{name} [{', '.join(map(str, given.axes))}]{', int64' if given.whole else ''}")
+        axes = ", ".join(map(str, given.axes))
+        table.add_row("input", escape(f"{name} [{axes}]") + (" int64" if given.whole else ""))
     table.add_row("written", f"{target} ({target.stat().st_size / 1e6:.1f} MB, {dtype.value})")
     console.print(table)

@@ -188,14 +188,16 @@ def convnext_block(params: ConvNextBlockParams, x: Wire, row: Wire | None = None
 @emits(GroupNormParams)
 def group_norm_act(params: GroupNormParams, x: Wire, residual: Wire | None = None) -> Wire:
     """All channels and steps of an item normalised together."""
-    graph = x.graph
-    flat = x.reshape(0, 1, -1, shape=(x.shape[0], 1, None))
-    mean = graph.add("ReduceMean", flat, shape=(x.shape[0], 1, 1), axes=[2], keepdims=1)
-    centred = flat - mean
-    variance = graph.add("ReduceMean", centred.square(), shape=(x.shape[0], 1, 1), axes=[2], keepdims=1)
-    deviation = (variance + params.eps).unary("Sqrt")
-    y = (x - mean) / deviation * params.weight[:, None] + params.bias[:, None]
+    centred = x - _mean(x)
+    deviation = (_mean(centred.square()) + params.eps).unary("Sqrt")
+    y = centred / deviation * params.weight[:, None] + params.bias[:, None]
     return activated(y if residual is None else y + residual, params.act)
+
+
+def _mean(x: Wire) -> Wire:
+    """[B, 1, 1] over channels and steps: of the channels' means, since runtimes may add up in order."""
+    rows = x.graph.add("ReduceMean", x, shape=(*x.shape[:2], 1), axes=[2], keepdims=1)
+    return x.graph.add("ReduceMean", rows, shape=(x.shape[0], 1, 1), axes=[1], keepdims=1)
 
 
 @emits(Conv2dParams)

@@ -203,7 +203,7 @@ class Wire:
         for axis, length in enumerate(rest, end + 1):
             sizes.append(self.size(axis) if length is None else length)
         if whole is not None and sum(isinstance(size, Wire) for size in sizes) == 1:
-            sizes[:] = [-1 if isinstance(size, Wire) else size for size in sizes]
+            sizes = list[int | Wire](-1 if isinstance(size, Wire) else size for size in sizes)
         return self.reshape(*sizes, shape=shape)
 
     def permute(self, *order: int) -> Wire:

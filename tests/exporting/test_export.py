@@ -21,6 +21,7 @@ from fastvoc.exporting.export import serialized
 from fastvoc.loaded import LoadedModel
 from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.models.vocos_config import VocosConfig
+from fastvoc.nn.model import Model
 from fastvoc.nn.network import Trace, Value
 from fastvoc.vocoder import Vocoder
 from helpers import ROOT, assert_golden, golden, relative_l2
@@ -259,6 +260,8 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as here:
         here.delitem(emitters.BY_PARAMS, type(_hifigan().model.ups[0].params()))  # type: ignore[index, operator]
         refused(_hifigan(), r"^ups\.0: WideUpsample cannot be exported")
+    with pytest.raises(ExportError, match="^Model cannot be exported"):  # where a family does not say how
+        Model().written()
     voc = _hifigan()
 
     def softened(run: Trace, mel: Value) -> Value:
