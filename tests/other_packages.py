@@ -23,8 +23,8 @@ class _Block(nn.Module):
             setattr(self, name, nn.ModuleList(weight_norm(conv) for conv in convs))
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = zip(self.convs1, self.convs2, strict=True) if hasattr(self, "convs1") else ((c,) for c in self.convs)
-        for row in rows:
+        lists: list[Any] = [getattr(self, name) for name in ("convs1", "convs2", "convs") if hasattr(self, name)]
+        for row in zip(*lists, strict=True):
             y = x
             for conv in row:
                 y = conv(F.leaky_relu(y, 0.1))
@@ -141,10 +141,10 @@ class _SnakeBlock(nn.Module):
         super().__init__()
 
         def conv(dilation: int) -> nn.Module:
-            if causal:
-                return weight_norm(CausalConv1d(channels, channels, kernel, dilation))
             padding = (kernel - 1) * dilation // 2
-            return weight_norm(nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=padding))
+            plain = nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=padding)
+            made: nn.Module = weight_norm(CausalConv1d(channels, channels, kernel, dilation) if causal else plain)
+            return made
 
         self.convs1 = nn.ModuleList(conv(d) for d in dilations)
         self.convs2 = nn.ModuleList(conv(1) for _ in dilations)
@@ -171,7 +171,8 @@ class ConvRNNF0Predictor(nn.Module):
         return nn.Conv1d(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.condnet(x).transpose(1, 2)).squeeze(-1).abs()
+        f0: Tensor = self.classifier(self.condnet(x).transpose(1, 2)).squeeze(-1).abs()
+        return f0
 
 
 class CausalConvRNNF0Predictor(ConvRNNF0Predictor):

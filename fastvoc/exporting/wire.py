@@ -198,12 +198,12 @@ class Wire:
         start, end = start % len(self.shape), end % len(self.shape)
         merged, rest = self.shape[start : end + 1], self.shape[end + 1 :]
         whole = None if None in merged else math.prod(cast("tuple[int, ...]", merged))
-        sizes: list[int | Wire] = [0] * start + [-1 if whole is None else whole]
+        sizes: list[int | Wire] = [*[0] * start, -1 if whole is None else whole]
         shape = (*self.shape[:start], whole, *rest)
         for axis, length in enumerate(rest, end + 1):
             sizes.append(self.size(axis) if length is None else length)
         if whole is not None and sum(isinstance(size, Wire) for size in sizes) == 1:
-            sizes = list[int | Wire](-1 if isinstance(size, Wire) else size for size in sizes)
+            sizes = [-1 if isinstance(size, Wire) else size for size in sizes]
         return self.reshape(*sizes, shape=shape)
 
     def permute(self, *order: int) -> Wire:

@@ -33,13 +33,13 @@ class _Decoder(Upstream):
     def inference(self, c: Tensor) -> Tensor:
         """As Coqui's: the latents' ends repeated on both sides, where its configuration says so."""
         pads = (self.inference_padding, self.inference_padding)
-        return self(nn.functional.pad(c, pads, "replicate"))
+        return self.forward(nn.functional.pad(c, pads, "replicate"))
 
 
 class VitsHifiGan(_Decoder):
     """In the place of the class of this name in Transformers."""
 
-    def forward(self, spectrogram: Tensor, global_conditioning: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, spectrogram: Tensor, global_conditioning: Tensor | None = None) -> Tensor:
         """Samples [B, 1, S]."""
         return super().forward(spectrogram, global_conditioning)
 
