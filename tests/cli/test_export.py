@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import Run
+from exported_files import off_by, outputs
 from hift_files import write_cosyvoice
-from onnx_files import off_by, outputs
 
 import fastvoc
 from fastvoc.vocoder import Vocoder

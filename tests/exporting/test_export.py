@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from exported_files import feeds_of, off_by, outputs, reference
 from model_files import _MODELS
-from onnx_files import feeds_of, off_by, outputs, reference
 from stream_families import randomised
 from torch import Tensor, nn
 

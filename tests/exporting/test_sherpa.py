@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnx_files import off_by, outputs
+from exported_files import off_by, outputs
 from stream_families import _hift, randomised
 
 import fastvoc
