@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import prod
 
 import torch
@@ -13,7 +13,7 @@ from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.encodec_stream import EncodecStream
 from fastvoc.models.segments import Blend, Segment, cut
 from fastvoc.nn.lstm import Lstm
-from fastvoc.nn.model import Model, Stated
+from fastvoc.nn.model import Given, Model, Stated, Written
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.rvq import ResidualVectorQuantizer
@@ -236,6 +236,17 @@ class Encodec(Model):
     def _decode(self, run: Trace, codes: Value) -> Value:
         return self.decoder.network(run, run(self.quantizer.decoding, codes))
 
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        """The decoder of one segment."""
+        self._choose(chosen)
+        codes = {"codes": Given(("batch", "codebooks", "frames"), whole=True)}
+        if not self.config.normalize:
+            return Written(codes, self._decode)
+        return Written({**codes, "scale": Given(("batch",))}, self._decode_scaled)
+
+    def _decode_scaled(self, run: Trace, codes: Value, scale: Value) -> Value:
+        return run.join(_scaled, self._decode(run, codes), scale)
+
     def _encoding(self, n_q: int) -> Network:
         return self.reading("_encode", (self.config.hop,), n_q=n_q)
 
@@ -282,6 +293,10 @@ class Encodec(Model):
 
     def layers(self) -> dict[str, Prepared]:
         return {**self._encoding(self.config.n_q).layers, **self._decoding.layers}
+
+
+def _scaled(wav: Tensor, volume: Tensor) -> Tensor:
+    return wav * volume[:, None, None]
 
 
 def _groups(pieces: list[Segment], whole: int) -> Iterator[list[Segment]]:

@@ -141,6 +141,11 @@ class Prepared:
             return entry.impl.bind(packed), True
         return lambda x, *args: run(x, packed, *args), False
 
+    def params(self) -> object:
+        """The op's parameters, from the weights as they are now."""
+        made: object = self._params()
+        return made
+
     def held(self) -> Any:
         """The weights, packed and not, as they are now: what a recorded call goes on reading."""
         return self.tensors(), self._kept
