@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import log2
@@ -16,8 +17,9 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.graphs.graphed import Graphed
 from fastvoc.graphs.requests import DecodingGraphable
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
-from fastvoc.models.levels import unpacked
+from fastvoc.models.levels import packed, unpacked
 from fastvoc.models.whole_codec import CodecConfig, CodecModel
+from fastvoc.runtime.registry import use_exact
 from fastvoc.streams.codec import Decoding, Encoding
 
 _Array = Tensor | np.ndarray[Any, Any]
@@ -100,6 +102,23 @@ class Codec(LoadedModel):
         """Frames of codes per second."""
         return self.config.frame_rate
 
+    @property
+    def has_levels(self) -> bool:
+        """Whether the codebooks have codes of several rates, as in SNAC."""
+        return len(set(self.config.rates)) > 1
+
+    def packed(self, levels: Sequence[_Array]) -> Tensor:
+        """The codes [B, rows, T] or [rows, T] of levels [B, T_k] or [T_k] of several rates, the coarse one first.
+
+        Raises ShapeError for levels that do not fit together, DtypeError and DeviceError as `decode`.
+        """
+        return packed([self._integers(level, "codes") for level in levels], self.config.rates)
+
+    def check_decode_inputs(self, inputs: Mapping[str, object]) -> None:
+        """Raises ArgumentError for what `decode` takes besides the codes of other models only."""
+        if inputs and (unknown := sorted(set(inputs) - set(self.model.decode_inputs))):
+            raise ArgumentError(f"{unknown[0]}: {type(self.model).__name__} takes none")
+
     def check_bandwidth(self, bandwidth: float) -> None:
         """Raises ArgumentError unless `encode` offers this bandwidth, in kbit/s."""
         if bandwidth not in self.bandwidths:
@@ -133,6 +152,7 @@ class Codec(LoadedModel):
         lengths: Lengths = None,
         *,
         codebooks: int | None = None,
+        exact: bool = False,
         check: bool | None = None,
     ) -> Codes:
         """Makes codes of a waveform.
@@ -143,6 +163,8 @@ class Codec(LoadedModel):
             bandwidth: one of `bandwidths`, in kbit/s; it decides how many codebooks are used. 6 when None, or the
                 greatest where the model has no 6.
             codebooks: so many codebooks, in the place of a bandwidth.
+            exact: compute as a stream does (`fastvoc.use_exact`): slower for DAC and SNAC, and on the C++ CPU
+                implementation equal to it; otherwise codes between which there is next to nothing may differ.
             lengths: [B] whole numbers, the valid samples of each item of a batch.
             check: also look at the values: NaN and infinity inside the lengths raise. None: True on the CPU.
 
@@ -163,7 +185,7 @@ class Codec(LoadedModel):
                 if not bool(item[:, :size].isfinite().all()):
                     where = "" if len(batch) == 1 else f" in item {i}"
                     raise ArgumentError(f"wav: holds NaN or infinity{where}")
-        with torch.inference_mode():
+        with torch.inference_mode(), use_exact() if exact else nullcontext():
             segments, scale = self.model.encode(batch.to(self.input_dtype), n_q, samples, self.backend)
         # Ordinary tensors, which may be changed in place.
         own = tuple(segment.clone() for segment in segments), None if scale is None else scale.clone()
@@ -175,6 +197,9 @@ class Codec(LoadedModel):
         scale: _Array | None = None,
         lengths: Lengths = None,
         *,
+        seed: int | Sequence[int] | Tensor | None = None,
+        noise: Sequence[Tensor] | int | None = None,
+        exact: bool = False,
         check: bool | None = None,
     ) -> Tensor:
         """Makes the waveform of codes.
@@ -182,24 +207,33 @@ class Codec(LoadedModel):
         Args:
             codes: what `encode` returned; or codes [B, K, T] or [K, T] of any integer type, K from 1 to all codebooks;
                 or, for a model that cuts signals into segments (EnCodec at 48 kHz), a sequence of those, one of each
-                segment. On the model's device (numpy: anywhere).
+                segment; or, for one of several rates (SNAC), the levels [B, T_k] or [T_k] of the codebooks, the coarse
+                one first. On the model's device (numpy: anywhere).
             scale: with plain codes, the volumes [B, segments] or [segments]; 1 when None.
             lengths: with plain codes, the samples [B] of each item, to which the result is cut; when None it is as long
                 as the codes make it.
+            seed: of a model with noise (SNAC): an int, or one per item, 0 when None. Equal seeds give an item the same
+                noise in any batch and in a stream.
+            noise: of such a model: 0 for none, or standard normal noise [B, 1, T_i] for every stage of its decoder.
+            exact: compute as a stream does (`fastvoc.use_exact`): slower for DAC and SNAC, and equal to it bit for bit on
+                the C++ CPU implementation.
             check: also look at the values, for which the host waits. None: True on the CPU; elsewhere a code outside
                 the codebooks counts as the nearest one, and `codec.check()` tells of it.
 
         Returns:
-            Samples, float32, [B, C, S], or [C, S] for codes [K, T]; for `Codes` in the shape that was encoded.
+            Samples, float32, [B, C, S], or [C, S] for codes [K, T]; for `Codes` in the shape that was encoded. DAC's
+            odd rates make a few samples less than the codes stand for: then the last ones of a signal are missing.
 
         Raises:
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
-            ArgumentError: codes of another model; with `check` a code outside the codebooks, a volume that is not
-                finite and positive.
+            ArgumentError: codes of another model; a seed or noise for a model that has none; with `check` a code outside
+                the codebooks, a volume that is not finite and positive.
         """
+        inputs = {name: value for name, value in (("seed", seed), ("noise", noise)) if value is not None}
+        self.check_decode_inputs(inputs)
         segments, volumes, frames, finish = self.checked(codes, scale, lengths, values=self._checks(check))
-        with torch.inference_mode():
-            wav = self.model.decode(segments, volumes, frames, self.backend).float()
+        with torch.inference_mode(), use_exact() if exact else nullcontext():
+            wav = self.model.decode(segments, volumes, frames, self.backend, **inputs).float()
         return finish(wav)
 
     def checked(
@@ -227,6 +261,8 @@ class Codec(LoadedModel):
             parts = [codes] if isinstance(codes, Tensor | np.ndarray) else codes
             if not isinstance(parts, Sequence) or not parts:
                 raise DtypeError(f"codes: expected codes or a sequence of them, got {type(codes).__name__}")
+            if parts is codes and self.has_levels:
+                parts = [self.packed(parts)]
             rank = 2 if getattr(parts[0], "ndim", 0) == 2 else 3
             segments = [self._codes(part, rank) for part in parts]
         frames = self._frames(segments, lengths)

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from fastvoc.models.checks import Tensors, check_names, positive, require, require_positive
 from fastvoc.models.families import meta_tensors
 from fastvoc.models.whole_codec import WholeCodec, WholeSignals
-from fastvoc.nn.dac import DacDecoder, DacEncoder
+from fastvoc.nn.dac import DacDecoder, DacEncoder, decode_unpadded
 from fastvoc.nn.factorised import FactorisedQuantizer
 from fastvoc.nn.network import Trace, Value
 
@@ -128,12 +130,22 @@ class Dac(WholeCodec):
     `encoder.block.{i}`, `decoder.block.{i}`, `quantizer.quantizers.{k}`.
     """
 
+    config: DacConfig
+
     def __init__(self, config: DacConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = DacEncoder(config.encoder_dim, config.encoder_rates, config.latent)
         self.quantizer = FactorisedQuantizer(config.codebook_size, config.dimensions, config.latent)
         self.decoder = DacDecoder(config.decoder_dim, config.decoder_rates, config.latent)
+
+    def decode_unpadded(self, codes: Tensor, backend: str | None = None) -> Tensor:
+        """Codes [B, K, T] of a chunk -> samples [B, 1, S]: see `fastvoc.nn.dac.decode_unpadded`.
+
+        Raises ShapeError where T is too small for anything to be left.
+        """
+        latent = self.quantizer.decoding(codes, backend=backend).to(self.dtype)
+        return decode_unpadded(self.decoder, latent, backend)
 
     def _encode(self, run: Trace, wav: Value, *, n_q: int) -> Value:
         return run(self.quantizer.encoding(n_q), self.encoder.network(run, wav))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.depthwise import Depthwise
@@ -14,6 +15,8 @@ from fastvoc.nn.network import Trace, Value
 from fastvoc.nn.snake import Snake
 from fastvoc.nn.snaked import SnakeConv1d, SnakeUpsample
 from fastvoc.ops.activation import TANH
+from fastvoc.ops.conv1d import Conv1dParams, conv1d
+from fastvoc.ops.upsample import upsample
 
 DILATIONS = (1, 3, 9)
 ENDS_KERNEL = 7
@@ -134,15 +137,38 @@ class DacDecoder(Stated):
     def __init__(self, channels: int, strides: Sequence[int], latent: int) -> None:
         super().__init__()
         self.conv1 = Conv1d(latent, channels, ENDS_KERNEL)
-        stages = [DecoderStage(f"decoder.block.{i}", channels >> i, stride) for i, stride in enumerate(strides)]
-        self.block = nn.ModuleList(stages)
+        self.stages = [DecoderStage(f"decoder.block.{i}", channels >> i, stride) for i, stride in enumerate(strides)]
+        self.block = nn.ModuleList(self.stages)
         self.snake1 = Snake(channels >> len(strides))
         self.conv2 = SnakeConv1d(self.snake1, 1, ENDS_KERNEL, post=TANH)
-        self._stages = stages
 
     def network(self, run: Trace, x: Value) -> Value:
         """The steps from the latent to samples."""
         x = run(self.conv1, x)
-        for stage in self._stages:
+        for stage in self.stages:
             x = stage.network(run, x)
         return run(self.conv2, x)
+
+
+def decode_unpadded(decoder: DacDecoder, x: Tensor, backend: str | None = None) -> Tensor:
+    """The decoder with no zeros at the ends, as upstream decodes the chunks of a long `.dac` file.
+
+    [B, latent, T] -> [B, 1, S]: a convolution gives only what lies within its input, a transposed one everything that
+    its input reaches, and a residual unit's input loses as much at either end as its convolutions do.
+    """
+    x = conv1d(x, _bare(decoder.conv1.params()), backend=backend)
+    for stage in decoder.stages:
+        x = upsample(x, replace(stage.conv_t1.params(), crop=(0, 0)), backend=backend)
+        for layer in stage.layers():
+            y = x
+            for conv, snake in layer:
+                assert snake is not None
+                params = Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pre=snake.activation())
+                y = conv1d(y, params, backend=backend)
+            lost = (x.shape[2] - y.shape[2]) // 2
+            x = x[:, :, lost : x.shape[2] - lost] + y
+    return conv1d(x, _bare(decoder.conv2.params()), backend=backend)
+
+
+def _bare(params: Conv1dParams) -> Conv1dParams:
+    return replace(params, padding=(0, 0))

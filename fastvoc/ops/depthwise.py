@@ -157,3 +157,15 @@ def _stream_native(params: DepthwiseParams, packed: _Packed) -> TailStream:
 
 
 OP = define("depthwise", _check, depthwise_ref, _stream_ref)
+OP.register(
+    Impl(
+        "cpp",
+        _run_native,
+        frozenset({"cpu"}),
+        priority=10,
+        bind=_bind_native,
+        pack=_pack,
+        supports=_supports_cpp,
+        stream=_stream_native,
+    )
+)

@@ -40,6 +40,8 @@ class _Side:
 class Decoding(_Side):
     """Codes [K, n] or [B, K, n] -> samples [C, m] or [B, C, m], `hop` for each frame.
 
+    Of a model with codes of several rates (SNAC) a chunk is the list of levels [n * rate_k] or [B, n * rate_k] of n
+    whole frames, or the same in one tensor as `Codec.packed` makes it.
     EnCodec's first samples come with the seventh frame (the first convolution reflects that far), later ones at once;
     those of other models `latency` later.
     """
@@ -52,13 +54,15 @@ class Decoding(_Side):
         ahead = codec.model.lookahead[0]
         self.latency = Latency(ahead, ahead * self.hop, 1000 * ahead / self.rate)
 
-    def stream(self, *, check: bool | None = None) -> Stream:
+    def stream(self, *, check: bool | None = None, seed: int | None = None, noise: int | None = None) -> Stream:
         """A stream of its own. Raises ArgumentError for a model that works on whole segments (EnCodec at 48 kHz).
 
+        seed, noise: as in `Codec.decode`, noise only 0; `fastvoc.Streams.open` takes them, too.
         check: look at the codes of every chunk: one outside the codebooks raises before the stream changes. None: True
         on the CPU; elsewhere such a code counts as the nearest one, and `codec.check()` tells of it.
         """
-        return Stream(self, {}, check=check)
+        given = {name: value for name, value in (("seed", seed), ("noise", noise)) if value is not None}
+        return Stream(self, given, check=check)
 
     def streamable(self) -> Decoding:
         """Itself: what `fastvoc.Streams` asks for."""
@@ -68,8 +72,8 @@ class Decoding(_Side):
         return int(self._codec.config.samples(frames))
 
     def new_stream(self, options: dict[str, Any]) -> ModelStream:
-        self._only_chunk(options)
-        stream: ModelStream = self._codec.model.decode_stream(self._codec.backend)
+        self._codec.check_decode_inputs(options)
+        stream: ModelStream = self._codec.model.decode_stream(self._codec.backend, **options)
         return stream
 
     def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
@@ -77,6 +81,8 @@ class Decoding(_Side):
         count = self._rows
         if value is None:
             return torch.zeros((batch or 1, count, 0), dtype=torch.int64, device=self.device), False, {}
+        if isinstance(value, list | tuple) and self._codec.has_levels:
+            value = self._codec.packed(value)
         codes = self._codec._integers(value, "chunk")
         if codes.dim() not in (2, 3) or codes.shape[-2] != count or (codes.dim() == 3 and not len(codes)):
             raise ShapeError(f"chunk: expected [{count}, n] or [B, {count}, n], got {list(codes.shape)}")
