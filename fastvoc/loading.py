@@ -89,8 +89,8 @@ def load(
 
     Args:
         name: "hifigan" (the embedded voice), "hiftnet", "vocos", "encodec", "dac", "snac" or "bigvgan" (on the hub), a
-            weights file, a folder with one, or a hub id `owner/name[@revision]`. The dialect is recognised from the file (see
-            `fastvoc.checkpoints`).
+            weights file, a folder with one, or a hub id `owner/name[@revision]`. The dialect is recognised from the
+            file (see `fastvoc.checkpoints`).
         device: where it runs; the CPU when None.
         dtype: "fp32", "fp16", "bf16" or the torch dtype of the weights; float32 when None. A file of
             `fastvoc convert --int8` gives an int8 model when None or "int8", else its rounded weights in that dtype.

@@ -18,6 +18,7 @@ import yaml
 from checkpoint_files import random_state, write_jik
 from codec_models import lively
 from hift_files import write_cosyvoice
+from whole_codecs import whole_codec
 
 import fastvoc
 from fastvoc import audio
@@ -72,6 +73,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codec = EncodecConfig(n_filters=4, dimension=12)
     (folder / "path" / "to" / "encodec_24khz").mkdir()
     fastvoc.save(Codec(lively(codec), codec), folder / "path" / "to" / "encodec_24khz" / "model.safetensors")
+    for name, config in (("dac_44khz", "dac"), ("snac_24khz", "snac")):
+        (folder / "path" / "to" / name).mkdir()
+        fastvoc.save(whole_codec(config), folder / "path" / "to" / name / "model.safetensors")
     return folder
 
 
