@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -175,7 +174,7 @@ class Encodec(CodecModel):
         scale: Tensor | None = None,
         frames: list[list[int]] | None = None,
         backend: str | None = None,
-        **inputs: Any,
+        **inputs: object,
     ) -> Tensor:
         """Codes to samples; the segments are faded into each other.
 
@@ -254,7 +253,7 @@ class Encodec(CodecModel):
         weight: Tensor = next(self.decoder.parameters())
         return weight.dtype
 
-    def decode_stream(self, backend: str | None = None, **inputs: Any) -> EncodecStream:
+    def decode_stream(self, backend: str | None = None, **inputs: object) -> EncodecStream:
         """The decoder's state for codes [B, K, n] that arrive in chunks. Raises ArgumentError unless it is causal."""
         self._check_causal()
         return EncodecStream(
