@@ -142,7 +142,8 @@ class SNAC(Upstream):
             torch.randn(*shape, n * frames.shape[2], dtype=self._model.dtype, device=frames.device)
             for n in config.noise_steps
         ]
-        return self._model.decode([frames], noise=drawn or 0)
+        wav: Tensor = self._model.decode([frames], noise=drawn or 0)
+        return wav
 
     def forward(self, audio_data: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Encodes and decodes: the sound, as long as the input, and the codes."""

@@ -229,7 +229,7 @@ class WholeCodec(CodecModel):
         weight: Tensor = next(self.parameters())
         return weight.dtype
 
-    def decode_stream(self, backend: str | None = None) -> ModelStream:
+    def decode_stream(self, backend: str | None = None, **inputs: object) -> ModelStream:
         """The decoder's state for codes [B, rows, n] that arrive in chunks."""
         return NetworkStream(self.decoding, backend)
 
