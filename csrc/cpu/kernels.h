@@ -3,6 +3,7 @@
 
 #include "conv1d.h"
 #include "convnext_block.h"
+#include "depthwise.h"
 #include "group_norm_act.h"
 #include "istft_head.h"
 #include "layer_norm.h"
@@ -40,6 +41,7 @@ constexpr Kernels<Element> kernels{
     .convolutions = convolutions<Element>,
     .norms = norms<Element>,
     .lvc = &lvc<Element>,
+    .depthwise = &depthwise<Element>,
     .snake_aa = &snake_aa<Element>,
     .seanet_block = &seanet_block<Element>,
     .lstm = &lstm<Element>,
