@@ -16,7 +16,10 @@ from fastvoc.graphs.requests import DecodingGraphable
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.models.encodec import Encodec
 from fastvoc.models.encodec_config import EncodecConfig
+from fastvoc.runtime.stats import clock
+from fastvoc.sound.formats import Format
 from fastvoc.streams.codec import Decoding, Encoding
+from fastvoc.streams.delivery import Delivery
 
 _Array = Tensor | np.ndarray[Any, Any]
 
@@ -130,7 +133,28 @@ class Codec(LoadedModel):
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
             ArgumentError: a bandwidth that the model does not have, lengths outside 1..S, NaN or infinity.
         """
-        wav = self._floats(wav, "wav")
+        stats = self.stats
+        start = stats.begin()
+        try:
+            wav = self._floats(wav, "wav")
+            batch, samples, sizes = self._checked_wav(wav, bandwidth, lengths, check)
+            checked, n_q = clock(), self.config.codebooks(bandwidth)
+            with torch.inference_mode():
+                segments, scale = self.model.encode(batch.to(self.input_dtype), n_q, samples, self.backend)
+            computed = clock()
+            # Ordinary tensors, which may be changed in place.
+            own = tuple(segment.clone() for segment in segments), None if scale is None else scale.clone()
+            codes = Codes(*own, tuple(sizes), float(bandwidth), self.sample_rate, wav.dim())
+        except BaseException as error:
+            stats.failed("encode", start, error)
+            raise
+        stats.made("encode", start, checked, computed, len(batch) * codes.codes.shape[2])
+        return codes
+
+    def _checked_wav(
+        self, wav: Tensor, bandwidth: float, lengths: Lengths, check: bool | None
+    ) -> tuple[Tensor, Tensor | None, list[int]]:
+        """The arguments of `encode` as the model takes them, [B, C, S], and the samples of each item."""
         batch = self._batch(wav)
         self.check_bandwidth(bandwidth)
         if lengths is not None and wav.dim() != 3:
@@ -142,12 +166,7 @@ class Codec(LoadedModel):
                 if not bool(item[:, :size].isfinite().all()):
                     where = "" if len(batch) == 1 else f" in item {i}"
                     raise ArgumentError(f"wav: holds NaN or infinity{where}")
-        n_q = self.config.codebooks(bandwidth)
-        with torch.inference_mode():
-            segments, scale = self.model.encode(batch.to(self.input_dtype), n_q, samples, self.backend)
-        # Ordinary tensors, which may be changed in place.
-        own = tuple(segment.clone() for segment in segments), None if scale is None else scale.clone()
-        return Codes(*own, tuple(sizes), float(bandwidth), self.sample_rate, wav.dim())
+        return batch, samples, sizes
 
     def decode(
         self,
@@ -156,6 +175,9 @@ class Codec(LoadedModel):
         lengths: Lengths = None,
         *,
         check: bool | None = None,
+        rate: int | None = None,
+        format: Format = "f32",
+        dither: int | None = None,
     ) -> Tensor:
         """Makes the waveform of codes.
 
@@ -168,19 +190,45 @@ class Codec(LoadedModel):
                 as the codes make it.
             check: also look at the values, for which the host waits. None: True on the CPU; elsewhere a code outside
                 the codebooks counts as the nearest one, and `codec.check()` tells of it.
+            rate, format, dither: of the samples, as `Vocoder` has them in a call.
 
         Returns:
-            Samples, float32, [B, C, S], or [C, S] for codes [K, T]; for `Codes` in the shape that was encoded.
+            Samples, float32 unless another format is asked for, [B, C, S], or [C, S] for codes [K, T]; for `Codes` in
+            the shape that was encoded.
 
         Raises:
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
             ArgumentError: codes of another model; with `check` a code outside the codebooks, a volume that is not
-                finite and positive.
+                finite and positive; no such rate or format, dither of another format than s16.
         """
-        segments, volumes, frames, finish = self.checked(codes, scale, lengths, values=self._checks(check))
-        with torch.inference_mode():
-            wav = self.model.decode(segments, volumes, frames, self.backend).float()
-        return finish(wav)
+        stats, clipped = self.stats, None
+        start = stats.begin()
+        try:
+            delivery = None
+            if rate is not None or format != "f32" or dither is not None:
+                delivery = Delivery.of(self.sample_rate, rate, format, dither)
+            segments, volumes, frames, finish = self.checked(codes, scale, lengths, values=self._checks(check))
+            checked = clock()
+            with torch.inference_mode():
+                wav = self.model.decode(segments, volumes, frames, self.backend).float()
+            computed = clock()
+            wav = finish(wav)
+            if delivery is not None:
+                sizes = codes.lengths if isinstance(codes, Codes) else lengths
+                wav, clipped = self._delivered(delivery, wav, sizes)
+        except BaseException as error:
+            stats.failed("decode", start, error)
+            raise
+        stats.made("decode", start, checked, computed, sum(map(sum, frames)), clipped)
+        return wav
+
+    @torch.inference_mode()
+    def _delivered(self, delivery: Delivery, wav: Tensor, sizes: Lengths) -> tuple[Tensor, Tensor | None]:
+        """Samples of any shape in another rate and format, and how many were clipped."""
+        counts = None if sizes is None else torch.as_tensor(sizes, device="cpu").tolist()
+        out, clipped = delivery.whole(wav if counts is None or wav.dim() == 3 else wav[None], counts)
+        with torch.inference_mode(False):
+            return out.view(*wav.shape[:-1], out.shape[-1]).clone(), clipped
 
     def checked(
         self,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastvoc.ops import _philox
 
-_DOMAIN = 2
+_DOMAIN, _DITHER = 2, 3
 
 
 def normal_noise(seed: Tensor, channels: int, steps: int, start: int | Tensor = 0) -> Tensor:
@@ -20,3 +20,13 @@ def normal_noise(seed: Tensor, channels: int, steps: int, start: int | Tensor = 
     position = begin[:, None] + torch.arange(steps, device=seed.device)
     drawn = _philox.words(seed, position, channels + channels % 2, _DOMAIN)
     return _philox.normal(drawn)[:, :channels]
+
+
+def triangular_noise(seed: Tensor, steps: int, start: int = 0) -> Tensor:
+    """[B] int64 seeds -> [B, steps] float32 in -1..1, the difference of two uniform numbers, from position `start` on.
+
+    Counter-based like `normal_noise`.
+    """
+    position = start + torch.arange(steps, dtype=torch.int64, device=seed.device).expand(len(seed), steps)
+    drawn = _philox.uniform(_philox.words(seed, position, 2, _DITHER))
+    return (drawn[:, 0] - drawn[:, 1]).float()

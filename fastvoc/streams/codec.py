@@ -12,6 +12,8 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.explanation import explain
 from fastvoc.nn.streams import ModelStream
+from fastvoc.sound.formats import Format
+from fastvoc.streams.delivery import Delivery
 from fastvoc.streams.stream import Check, Latency, Stream
 
 
@@ -25,6 +27,7 @@ class _Side:
         self._codec, self._codebooks = codec, codebooks
         self.device, self.dtype = codec.device, codec.input_dtype
         self.latency = Latency(0, 0, 0.0)
+        self.sample_rate, self.stats = int(codec.sample_rate), codec.stats
 
     def signature(self, options: dict[str, Any]) -> str:
         codec = self._codec
@@ -49,13 +52,21 @@ class Decoding(_Side):
         self.hop, self.entries = int(codec.hop), int(codec.config.bins)
         self.rate, self.step = float(codec.sample_rate / codec.hop), "frame"
 
-    def stream(self, *, check: bool | None = None) -> Stream:
+    def stream(
+        self,
+        *,
+        check: bool | None = None,
+        rate: int | None = None,
+        format: Format = "f32",
+        dither: int | None = None,
+    ) -> Stream:
         """A stream of its own. Raises ArgumentError for a model that works on whole segments (EnCodec at 48 kHz).
 
         check: look at the codes of every chunk: one outside the codebooks raises before the stream changes. None: True
-        on the CPU; elsewhere such a code counts as the nearest one, and `codec.check()` tells of it.
+        on the CPU; elsewhere such a code counts as the nearest one, and `codec.check()` tells of it. rate, format,
+        dither: as `Vocoder.stream` has them.
         """
-        return Stream(self, {}, check=check)
+        return Stream(self, {}, check=check, delivery=Delivery.of(self.sample_rate, rate, format, dither))
 
     def streamable(self) -> Decoding:
         """Itself: what `fastvoc.Streams` asks for."""
