@@ -27,6 +27,7 @@ from fastvoc.runtime.stats import clock
 from fastvoc.sound import mel_check
 from fastvoc.sound.formats import Format
 from fastvoc.sound.mel import MelConfig, MelSpectrogram
+from fastvoc.sound.mel_doctor import Diagnosis, diagnose
 from fastvoc.streams.delivery import Delivery
 from fastvoc.streams.stream import Check, Latency, Stream, Streamable, context_frames, latency
 
@@ -360,6 +361,24 @@ class Vocoder(LoadedModel):
         mel = self._floats(mel, "mel")
         self._check_shape(mel)
         return self._examine(mel if mel.dim() == 3 else mel[None], None)
+
+    def diagnose(
+        self, mel: Tensor | np.ndarray[Any, Any], wav: Tensor | np.ndarray[Any, Any] | None = None
+    ) -> Diagnosis:
+        """Which front end made a mel that sounds wrong: from its values, and from the waveform that it was made of.
+
+        Args:
+            mel: [n_mels, T] as it came, of any front end and form, transposed, normalised, in decibels.
+            wav: [L] samples at `sample_rate` that it was made from. With them the front end is found by trying;
+                without, only what changes a mel's values (their unit, the bands, the axes) can be told.
+
+        Raises ArgumentError when the model's front end is not known, or for NaN and infinity; ShapeError, DtypeError or
+        DeviceError for what is no mel or waveform.
+        """
+        if self.mel_config is None:
+            raise ArgumentError("mel: the checkpoint does not say which mel front end it was trained with")
+        given = None if wav is None else self._floats(wav, "wav")
+        return diagnose(self._floats(mel, "mel"), self.mel_config, given)
 
     def _batch(self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths) -> tuple[Tensor, Tensor | None, bool]:
         """The mel as [B, n_mels, T], the lengths, and whether it came without a batch axis."""
