@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastvoc.codec import Codec
 from fastvoc.explanation import explain
+from fastvoc.nn.prepared import Prepared
 from fastvoc.vocoder import Vocoder
 
 _LEAST = 3
@@ -66,18 +67,21 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
 def layer_times(loaded: Vocoder | Codec, call: Callable[[], Any]) -> list[LayerTime]:
     """The layers that a call of this model runs through, in their order. Their names are those of `explain`."""
     chosen = {row.layer: (row.op, row.chosen or "none") for row in explain(loaded, loaded.backend)}
-    modules = dict(loaded.model.named_modules())
-    found = {name: modules[name] for name in chosen if name in modules}
-    seen: dict[str, _Seen] = {}
-    with torch.inference_mode():
-        call()
+    layers = loaded.layers()
+    seen: dict[str, list[_Seen]] = {}
+    call()
+    with _watched(layers, seen, loaded.device):
+        call()  # binds what is watched
+        seen.clear()
         for _ in range(_LEAST):
-            with _watched(found, seen, loaded.device):
-                call()
-    return [
-        LayerTime(name, *chosen[name], statistics.median(one.seconds), one.flops, one.bytes)
-        for name, one in seen.items()
-    ]
+            call()
+    times = []
+    for name, runs in seen.items():
+        calls = len(runs) // _LEAST  # of a layer in one call
+        spent = statistics.median(sum(r.seconds for r in runs[i * calls : (i + 1) * calls]) for i in range(_LEAST))
+        flops, moved = (sum(v) / _LEAST for v in zip(*((r.flops, r.bytes) for r in runs), strict=True))
+        times.append(LayerTime(name, *chosen[name], spent, flops, moved))
+    return times
 
 
 def errors(loaded: Vocoder | Codec) -> list[Error]:
@@ -120,61 +124,51 @@ def _runner(loaded: Vocoder | Codec) -> Callable[..., Tensor]:
     return lambda one, exact: one(mel, check=False, exact=exact, **further).double()
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Seen:
-    """A layer in the calls so far."""
+    """One run of a layer."""
 
-    seconds: list[float]
+    seconds: float
     flops: float
     bytes: float
 
 
 @contextmanager
-def _watched(modules: dict[str, nn.Module], seen: dict[str, _Seen], device: torch.device) -> Iterator[None]:
-    """Notes the time between a module's input and its output, added up where a call runs it more than once."""
-    spent: dict[str, float] = {}
-    began: dict[str, float] = {}
-    work: dict[str, tuple[float, float]] = {}
+def _watched(layers: Mapping[str, Prepared], seen: dict[str, list[_Seen]], device: torch.device) -> Iterator[None]:
+    """Notes every run of these layers in a network."""
 
     def now() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    def before(name: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            began[name] = now()
+    def timed(name: str, layer: Prepared) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+        def wrap(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+            def once(x: Tensor, *more: Tensor | int | None) -> Tensor:
+                start = now()
+                y = run(x, *more)
+                seconds = now() - start
+                seen.setdefault(name, []).append(_Seen(seconds, *_work(layer.tensors(), x, y, *more)))
+                return y
 
-        return hook
+            return once
 
-    def after(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            spent[name] = spent.get(name, 0.0) + now() - began[name]
-            flops, moved = _work(module, inputs, output)
-            known = work.get(name, (0.0, 0.0))
-            work[name] = known[0] + flops, known[1] + moved
+        return wrap
 
-        return hook
-
-    handles = [module.register_forward_pre_hook(before(name)) for name, module in modules.items()]
-    handles += [module.register_forward_hook(after(name)) for name, module in modules.items()]
+    for name, layer in layers.items():
+        layer.watch(timed(name, layer))
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
-    for name, seconds in spent.items():
-        one = seen.setdefault(name, _Seen([], *work[name]))
-        one.seconds.append(seconds)
+        for layer in layers.values():
+            layer.watch(None)
 
 
-def _work(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> tuple[float, float]:
-    tensors = [x for x in (*inputs, output) if isinstance(x, Tensor)]
-    weights = list(module.parameters())
-    moved = sum(t.numel() * t.element_size() for t in (*tensors, *weights))
-    if len(tensors) < 2:
-        return 0.0, moved
-    steps = min(tensors[0].shape[-1], tensors[-1].shape[-1]) * tensors[0].shape[0]
+def _work(weights: Sequence[Tensor], x: Tensor, y: Tensor, *more: Tensor | int | None) -> tuple[float, float]:
+    """Operations and bytes of a layer by its definition."""
+    values = [t for t in (x, y, *more) if isinstance(t, Tensor)]
+    moved = sum(t.numel() * t.element_size() for t in (*values, *weights))
+    steps = min(x.shape[-1], y.shape[-1]) * x.shape[0]
     return 2.0 * steps * sum(w.numel() for w in weights if w.dim() > 1), moved
 
 

@@ -57,7 +57,7 @@ def _decibels_of_the_largest(wav: Tensor, config: MelConfig) -> Tensor:
 def faults(config: MelConfig) -> dict[str, Fault]:
     """The right front end, and every fault of it."""
     other = ("log10", 1 / LN10) if config.log == "ln" else ("ln", 1.0)
-    family = "pwg_22k" if config.log == "ln" else "hifigan_22k"
+    family = {22050: "pwg_22k", 16000: "hifigan_22k", 24000: "bigvgan_24k_100"}[config.sample_rate]
     theirs = replace(PRESETS[family], sample_rate=config.sample_rate)
     return {
         "right": Fault(right, ()),
@@ -67,7 +67,7 @@ def faults(config: MelConfig) -> dict[str, Fault]:
         "linear": Fault(lambda w, c: nepers(w, c).exp(), ("linear",), ("linear",)),
         "normalised": Fault(_normalised, ("normalised",), ("normalised",)),
         "each band normalised": Fault(_each_band_normalised, ("normalised",), ("normalised",)),
-        "fmax": Fault(changed(f_max=None), ("fmax",)),
+        "fmax": Fault(changed(f_max=None if config.sample_rate < 24000 else 11025.0), ("fmax",)),
         "fmin": Fault(changed(f_min=125.0, f_max=7600.0), ("fmax",)),
         "hop": Fault(changed(hop_length=300), ("hop",)),
         "n_fft": Fault(changed(n_fft=2048, win_length=2048), ("n_fft",)),
@@ -77,7 +77,9 @@ def faults(config: MelConfig) -> dict[str, Fault]:
         "power": Fault(changed(power=2.0), ("power",)),
         "whole numbers": Fault(lambda w, c: right(32768 * w, c), ("gain",)),
         "transposed": Fault(lambda w, c: right(w, c).t(), ("transposed",), ("transposed",)),
-        "another family": Fault(lambda w, _: right(w, theirs), (family,), (theirs.log,)),
+        "another family": Fault(
+            lambda w, _: right(w, theirs), (family,), ("bands",) if theirs.n_mels != config.n_mels else (theirs.log,)
+        ),
     }
 
 

@@ -160,9 +160,12 @@ class _Fit:
 
 def _with_wav(mel: Tensor, config: MelConfig, wav: Tensor) -> Diagnosis:
     waves = {config.sample_rate: wav}
-    fits = [
-        fit for candidate in _candidates(mel, config, len(wav)) for fit in _fits(mel, candidate, wav, config, waves)
-    ]
+    fits: list[_Fit] = []
+    for candidate in _candidates(mel, config, len(wav)):
+        found = list(_fits(mel, candidate, wav, config, waves))
+        fits += found
+        if any(fit.left <= _STEP / 2 and not fit.by_band for fit in found):
+            break  # it is this one
     if not fits:
         text = f"no front end that is tried makes {list(mel.shape)} of {len(wav)} samples"
         return Diagnosis("unknown", text, {"bands": float(mel.shape[0]), "frames": float(mel.shape[1])})

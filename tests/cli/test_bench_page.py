@@ -97,7 +97,7 @@ def test_the_page(page: Path, voc: Vocoder) -> None:
     assert len(list(speed.iter(f"{_SVG}circle"))) == 4  # two lengths of us, two of torch
     assert len(list(streams.iter(f"{_SVG}circle"))) == 6  # three chunks, first and later
     layers = {title.text.split(":")[0] for title in roof.iter(f"{_SVG}title") if title.text}
-    assert {"conv_pre", "ups.0", "ups.1", "conv_post"} <= layers
+    assert {"conv_pre", "ups.0", "mrf.0", "ups.1", "mrf.1", "conv_post"} <= layers
     assert [e.text for e in precision.iter(f"{_SVG}text")][-5:].count("default") == 1
     assert "tiny.safetensors" in text
 
@@ -155,10 +155,16 @@ def test_layers_of_a_call_and_their_work() -> None:
     assert all(t.seconds > 0 for t in times.values())
     up = times["ups.0"]
     assert up.flops == 2 * voc.model.ups[0].weight.numel() * 50
-    assert set(times) == set(voc.layers())
-    for layer in voc.model.modules():
-        assert not layer._forward_hooks
-        assert not layer._forward_pre_hooks
+    assert list(times) == list(voc.layers())
+    stage = sum(
+        p.numel() for name, p in voc.model.named_parameters() if name.startswith("resblocks.0.") and p.dim() > 1
+    )
+    assert times["mrf.0"].flops > 2 * stage * 50
+    assert times["mrf.0"].flops % (2 * 50 * 4) == 0  # whole weights at every step of its rate
+    assert all(layer._watch is None for layer in voc.layers().values())
+    before = list(times)
+    voc(mel, check=False)
+    assert list(times) == before
 
 
 def test_errors_against_float64() -> None:
