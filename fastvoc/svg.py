@@ -35,6 +35,8 @@ class _Scale:
 
     def __init__(self, values: Sequence[float], log: bool, first: float, last: float) -> None:
         self._log, self._first, self._last = log, first, last
+        self._low: float
+        self._high: float
         good = [v for v in values if math.isfinite(v) and (v > 0 or not log)] or [1.0]
         low, high = (min(good), max(good)) if log else (min(0.0, *good), max(good))
         if log:

@@ -59,6 +59,7 @@ def faults(config: MelConfig) -> dict[str, Fault]:
     other = ("log10", 1 / LN10) if config.log == "ln" else ("ln", 1.0)
     family = {22050: "pwg_22k", 16000: "hifigan_22k", 24000: "bigvgan_24k_100"}[config.sample_rate]
     theirs = replace(PRESETS[family], sample_rate=config.sample_rate)
+    seen = theirs.log if theirs.n_mels == config.n_mels else "bands"
     return {
         "right": Fault(right, ()),
         "the other logarithm": Fault(lambda w, c: nepers(w, c) * other[1], (other[0],), (other[0],)),
@@ -77,9 +78,7 @@ def faults(config: MelConfig) -> dict[str, Fault]:
         "power": Fault(changed(power=2.0), ("power",)),
         "whole numbers": Fault(lambda w, c: right(32768 * w, c), ("gain",)),
         "transposed": Fault(lambda w, c: right(w, c).t(), ("transposed",), ("transposed",)),
-        "another family": Fault(
-            lambda w, _: right(w, theirs), (family,), ("bands",) if theirs.n_mels != config.n_mels else (theirs.log,)
-        ),
+        "another family": Fault(lambda w, _: right(w, theirs), (family,), (seen,)),
     }
 
 

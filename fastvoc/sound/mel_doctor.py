@@ -170,10 +170,9 @@ def _with_wav(mel: Tensor, config: MelConfig, wav: Tensor) -> Diagnosis:
         text = f"no front end that is tried makes {list(mel.shape)} of {len(wav)} samples"
         return Diagnosis("unknown", text, {"bands": float(mel.shape[0]), "frames": float(mel.shape[1])})
     best = min(fits, key=lambda fit: fit.simple)
-    own = [f.left for f in fits if f.candidate.kind is None and f.unit == "log" and not f.transposed]
     evidence = {"nepers left": best.left, "slope": best.slope, "offset": best.offset, "tried": float(len(fits))}
-    if own:
-        evidence["nepers left by the model's own"] = min(own)
+    if (apart := _apart(mel, config, wav)) is not None:
+        evidence["nepers from the model's own"] = apart
     if best.left > _KNOWN:
         text = f"no front end that is tried makes it of this waveform; the nearest leaves {best.left:.2f} nepers"
         return Diagnosis("unknown", text, evidence)
@@ -183,6 +182,14 @@ def _with_wav(mel: Tensor, config: MelConfig, wav: Tensor) -> Diagnosis:
             None, f"this model's own: {best.left:.4f} nepers are left", evidence, (), config, config, "log"
         )
     return _told(best, kinds, config, evidence)
+
+
+def _apart(mel: Tensor, config: MelConfig, wav: Tensor) -> float | None:
+    """The root mean square between the values and the model's own log-mel; None for other bands or frames."""
+    if len(wav) < config.min_samples or mel.shape[0] != config.n_mels or mel.shape[1] != config.frames(len(wav)):
+        return None
+    unit = 1.0 if config.log == "ln" else _LN10
+    return unit * (mel - MelSpectrogram(config)(wav)).square().mean().sqrt().item()
 
 
 def _candidates(mel: Tensor, config: MelConfig, samples: int) -> Iterator[_Candidate]:
@@ -309,8 +316,8 @@ def _told(best: _Fit, kinds: list[str], config: MelConfig, evidence: dict[str, f
     elif best.unit == "normalised":
         slopes, offsets = best.lines if best.lines is not None else (best.slope, best.offset)
         std, mean = scale / slopes, -offsets * scale / slopes
-    elif best.unit in ("db", "gain"):
-        mean = -best.offset  # decibels of the largest value, a louder waveform
+    elif best.unit == "gain" or (best.unit == "db" and abs(best.offset) > 0.1):
+        unit = None  # what a floor cut off lies elsewhere
     words = [_WORDS.get(kind, f"the front end of another family, {kind}") for kind in kinds]
     changed = [
         f"{name} {getattr(best.candidate.config, name)} and not {getattr(config, name)}"
