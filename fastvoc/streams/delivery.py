@@ -135,13 +135,10 @@ class Deliverer:
         self._count = counters[0]
         self._place = Place(counters[1], counters[2], tensors["delivery/tail"]) if len(counters) > 1 else None
 
-    def group(self, y: Tensor) -> Any:
+    def group(self, y: Tensor) -> tuple[object, object]:
         """Equal for chunks that may be converted together."""
-        place = None if self._place is None else (self._place.made, self._place.tail.shape)
         converter = self.delivery.converter
-        if converter is not None and self._place is not None:
-            place = converter.alike(self._place)
-        return y.shape, place
+        return y.shape, None if converter is None or self._place is None else converter.alike(self._place)
 
     def place_for(self, rows: Tensor) -> Place:
         """Where the signals of a chunk [R, n] stand."""
