@@ -23,7 +23,10 @@ FLOORS = (
     ("loaded",),
     ("graphs.requests",),
     ("checkpoints", "vocoder", "codec", "streams.codec", "streams.pieces", "training", "explanation"),
-    ("loading", "compression", "dac_compression", "compat", "benchmark", "quantization", "piper", "exporting", "patching"),
+    (
+        *("loading", "compression", "dac_compression", "compat", "benchmark", "quantization"),
+        *("piper", "exporting", "patching", "metrics", "roofline", "svg", "report"),
+    ),
     ("cli", "__init__", "__main__"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
