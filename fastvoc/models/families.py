@@ -15,6 +15,7 @@ from fastvoc.nn.model import Model
 _FAMILIES = {
     "bigvgan": ("bigvgan", "BigVganConfig", "BigVgan"),
     "encodec": ("encodec", "EncodecConfig", "Encodec"),
+    "mimi": ("mimi", "MimiConfig", "Mimi"),
     "hifigan": ("hifigan", "HifiGanConfig", "HifiGan"),
     "encodec_lm": ("encodec_lm", "EncodecLmConfig", "EncodecLm"),
     "univnet": ("univnet", "UnivNetConfig", "UnivNet"),
