@@ -238,13 +238,16 @@ def _layer(
     q, k = (_turned(t.unflatten(2, (-1, p.head_dim)), turn) for t in (q, k))
     k = torch.cat([past[0], k.flatten(2).to(dtype).to(rows.dtype)], 1)
     v = torch.cat([past[1], v.to(dtype).to(rows.dtype)], 1)
-    heads = [t.unflatten(2, (p.kv_heads, -1)).repeat_interleave(p.heads // p.kv_heads, 2) for t in (k, v)]
-    end = begin[:, None] + count
-    back = _places(end[:, 0], count)[:, :, None] - _places(end[:, 0], k.shape[1])[:, None]
-    seen = (back >= 0) & (back < p.window) & (_places(end[:, 0], k.shape[1]) >= 0)[:, None]
+    broken = ~v.isfinite().all(2)  # times a weight of 0 they would be NaN, also where they are not seen
+    whole = v.masked_fill(broken[:, :, None], 0.0)
+    heads = [t.unflatten(2, (p.kv_heads, -1)).repeat_interleave(p.heads // p.kv_heads, 2) for t in (k, whole)]
+    own, places = _places(begin + count, count), _places(begin + count, k.shape[1])
+    back = own[:, :, None] - places[:, None]
+    seen = (back >= 0) & (back < p.window) & (places >= 0)[:, None]
     scores = torch.einsum("bqhd,bkhd->bhqk", q, heads[0]) * p.head_dim**-0.5
     weight = scores.masked_fill(~seen[:, None], -torch.inf).softmax(3)
     mixed = torch.einsum("bhqk,bkhd->bqhd", weight, heads[1]).flatten(2)
+    mixed = mixed.masked_fill((seen & broken[:, None]).any(2)[:, :, None], torch.nan)
     rows = rows + _scaled(F.linear(mixed, weights["out"]), p.scale1)
     hidden = F.gelu(F.linear(_norm(rows, p.norm2), weights["expand"]))
     rows = rows + _scaled(F.linear(hidden, weights["project"]), p.scale2)
