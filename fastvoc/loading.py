@@ -17,8 +17,8 @@ from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
 from fastvoc.hub import download as hub
 from fastvoc.loaded import LoadedModel
-from fastvoc.models.encodec import Encodec
 from fastvoc.models.families import meta_model
+from fastvoc.models.whole_codec import CodecModel
 from fastvoc.nn.model import Model
 from fastvoc.nn.quantized import RANGE, is_int8
 from fastvoc.runtime.io import given_path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"hifigan": _ASSETS / "hifigan_v2_voice.safetensors"}
-_CODECS = ("encodec",)
+_CODECS = ("dac", "encodec", "snac")
 _LANGUAGE_MODELS = ("encodec_lm",)
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
@@ -174,7 +174,7 @@ def loaded(
     """What `load` makes of a checkpoint. Raises BackendError and DtypeError as `load`."""
     model = model_of(checkpoint, device, dtype, backend)
     result: Vocoder | Codec
-    if isinstance(model, Encodec):
+    if isinstance(model, CodecModel):
         result = Codec(model, checkpoint.config, backend=backend)
     else:
         result = Vocoder(model, checkpoint.config, checkpoint.config.mel, backend=backend)

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastvoc.ops.activation import TANH, Activation, elu, gelu, leaky_relu, snake
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.convnext_block import ConvNextBlockParams
+from fastvoc.ops.depthwise import DepthwiseParams
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.ops.mrf import MrfConv, MrfParams
 from fastvoc.ops.snake_aa import SnakeAaParams
@@ -151,6 +152,23 @@ SNAKE_AA = {
 }
 
 
+def depthwise_params(channels: int, kernel: int = 7, dilation: int = 1) -> DepthwiseParams:
+    weight = torch.randn(channels, 1, kernel) / kernel**0.5
+    return DepthwiseParams(weight, torch.randn(channels), dilation)
+
+
+DEPTHWISE = {
+    "plain": lambda: depthwise_params(24),
+    "one": lambda: depthwise_params(1, 3),
+    "odd": lambda: replace(depthwise_params(29, 5, 4), pre=leaky_relu(0.2)),
+    "snake": lambda: replace(depthwise_params(48, 7, 9), pre=random_snake(48)),
+    "snake-odd": lambda: replace(depthwise_params(19, 7, 3), pre=random_snake(19)),
+    "no-bias": lambda: replace(depthwise_params(33, 11), bias=None),
+    "kernel-1": lambda: replace(depthwise_params(5, 1), pre=elu()),
+    "wide": lambda: replace(depthwise_params(300, 7, 27), pre=random_snake(300)),
+}
+
+
 def double(params: Any) -> Any:
     """The same parameters, nested ones included, in float64."""
     return cast(params, torch.float64)
@@ -184,7 +202,7 @@ def channels(params: Any) -> int:
         return int(params.convs()[0].weight.shape[0])
     if isinstance(params, SnakeAaParams):
         return len(params.alpha)
-    return int(params.weight.shape[0 if isinstance(params, UpsampleParams) else 1])
+    return int(params.weight.shape[0 if isinstance(params, UpsampleParams | DepthwiseParams) else 1])
 
 
 def strided(x: Tensor) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@
 #include "conv2d_args.h"
 #include "convnext_block_args.h"
 #include "convnext_stream_args.h"
+#include "depthwise_args.h"
 #include "group_norm_act_args.h"
 #include "istft_head_args.h"
 #include "layer_norm_args.h"
@@ -72,6 +73,8 @@ struct Kernels {
   Norms<Element> norms;
   void (*lvc)(const LvcArgs&, const LvcKernels<Element>&, const Input&, const Input* residual, const Result&,
               std::int64_t begin, std::int64_t end, float* workspace);
+  void (*depthwise)(const DepthwiseArgs&, const Input&, const Result&, std::int64_t begin, std::int64_t end,
+                    float* workspace);
   void (*snake_aa)(const SnakeAaArgs&, const Input&, const Result&, std::int64_t begin, std::int64_t end, float* workspace);
   void (*seanet_block)(const SeanetBlockArgs<Element>&, const Input&, const Result&, std::int64_t begin, std::int64_t end,
                        float* workspace);

@@ -4,6 +4,7 @@
 #include "attention_block.h"
 #include "conv1d.h"
 #include "convnext_block.h"
+#include "depthwise.h"
 #include "group_norm_act.h"
 #include "istft_head.h"
 #include "layer_norm.h"
@@ -41,6 +42,7 @@ constexpr Kernels<Element> kernels{
     .convolutions = convolutions<Element>,
     .norms = norms<Element>,
     .lvc = &lvc<Element>,
+    .depthwise = &depthwise<Element>,
     .snake_aa = &snake_aa<Element>,
     .seanet_block = &seanet_block<Element>,
     .lstm = &lstm<Element>,

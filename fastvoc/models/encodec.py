@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.encodec_stream import EncodecStream
 from fastvoc.models.segments import Blend, Segment, cut
+from fastvoc.models.whole_codec import CodecModel
 from fastvoc.nn.lstm import Lstm
-from fastvoc.nn.model import Model, Stated
+from fastvoc.nn.model import Stated
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.rvq import ResidualVectorQuantizer
@@ -91,12 +93,14 @@ def _block(c: EncodecConfig, width: int, layer: int, style: SeanetStyle) -> Sean
     )
 
 
-class Encodec(Model):
+class Encodec(CodecModel):
     """The codec: samples to codes and back.
 
     Parameters carry the numbers of the published files with weight norm folded: `encoder.layers.{n}`,
     `decoder.layers.{n}`, `quantizer.codebooks.{k}` [bins, dimension].
     """
+
+    config: EncodecConfig
 
     def __init__(self, config: EncodecConfig) -> None:
         super().__init__()
@@ -171,6 +175,7 @@ class Encodec(Model):
         scale: Tensor | None = None,
         frames: list[list[int]] | None = None,
         backend: str | None = None,
+        **inputs: Any,
     ) -> Tensor:
         """Codes to samples; the segments are faded into each other.
 
@@ -249,7 +254,7 @@ class Encodec(Model):
         weight: Tensor = next(self.decoder.parameters())
         return weight.dtype
 
-    def decode_stream(self, backend: str | None = None) -> EncodecStream:
+    def decode_stream(self, backend: str | None = None, **inputs: Any) -> EncodecStream:
         """The decoder's state for codes [B, K, n] that arrive in chunks. Raises ArgumentError unless it is causal."""
         self._check_causal()
         return EncodecStream(

@@ -9,7 +9,7 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.models.encodec import SeanetLayer, SeanetStack
 from fastvoc.models.mimi_config import MimiConfig
 from fastvoc.nn.attention import AttentionBlock
-from fastvoc.nn.depthwise import DepthwiseUpsample
+from fastvoc.nn.depthwise_upsample import DepthwiseUpsample
 from fastvoc.nn.model import Model
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.prepared import Prepared

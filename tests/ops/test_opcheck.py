@@ -12,6 +12,7 @@ from codec_models import MONO, STEREO, lively
 from native_calls import WITHOUT_TENSORS, Call, Recorder
 from stream_families import MAKERS, mel_of
 from torch import Tensor
+from whole_codecs import whole_codec
 
 import fastvoc.ops
 from fastvoc.codec import Codec
@@ -46,8 +47,8 @@ def _calls() -> dict[str, list[Call]]:
             stream.push(mel[:, :7])
             stream.flush(mel[:, 7:])
         Jdc().eval().requires_grad_(False)(torch.randn(2, 80, 5), torch.tensor([5, 4]))
-        for config in (MONO, STEREO):
-            codec = Codec(lively(config), config)
+        codecs = [Codec(lively(config), config) for config in (MONO, STEREO)]
+        for codec in (*codecs, whole_codec("snac")):
             wav = torch.randn(codec.channels, 3 * codec.hop, generator=torch.Generator().manual_seed(1))
             codec(wav, codec.bandwidths[0])
     found: dict[str, dict[object, Call]] = {}
