@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"hifigan": _ASSETS / "hifigan_v2_voice.safetensors"}
-_CODECS = ("dac", "encodec", "snac")
+_CODECS = ("dac", "encodec", "mimi", "snac")
 _LANGUAGE_MODELS = ("encodec_lm",)
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 

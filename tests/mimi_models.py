@@ -28,7 +28,7 @@ UNUSUAL = {
     "small": SMALL,
     "shared-keys": replace(SMALL, heads=4, kv_heads=2, head_dim=6, window=1),
     "deep": replace(SMALL, n_residual_layers=2, conv_shortcut=True, compress=1, ratios=(2, 5, 2), semantic=2),
-    "stereo": replace(SMALL, channels=2, pad_mode="replicate", downsample=3),
+    "replicate": replace(SMALL, pad_mode="replicate", downsample=3),
     "not-projected": replace(SMALL, projected=False, code_dimension=24, kernel_size=4, last_kernel_size=5),
 }
 
@@ -47,12 +47,16 @@ def lively(config: MimiConfig, seed: int = 3) -> Mimi:
         elif name.startswith("upsample"):
             nn.init.normal_(parameter, 0.0, 0.7, draw)
         else:
-            up = name.startswith("decoder.") and name.endswith(".conv.weight") and parameter.shape[0] > parameter.shape[1]
+            up = (
+                name.startswith("decoder.")
+                and name.endswith(".conv.weight")
+                and parameter.shape[0] > parameter.shape[1]
+            )
             fan = 2 * parameter.shape[0] if up else parameter[0].numel()
             nn.init.normal_(parameter, 0.0, fan**-0.5, draw)
     return model.eval().requires_grad_(False)
 
 
 def noise(config: MimiConfig, samples: int, items: int = 1, seed: int = 5) -> Tensor:
-    """Random sound [items, channels, samples]."""
-    return torch.randn(items, config.channels, samples, generator=torch.Generator().manual_seed(seed)) * 0.5
+    """Random sound [items, 1, samples]."""
+    return torch.randn(items, 1, samples, generator=torch.Generator().manual_seed(seed)) * 0.5

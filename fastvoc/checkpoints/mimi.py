@@ -187,13 +187,17 @@ def from_transformers(fields: Fields) -> MimiConfig:
     _only(
         fields,
         {
+            "audio_channels": (fields.integer("audio_channels", 1), 1),
             "use_causal_conv": (fields.flag("use_causal_conv", True), True),
             "trim_right_ratio": (fields.number("trim_right_ratio", 1.0), 1.0),
             "normalize": (fields.flag("normalize", False), False),
             "attention_bias": (fields.flag("attention_bias", False), False),
             "hidden_act": (fields.text("hidden_act", "gelu"), "gelu"),
             "upsample_groups": (fields.integer("upsample_groups", 512), hidden),
-            "codebook_dim": (fields.integer("codebook_dim", hidden if "codebook_dim" in fields.values else 256), narrow),
+            "codebook_dim": (
+                fields.integer("codebook_dim", hidden if "codebook_dim" in fields.values else 256),
+                narrow,
+            ),
             "frame_rate": (fields.number("frame_rate", rate / (2 * prod(ratios))), ceil(rate / prod(ratios)) / 2),
         },
     )
@@ -201,7 +205,6 @@ def from_transformers(fields: Fields) -> MimiConfig:
     return _config(
         fields.path,
         sample_rate=rate,
-        channels=fields.integer("audio_channels", 1),
         n_filters=fields.integer("num_filters", 64),
         dimension=hidden,
         ratios=ratios,
@@ -267,7 +270,9 @@ def _of_tensors(source: Source, tensors: Mapping[str, TensorEntry]) -> MimiConfi
     }
     outer = [numbered[number] for number in sorted(numbered)]
     if len(outer) < 3 or any(len(s) != 3 or s[2] % 2 for s in outer[1:-1]):
-        raise refuse(source.path, "its decoder's convolutions are not Mimi's: kernels of two strides between two others")
+        raise refuse(
+            source.path, "its decoder's convolutions are not Mimi's: kernels of two strides between two others"
+        )
     inner = count(r"decoder\.layers\.\d+\.conv1\.weight")
     stages = len(outer) - 2
     if not inner or inner % stages:
@@ -280,7 +285,6 @@ def _of_tensors(source: Source, tensors: Mapping[str, TensorEntry]) -> MimiConfi
     semantic = count(r"quantizer\.semantic\.rvq\.codebooks\.\d+")
     return _config(
         source.path,
-        channels=first[1],
         n_filters=first[0],
         dimension=dimension,
         ratios=tuple(s[2] // 2 for s in outer[1:-1]),

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError
 from fastvoc.models.encodec import SeanetLayer, SeanetStack
 from fastvoc.models.mimi_config import MimiConfig
+from fastvoc.models.whole_codec import WholeCodec
 from fastvoc.nn.attention import AttentionBlock
 from fastvoc.nn.depthwise_upsample import DepthwiseUpsample
-from fastvoc.nn.model import Model
 from fastvoc.nn.network import Network, Trace, Value
-from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.seanet import SeanetBlock, SeanetConv, SeanetStyle, SeanetUpsample
 from fastvoc.nn.split_rvq import SplitQuantizer
-from fastvoc.nn.streams import NetworkStream
-from fastvoc.ops._checks import check_lengths
 from fastvoc.ops.activation import elu
 
 
 def _encoder(c: MimiConfig, style: SeanetStyle) -> SeanetStack:
-    layers: dict[int, SeanetLayer] = {0: SeanetConv(c.channels, c.n_filters, c.kernel_size, style)}
+    layers: dict[int, SeanetLayer] = {0: SeanetConv(1, c.n_filters, c.kernel_size, style)}
     at, width = 1, c.n_filters
     for ratio in reversed(c.ratios):
         for j in range(c.n_residual_layers):
@@ -44,7 +40,7 @@ def _decoder(c: MimiConfig, style: SeanetStyle) -> SeanetStack:
         for j in range(c.n_residual_layers):
             layers[at] = _block(c, width, j, style)
             at += 1
-    layers[at + 1] = SeanetConv(width, c.channels, c.last_kernel_size, style, pre=elu())
+    layers[at + 1] = SeanetConv(width, 1, c.last_kernel_size, style, pre=elu())
     return SeanetStack(layers)
 
 
@@ -87,12 +83,15 @@ class _Transformer(nn.Module):
         return x
 
 
-class Mimi(Model):
-    """The codec: samples to codes and back.
+class Mimi(WholeCodec):
+    """The codec: samples to codes and back, both of them causal.
 
     Parameters carry the names of Transformers' files, with the weights of a block's convolutions as `EncodecModel` here
-    has them, and the codebooks as `quantizer.semantic.rvq.codebooks.{k}` [bins, code_dimension], `quantizer.acoustic...`.
+    has them, and the codebooks as `quantizer.{semantic,acoustic}.rvq.codebooks.{k}` [bins, code_dimension].
     """
+
+    config: MimiConfig
+    pads_itself = True
 
     def __init__(self, config: MimiConfig) -> None:
         super().__init__()
@@ -117,77 +116,10 @@ class Mimi(Model):
     def forward(
         self, wav: Tensor, n_q: int | None = None, lengths: Tensor | None = None, backend: str | None = None
     ) -> Tensor:
-        """Encodes and decodes [B, channels, S] with `n_q` codebooks, all when None -> [B, channels, S]."""
+        """Encodes and decodes [B, 1, S] with `n_q` codebooks, all when None -> [B, 1, S]."""
         segments, _ = self.encode(wav, n_q, lengths, backend)
         samples = [wav.shape[2]] * len(wav) if lengths is None else lengths.tolist()
         return self.decode(segments, None, [self.config.frames(s) for s in samples], backend)[:, :, : wav.shape[2]]
-
-    def encode(
-        self, wav: Tensor, n_q: int | None = None, lengths: Tensor | None = None, backend: str | None = None
-    ) -> tuple[list[Tensor], None]:
-        """Samples to codes.
-
-        Args:
-            wav: [B, channels, S], real numbers of any type, which become the model's.
-            n_q: codebooks to use, from the semantic ones on; all when None.
-            lengths: [B] int64 on the CPU, valid samples of each item.
-            backend: implementation to force for every op.
-
-        Returns:
-            Codes [B, n_q, T] int64 as the one segment, 0 beyond an item's own frames; and None: there are no volumes.
-
-        Raises:
-            ShapeError, DtypeError, ArgumentError: a wrong argument.
-            BackendError: the forced backend refuses.
-        """
-        c = self.config
-        if wav.dim() != 3 or wav.shape[1] != c.channels or 0 in wav.shape:
-            raise ShapeError(f"wav: expected [B > 0, {c.channels}, S > 0], got {list(wav.shape)}")
-        if wav.is_complex() or wav.dtype == torch.bool:
-            raise DtypeError(f"wav: expected real samples, got {wav.dtype}")
-        check_lengths("mimi", lengths, len(wav), wav.shape[2])
-        network = self._encoding(c.n_q if n_q is None else n_q)
-        return [self.run(network, wav.to(self.dtype), lengths=lengths, backend=backend)], None
-
-    def decode(
-        self,
-        segments: list[Tensor],
-        scale: Tensor | None = None,
-        frames: list[list[int]] | None = None,
-        backend: str | None = None,
-    ) -> Tensor:
-        """Codes to samples.
-
-        Args:
-            segments: codes [B, K, T] int64 as the one segment, K at most `config.n_q`.
-            scale: None: there are no volumes.
-            frames: valid frames of each item's one segment, all when None.
-            backend: implementation to force for every op.
-
-        Returns:
-            [B, channels, T * hop]; what lies beyond an item's own samples has no meaning.
-
-        Raises:
-            ShapeError, DtypeError, ArgumentError: a wrong argument.
-            BackendError: the forced backend refuses.
-        """
-        if len(segments) != 1 or scale is not None:
-            raise ArgumentError(f"segments, scale: expected one segment and None, got {len(segments)} segments")
-        counts = [segments[0].shape[2]] * len(segments[0]) if frames is None else [row[0] for row in frames]
-        valid = None if min(counts) == segments[0].shape[2] else torch.tensor(counts, device="cpu")
-        return self.decode_segment(segments[0], None, valid, backend)
-
-    def decode_segment(
-        self,
-        codes: Tensor,
-        volume: Tensor | None = None,
-        lengths: Tensor | None = None,
-        backend: str | None = None,
-    ) -> Tensor:
-        """Codes [B, K, T] -> [B, channels, T * hop]; `lengths` are valid frames, `volume` None."""
-        if codes.dim() != 3 or not 1 <= codes.shape[1] <= self.config.n_q:
-            raise ShapeError(f"codes: expected [B, 1..{self.config.n_q}, T], got {list(codes.shape)}")
-        return self.run(self._decoding, codes, lengths=lengths, backend=backend)
 
     def _encode(self, run: Trace, wav: Value, *, n_q: int) -> Value:
         x = self.encoder_transformer.network(run, self.encoder.network(run, wav))
@@ -197,29 +129,12 @@ class Mimi(Model):
         x = run(self.upsample, run(self.quantizer.decoding, codes))
         return self.decoder.network(run, self.decoder_transformer.network(run, x))
 
-    def _encoding(self, n_q: int) -> Network:
-        first, most = self.config.semantic, self.config.n_q
-        if isinstance(n_q, bool) or not isinstance(n_q, int) or not first <= n_q <= most:
-            raise ArgumentError(f"n_q: expected an integer in {first}..{most}, got {n_q!r}")
-        return self.reading("_encode", (self.config.hop,), n_q=n_q)
+    def encoding(self, n_q: int) -> Network:
+        most = self.config.n_q
+        if isinstance(n_q, bool) or not isinstance(n_q, int) or not 1 <= n_q <= most:
+            raise ArgumentError(f"n_q: expected an integer in 1..{most}, got {n_q!r}")
+        return super().encoding(n_q)
 
     @property
-    def _decoding(self) -> Network:
-        return self.reading("_decode")
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the samples and the networks; the codebooks are float32 at least."""
-        weight: Tensor = next(self.decoder.parameters())
-        return weight.dtype
-
-    def decode_stream(self, backend: str | None = None) -> NetworkStream:
-        """The decoder's state for codes [B, K, n] that arrive in chunks."""
-        return NetworkStream(self._decoding, backend)
-
-    def encode_stream(self, n_q: int, backend: str | None = None) -> NetworkStream:
-        """The encoder's state for samples [B, channels, n] that arrive in chunks -> codes [B, n_q, m]."""
-        return NetworkStream(self._encoding(n_q), backend)
-
-    def layers(self) -> dict[str, Prepared]:
-        return {**self._encoding(self.config.n_q).layers, **self._decoding.layers}
+    def lookahead(self) -> tuple[int, int]:
+        return 0, 0

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from math import log2, prod
+from math import prod
 from typing import Any, ClassVar
 
 from fastvoc.models.checks import check_names, positive, require, require_positive
 from fastvoc.models.families import meta_tensors
+from fastvoc.models.whole_codec import WholeSignals
 
 # The published sizes are a hundredth of these; beyond them lies only a file made to exhaust memory.
 _MOST_LAYERS, _MOST_CHANNELS, _MOST_CODEBOOKS = 256, 1 << 14, 1 << 10
 _LIMITS = {
     "sample_rate": 1 << 20,
-    "channels": 2,
     "n_filters": _MOST_CHANNELS,
     "dimension": _MOST_CHANNELS,
     "n_residual_layers": 16,
@@ -38,7 +38,7 @@ _LIMITS = {
 
 
 @dataclass(frozen=True)
-class MimiConfig:
+class MimiConfig(WholeSignals):
     """The codec's shape; what EnCodec has, too, in the names of `EncodecConfig`.
 
     `ratios` are those of the decoder, first to last; between the convolutions and the codes are a transformer on either
@@ -50,13 +50,8 @@ class MimiConfig:
     """
 
     family: ClassVar[str] = "mimi"
-    # What `fastvoc.codec.Codec` asks of every codec: signals are taken as a whole and as they are.
-    segment_length: ClassVar[int | None] = None
-    segment_stride: ClassVar[int | None] = None
-    normalize: ClassVar[bool] = False
 
     sample_rate: int = 24000
-    channels: int = 1
     n_filters: int = 64
     dimension: int = 512
     ratios: tuple[int, ...] = (8, 6, 5, 4)
@@ -93,32 +88,9 @@ class MimiConfig:
         return "mimi"
 
     @property
-    def hop(self) -> int:
+    def hop(self) -> int:  # type: ignore[override]
         """Samples per frame of codes."""
         return prod(self.ratios) * self.downsample
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames of codes per second."""
-        return self.sample_rate / self.hop
-
-    @property
-    def bandwidths(self) -> tuple[float, ...]:
-        """What every number of codebooks takes, in kbit/s, from the semantic ones on."""
-        return tuple(self.bandwidth(count) for count in range(self.semantic, self.n_q + 1))
-
-    def bandwidth(self, codebooks: int) -> float:
-        """What so many codebooks take, in kbit/s."""
-        return round(codebooks * log2(self.bins) * self.frame_rate / 1000, 6)
-
-    def codebooks(self, bandwidth: float) -> int:
-        """Codebooks that a bandwidth in kbit/s pays for, the semantic ones at least."""
-        one = log2(self.bins) * self.frame_rate / 1000
-        return min(max(self.semantic, int(bandwidth / one + 1e-4)), self.n_q)
-
-    def frames(self, samples: int) -> list[int]:
-        """Frames of codes in the one segment of a signal."""
-        return [-(-samples // self.hop)]
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name and shape of every tensor of the model's state, in its order."""
@@ -144,7 +116,9 @@ def _validate(c: MimiConfig) -> None:
     require(c, c.pad_mode in ("zeros", "replicate"), "pad_mode", "zeros or replicate")
     ratios = positive(c.ratios) and len(c.ratios) <= 8 and max(c.ratios) <= 1 << 10
     require(c, ratios, "ratios", "1 to 8 integers from 1 to 1024")
-    require(c, c.n_filters << len(c.ratios) <= _MOST_CHANNELS, "n_filters", f"no layer of over {_MOST_CHANNELS} channels")
+    require(
+        c, c.n_filters << len(c.ratios) <= _MOST_CHANNELS, "n_filters", f"no layer of over {_MOST_CHANNELS} channels"
+    )
     require(c, c.compress <= c.n_filters, "compress", f"at most the {c.n_filters} filters")
     dilated = c.dilation_base ** (c.n_residual_layers - 1) * (c.residual_kernel_size - 1)
     require(c, dilated <= 1 << 16, "dilation_base", "a block that spans at most 65536 steps")

@@ -82,9 +82,10 @@ class AttentionBlock(Layer, nn.Module):
     def params(self) -> op.AttentionBlockParams:
         """The op's view of this layer."""
         attention, mlp = self.self_attn, self.mlp
-        qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
         return op.AttentionBlockParams(
-            qkv,
+            attention.q_proj.weight,
+            attention.k_proj.weight,
+            attention.v_proj.weight,
             attention.o_proj.weight,
             mlp.fc1.weight,
             mlp.fc2.weight,

@@ -71,9 +71,9 @@ class SplitQuantizer(nn.Module):
         self.decoding = SplitDecode(self)
 
     def encode(self, run: Trace, x: Value, count: int) -> Value:
-        """[B, width, T] -> codes [B, count, T], of all semantic codebooks at least."""
-        codes = self.semantic.encode(run, x, self.first)
-        if count == self.first:
+        """[B, width, T] -> codes [B, count, T]."""
+        codes = self.semantic.encode(run, x, min(count, self.first))
+        if count <= self.first:
             return codes
         return run.join(_together, codes, self.acoustic.encode(run, x, count - self.first))
 

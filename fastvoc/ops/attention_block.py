@@ -26,14 +26,16 @@ _BLOCK = 512
 class AttentionBlockParams:
     """Weights of a layer: attention and a network of two linear layers, each behind a norm and added to its input.
 
-    qkv [(heads + 2 * kv_heads) * D, C]: the rows of all queries, then keys, then values, head by head; out
-    [C, heads * D]; expand [F, C]; project [C, F]; scale1 and scale2 [C] or None: what the two are multiplied with
-    before they are added (LayerScale, arXiv 2103.17239). A step attends to itself and to the `window` - 1 before it.
+    query [heads * D, C], key and value [kv_heads * D, C], head by head; out [C, heads * D]; expand [F, C]; project
+    [C, F]; scale1 and scale2 [C] or None: what the two are multiplied with before they are added (LayerScale,
+    arXiv 2103.17239). A step attends to itself and to the `window` - 1 before it.
     Queries and keys are turned by their step's place in the signal: channel i of the first half of a head together with
     channel i of the second, by place * `theta` ** (-2 i / D) (RoPE, arXiv 2104.09864).
     """
 
-    qkv: Tensor
+    query: Tensor
+    key: Tensor
+    value: Tensor
     out: Tensor
     expand: Tensor
     project: Tensor
@@ -55,13 +57,16 @@ class AttentionBlockParams:
             raise ArgumentError(f"{name}: kv_heads: expected a divisor of {self.heads} heads, got {self.kv_heads}")
         if not self.theta > 0:
             raise ArgumentError(f"{name}: theta: expected a positive number, got {self.theta}")
-        rows, channels = self.qkv.shape if self.qkv.dim() == 2 else (0, 0)
-        size = rows // (self.heads + 2 * self.kv_heads)
-        if size * (self.heads + 2 * self.kv_heads) != rows or size % 2 or not size:
-            wanted = f"[({self.heads} + 2 * {self.kv_heads}) * D, C] with an even D"
-            raise ShapeError(f"{name}: qkv: expected {wanted}, got {list(self.qkv.shape)}")
+        rows, channels = self.query.shape if self.query.dim() == 2 else (0, 0)
+        size = rows // self.heads
+        if size * self.heads != rows or size % 2 or not size:
+            raise ShapeError(
+                f"{name}: query: expected [{self.heads} * D, C] with an even D, got {list(self.query.shape)}"
+            )
         hidden = self.expand.shape[0]
         expected = {
+            "key": (self.kv_heads * size, channels),
+            "value": (self.kv_heads * size, channels),
             "out": (channels, self.heads * size),
             "expand": (hidden, channels),
             "project": (channels, hidden),
@@ -79,12 +84,12 @@ class AttentionBlockParams:
     @property
     def channels(self) -> int:
         """C."""
-        return self.qkv.shape[1]
+        return self.query.shape[1]
 
     @property
     def head_dim(self) -> int:
         """D."""
-        return self.qkv.shape[0] // (self.heads + 2 * self.kv_heads)
+        return self.query.shape[0] // self.heads
 
     @property
     def kept(self) -> int:
@@ -93,20 +98,20 @@ class AttentionBlockParams:
 
     def frequencies(self) -> Tensor:
         """[D / 2] float32: how far a step turns each pair of channels, in radians."""
-        even = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=self.qkv.device)
+        even = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=self.query.device)
         return 1.0 / self.theta ** (even / self.head_dim)
 
     def tensors(self) -> list[Tensor]:
         """The weights."""
         scales = [t for t in (self.scale1, self.scale2) if t is not None]
-        own = [self.qkv, self.out, self.expand, self.project]
+        own = [self.query, self.key, self.value, self.out, self.expand, self.project]
         return [*own, *self.norm1.tensors(), *self.norm2.tensors(), *scales]
 
     def zero_state(self, batch: int, places: int) -> tuple[Tensor, Tensor, Tensor]:
         """The state (keys, values, place) at the beginning of a stream, with rings of at least so many places."""
         size = -(-max(places, self.window) // packing.PANEL) * packing.PANEL
-        keys = self.qkv.new_zeros((batch, self.kept, size))
-        return keys, self.qkv.new_zeros((batch, size, self.kept)), keys.new_zeros(batch, dtype=torch.int64)
+        keys = self.query.new_zeros((batch, self.kept, size))
+        return keys, self.query.new_zeros((batch, size, self.kept)), keys.new_zeros(batch, dtype=torch.int64)
 
 
 def attention_block(
@@ -149,7 +154,7 @@ def _check(
     values: Tensor | None = None,
     place: Tensor | None = None,
 ) -> None:
-    check_activations("attention_block", x, params.channels, params.qkv)
+    check_activations("attention_block", x, params.channels, params.query)
     check_lengths("attention_block", lengths, x.shape[0], x.shape[2])
     if keys is None and values is None and place is None:
         return
@@ -231,10 +236,9 @@ def _layer(
     `dtype` is that of keys and values.
     """
     p, count = params, rows.shape[1]
-    weights = {name: getattr(p, name).to(rows.dtype) for name in ("qkv", "out", "expand", "project")}
     turn = _places(begin + count, count)[:, :, None].double() * p.frequencies().double()
-    split = [p.heads * p.head_dim, p.kept, p.kept]
-    q, k, v = F.linear(_norm(rows, p.norm1), weights["qkv"]).split(split, 2)
+    normal = _norm(rows, p.norm1)
+    q, k, v = (F.linear(normal, weight.to(rows.dtype)) for weight in (p.query, p.key, p.value))
     q, k = (_turned(t.unflatten(2, (-1, p.head_dim)), turn) for t in (q, k))
     k = torch.cat([past[0], k.flatten(2).to(dtype).to(rows.dtype)], 1)
     v = torch.cat([past[1], v.to(dtype).to(rows.dtype)], 1)
@@ -248,9 +252,9 @@ def _layer(
     weight = scores.masked_fill(~seen[:, None], -torch.inf).softmax(3)
     mixed = torch.einsum("bhqk,bkhd->bqhd", weight, heads[1]).flatten(2)
     mixed = mixed.masked_fill((seen & broken[:, None]).any(2)[:, :, None], torch.nan)
-    rows = rows + _scaled(F.linear(mixed, weights["out"]), p.scale1)
-    hidden = F.gelu(F.linear(_norm(rows, p.norm2), weights["expand"]))
-    rows = rows + _scaled(F.linear(hidden, weights["project"]), p.scale2)
+    rows = rows + _scaled(F.linear(mixed, p.out.to(rows.dtype)), p.scale1)
+    hidden = F.gelu(F.linear(_norm(rows, p.norm2), p.expand.to(rows.dtype)))
+    rows = rows + _scaled(F.linear(hidden, p.project.to(rows.dtype)), p.scale2)
     first = max(k.shape[1] - (p.window - 1), 0)
     return rows, [k[:, first:], v[:, first:]]
 
@@ -286,7 +290,8 @@ def _pack(params: AttentionBlockParams) -> _Packed:
         w.detach() if s is None else (w.detach().double() * s.detach().double()[:, None]).to(w.dtype)
         for w, s in ((p.out, p.scale1), (p.project, p.scale2))
     ]
-    products = [p.qkv.detach(), scaled[0], p.expand.detach(), scaled[1]]
+    mixed = torch.cat([p.query, p.key, p.value]).detach()
+    products = [mixed, scaled[0], p.expand.detach(), scaled[1]]
     small = [packing.pad_bias(t, p.channels, t).float() for norm in (p.norm1, p.norm2) for t in norm.tensors()]
     return _Packed(
         torch.cat([packing.pack_pairs(w) for w in products]),

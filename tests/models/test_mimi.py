@@ -134,10 +134,9 @@ def test_is_transformers_model(values: dict[str, Any], impl: str, tmp_path: Any)
     assert made.shape == codes.shape
     assert (made == codes).float().mean() > 0.99  # but for ties of random codebooks
     for count in range(1, codes.shape[1] + 1):
-        if count >= checkpoint.config.semantic:
-            assert torch.equal(ours.encode(wav, count, backend=impl)[0][0], made[:, :count])
-            part = theirs.decode(codes[:, :count]).audio_values
-            assert relative_l2(ours.decode([codes[:, :count]], backend=impl), part) < 1e-5
+        assert torch.equal(ours.encode(wav, count, backend=impl)[0][0], made[:, :count])
+        part = theirs.decode(codes[:, :count]).audio_values
+        assert relative_l2(ours.decode([codes[:, :count]], backend=impl), part) < 1e-5
 
 
 @each_shape
@@ -153,7 +152,7 @@ def test_any_length_equals_the_meaning_in_float64(config: MimiConfig, impl: str,
         assert int(codes.max()) < config.bins
         assert (codes == wide.encode(wav.double(), backend="torch")[0][0]).float().mean() > 0.98
         y = model.decode([codes], backend=impl)
-        assert y.shape == (2, config.channels, codes.shape[2] * config.hop)
+        assert y.shape == (2, 1, codes.shape[2] * config.hop)
         assert relative_l2(y, wide.decode([codes], backend="torch")) < 2e-5
 
 
@@ -162,7 +161,7 @@ def test_any_length_equals_the_meaning_in_float64(config: MimiConfig, impl: str,
 def test_ragged_batch_equals_single_items(config: MimiConfig, impl: str, nan_poison: None) -> None:
     model = lively(config)
     lengths = torch.tensor([1, 230, 97])
-    wav = torch.full((3, config.channels, 230), torch.nan)
+    wav = torch.full((3, 1, 230), torch.nan)
     for i, n in enumerate(lengths.tolist()):
         wav[i, :, :n] = noise(config, n, seed=i)[0]
     (codes,), _ = model.encode(wav, None, lengths, impl)
@@ -196,7 +195,7 @@ def test_streams_equal_one_call(config: MimiConfig, impl: str, sizes: list[int])
         whole = model.decode([codes[:, :count]], backend=impl)
         parts = in_chunks(model.decode_stream(impl), codes[:, :count], sizes)
         assert torch.equal(parts, whole) if impl == "cpp" else relative_l2(parts, whole) < 1e-5
-    for count in range(config.semantic, config.n_q + 1):
+    for count in range(1, config.n_q + 1):
         wav = noise(config, 37 * config.hop - 3, 2)
         parts = in_chunks(model.encode_stream(count, impl), wav, [5 * n for n in sizes])
         same = parts == codes[:, :count]
@@ -238,8 +237,7 @@ def test_configuration_round_trip() -> None:
         assert config_from_dict("mimi", config.to_dict()) == config
     assert MIMI.hop == 1920
     assert MIMI.frame_rate == 12.5
-    assert MIMI.bandwidth(8) == pytest.approx(1.1)
-    assert MIMI.bandwidths[0] == pytest.approx(0.1375)
+    assert MIMI.bandwidths[7] == pytest.approx(1.1)
     assert [MIMI.codebooks(b) for b in MIMI.bandwidths] == list(range(1, 33))
     names = dict(SMALL.tensors())
     assert names["quantizer.acoustic.rvq.codebooks.2"] == (32, 12)
@@ -274,15 +272,11 @@ def test_wrong_arguments_are_named(impl: str) -> None:
         model.encode(torch.randn(1, 2, 30), backend=impl)
     with pytest.raises(DtypeError, match="real samples"):
         model.encode(torch.ones(1, 1, 30, dtype=torch.bool), backend=impl)
-    for count in (1, 5):
-        with pytest.raises(ArgumentError, match=r"n_q: expected an integer in 2\.\.4"):
+    for count in (0, 5):
+        with pytest.raises(ArgumentError, match=r"n_q: expected an integer in 1\.\.4"):
             model.encode(torch.randn(1, 1, 30), count, backend=impl)
-    with pytest.raises(ShapeError, match="codes: expected"):
-        model.decode([torch.zeros(1, 5, 3, dtype=torch.int64)], backend=impl)
     with pytest.raises(ArgumentError, match=r"values in 0\.\.31"):
         model.decode([torch.full((1, 4, 3), 32)], backend=impl)
-    with pytest.raises(ArgumentError, match="one segment"):
-        model.decode([torch.zeros(1, 1, 3, dtype=torch.int64)] * 2, backend=impl)
 
 
 def test_bfloat16_keeps_the_codebooks() -> None:

@@ -40,7 +40,9 @@ def block_params(
 
     scales = [0.5 * torch.randn(channels) if scaled else None for _ in range(2)]
     return AttentionBlockParams(
-        2 * weight((heads + 2 * kept) * size, channels),
+        2 * weight(heads * size, channels),
+        2 * weight(kept * size, channels),
+        weight(kept * size, channels),
         weight(channels, heads * size),
         weight(hidden, channels),
         weight(channels, hidden),
@@ -97,7 +99,7 @@ def by_hand(x: Tensor, params: AttentionBlockParams) -> Tensor:
     values: list[Tensor] = []
     out = []
     for t, row in enumerate(rows):
-        q, k, v = (p.qkv @ norm(row, p.norm1)).split([p.heads * size, p.kept, p.kept])
+        q, k, v = (weight @ norm(row, p.norm1) for weight in (p.query, p.key, p.value))
         keys.append(torch.stack([turned(head, t) for head in k.split(size)]))
         values.append(torch.stack(list(v.split(size))))
         seen = range(max(0, t - p.window + 1), t + 1)
@@ -332,7 +334,8 @@ def test_wrong_parameters_are_named() -> None:
         with pytest.raises(ArgumentError, match=text):
             replace(params, **wrong)
     for text, misshapen in (
-        ("qkv: expected", {"qkv": params.qkv[:-1]}),
+        ("query: expected", {"query": params.query[:-1]}),
+        ("value: expected", {"value": params.value[:-1]}),
         ("out: expected", {"out": params.out[:, 1:]}),
         ("project: expected", {"project": params.project[:, 1:]}),
         ("scale2: expected", {"scale2": params.scale1[1:]}),
