@@ -295,7 +295,7 @@ def _of_tensors(source: Source, tensors: Mapping[str, TensorEntry]) -> MimiConfi
         compress=width // narrow,
         conv_shortcut=any(".shortcut." in name for name in tensors),
         downsample=shape("downsample.conv.weight", 3)[2] // 2,
-        layers=count(r"encoder_transformer\.layers\.\d+\.input_layernorm\.weight"),
+        layers=len({m[1] for name in tensors if (m := re.match(r"(?:en|de)coder_transformer\.layers\.(\d+)\.", name))}),
         head_dim=dimension // MIMI.heads,
         hidden=shape("encoder_transformer.layers.0.mlp.fc1.weight", 2)[0],
         n_q=semantic + count(r"quantizer\.acoustic\.rvq\.codebooks\.\d+"),
