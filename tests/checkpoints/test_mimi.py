@@ -140,7 +140,9 @@ def test_defaults_are_transformers(tmp_path: Path) -> None:
         (lambda t: t.pop("downsample.conv.conv.conv.weight"), "downsample"),
         (lambda t: t.update({"extra": torch.zeros(1)}), "extra"),
         (
-            lambda t: t.update({"decoder_transformer.transformer.layers.0.self_attn.in_proj_weight": torch.zeros(9, 32)}),
+            lambda t: t.update(
+                {"decoder_transformer.transformer.layers.0.self_attn.in_proj_weight": torch.zeros(9, 32)}
+            ),
             "in_proj_weight",
         ),
         (lambda t: [t.pop(n) for n in list(t) if n.startswith("decoder.model.") and ".block." in n], "residual blocks"),
