@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING
 from fastvoc.runtime.names import lazy
 
 if TYPE_CHECKING:
+    from fastvoc.compat.dac_transformers import DacConfig as DacConfig
+    from fastvoc.compat.dac_transformers import DacDecoderOutput as DacDecoderOutput
+    from fastvoc.compat.dac_transformers import DacEncoderOutput as DacEncoderOutput
+    from fastvoc.compat.dac_transformers import DacFeatureExtractor as DacFeatureExtractor
+    from fastvoc.compat.dac_transformers import DacModel as DacModel
+    from fastvoc.compat.dac_transformers import DacOutput as DacOutput
     from fastvoc.compat.encodec_transformers import EncodecConfig as EncodecConfig
     from fastvoc.compat.encodec_transformers import EncodecDecoderOutput as EncodecDecoderOutput
     from fastvoc.compat.encodec_transformers import EncodecEncoderOutput as EncodecEncoderOutput
@@ -45,6 +51,14 @@ if TYPE_CHECKING:
     from fastvoc.compat.vocos_transformers import VocosWithEncodecModel as VocosWithEncodecModel
 
 _HOMES = {
+    "dac_transformers": (
+        "DacConfig",
+        "DacDecoderOutput",
+        "DacEncoderOutput",
+        "DacFeatureExtractor",
+        "DacModel",
+        "DacOutput",
+    ),
     "encodec_transformers": (
         "EncodecConfig",
         "EncodecDecoderOutput",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 from torch import Tensor, nn
 
@@ -121,7 +122,7 @@ class DacEncoder(Stated):
         self.block = nn.ModuleList(stages)
         self.snake1 = Snake(channels << len(strides))
         self.conv2 = SnakeConv1d(self.snake1, latent, 3)
-        self._stages = stages
+        self._stages, self._hop = stages, prod(strides)
 
     def network(self, run: Trace, wav: Value) -> Value:
         """The steps from samples to the latent."""
@@ -129,6 +130,13 @@ class DacEncoder(Stated):
         for stage in self._stages:
             x = stage.network(run, x)
         return run(self.conv2, x)
+
+    def forward(self, wav: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """[B, 1, S] samples -> [B, latent, T]; what makes no whole frame at the end is bent or left off, as upstream."""
+        network = self.reading(per_frame=(self._hop,))
+        if wav.shape[2] % self._hop:  # no pieces of whole frames
+            return network(wav, lengths=lengths, backend=backend)
+        return self.run(network, wav, lengths=lengths, backend=backend)
 
 
 class DacDecoder(Stated):
@@ -148,6 +156,10 @@ class DacDecoder(Stated):
         for stage in self.stages:
             x = stage.network(run, x)
         return run(self.conv2, x)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        """[B, latent, T] -> [B, 1, S] samples."""
+        return self.run(self.reading(), x, lengths=lengths, backend=backend)
 
 
 def decode_unpadded(decoder: DacDecoder, x: Tensor, backend: str | None = None) -> Tensor:

@@ -64,6 +64,10 @@ class FactorisedBook(nn.Module):
         table: Tensor = F.conv1d(entries, self.out_proj.weight, self.out_proj.bias)
         return table[0].t()
 
+    def nearest(self, latent: Tensor) -> Tensor:
+        """[B, dimensions, T] -> the codes [B, T] of the entries at the least angle."""
+        return self.encoder(_unit(latent), 1, None)[:, 0]
+
     def tensors(self) -> list[Tensor]:
         """All weights."""
         return [*self._entries(), *self.in_proj.held(), *self.out_proj.held()]
