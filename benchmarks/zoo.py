@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import zoo_encodec as encodec
 import zoo_hift as hift
+import zoo_mimi as mimi
 from torch import Tensor, nn
 
 from fastvoc.errors import FastvocError
@@ -17,6 +18,7 @@ from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, COSYVOICE2, COSYVOICE3, HIFTNET
+from fastvoc.models.mimi_config import MIMI
 from fastvoc.models.univnet import UNIVNET_24K_100
 from fastvoc.models.vocos_config import VOCOS_ENCODEC_24K, VOCOS_MEL_24K
 
@@ -138,6 +140,12 @@ ZOO: dict[str, Entry] = {
     "cosyvoice2": _hift(lambda: COSYVOICE2),
     "cosyvoice3": _hift(lambda: COSYVOICE3),
     "hiftnet": _hift(lambda: HIFTNET),
+    "mimi-encode": Entry(
+        lambda: MIMI, mimi.samples, mimi.encode, Split(lambda _, wav: (wav,), mimi.latents, mimi.quantised)
+    ),
+    "mimi-decode": Entry(
+        lambda: MIMI, mimi.codes, mimi.decode, Split(mimi.looked_up, mimi.sounds, lambda _, wav, *__: wav)
+    ),
     "univnet": vocoder(lambda: UNIVNET_24K_100),
     "v1": vocoder(lambda: HIFIGAN_V1),
     "v2": vocoder(lambda: HIFIGAN_V2),

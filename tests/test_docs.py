@@ -8,10 +8,11 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import mimi_models
 import pytest
 import torch
 import yaml
@@ -72,6 +73,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codec = EncodecConfig(n_filters=4, dimension=12)
     (folder / "path" / "to" / "encodec_24khz").mkdir()
     fastvoc.save(Codec(lively(codec), codec), folder / "path" / "to" / "encodec_24khz" / "model.safetensors")
+    mimi = replace(mimi_models.SMALL, n_q=8, ratios=(8, 6, 5, 4))
+    (folder / "path" / "to" / "mimi").mkdir()
+    fastvoc.save(Codec(mimi_models.lively(mimi), mimi), folder / "path" / "to" / "mimi" / "model.safetensors")
     return folder
 
 
