@@ -295,6 +295,7 @@ def small_tiles() -> Iterator[None]:
 
 
 _SMALL: dict[str, dict[str, int]] = {
+    "attention_block": {"BT": 16, "BN": 16},
     "conv1d": {"BT": 32, "BN": 32, "BK": 64},
     "mrf": {"BT": 32, "BK": 32, "FUSE": 1},
     "layer_norm": {"BT": 8},

@@ -167,7 +167,7 @@ class MimiModel(PretrainedModel):
 
     def get_encoded_length(self, input_length: Tensor) -> Tensor:
         """Frames of codes that so many samples make."""
-        return -(-torch.as_tensor(input_length) // self._model.config.hop)
+        return -(-input_length // self._model.config.hop)
 
     def get_audio_codes_mask(self, padding_mask: Tensor, padding_side: str = "right") -> Tensor:
         """Which codes stand for samples of a mask [B, S]: [B, T]."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
@@ -405,7 +406,13 @@ def _stream_native(params: AttentionBlockParams, packed: _Packed) -> AttentionSt
     return AttentionStream(params, lambda x, *state: native(x, *weights, *state, p.shape, p.eps))
 
 
+def _stream_triton(params: AttentionBlockParams, packed: Any) -> AttentionStream:
+    run = OP.impls["triton"].run
+    return AttentionStream(params, lambda x, *state: run(x, packed, None, *state))
+
+
 OP = define("attention_block", _check, attention_block_ref, _stream_ref)
 OP.register(
     Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
 )
+register_triton(OP, stream=_stream_triton)
