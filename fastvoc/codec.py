@@ -215,8 +215,8 @@ class Codec(LoadedModel):
             seed: of a model with noise (SNAC): an int, or one per item, 0 when None. Equal seeds give an item the same
                 noise in any batch and in a stream.
             noise: of such a model: 0 for none, or standard normal noise [B, 1, T_i] for every stage of its decoder.
-            exact: compute as a stream does (`fastvoc.use_exact`): slower for DAC and SNAC, and equal to it bit for bit on
-                the C++ CPU implementation.
+            exact: compute as a stream does (`fastvoc.use_exact`): slower for DAC and SNAC, and equal to it bit for bit
+                on the C++ CPU implementation.
             check: also look at the values, for which the host waits. None: True on the CPU; elsewhere a code outside
                 the codebooks counts as the nearest one, and `codec.check()` tells of it.
 
@@ -226,8 +226,8 @@ class Codec(LoadedModel):
 
         Raises:
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
-            ArgumentError: codes of another model; a seed or noise for a model that has none; with `check` a code outside
-                the codebooks, a volume that is not finite and positive.
+            ArgumentError: codes of another model; a seed or noise for a model that has none; with `check` a code
+                outside the codebooks, a volume that is not finite and positive.
         """
         inputs = {name: value for name, value in (("seed", seed), ("noise", noise)) if value is not None}
         self.check_decode_inputs(inputs)
@@ -306,6 +306,10 @@ class Codec(LoadedModel):
         Raises ArgumentError for what the model does not have.
         """
         return Encoding(self, self._wanted(bandwidth, codebooks)[0])
+
+    def codebooks(self, bandwidth: float | None = None, codebooks: int | None = None) -> int:
+        """Codebooks that `encode` uses for these arguments. Raises ArgumentError for what the model does not have."""
+        return self._wanted(bandwidth, codebooks)[0]
 
     def _count(self, codebooks: int) -> int:
         if isinstance(codebooks, bool) or not isinstance(codebooks, int) or not 1 <= codebooks <= self.config.n_q:

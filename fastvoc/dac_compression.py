@@ -73,7 +73,9 @@ def decompress_dac(file: DacFile, codec: Codec) -> tuple[Tensor, int]:
     levels = file.input_db * (channels // len(file.input_db)) if channels % len(file.input_db) == 0 else ()
     if len(levels) != channels:
         raise DecodeError(f".dac: {len(file.input_db)} levels for {channels} channels")
-    rows = [row * 10 ** ((db - loudness(row[None], codec.sample_rate)) / 20) for row, db in zip(wav, levels, strict=True)]
+    rows = [
+        row * 10 ** ((db - loudness(row[None], codec.sample_rate)) / 20) for row, db in zip(wav, levels, strict=True)
+    ]
     sound = resample(torch.stack(rows), codec.sample_rate, file.sample_rate)
     # An odd rate makes some samples less than a signal has; more are missing only where codes are.
     missing = file.original_length - sound.shape[1]

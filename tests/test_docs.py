@@ -19,6 +19,7 @@ import yaml
 from checkpoint_files import random_state, write_jik
 from codec_models import lively
 from hift_files import write_cosyvoice
+from whole_codecs import whole_codec
 
 import fastvoc
 from fastvoc import audio
@@ -76,6 +77,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mimi = replace(mimi_models.SMALL, n_q=8, ratios=(8, 6, 5, 4))
     (folder / "path" / "to" / "mimi").mkdir()
     fastvoc.save(Codec(mimi_models.lively(mimi), mimi), folder / "path" / "to" / "mimi" / "model.safetensors")
+    for name, config in (("dac_44khz", "dac"), ("snac_24khz", "snac")):
+        (folder / "path" / "to" / name).mkdir()
+        fastvoc.save(whole_codec(config), folder / "path" / "to" / name / "model.safetensors")
     return folder
 
 

@@ -28,7 +28,9 @@ _PROJECTIONS = (".to_qkv.weight", ".to_out.weight")
 
 def detect(source: Source) -> bool:
     names = source.entries
-    return _FIRST in names and _BOOK in names and source.has("config.json") and "vq_strides" in source.json("config.json")
+    return (
+        _FIRST in names and _BOOK in names and source.has("config.json") and "vq_strides" in source.json("config.json")
+    )
 
 
 def load(source: Source) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""`fastvoc decode`: an .ecdc stream in, sound out."""
+"""`fastvoc decode`: an .ecdc stream or a .dac file in, sound out."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def decode(
-    source: Annotated[str, typer.Argument(metavar="IN", help=".ecdc file, or - for standard input.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help=".ecdc or .dac file, or - for standard input.")],
     target: Annotated[str, typer.Argument(metavar="OUT", help=".wav or .flac file, folder, or - (WAV).")],
     model: Annotated[
-        str | None, typer.Option(help="EnCodec: name, file, folder or hub id; the stream says which by default.")
+        str | None, typer.Option(help="Codec: name, file, folder or hub id; the stream says which by default.")
     ] = None,
     lm_model: Annotated[
         Path | None, typer.Option(help="File of the language model; the published one by default.")
@@ -30,7 +30,7 @@ def decode(
     float32: Annotated[bool, typer.Option("--float", help="Write 32-bit float, not 16-bit, samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
-    """Make sound of an .ecdc stream, the encodec package's or fastvoc's variant of it.
+    """Make sound of an .ecdc stream, the encodec package's or fastvoc's variant of it, or of a .dac file.
 
     Memory does not grow with the length of the stream, but for the codes of one that the encodec package coded with its
     24 kHz language model. Such streams are tried as made on 1 to 16 threads.
@@ -38,7 +38,10 @@ def decode(
     Example: fastvoc decode in.ecdc out.wav
 
     Example: fastvoc decode in.ecdc - | aplay
+
+    Example: fastvoc decode speech.dac speech.wav --model path/to/weights_24khz.pth
     """
+    from fastvoc.cli.dac import decode_dac, is_dac
     from fastvoc.cli.output import output_path
     from fastvoc.cli.pieces import (
         check_input,
@@ -62,6 +65,14 @@ def decode(
         set_num_threads(threads)
     with ExitStack() as stack:
         file = standard_input() if source == "-" else stack.enter_context(Path(source).open("rb"))
+        if is_dac(file):
+            if lm_model is not None:
+                raise ArgumentError("--lm-model: of .ecdc streams, not of .dac files")
+            codec = load(model or "dac", device=device, backend=backend)
+            if not isinstance(codec, Codec):
+                raise ArgumentError(f"--model: {model} is no codec")
+            decode_dac(codec, file, source, output, float32=float32)
+            return
         reader = Reader(file)
         header = reader.header
         name = "standard input" if source == "-" else source

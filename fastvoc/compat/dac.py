@@ -118,7 +118,9 @@ class DAC(Upstream):
             raise ArgumentError(f"sample_rate: expected {self.sample_rate} Hz like the model, got {sample_rate}")
         return torch.nn.functional.pad(audio_data, (0, -audio_data.shape[-1] % self.hop_length))
 
-    def encode(self, audio_data: Tensor, n_quantizers: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def encode(
+        self, audio_data: Tensor, n_quantizers: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """[B, 1, S] of whole frames -> z [B, D, T], codes [B, K, T], latents, commitment and codebook loss.
 
         Raises ShapeError, DtypeError or DeviceError for other audio.

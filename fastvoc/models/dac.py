@@ -97,7 +97,13 @@ class DacConfig(WholeSignals):
 
 def _validate(c: DacConfig) -> None:
     require_positive(
-        c, "sample_rate", "encoder_dim", "decoder_dim", "n_codebooks", "codebook_size", *["latent_dim"] * bool(c.latent_dim)
+        c,
+        "sample_rate",
+        "encoder_dim",
+        "decoder_dim",
+        "n_codebooks",
+        "codebook_size",
+        *["latent_dim"] * bool(c.latent_dim),
     )
     for name in ("encoder_rates", "decoder_rates"):
         rates = getattr(c, name)

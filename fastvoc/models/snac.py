@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from math import lcm, prod
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
@@ -172,7 +171,7 @@ class Snac(WholeCodec):
         return self.decoder.network(run, run(self.quantizer.decoding, codes), lambda _, x: None)
 
     def _given(self, run: Trace, codes: Value, *noise: Value) -> Value:
-        return self.decoder.network(run, run(self.quantizer.decoding, codes), lambda i, _: noise[i])
+        return self.decoder.given(run, run(self.quantizer.decoding, codes), *noise)
 
     def _seeded(self, run: Trace, codes: Value, seed: Value) -> Value:
         latent = run(self.quantizer.decoding, codes)

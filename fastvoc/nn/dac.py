@@ -1,4 +1,4 @@
-"""The halves of DAC (Kumar et al. 2023, arXiv 2306.06546): stages of residual units with Snakes, between convolutions."""
+"""The halves of DAC (Kumar et al. 2023, arXiv 2306.06546): residual units with Snakes between strided convolutions."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class DacEncoder(Stated):
         return run(self.conv2, x)
 
     def forward(self, wav: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, 1, S] samples -> [B, latent, T]; what makes no whole frame at the end is bent or left off, as upstream."""
+        """[B, 1, S] samples -> [B, latent, T]; what makes no whole frame at the end is bent or left off, as there."""
         network = self.reading(per_frame=(self._hop,))
         if wav.shape[2] % self._hop:  # no pieces of whole frames
             return network(wav, lengths=lengths, backend=backend)

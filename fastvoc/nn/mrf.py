@@ -91,9 +91,7 @@ class WideResidualBlock(WideOnCpu, ResidualBlock):
 class MrfStage(Layer):
     """mrf over residual blocks that the model owns; `act` comes before the convolutions without a Snake."""
 
-    def __init__(
-        self, name: str, blocks: Sequence[Block], act: Activation = IDENTITY, pad_mode: str = "zeros"
-    ) -> None:
+    def __init__(self, name: str, blocks: Sequence[Block], act: Activation = IDENTITY, pad_mode: str = "zeros") -> None:
         self.name, self._owned = name, list(blocks)
         self._blocks = [block.layers() for block in blocks]
         self._convs = [conv for block in self._blocks for layer in block for conv in layer]

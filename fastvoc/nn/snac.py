@@ -108,3 +108,7 @@ class SnacDecoder(Stated):
         for i, stage in enumerate(self._stages):
             x = stage.network(run, x, partial(noise, i))
         return run(self.conv2, x)
+
+    def given(self, run: Trace, x: Value, *noise: Value) -> Value:
+        """The same with the noise [B, 1, T_i] of every stage."""
+        return self.network(run, x, lambda i, _: noise[i])

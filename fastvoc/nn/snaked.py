@@ -27,9 +27,7 @@ class SnakeConv1d(Conv1d):
         padding: tuple[int, int] | None = None,
         post: Activation = IDENTITY,
     ) -> None:
-        super().__init__(
-            snake.alpha.shape[0], out_channels, kernel_size, stride=stride, padding=padding, post=post
-        )
+        super().__init__(snake.alpha.shape[0], out_channels, kernel_size, stride=stride, padding=padding, post=post)
         self._before = [snake]  # in a list, so that its parameters are not this module's, too
 
     def params(self) -> Conv1dParams:

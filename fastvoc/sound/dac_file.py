@@ -30,9 +30,10 @@ _DTYPES = {"u2": np.uint16, "u4": np.uint32, "i4": np.int32, "i8": np.int64, "f4
 class DacFile:
     """Codes and what belongs to them.
 
-    codes: [items, K, T] uint16, an item for each channel. chunk_length: frames that were encoded, and are to be decoded,
-    together; padding: whether with zeros at their ends. input_db: LUFS of the sound that was encoded, to which what is
-    decoded is brought. original_length: samples of each channel, at sample_rate, which need not be the model's.
+    codes: [items, K, T] uint16, an item for each channel. chunk_length: frames that were encoded together, and are to
+    be decoded together; padding: whether with zeros at their ends. input_db: LUFS of the sound that was encoded, to
+    which what is decoded is brought. original_length: samples of each channel, at sample_rate, which need not be the
+    model's.
     """
 
     codes: np.ndarray[Any, np.dtype[np.uint16]]

@@ -97,7 +97,7 @@ def test_golden_without_a_configuration(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("stereo", [False, True])
 def test_depth_is_read_off_the_tensors(changes: dict[str, Any], stereo: bool, tmp_path: Path) -> None:
-    kind = replace(ENCODEC_48K, n_filters=4, dimension=12) if stereo else replace(ENCODEC_24K, n_filters=4, dimension=12)
+    kind = replace(ENCODEC_48K if stereo else ENCODEC_24K, n_filters=4, dimension=12)
     wanted = replace(kind, n_q=1 << 10, **changes).fitted(kind.sample_rate, kind.n_q)
     path = tmp_path / "state.th"
     torch.save(file_tensors(random_state(wanted), wanted, "original", "folded" if stereo else "weight_g"), path)

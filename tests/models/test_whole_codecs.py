@@ -306,5 +306,3 @@ def test_levels_that_do_not_fit_together() -> None:
     for wrong in (levels(3, 5, 12), levels(3, 6, 12, 24), [], [torch.zeros(1, 1, 3)], levels(6, 3, 12)):
         with pytest.raises(ShapeError, match="levels"):
             packed(wrong, (1, 2, 4))
-
-

@@ -23,7 +23,7 @@ FLOORS = (
     ("loaded",),
     ("graphs.requests",),
     ("checkpoints", "vocoder", "codec", "streams.codec", "streams.pieces", "training", "explanation"),
-    ("loading", "compression", "compat", "benchmark", "quantization"),
+    ("loading", "compression", "dac_compression", "compat", "benchmark", "quantization"),
     ("cli", "__init__", "__main__"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -69,9 +69,7 @@ def test_chunks_encode_as_one_call(name: str, backend: str, cuts: list[int]) -> 
 
 @pytest.mark.native
 @QUICK
-@given(
-    name=st.sampled_from(sorted(CONFIGS)), frames=st.integers(1, 40), cuts=st.lists(st.integers(0, 40), max_size=6)
-)
+@given(name=st.sampled_from(sorted(CONFIGS)), frames=st.integers(1, 40), cuts=st.lists(st.integers(0, 40), max_size=6))
 def test_any_chunking_decodes_as_one_call(name: str, frames: int, cuts: list[int]) -> None:
     check_decoding(name, "cpp", frames, cuts)
 
