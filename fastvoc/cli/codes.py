@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
@@ -9,13 +10,14 @@ from typing import Any
 
 import torch
 import typer
+from torch import Tensor
 
 from fastvoc.cli.pieces import progress, standard_input, standard_output
 from fastvoc.cli.synthesis import speed
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, DecodeError
 from fastvoc.sound.blocks import fit, write_blocks
-from fastvoc.sound.code_file import CodeFile, read_codes, write_codes
+from fastvoc.sound.code_file import CodeFile, write_codes
 from fastvoc.sound.files import open_blocks
 
 # Frames that are decoded at a time.
@@ -47,9 +49,8 @@ def encode_codes(codec: Codec, source: str, output: Path | None, codebooks: int 
     typer.echo(f"{output}: {codec.config.family}, {what}; {speed(seconds, perf_counter() - start)}", err=True)
 
 
-def decode_codes(codec: Codec, source: str, output: Path | None, *, float32: bool) -> None:
-    """A file of codes to sound. Raises DecodeError for another file, ArgumentError for codes of another codec."""
-    file = read_codes(Path(source))
+def decode_codes(codec: Codec, file: CodeFile, source: str, output: Path | None, *, float32: bool) -> None:
+    """What was read from `source` to sound. Raises ArgumentError for codes of another codec, DecodeError for others."""
     if (codec.config.family, codec.sample_rate) != (file.family, file.sample_rate):
         made, got = f"{file.family} at {file.sample_rate} Hz", f"{codec.config.family} at {codec.sample_rate} Hz"
         raise ArgumentError(f"--model: {source} was made by {made}, this is {got}")
@@ -64,7 +65,7 @@ def decode_codes(codec: Codec, source: str, output: Path | None, *, float32: boo
         place: Any = standard_output() if output is None else output
         write = stack.enter_context(write_blocks(place, codec.sample_rate, codec.channels, left, float32=float32))
 
-        def pieces() -> Any:
+        def pieces() -> Iterator[Tensor]:
             for part in file.codes.split(_TOGETHER, 1):
                 yield live.push(part.to(codec.device)).cpu()
             yield live.flush().cpu()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import Run
 from mimi_models import SMALL, lively
 from safetensors.torch import save_file
 
@@ -61,28 +62,42 @@ def test_other_files_are_refused(facts: dict[str, object] | None, tmp_path: Path
             read_codes(path)
 
 
-def test_sound_goes_there_and_back(model: Path, tmp_path: Path) -> None:
-    from fastvoc.cli.codes import decode_codes, encode_codes
-
-    wav = 0.1 * torch.randn(1, 5000)
-    write_audio(tmp_path / "in.wav", wav, SMALL.sample_rate)
+def test_sound_goes_there_and_back(run: Run, model: Path, tmp_path: Path) -> None:
+    write_audio(tmp_path / "in.wav", 0.1 * torch.randn(1, 5000), SMALL.sample_rate)
+    where = str(tmp_path / "in.wav"), str(tmp_path / "codes.safetensors"), "--model", str(model)
+    done = run("encode", *where, "--codebooks", "3")
+    assert done.code == 0, done.err
+    assert "3 codebooks" in done.err
     voc = fastvoc.load_codec(model)
-    encode_codes(voc, str(tmp_path / "in.wav"), tmp_path / "codes.safetensors", 3)
     read, _ = read_audio(tmp_path / "in.wav")
     codes = voc.encode(read, codebooks=3)
     made = read_codes(tmp_path / "codes.safetensors")
     assert torch.equal(made.codes, codes.codes[0])
     assert (made.samples, made.codebooks, made.family) == (5000, 3, "mimi")
-    decode_codes(voc, str(tmp_path / "codes.safetensors"), tmp_path / "out.wav", float32=True)
+    back = "decode", where[1], str(tmp_path / "out.wav"), "--model", str(model)
+    assert run(*back, "--float").code == 0
     heard, rate = read_audio(tmp_path / "out.wav")
     assert rate == SMALL.sample_rate
     torch.testing.assert_close(heard, voc.decode(codes), rtol=0, atol=1e-5)
-    with pytest.raises(ArgumentError, match="standard output"):
-        encode_codes(voc, str(tmp_path / "in.wav"), None, 3)
-    write_codes(tmp_path / "short.safetensors", replace(made, samples=6000))
-    with pytest.raises(DecodeError, match="frames of codes"):
-        decode_codes(voc, str(tmp_path / "short.safetensors"), tmp_path / "short.wav", float32=False)
-    assert not (tmp_path / "short.wav").exists()
-    write_codes(tmp_path / "other.safetensors", replace(made, family="snac"))
-    with pytest.raises(ArgumentError, match="--model"):
-        decode_codes(voc, str(tmp_path / "other.safetensors"), tmp_path / "other.wav", float32=False)
+    (tmp_path / "folder").mkdir()
+    assert run("encode", where[0], str(tmp_path / "folder"), "--model", str(model)).code == 0
+    assert read_codes(tmp_path / "folder" / "in.safetensors").codebooks == 4
+    for words, text in (
+        (("encode", where[0], "-", "--model", str(model)), "standard output"),
+        (("encode", *where, "--force", "--lm"), "--lm"),
+        (("encode", *where), "exists"),
+        (("encode", where[0], str(tmp_path / "a.ecdc"), "--model", str(model)), "safetensors"),
+        (("encode", where[0], str(tmp_path / "a.safetensors"), "--model", str(model), "--codebooks", "9"), "codebooks"),
+    ):
+        refused = run(*words)
+        assert refused.code != 0
+        assert text in refused.err, refused.err
+    for name, wrong, text in (
+        ("short", {"samples": 6000}, "frames of codes"),
+        ("other", {"family": "snac"}, "--model"),
+    ):
+        write_codes(tmp_path / f"{name}.safetensors", replace(made, **wrong))
+        refused = run("decode", str(tmp_path / f"{name}.safetensors"), str(tmp_path / "no.wav"), "--model", str(model))
+        assert refused.code != 0
+        assert text in refused.err, refused.err
+        assert not (tmp_path / "no.wav").exists()

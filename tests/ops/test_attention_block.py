@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from op_cases import strided
+from op_cases import ATTENTION as CASES
+from op_cases import cast, strided
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,69 +16,10 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.ops.attention_block import AttentionBlockParams, AttentionStream, attention_block, attention_block_ref
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.runtime.registry import OPS, use_backend
-from helpers import implementations, relative_l2
+from helpers import implementations, need_triton, relative_l2
 
-
-def block_params(
-    channels: int,
-    hidden: int,
-    heads: int,
-    size: int,
-    window: int,
-    *,
-    kv_heads: int | None = None,
-    scaled: bool = True,
-    theta: float = 10000.0,
-) -> AttentionBlockParams:
-    kept = heads if kv_heads is None else kv_heads
-
-    def weight(outputs: int, inputs: int) -> Tensor:
-        return torch.randn(outputs, inputs) / inputs**0.5
-
-    def norm() -> LayerNormParams:
-        return LayerNormParams(1 + 0.3 * torch.randn(channels), 0.3 * torch.randn(channels), 1e-5)
-
-    scales = [0.5 * torch.randn(channels) if scaled else None for _ in range(2)]
-    return AttentionBlockParams(
-        2 * weight(heads * size, channels),
-        2 * weight(kept * size, channels),
-        weight(kept * size, channels),
-        weight(channels, heads * size),
-        weight(hidden, channels),
-        weight(channels, hidden),
-        norm(),
-        norm(),
-        *scales,
-        heads,
-        kept,
-        window,
-        theta,
-    )
-
-
-CASES = {
-    "one-head": lambda: block_params(6, 10, 1, 4, 3),
-    "odd": lambda: block_params(19, 33, 3, 6, 7, scaled=False),
-    "panels": lambda: block_params(32, 64, 4, 8, 9),
-    "no-past": lambda: block_params(12, 5, 2, 6, 1),
-    "shared-keys": lambda: block_params(20, 41, 6, 10, 40, kv_heads=2),
-    "wide-heads": lambda: block_params(24, 48, 2, 130, 17, theta=100.0),
-    "mimi": lambda: block_params(512, 2048, 8, 64, 250),
-}
 each_case = pytest.mark.parametrize("make", CASES.values(), ids=CASES)
 each_impl = pytest.mark.parametrize("impl", implementations("attention_block"))
-
-
-def changed(value: Any, dtype: torch.dtype) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(dtype)
-    if isinstance(value, LayerNormParams):
-        return LayerNormParams(value.weight.to(dtype), value.bias.to(dtype), value.eps)
-    return value
-
-
-def cast(params: AttentionBlockParams, dtype: torch.dtype) -> AttentionBlockParams:
-    return replace(params, **{name: changed(value, dtype) for name, value in vars(params).items()})
 
 
 def by_hand(x: Tensor, params: AttentionBlockParams) -> Tensor:
@@ -370,3 +311,36 @@ def test_a_forced_backend_is_the_one_that_runs() -> None:
     with use_backend("torch"):
         forced = attention_block(x, params)
     assert torch.equal(forced, attention_block_ref(x, params))
+
+
+@pytest.mark.parametrize("name", ["odd", "shared-keys"])
+def test_triton_in_chunks(name: str) -> None:
+    """The same bits in chunks of any size, items at places of their own, and what is seen alone."""
+    need_triton()
+    params = CASES[name]()
+    x = torch.randn(2, params.channels, 90)
+    whole = attention_block(x, params, backend="triton")
+    assert relative_l2(whole, attention_block_ref(x.double(), cast(params, torch.float64))) < 2e-6
+    state, place, parts = params.zero_state(2, params.window + 5), 0, []
+    for part in x.split([1, 2, 40, 3, 1, 43], 2):
+        parts.append(attention_block(part, params, state=at(state, place), backend="triton"))
+        place += part.shape[2]
+    assert torch.equal(torch.cat(parts, 2), whole)
+    lengths = torch.tensor([3, 9])
+    y = attention_block(x[:, :, :9], params, lengths, state=params.zero_state(2, 64), backend="triton")
+    assert torch.equal(y[1], whole[1, :, :9])
+    assert torch.equal(y[0, :, :3], whole[0, :, :3])
+    assert not y[0, :, 3:].any()
+    stream = stream_of(params, "triton")
+    assert torch.equal(torch.cat([stream.step(part, False) for part in x.split(20, 2)], 2), whole)
+    x[1, 2, 30] = torch.nan
+    reached = slice(30, 30 + params.window)
+    y = attention_block(x, params, backend="triton")
+    assert y[1, :, reached].isnan().all()
+    y[1, :, reached] = whole[1, :, reached]
+    assert torch.equal(y, whole)
+    for dtype in (torch.bfloat16, torch.float16):
+        half = cast(params, dtype)
+        y = attention_block(x[:1].to(dtype), half, backend="triton")
+        assert y.dtype == dtype
+        assert relative_l2(y, attention_block_ref(x[:1].to(dtype).double(), cast(half, torch.float64))) < 2e-2
