@@ -77,7 +77,7 @@ def multiply_adds(op: str, layer: Prepared, x: Tensor, args: tuple[Any, ...], y:
         return int(kernels.numel() // kernels.shape[-1] * x.shape[2])
     if op == "convnext_block":  # both pointwise layers
         return sum(sorted(t.numel() for t in layer.tensors())[-2:]) * x.shape[0] * x.shape[2]
-    if op == "lstm":
+    if op in ("lstm", "attention_block"):  # without the scores, which depend on the window
         return sum(t.numel() for t in layer.tensors() if t.dim() == 2) * x.shape[0] * x.shape[2]
     if op == "conv2d":
         return layer.weight().numel() * x.shape[0] * x.shape[2] * x.shape[3]

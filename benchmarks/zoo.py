@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import zoo_encodec as encodec
 import zoo_hift as hift
+import zoo_mimi as mimi
 import zoo_whole as whole
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, COSYVOICE2, COSYVOICE3, HIFTNET
+from fastvoc.models.mimi_config import MIMI
 from fastvoc.models.snac import SNAC_24K, SNAC_44K
 from fastvoc.models.univnet import UNIVNET_24K_100
 from fastvoc.models.vocos_config import VOCOS_ENCODEC_24K, VOCOS_MEL_24K
@@ -155,6 +157,12 @@ ZOO: dict[str, Entry] = {
     "cosyvoice2": _hift(lambda: COSYVOICE2),
     "cosyvoice3": _hift(lambda: COSYVOICE3),
     "hiftnet": _hift(lambda: HIFTNET),
+    "mimi-encode": Entry(
+        lambda: MIMI, mimi.samples, mimi.encode, Split(lambda _, wav: (wav,), mimi.latents, mimi.quantised)
+    ),
+    "mimi-decode": Entry(
+        lambda: MIMI, mimi.codes, mimi.decode, Split(mimi.looked_up, mimi.sounds, lambda _, wav, *__: wav)
+    ),
     "univnet": vocoder(lambda: UNIVNET_24K_100),
     "v1": vocoder(lambda: HIFIGAN_V1),
     "v2": vocoder(lambda: HIFIGAN_V2),

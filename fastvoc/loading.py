@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"hifigan": _ASSETS / "hifigan_v2_voice.safetensors"}
-_CODECS = ("dac", "encodec", "snac")
+_CODECS = ("dac", "encodec", "mimi", "snac")
 _LANGUAGE_MODELS = ("encodec_lm",)
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
@@ -72,7 +72,7 @@ class LoadOptions(TypedDict, total=False):
 @overload
 def load(name: Literal["hifigan", "hiftnet", "vocos", "bigvgan"], **options: Unpack[LoadOptions]) -> Vocoder: ...
 @overload
-def load(name: Literal["encodec", "dac", "snac"], **options: Unpack[LoadOptions]) -> Codec: ...
+def load(name: Literal["encodec", "dac", "mimi", "snac"], **options: Unpack[LoadOptions]) -> Codec: ...
 @overload
 def load(name: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Vocoder | Codec: ...
 def load(
@@ -89,9 +89,9 @@ def load(
     `load_vocoder` and `load_codec` say which it has to be, also to a type checker.
 
     Args:
-        name: "hifigan" (the embedded voice), "hiftnet", "vocos", "encodec", "dac", "snac" or "bigvgan" (on the hub), a
-            weights file, a folder with one, or a hub id `owner/name[@revision]`. The dialect is recognised from the
-            file (see `fastvoc.checkpoints`).
+        name: "hifigan" (the embedded voice), "hiftnet", "vocos", "encodec", "dac", "mimi", "snac" or "bigvgan" (on the
+            hub), a weights file, a folder with one, or a hub id `owner/name[@revision]`. The dialect is recognised from
+            the file (see `fastvoc.checkpoints`).
         device: where it runs; the CPU when None.
         dtype: "fp32", "fp16", "bf16" or the torch dtype of the weights; float32 when None. A file of
             `fastvoc convert --int8` gives an int8 model when None or "int8", else its rounded weights in that dtype.

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "attention_block_args.h"
 #include "conv1d_args.h"
 #include "conv1d_wide_args.h"
 #include "conv2d_args.h"
@@ -85,6 +86,8 @@ struct Kernels {
                      float* workspace);
   void (*convnext_block)(const ConvNextBlockArgs<Element>&, const Input&, const Result&, std::int64_t begin,
                          std::int64_t end, float* workspace);
+  // All steps of some items.
+  void (*attention_block)(const AttentionBlockArgs<Element>&, const AttentionItem<Element>*, int count, float* workspace);
   void (*istft_head)(const IstftHeadArgs&, const Input&, const Sink&, std::int64_t begin, std::int64_t end,
                      float* workspace);
 };

@@ -1,6 +1,7 @@
 // The tables of an instruction set's kernels (engine.h), included by isa_*.cpp behind the header of that set.
 #pragma once
 
+#include "attention_block.h"
 #include "conv1d.h"
 #include "convnext_block.h"
 #include "depthwise.h"
@@ -48,6 +49,7 @@ constexpr Kernels<Element> kernels{
     .lstm_shared = &lstm_shared<Element>,
     .layer_norm = &layer_norm<Element>,
     .convnext_block = &convnext_block<Element>,
+    .attention_block = &attention_block<Element>,
     .istft_head = &istft_head<Element>,
 };
 

@@ -1,4 +1,4 @@
-"""`fastvoc encode`: sound in, an .ecdc stream or a .dac file out."""
+"""`fastvoc encode`: sound in, an .ecdc stream, a .dac file or a file of codes out."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from fastvoc.errors import ArgumentError
 
 def encode(
     source: Annotated[str, typer.Argument(metavar="IN", help="Audio file, or - for standard input.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help=".ecdc or .dac file, folder, or - for standard output.")],
+    target: Annotated[
+        str, typer.Argument(metavar="OUT", help=".ecdc, .dac or .safetensors file, folder, or - (.ecdc).")
+    ],
     bandwidth: Annotated[
         float | None, typer.Option(help="In kbit/s; of EnCodec 1.5 (at 24 kHz), 3, 6, 12 or 24, and 6 by default.")
     ] = None,
     codebooks: Annotated[
-        int | None, typer.Option(help="So many codebooks, in the place of --bandwidth; all of DAC's by default.")
+        int | None, typer.Option(help="So many codebooks, in the place of --bandwidth; all but of EnCodec by default.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="EnCodec or DAC: name, file, folder or hub id; by OUT's name by default.")
+        str | None,
+        typer.Option(help="Codec: name, file, folder or hub id; encodec, dac or mimi by OUT's ending by default."),
     ] = None,
     lm: Annotated[bool, typer.Option("--lm", help="Make it smaller with the language model.")] = False,
     lm_model: Annotated[
@@ -41,6 +44,8 @@ def encode(
 ) -> None:
     """Compress sound, of any rate and number of channels, into an .ecdc stream of EnCodec or a .dac file of DAC.
 
+    Codes of Mimi and SNAC, which have no format of their own, go into a .safetensors file: the tensor "codes" [K, T].
+
     Without --lm and --portable the stream is that of the encodec package, byte for byte. Memory does not grow with the
     length of the sound, but for a .dac file, whose sound is brought to one loudness first.
 
@@ -50,8 +55,11 @@ def encode(
 
     Example: fastvoc encode speech.wav speech.dac
 
+    Example: fastvoc encode speech.wav codes.safetensors --model mimi --codebooks 8
+
     Example: sox in.mp3 -t wav - | fastvoc encode - - --portable | ssh host fastvoc decode - out.wav
     """
+    from fastvoc.cli.codes import encode_codes
     from fastvoc.cli.dac import encode_dac
     from fastvoc.cli.output import check_file, output_path
     from fastvoc.cli.pieces import (
@@ -70,6 +78,7 @@ def encode(
     from fastvoc.runtime.io import atomic_path
     from fastvoc.runtime.threads import set_num_threads
     from fastvoc.sound.blocks import fit
+    from fastvoc.sound.code_file import SUFFIX
     from fastvoc.sound.files import open_blocks
 
     if original and (portable or not lm):
@@ -77,9 +86,10 @@ def encode(
     if lm_model is not None and not lm:
         raise ArgumentError("--lm-model: goes with --lm")
     check_input(source)
-    output = output_path(source, target, (".ecdc", ".dac"), force=force)
+    output = output_path(source, target, (".ecdc", ".dac", SUFFIX), force=force)
     if model is None:
-        model = "dac" if output is not None and output.suffix.lower() == ".dac" else "encodec"
+        ending = "" if output is None else output.suffix.lower()
+        model = {".dac": "dac", SUFFIX: "mimi"}.get(ending, "encodec")
     if threads is not None:
         set_num_threads(threads)
     codec = load(model, device=device, backend=backend)
@@ -94,6 +104,16 @@ def encode(
             check_file("OUT", output, (".dac",), force=force)
         every = codec.config.n_q if bandwidth is None and codebooks is None else codebooks
         encode_dac(codec, source, output, codec.codebooks(bandwidth, every))
+        return
+    if codec.config.family in ("mimi", "snac"):
+        if lm or original or portable:
+            raise ArgumentError(f"--lm, --original, --portable: of .ecdc streams, not of {SUFFIX} files")
+        if output is not None and Path(target).is_dir():
+            output = output.with_suffix(SUFFIX)
+        if output is not None:
+            check_file("OUT", output, (SUFFIX,), force=force)
+        every = codec.config.n_q if bandwidth is None and codebooks is None else codebooks
+        encode_codes(codec, source, output, codec.codebooks(bandwidth, every))
         return
     if codebooks is not None:
         raise ArgumentError("--codebooks: .ecdc streams have those of a --bandwidth")

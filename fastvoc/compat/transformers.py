@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from fastvoc.compat.hiftnet_transformers import HiFTNetConfig as HiFTNetConfig
     from fastvoc.compat.hiftnet_transformers import HiFTNetModel as HiFTNetModel
     from fastvoc.compat.hiftnet_transformers import HiFTNetVocoder as HiFTNetVocoder
+    from fastvoc.compat.mimi_transformers import MimiConfig as MimiConfig
+    from fastvoc.compat.mimi_transformers import MimiDecoderOutput as MimiDecoderOutput
+    from fastvoc.compat.mimi_transformers import MimiEncoderOutput as MimiEncoderOutput
+    from fastvoc.compat.mimi_transformers import MimiModel as MimiModel
+    from fastvoc.compat.mimi_transformers import MimiOutput as MimiOutput
     from fastvoc.compat.outputs import BatchFeature as BatchFeature
     from fastvoc.compat.outputs import ModelOutput as ModelOutput
     from fastvoc.compat.univnet_transformers import UnivNetConfig as UnivNetConfig
@@ -69,6 +74,7 @@ _HOMES = {
         "SpeechT5HifiGanConfig",
     ),
     "hiftnet_transformers": ("HiFTNetConfig", "HiFTNetModel", "HiFTNetVocoder"),
+    "mimi_transformers": ("MimiConfig", "MimiDecoderOutput", "MimiEncoderOutput", "MimiModel", "MimiOutput"),
     "outputs": ("BatchFeature", "ModelOutput"),
     "univnet_transformers": ("UnivNetConfig", "UnivNetFeatureExtractor", "UnivNetModel", "UnivNetModelOutput"),
     "vocos_transformers": (

@@ -82,6 +82,8 @@ KNOWN = (
     HubModel("hubertsiuzdak/snac_24khz", "snac", 24000),
     HubModel("hubertsiuzdak/snac_32khz", "snac", 32000),
     HubModel("hubertsiuzdak/snac_44khz", "snac", 44100),
+    HubModel("kyutai/mimi", "mimi", 24000),
+    HubModel("kyutai/moshiko-pytorch-bf16", "mimi", 24000, ("tokenizer-e351c8d8-checkpoint125.safetensors",)),
     HubModel("nvidia/bigvgan_v2_24khz_100band_256x", "bigvgan", 24000, ("config.json", "bigvgan_generator.pt")),
 )
 ALIASES = {
@@ -89,6 +91,7 @@ ALIASES = {
     "vocos": "charactr/vocos-mel-24khz",
     "encodec": "facebook/encodec_24khz",
     "dac": "descript/dac_44khz",
+    "mimi": "kyutai/mimi",
     "snac": "hubertsiuzdak/snac_24khz",
     "bigvgan": "nvidia/bigvgan_v2_24khz_100band_256x",
 }

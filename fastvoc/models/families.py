@@ -16,6 +16,7 @@ _FAMILIES = {
     "bigvgan": ("bigvgan", "BigVganConfig", "BigVgan"),
     "dac": ("dac", "DacConfig", "Dac"),
     "encodec": ("encodec", "EncodecConfig", "Encodec"),
+    "mimi": ("mimi", "MimiConfig", "Mimi"),
     "hifigan": ("hifigan", "HifiGanConfig", "HifiGan"),
     "encodec_lm": ("encodec_lm", "EncodecLmConfig", "EncodecLm"),
     "snac": ("snac", "SnacConfig", "Snac"),

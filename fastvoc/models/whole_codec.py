@@ -157,10 +157,12 @@ class CodecModel(Model):
 
 
 class WholeCodec(CodecModel):
-    """A codec that makes codes of a whole signal, padded with zeros to whole frames.
+    """A codec that makes codes of a whole signal, padded with zeros to whole frames unless its layers pad themselves.
 
     A model states `_encode(run, wav, *, n_q)` and `_decode(run, codes)`.
     """
+
+    pads_itself: ClassVar[bool] = False
 
     def encode(
         self, wav: Tensor, n_q: int | None = None, lengths: Tensor | None = None, backend: str | None = None
@@ -185,7 +187,7 @@ class WholeCodec(CodecModel):
         if wav.is_complex() or wav.dtype == torch.bool:
             raise DtypeError(f"wav: expected real samples, got {wav.dtype}")
         check_lengths(self.config.family, lengths, len(wav), wav.shape[2])
-        wav, valid = _whole_frames(wav, lengths, self.config.hop)
+        wav, valid = (wav, lengths) if self.pads_itself else _whole_frames(wav, lengths, self.config.hop)
         n_q = self.config.n_q if n_q is None else n_q
         return [self.run(self.encoding(n_q), wav.to(self.dtype), lengths=valid, backend=backend)], None
 
@@ -235,6 +237,8 @@ class WholeCodec(CodecModel):
 
     def encode_stream(self, n_q: int, backend: str | None = None) -> ModelStream:
         """The encoder's state for samples [B, 1, n] that arrive in chunks -> codes [B, rows, m]."""
+        if self.pads_itself:
+            return NetworkStream(self.encoding(n_q), backend)
         return WholeFramesStream(self.encoding(n_q), backend, self.config.hop)
 
     @cached_property

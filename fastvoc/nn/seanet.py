@@ -57,6 +57,7 @@ class SeanetConv(Layer, nn.Module):
         *,
         stride: int = 1,
         dilation: int = 1,
+        bias: bool = True,
         pre: Activation = IDENTITY,
     ) -> None:
         super().__init__()
@@ -72,6 +73,7 @@ class SeanetConv(Layer, nn.Module):
             stride=stride,
             dilation=dilation,
             padding=padding,
+            bias=bias,
             pad_mode=style.pad_mode,
             pre=pre,
         )

@@ -6,6 +6,7 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
+import mimi_models
 import pytest
 import torch
 from codec_models import MONO, STEREO, lively
@@ -48,9 +49,11 @@ def _calls() -> dict[str, list[Call]]:
             stream.flush(mel[:, 7:])
         Jdc().eval().requires_grad_(False)(torch.randn(2, 80, 5), torch.tensor([5, 4]))
         codecs = [Codec(lively(config), config) for config in (MONO, STEREO)]
-        for codec in (*codecs, whole_codec("snac")):
+        for codec in (*codecs, whole_codec("snac"), Codec(mimi_models.lively(mimi_models.SMALL), mimi_models.SMALL)):
             wav = torch.randn(codec.channels, 3 * codec.hop, generator=torch.Generator().manual_seed(1))
             codec(wav, codec.bandwidths[0])
+            if codec.config.family == "mimi":
+                codec.encoding(codebooks=1).stream().push(wav[None])  # whose layers write into what they are given
     found: dict[str, dict[object, Call]] = {}
     for call in recorder.calls:
         found.setdefault(call.name, {}).setdefault(_kind(call), call)
