@@ -105,7 +105,7 @@ def _given(value: Any, declared: str) -> _Given:
 
 
 def call(source: str, name: str, declared: Sequence[Any], *args: Any) -> Any:
-    """A native op with the arguments of its schema, by csrc/cuda/<source>.cu. Raises RuntimeError where that refuses."""
+    """A native op with its schema's arguments, by csrc/cuda/<source>.cu. Raises RuntimeError where that refuses."""
     global _launches
     args = (*args, *[None] * (len(declared) - len(args)))
     given = [_given(value, str(argument.type)) for value, argument in zip(args, declared, strict=True)]

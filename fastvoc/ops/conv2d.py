@@ -114,10 +114,10 @@ class _Packed(NamedTuple):
 
 
 def _pack(params: Conv2dParams) -> _Packed:
-    cout, _, time, _ = params.weight.shape
+    cout, cin, time, across = params.weight.shape
     weight = torch.cat([packing.pack_conv(params.weight[:, :, k]).flatten() for k in range(time)])
     bias = packing.pad_bias(params.bias, cout, params.weight)
-    return _Packed(weight, bias, *params.weight.shape, params.pool, params.slope)
+    return _Packed(weight, bias, cout, cin, time, across, params.pool, params.slope)
 
 
 def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
@@ -139,7 +139,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _work(x: Tensor, params: Conv2dParams, *_: Tensor | None) -> tuple[int, Tensor]:
-    batch, _, steps, bands = x.shape
+    batch, steps, bands = x.shape[0], x.shape[2], x.shape[3]
     y = output(x, batch, len(params.bias), steps, bands // params.pool)
     return batch * steps * bands * params.weight.numel(), y
 

@@ -157,11 +157,10 @@ def _packed(
     tiles: bool = False,
 ) -> _Packed:
     hidden, channels = params.expand_weight.shape
-    taps = params.depthwise_weight[:, 0].t()
-    depthwise = torch.cat([taps, params.depthwise_bias[None]])
-    small = [pack_rows(t).float() for t in (depthwise, params.norm.weight, params.norm.bias)]
-    shape = channels, hidden, len(taps), chunk, tiles, 0
-    return _Packed(*small, weight, expand_bias, project_bias, *shape, params.norm.eps)
+    depthwise = torch.cat([params.depthwise_weight[:, 0].t(), params.depthwise_bias[None]])
+    taps, scale, offset = (pack_rows(t).float() for t in (depthwise, params.norm.weight, params.norm.bias))
+    shape = channels, hidden, params.depthwise_weight.shape[2], chunk, tiles, 0
+    return _Packed(taps, scale, offset, weight, expand_bias, project_bias, *shape, params.norm.eps)
 
 
 def scaled_projection(params: ConvNextBlockParams) -> tuple[Tensor, Tensor]:

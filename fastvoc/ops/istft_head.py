@@ -175,9 +175,9 @@ def _pack_cuda(params: IstftHeadParams) -> _Packed:
 
 
 def _packed(params: IstftHeadParams, tables: Tensor, radices: list[int], wide: bool) -> _Packed:
-    bounds = [float("inf") if bound is None else bound for bound in (params.clip, params.clamp)]
+    clip, clamp = (float("inf") if bound is None else bound for bound in (params.clip, params.clamp))
     shape = params.n_fft, params.hop, params.phase == "sin", wide
-    return _Packed(tables, radices, *shape, *bounds, params.trim, params.trim)
+    return _Packed(tables, radices, *shape, clip, clamp, params.trim, params.trim)
 
 
 def _supports_cpp(spec: Spec) -> str | None:

@@ -129,7 +129,8 @@ class NativeMrfStream:
         if state is None or not state.numel():  # float32 whatever the stream computes in
             state = x.new_empty((x.shape[0], self._floats), dtype=torch.float32)
         have = self._have if self._have < self._most else self._most
-        y, self._state = self._native(x, state, have, final)
+        made: tuple[Tensor, Tensor] = self._native(x, state, have, final)
+        y, self._state = made
         self._have = have + x.shape[2]
         return y
 

@@ -275,7 +275,7 @@ def _stream_native(params: SeanetBlockParams, packed: _Packed) -> TailStream:
 
 
 def _work(x: Tensor, params: SeanetBlockParams, *_: Tensor | None) -> tuple[int, Tensor]:
-    batch, _, steps = x.shape
+    batch, steps = x.shape[0], x.shape[2]
     weights = sum(conv.weight.numel() for conv in params.convs().values())
     return batch * steps * weights, output(x, batch, params.conv2.weight.shape[0], steps)
 

@@ -103,6 +103,6 @@ def _argument(name: str, kind: Any, mutates: Sequence[str]) -> str:
     return f"{declared} {name}"
 
 
-def like_rows(_: Any, x: Tensor, *__: Any) -> Tensor:
+def like_rows(_: object, x: Tensor, *__: object) -> Tensor:
     """The fake of an op that keeps the shape [B, C, T] and makes it time-major."""
     return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)

@@ -6,13 +6,13 @@ priority of the implementations. A forced backend never falls back: when it refu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib import import_module
 from inspect import signature
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -62,7 +62,7 @@ class Impl:
     bind: Callable[[Any], Callable[..., torch.Tensor]] | None = None
     either: bool = False
 
-    def packed(self, params: Any, exact: bool) -> Any:
+    def packed(self, params: object, exact: bool) -> Any:
         """The op's parameters as `run` wants them."""
         return (self.pack_exact if exact and self.pack_exact is not None else self.pack)(params)
 
@@ -74,6 +74,13 @@ class Verdict:
     impl: str
     reason: str | None
     chosen: bool
+
+
+class Params(Protocol):
+    """Parameters of an op: its weights and its shape."""
+
+    def tensors(self) -> Sequence[torch.Tensor]:
+        """The tensors among them."""
 
 
 class Cost(NamedTuple):
@@ -126,7 +133,7 @@ class Op:
         impl = self.select(Spec(x.device.type, x.dtype, params), backend)
         return impl.run(x, impl.packed(params, exact()), *args)
 
-    def cost(self, x: torch.Tensor, params: Any, *args: Any) -> Cost:
+    def cost(self, x: torch.Tensor, params: Params, *args: object) -> Cost:
         """What a call with these arguments takes; their values do not count, so that they may be on device meta."""
         multiply_adds, made = self.work(x, params, *args)
         read = [x, *params.tensors(), *(a for a in args if isinstance(a, torch.Tensor))]
