@@ -54,7 +54,7 @@ def copy(revision: str, folder: Path) -> str:
 
 
 class Memory(threading.Thread):
-    """Watches what a process and those that it started have in memory together, ten times a second."""
+    """Watches what a process and those that it started have in memory together, twice a second."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -63,7 +63,7 @@ class Memory(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        while not self.ended.wait(0.1):
+        while not self.ended.wait(0.5):
             self.peak = max(self.peak, sum(map(resident_mb, family(self.pid))))
 
 
