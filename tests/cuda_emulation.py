@@ -12,11 +12,11 @@ from functools import cache, partial
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 from unittest import mock
 
 import torch
+from kept import kept
 from native_calls import TYPES
 from torch import Tensor
 
@@ -27,6 +27,8 @@ from helpers import ROOT, compiler
 
 FOLDER, STAND_IN = ROOT / "tests/ops/emulation", ROOT / "tests/arm/include"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+COMPILE = ("-O2", "-std=c++20", *WARNINGS, "-shared", "-fPIC")
 SANITIZERS = "FASTVOC_EMULATION_SANITIZERS"  # variable: what the kernels are compiled with, such as address,undefined
 SHARED_LIMITS = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_120": 99 * 1024}
 
@@ -56,16 +58,19 @@ def set_device(**facts: Any) -> None:
 
 @cache
 def library(op: str) -> ctypes.CDLL:
-    """csrc/cuda/<op>.cu and what calls it, built once a session."""
+    """csrc/cuda/<op>*.cu and what calls it, built once for all sessions."""
     sanitizers = os.environ.get(SANITIZERS)
     flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-g"] if sanitizers else []
-    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-    command = [compiler(), "-O2", "-std=c++20", *warnings, "-shared", "-fPIC", *flags]
-    command += [f"-I{path}" for path in (FOLDER, STAND_IN, ROOT / "csrc")]
-    target = Path(mkdtemp()) / "emulation.so"
-    sources = ["-x", "c++", str(ROOT / f"csrc/cuda/{op}.cu"), str(FOLDER / "calls.cpp")]
-    subprocess.run([*command, *sources, "-o", str(target)], check=True)
-    functions = ctypes.CDLL(str(target))
+    includes = [f"-I{path}" for path in (FOLDER, STAND_IN, ROOT / "csrc")]
+    sources = [*sorted((ROOT / "csrc/cuda").glob(f"{op}*.cu")), FOLDER / "calls.cpp"]
+
+    def build(target: Path) -> None:
+        command = [compiler(), *COMPILE, *flags, *includes, "-x", "c++", *map(str, sources), "-o", str(target)]
+        subprocess.run(command, check=True)
+
+    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True).stdout
+    made_of = [op, version, *COMPILE, *flags, FOLDER, STAND_IN, ROOT / "csrc/cuda", ROOT / "csrc/common"]
+    functions = ctypes.CDLL(str(kept("emulation.so", made_of, build)))
     functions.call.restype = ctypes.c_char_p
     return functions
 
@@ -145,9 +150,10 @@ def emulating(source: str, native: Native[Any]) -> Any:
     return mock.patch.object(native, "op", partial(call, source, native.name, op._schema.arguments))
 
 
-RUN: dict[str, Callable[..., Tensor]] = {
-    path.stem: partial(_run, path.stem) for path in (ROOT / "csrc/cuda").glob("*.cu")
-}
+_NAMES = sorted(
+    path.stem for path in (ROOT / "csrc/cuda").glob("*.cu") if (ROOT / f"fastvoc/ops/{path.stem}.py").exists()
+)
+RUN: dict[str, Callable[..., Tensor]] = {name: partial(_run, name) for name in _NAMES}
 
 
 def pack_mrf(params: Any, tiles: bool | None = None) -> Any:

@@ -6,6 +6,16 @@
 
 namespace fastvoc {
 
+struct AttentionBlockCall : Call {
+  using Call::Call;
+  Tensor weight = tensor(), norms = tensor(), frequencies = tensor();
+  int channels = integer(), heads = integer(), kv_heads = integer(), head_dim = integer(), hidden = integer();
+  int window = integer();
+  double eps1 = number(), eps2 = number();
+  Tensor x = tensor();
+  MaybeTensor lengths = maybe(), keys = maybe(), values = maybe(), place = maybe();
+};
+
 struct Conv1dCall : Call {
   using Call::Call;
   Tensor weight = tensor(), bias = tensor();
@@ -50,6 +60,17 @@ struct ConvnextStreamCall : Call {
   std::int64_t have = long_integer();
   bool last = flag();
   MaybeTensor row = maybe();
+};
+
+struct DepthwiseCall : Call {
+  using Call::Call;
+  Tensor weight = tensor(), bias = tensor();
+  int channels = integer(), kernel = integer(), dilation = integer(), left = integer(), right = integer();
+  Ints kinds = ints();
+  Doubles slopes = doubles();
+  MaybeTensor curves = maybe();
+  Tensor x = tensor();
+  MaybeTensor lengths = maybe();
 };
 
 struct GroupNormActCall : Call {
