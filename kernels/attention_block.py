@@ -159,7 +159,7 @@ class Packed(NamedTuple):
     channels: int
     heads: int
     kv_heads: int
-    head_dim: int
+    size: int  # of a head
     hidden: int
     window: int
     eps1: float
@@ -186,6 +186,28 @@ def pack(params: Any) -> Packed:
     )
 
 
+def run(
+    x: Tensor,
+    p: Packed,
+    lengths: Tensor | None = None,
+    keys: Tensor | None = None,
+    values: Tensor | None = None,
+    place: Tensor | None = None,
+) -> Tensor:
+    """attention_block of `fastvoc.ops.attention_block`; lengths on the device of x."""
+    # Of a ring only so many places are free: a longer chunk goes in parts.
+    most = x.shape[2] if values is None else values.shape[1] - (p.window - 1)
+    if x.shape[2] <= most:
+        return NATIVE.run(x, p, lengths, keys, values, place)
+    assert place is not None
+    parts = []
+    for begin in range(0, x.shape[2], most):
+        part = x[:, :, begin : begin + most]
+        left = None if lengths is None else (lengths - begin).clamp(0, part.shape[2])
+        parts.append(NATIVE.run(part, p, left, keys, values, place + begin))
+    return torch.cat([part.transpose(1, 2) for part in parts], 1).transpose(1, 2)
+
+
 def _attention_block(
     p: Packed,
     x: Tensor,
@@ -194,7 +216,7 @@ def _attention_block(
     values: Tensor | None = None,
     place: Tensor | None = None,
 ) -> Tensor:
-    heads, kv_heads, size = p.heads, p.kv_heads, p.head_dim
+    channels, heads, kv_heads, size, hidden = p.channels, p.heads, p.kv_heads, p.size, p.hidden
     batch, _, steps = x.shape
     if keys is None or values is None:
         ring = cdiv(steps, _RING) * _RING
@@ -210,7 +232,7 @@ def _attention_block(
         return made
 
     normal = normalize(x, None, p.norms[0:1], p.norms[1:2], None, lengths, p.eps1)
-    rows = product(normal, p.mixed, p.channels, (heads + 2 * kv_heads) * size)
+    rows = product(normal, p.mixed, channels, (heads + 2 * kv_heads) * size)
     query, seen = x.new_empty((batch, steps, heads * size)), x.new_empty((batch, steps, heads * size))
     launch(
         turn_kernel,
@@ -253,32 +275,10 @@ def _attention_block(
         WINDOW=p.window,
         PRECISION=precision(x.dtype),
     )
-    rows = product(seen, p.out, heads * size, p.channels, residual=x)
+    rows = product(seen, p.out, heads * size, channels, residual=x)
     normal = normalize(rows.transpose(1, 2), None, p.norms[2:3], p.norms[3:4], None, lengths, p.eps2)
-    inner = product(normal, p.expand, p.channels, p.hidden, post=(GELU, 0.0))
-    return product(inner, p.project, p.hidden, p.channels, residual=rows.transpose(1, 2)).transpose(1, 2)
+    inner = product(normal, p.expand, channels, hidden, post=(GELU, 0.0))
+    return product(inner, p.project, hidden, channels, residual=rows.transpose(1, 2)).transpose(1, 2)
 
 
-NATIVE = Native("triton_attention_block", Packed, like_rows, body=_attention_block, mutates=("keys", "values"))
-
-
-def run(
-    x: Tensor,
-    p: Packed,
-    lengths: Tensor | None = None,
-    keys: Tensor | None = None,
-    values: Tensor | None = None,
-    place: Tensor | None = None,
-) -> Tensor:
-    """attention_block of `fastvoc.ops.attention_block`; lengths on the device of x."""
-    # Of a ring only so many places are free: a longer chunk goes in parts.
-    most = x.shape[2] if values is None else values.shape[1] - (p.window - 1)
-    if x.shape[2] <= most:
-        return NATIVE.run(x, p, lengths, keys, values, place)
-    assert place is not None
-    parts = []
-    for begin in range(0, x.shape[2], most):
-        part = x[:, :, begin : begin + most]
-        left = None if lengths is None else (lengths - begin).clamp(0, part.shape[2])
-        parts.append(NATIVE.run(part, p, left, keys, values, place + begin))
-    return torch.cat([part.transpose(1, 2) for part in parts], 1).transpose(1, 2)
+NATIVE = Native("triton_attention_block", Packed, like_rows, mutates=("keys", "values"), body=_attention_block)

@@ -27,19 +27,10 @@ from helpers import ROOT, compiler
 
 FOLDER, STAND_IN = ROOT / "tests/ops/emulation", ROOT / "tests/arm/include"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+COMPILE = ("-O2", "-std=c++20", *WARNINGS, "-shared", "-fPIC")
 SANITIZERS = "FASTVOC_EMULATION_SANITIZERS"  # variable: what the kernels are compiled with, such as address,undefined
 SHARED_LIMITS = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_120": 99 * 1024}
-
-
-COMPILE = ["-O2", "-std=c++20", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC"]
-
-
-def build(op: str, target: Path, *flags: str) -> Path:
-    """Compiles csrc/cuda/<op>.cu, its units by width and what calls it into the library `target`."""
-    command = [compiler(), *COMPILE, *flags, *(f"-I{path}" for path in (FOLDER, STAND_IN, ROOT / "csrc"))]
-    units = (path for path in sorted((ROOT / "csrc/cuda").glob(f"{op}*.cu")) if path.stem == op or path.stem not in OPS)
-    subprocess.run([*command, "-x", "c++", *map(str, units), str(FOLDER / "calls.cpp"), "-o", str(target)], check=True)
-    return target
 
 
 @dataclass(frozen=True)
@@ -67,12 +58,19 @@ def set_device(**facts: Any) -> None:
 
 @cache
 def library(op: str) -> ctypes.CDLL:
-    """csrc/cuda/<op>.cu and what calls it, built once for all workers and sessions."""
+    """csrc/cuda/<op>*.cu and what calls it, built once for all sessions."""
     sanitizers = os.environ.get(SANITIZERS)
     flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-g"] if sanitizers else []
+    includes = [f"-I{path}" for path in (FOLDER, STAND_IN, ROOT / "csrc")]
+    sources = [*sorted((ROOT / "csrc/cuda").glob(f"{op}*.cu")), FOLDER / "calls.cpp"]
+
+    def build(target: Path) -> None:
+        command = [compiler(), *COMPILE, *flags, *includes, "-x", "c++", *map(str, sources), "-o", str(target)]
+        subprocess.run(command, check=True)
+
     version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True).stdout
-    made_of = [version, *COMPILE, *flags, FOLDER, STAND_IN, ROOT / "csrc/cuda", ROOT / "csrc/common"]
-    functions = ctypes.CDLL(str(kept(f"{op}.so", made_of, lambda target: build(op, target, *flags))))
+    made_of = [op, version, *COMPILE, *flags, FOLDER, STAND_IN, ROOT / "csrc/cuda", ROOT / "csrc/common"]
+    functions = ctypes.CDLL(str(kept("emulation.so", made_of, build)))
     functions.call.restype = ctypes.c_char_p
     return functions
 
@@ -152,9 +150,10 @@ def emulating(source: str, native: Native[Any]) -> Any:
     return mock.patch.object(native, "op", partial(call, source, native.name, op._schema.arguments))
 
 
-RUN: dict[str, Callable[..., Tensor]] = {
-    path.stem: partial(_run, path.stem) for path in (ROOT / "csrc/cuda").glob("*.cu") if path.stem in OPS
-}
+_NAMES = sorted(
+    path.stem for path in (ROOT / "csrc/cuda").glob("*.cu") if (ROOT / f"fastvoc/ops/{path.stem}.py").exists()
+)
+RUN: dict[str, Callable[..., Tensor]] = {name: partial(_run, name) for name in _NAMES}
 
 
 def pack_mrf(params: Any, tiles: bool | None = None) -> Any:

@@ -64,7 +64,9 @@ def test_reading_an_items_length_is_refused(read: object) -> None:
 def test_the_reference_of_an_op_says_that_it_reads_lengths() -> None:
     weight = torch.randn(4, 4, 3)
     with pytest.raises(BackendError, match="read on the host"):
-        conv1d(torch.randn(2, 4, 9), Conv1dParams(weight, None, padding=(1, 1)), None, plan().lengths(), "torch")
+        conv1d(
+            torch.randn(2, 4, 9), Conv1dParams(weight, None, padding=(1, 1)), None, plan().lengths(), backend="torch"
+        )
 
 
 @pytest.mark.native
@@ -78,7 +80,7 @@ def test_a_kernel_reads_the_lengths_of_each_pass() -> None:
         given.set(lengths)
         given.fill()
         y = conv1d(x, params, None, given.lengths(), backend="cpp")
-        assert torch.equal(y, conv1d(x, params, None, torch.tensor(lengths), "cpp"))
+        assert torch.equal(y, conv1d(x, params, None, torch.tensor(lengths), backend="cpp"))
 
 
 def test_a_pass_that_differs_from_the_first_is_refused() -> None:

@@ -65,11 +65,10 @@ struct ConvnextStreamCall : Call {
 struct DepthwiseCall : Call {
   using Call::Call;
   Tensor weight = tensor(), bias = tensor();
-  int channels = integer(), kernel = integer(), dilation = integer();
+  int channels = integer(), kernel = integer(), dilation = integer(), left = integer(), right = integer();
   Ints kinds = ints();
   Doubles slopes = doubles();
   MaybeTensor curves = maybe();
-  int left = integer(), right = integer();
   Tensor x = tensor();
   MaybeTensor lengths = maybe();
 };

@@ -4,14 +4,6 @@
 namespace fastvoc {
 namespace {
 
-void run_items(const AttentionBlockArgs<float>& args, const AttentionItem<float>* items, int count, float* memory) {
-  engine().kernels<float>().attention_block(args, items, count, memory);
-}
-
-void run_items(const AttentionBlockArgs<Bf16>& args, const AttentionItem<Bf16>* items, int count, float* memory) {
-  engine().kernels<Bf16>().attention_block(args, items, count, memory);
-}
-
 template <class Element>
 AttentionBlockArgs<Element> block_args(const AttentionBlockCall& call) {
   AttentionBlockArgs<Element> args{};
@@ -47,8 +39,9 @@ struct Rings {
   const int64_t* place = nullptr;
   int64_t size = 0;
 
-  Rings(const AttentionBlockCall& call, int64_t items, int kept, int window) {
+  Rings(const AttentionBlockCall& call, int kept) {
     const MaybeTensor &k = call.keys, &v = call.values, &p = call.place;
+    const int64_t items = call.x.size(0), window = call.window;
     STD_TORCH_CHECK(k.has_value() == v.has_value() && k.has_value() == p.has_value(),
                     "attention_block: expected keys, values and place, or none of them");
     if (!k) return;
@@ -73,9 +66,10 @@ struct Rings {
 
 template <class Element>
 Tensor run(const AttentionBlockCall& call) {
-  auto args = block_args<Element>(call);
+  AttentionBlockArgs<Element> args = block_args<Element>(call);
+  STD_TORCH_CHECK(call.x.dim() == 3, "x: expected [B, C, T]");
+  const Rings<Element> rings(call, args.kept());
   const BatchOf<Element> batch(call.x, args.channels, call.lengths);
-  const Rings<Element> rings(call, batch.items(), args.kept(), args.window);
   const OutputOf<Element> out(batch.items(), args.channels, batch.steps());
   const int64_t threads = torch::stable::get_num_threads();
   const Share share(std::min<int64_t>(threads, padded(args.channels) / (2 * kPanelWidth)), threads);
@@ -98,7 +92,7 @@ Tensor run(const AttentionBlockCall& call) {
       Element *const keys = rings.size ? rings.keys + i * kept : own, *const values = rings.size ? rings.values + i * kept : own + kept;
       items.push_back({batch.source(i), out.sink(i), keys, values, ring, rings.size ? rings.place[i] : 0});
     }
-    run_items(args, items.data(), as_int(static_cast<int64_t>(items.size())), memory + aligned);
+    engine().kernels<Element>().attention_block(args, items.data(), as_int(static_cast<int64_t>(items.size())), memory + aligned);
   }
   return out.tensor([&](int64_t item) { return batch.length(item); });
 }

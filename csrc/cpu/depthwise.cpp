@@ -19,16 +19,16 @@ Tensor run(const DepthwiseArgs& args, const DepthwiseCall& call) {
 }
 
 Tensor depthwise(const DepthwiseCall& call) {
-  DepthwiseArgs args{};
-  args.channels = call.channels;
-  args.kernel = call.kernel;
-  args.dilation = call.dilation;
-  args.left = call.left;
-  args.right = call.right;
-  const int64_t width = padded(args.channels);
-  args.weight = packed(call.weight, args.kernel * width, "weight");
-  args.bias = packed(call.bias, width, "bias");
-  args.pre = activations(call, 1, [&](std::size_t) { return args.channels; })[0];
+  const int64_t width = padded(call.channels);
+  const Act pre = activations(call, 1, [&](std::size_t) { return call.channels; })[0];
+  const DepthwiseArgs args{packed(call.weight, call.kernel * width, "weight"),
+                           packed(call.bias, width, "bias"),
+                           call.channels,
+                           call.kernel,
+                           call.dilation,
+                           call.left,
+                           call.right,
+                           pre};
   return by_type(call.x, [&](auto element) { return run<decltype(element)>(args, call); });
 }
 

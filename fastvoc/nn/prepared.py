@@ -160,7 +160,7 @@ class Prepared:
         made: object = self._params()
         return made
 
-    def held(self) -> Any:
+    def held(self) -> object:
         """The weights, packed and not, as they are now: what a recorded call goes on reading."""
         return self.tensors(), self._kept
 

@@ -155,15 +155,15 @@ def attention_block_ref(
 ) -> Tensor:
     """h = x + scale1 * out(attend(norm1(x))); y = h + scale2 * project(gelu(expand(norm2(h)))).
 
-    float16 and bfloat16 compute in float32. The exact GELU; scores are products over sqrt(D), and their softmax is
-    float32 at least. Keys and values are rounded to the dtype of x.
+    The exact GELU; scores are products over sqrt(D), and their softmax is float32 at least. Keys and values are rounded
+    to the dtype of x. float16 and bfloat16 compute in float32.
 
     Args:
         x: [B, C, T], dtype and device of the weights; time-major strides are the fast ones.
         params: the weights.
         lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        keys, values, place: a state as `params.zero_state` makes it, [B, kv_heads * D, R], [B, R, kv_heads * D] and [B]
-            int64: rings of R >= window places, in which the step at place p of the signal has entry p % R. x begins at
+        keys, values, place: [B, kv_heads * D, R], [B, R, kv_heads * D], [B] int64, as `params.zero_state` makes them:
+            rings of R >= window places, in which the step at place p of the signal has entry p % R. x begins at
             each item's `place`. Keys and values of its steps replace the oldest ones in place; `place` stays. The
             signals begin at x when None.
 
@@ -366,10 +366,12 @@ def _stream_triton(params: AttentionBlockParams, packed: Any) -> AttentionStream
 
 
 def _work(x: Tensor, params: AttentionBlockParams, *_: Tensor | None) -> tuple[int, Tensor]:
-    """Every step with all of its window, keys and values."""
-    p = params
-    weights = sum(w.numel() for w in (p.query, p.key, p.value, p.out, p.expand, p.project))
-    return x.shape[0] * x.shape[2] * (weights + 2 * p.window * p.heads * p.head_dim), output(x, *x.shape)
+    """Scores and sums over the window, as far as the signal goes, and the six linear layers."""
+    batch, steps, window = x.shape[0], x.shape[2], params.window
+    seen = sum(min(t + 1, window) for t in range(steps))
+    weights = params.query, params.key, params.value, params.out, params.expand, params.project
+    scores = 2 * seen * params.heads * params.head_dim
+    return batch * (steps * sum(t.numel() for t in weights) + scores), output(x, *x.shape)
 
 
 OP = attention_block = define("attention_block", _check, attention_block_ref, _work, _stream_ref)

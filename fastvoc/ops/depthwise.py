@@ -84,11 +84,11 @@ class _Packed(NamedTuple):
     channels: int
     kernel: int
     dilation: int
+    left: int
+    right: int
     kinds: list[int]
     slopes: list[float]
     curves: Tensor | None
-    left: int  # the padding, last: a stream has none
-    right: int
 
 
 def _pack(params: DepthwiseParams) -> _Packed:
@@ -96,8 +96,8 @@ def _pack(params: DepthwiseParams) -> _Packed:
     beyond = -channels % packing.PANEL
     weight = F.pad(params.weight.detach()[:, 0].t().float(), (0, beyond)).contiguous()
     bias = packing.pad_bias(params.bias, channels, params.weight).float()
-    acts = packing.pack_activations((params.pre,))
-    return _Packed(weight, bias, channels, kernel, params.dilation, *acts, params.padding, params.padding)
+    shape = channels, kernel, params.dilation, params.padding, params.padding
+    return _Packed(weight, bias, *shape, *packing.pack_activations((params.pre,)))
 
 
 def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
@@ -117,13 +117,12 @@ def _stream_ref(params: DepthwiseParams, _: Any) -> TailStream:
 
 
 def _stream_native(params: DepthwiseParams, packed: _Packed) -> TailStream:
-    native = NATIVE.bound(packed._replace(left=0, right=0))
-    return TailStream(_geometry(params), params.weight.shape[0], native)
+    return TailStream(_geometry(params), params.weight.shape[0], NATIVE.bound(packed._replace(left=0, right=0)))
 
 
 def _work(x: Tensor, params: DepthwiseParams, *_: Tensor | None) -> tuple[int, Tensor]:
-    return params.weight.shape[2] * x.numel(), output(x, *x.shape)
+    return x.shape[0] * x.shape[2] * params.weight.numel(), output(x, *x.shape)
 
 
 OP = depthwise = define("depthwise", _check, depthwise_ref, _work, _stream_ref)
-register_cpp(OP, NATIVE, _pack, stream=_stream_native)
+register_cpp(OP, NATIVE, _pack, stream=_stream_native, either=True)

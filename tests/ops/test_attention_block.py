@@ -18,6 +18,7 @@ from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.runtime.registry import OPS, use_backend
 from helpers import implementations, need_triton, relative_l2
 
+
 each_case = pytest.mark.parametrize("make", CASES.values(), ids=CASES)
 each_impl = pytest.mark.parametrize("impl", implementations("attention_block"))
 
@@ -175,7 +176,7 @@ def test_items_at_their_own_places(impl: str, nan_poison: None) -> None:
     chunk = torch.full((3, params.channels, 20), torch.nan)
     for i, (n, more) in enumerate(zip(begun, lengths.tolist(), strict=True)):
         chunk[i, :, :more] = x[i, :, n : n + more]
-    y = attention_block(chunk, params, lengths, (keys, values, place), impl)
+    y = attention_block(chunk, params, lengths, (keys, values, place), backend=impl)
     assert place.tolist() == begun
     whole = attention_block(x, params, backend=impl)
     for i, (n, more) in enumerate(zip(begun, lengths.tolist(), strict=True)):

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from op_cases import CONV1D, MRF, SNAKE_AA, UPSAMPLE, block_params, channels, conv1d_params, norm_params
+from op_cases import ATTENTION, CONV1D, MRF, SNAKE_AA, UPSAMPLE, block_params, channels, conv1d_params, norm_params
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastvoc.ops.conv2d import Conv2dParams
 from fastvoc.ops.convnext_block import ConvNextBlockParams
+from fastvoc.ops.depthwise import DepthwiseParams
 from fastvoc.ops.group_norm_act import GroupNormParams
 from fastvoc.ops.istft_head import IstftHeadParams
 from fastvoc.ops.lstm import LstmParams
@@ -57,6 +58,11 @@ COUNTED: dict[str, Call] = {
     ),
     "convnext_block": ("convnext_block", lambda: block_params(12, 30), _block),
     "seanet_block": ("seanet_block", _seanet, lambda _: (torch.randn(2, 12, 33),)),
+    "depthwise": (
+        "depthwise",
+        lambda: DepthwiseParams(torch.randn(7, 1, 5), torch.randn(7), 3),
+        lambda _: (torch.randn(2, 7, 41),),
+    ),
     "lvc": ("lvc", lambda: LvcParams(8), _lvc),
     "rvq_encode": ("rvq_encode", lambda: RvqParams(torch.randn(4, 20, 6)), lambda _: (torch.randn(2, 6, 15), 3)),
 }
@@ -85,6 +91,11 @@ OTHERS: dict[str, tuple[Call, int]] = {
     "istft_head": (
         ("istft_head", lambda: IstftHeadParams(16, 4, torch.hann_window(16)), lambda _: (torch.randn(2, 18, 11),)),
         2 * 11 * (5 * 16 + 16),
+    ),
+    # What a step sees is up to 5 steps here: 1 + 2 + 3 + 4 + 5 * 9 pairs of them.
+    "attention_block": (
+        ("attention_block", lambda: replace(ATTENTION["odd"](), window=5), lambda p: (torch.randn(2, p.channels, 13),)),
+        2 * (13 * (4 * 18 * 19 + 2 * 33 * 19) + 2 * 55 * 18),
     ),
     "layer_norm": (("layer_norm", lambda: norm_params(6), lambda _: (torch.randn(2, 6, 5),)), 0),
     "group_norm_act": (
