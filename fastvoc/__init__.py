@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fastvoc.runtime.names import lazy
 
 if TYPE_CHECKING:
+    from fastvoc import piper as piper
     from fastvoc.codec import Codec as Codec
     from fastvoc.codec import Codes as Codes
     from fastvoc.compression import compress as compress
@@ -74,7 +75,7 @@ _HOMES = {
     "vocoder": ("Vocoder",),
 }
 # Modules that are a name of the package, too.
-_MODULES = {"audio": "sound.audio", "mel": "sound.mel"}
+_MODULES = {"audio": "sound.audio", "mel": "sound.mel", "piper": "piper"}
 
 if not TYPE_CHECKING:
     __all__, __getattr__, __dir__ = lazy(globals(), _HOMES, _MODULES, also=["__version__"])

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import re
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from checkpoint_files import random_state, write_jik
+from checkpoint_files import VITS, random_state, write_jik
 from codec_models import lively
 from hift_files import write_cosyvoice
+from onnx_files import need_onnx, write_voice
 
 import fastvoc
 from fastvoc import audio
@@ -72,6 +74,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codec = EncodecConfig(n_filters=4, dimension=12)
     (folder / "path" / "to" / "encodec_24khz").mkdir()
     fastvoc.save(Codec(lively(codec), codec), folder / "path" / "to" / "encodec_24khz" / "model.safetensors")
+    if importlib.util.find_spec("onnx") is not None:
+        write_voice(folder / "path" / "to", replace(VITS, gin_channels=0, num_speakers=0))
     return folder
 
 
@@ -115,6 +119,8 @@ def run_shell(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.usefixtures("place")
 def test_a_page_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "voice.onnx" in PAGES[page].read_text():
+        need_onnx("onnxruntime")
     namespace: dict[str, Any] = {"__name__": "page"}
     for block in blocks(page, "python", "sh"):
         if block.language == "sh" and block.runs:

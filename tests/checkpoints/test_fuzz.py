@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import re
 import shutil
@@ -30,6 +31,7 @@ from codec_models import UNUSUAL
 from hift_files import write_cosyvoice, write_hiftnet_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx_files import write_voice
 
 from fastvoc.checkpoints import Checkpoint, detect_and_load, save
 from fastvoc.errors import LoadError
@@ -88,6 +90,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_univnet(root / "univnet")
     write_cosyvoice(root / "cosyvoice")
     write_hiftnet_model(root / "hiftnet_model")
+    if importlib.util.find_spec("onnx") is not None:
+        write_voice(root / "onnx", SMALL)
     return {folder.name: folder for folder in root.iterdir()}
 
 
@@ -104,6 +108,8 @@ TARGETS = {
     "cosyvoice": "cosyvoice2.yaml",
     "hiftnet_model": "config.json",
 }
+if importlib.util.find_spec("onnx") is not None:
+    TARGETS["onnx"] = "voice.onnx"
 
 
 @st.composite
