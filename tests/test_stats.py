@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import pickle
 import re
 import threading
@@ -114,6 +115,19 @@ def test_threads_lose_nothing(voc: Vocoder) -> None:
         worker.join()
     assert (voc.stats.calls, voc.stats.frames, voc.stats.running) == (80, 160, 0)
     assert 1 <= voc.stats.most_running <= 4
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_a_lock_of_its_parent() -> None:
+    stats = Stats(1.0)
+    stats.begin()
+    with stats.lock:
+        child = os.fork()
+        if not child:
+            free = stats.lock.acquire(timeout=5)
+            os._exit(0 if free and stats.running == 0 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert stats.running == 1
 
 
 def test_copies_count_for_themselves(voc: Vocoder) -> None:

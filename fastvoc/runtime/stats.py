@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -51,6 +53,8 @@ class Stats:
         self.lock = threading.Lock()
         self.pools: weakref.WeakSet[Sized] = weakref.WeakSet()
         self.running = self.most_running = 0
+        _ALL.add(self)
+        _survive_forks()
         self.reset()
 
     def reset(self) -> None:
@@ -152,6 +156,21 @@ class Stats:
     def _tell(self, event: Event) -> None:
         for listener in tuple(self.listeners):
             listener(event)
+
+
+_ALL: weakref.WeakSet[Stats] = weakref.WeakSet()
+
+
+@cache
+def _survive_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_renew)
+
+
+def _renew() -> None:
+    """In a forked child, where nothing runs yet, and which nobody would give a lock back to."""
+    for stats in _ALL:
+        stats.lock, stats.running = threading.Lock(), 0
 
 
 def _number(clipped: int | Tensor | None) -> int:

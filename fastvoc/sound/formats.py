@@ -27,17 +27,20 @@ def check_format(kind: str, dither: int | None = None) -> None:
 
 
 def to_format(wav: Tensor, kind: str, dither: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Float32 samples in -1..1, any shape, in a format, and how many were clipped; None where none can be.
+    """Float32 samples in -1..1, any shape, in a format, and how many were clipped; None where none were.
 
     s16 is round(32767 x), of which mu-law and A-law take the nearest of their 256 levels; all are clipped at full
     scale, and NaN becomes 0 and counts as clipped. `dither` is added in steps of s16.
     """
     if kind == "f32":
         return wav, None
-    scaled = wav * _FULL
-    clipped = (wav.abs() <= 1.0).logical_not_().sum()
-    scaled = scaled if dither is None else scaled + dither
-    whole = scaled.round_().nan_to_num_(0.0).clamp_(-_FULL, _FULL)
+    scaled = wav * _FULL if dither is None else wav * _FULL + dither
+    if wav.device.type == "cpu" and wav.numel() and _fits(wav):
+        clipped = None
+        whole = scaled.round_() if dither is None else scaled.round_().clamp_(-_FULL, _FULL)
+    else:
+        clipped = (wav.abs() <= 1.0).logical_not_().sum()
+        whole = scaled.round_().nan_to_num_(0.0).clamp_(-_FULL, _FULL)
     if kind == "s16":
         return whole.to(torch.int16), clipped
     return _codes(kind, wav.device)[whole.to(torch.int32) + 32768], clipped
@@ -73,6 +76,12 @@ def levels(kind: str) -> Tensor:
         return torch.where(code & 0x80 > 0, -size, size)
     size = torch.where(segment > 0, 2 * step + 33 << (segment - 1).clamp(min=0), 2 * step + 1) << 3
     return torch.where(code & 0x80 > 0, size, -size)
+
+
+def _fits(wav: Tensor) -> bool:
+    """Whether all samples are within full scale, and none is NaN."""
+    low, high = wav.aminmax()
+    return low.item() >= -1.0 and high.item() <= 1.0
 
 
 @lru_cache(maxsize=8)

@@ -84,8 +84,10 @@ class Converter:
         else:
             end = max(-(-(given - self.reach) * self._up // self._down), 0)
         held = torch.cat([place.tail, x], 1)
-        done = self._base(end) - self._base(place.made)
-        tail = held[:, min(done, held.shape[1]) :].clone()
+        done = min(self._base(end) - self._base(place.made), held.shape[1])
+        tail = held[:, done:]
+        if done > 4 * tail.shape[1]:  # whose memory it would keep
+            tail = tail.clone()
         y = self._convolved(held, place.made % self._up, end - place.made)
         return y, Place(given, end, tail)
 
@@ -121,15 +123,18 @@ class Converter:
         lacking = (blocks - 1) * step + end - start - units.shape[1]
         if lacking > 0:  # of outputs that are not asked for
             units = torch.nn.functional.pad(units, (0, lacking))
-        stride = units.stride(0), step, 1
         if rows * blocks <= _FEW:
             group = columns
         made = []
         for left in range(0, columns, group):
             right = min(left + group, columns)
             low, high = self._base(phase + left), self._base(phase + right - 1) + 2 * self.reach
-            x = units.as_strided((rows, blocks, high - low), stride, low - start)
-            made.append(torch.mm(x.flatten(0, 1), matrix[low:high, phase + left : phase + right]))
+            size = high - low
+            if rows == 1:
+                x = units.as_strided((blocks, size), (step, 1), low - start)
+            else:
+                x = units.as_strided((rows, blocks, size), (units.stride(0), step, 1), low - start).flatten(0, 1)
+            made.append(torch.mm(x, matrix[low:high, phase + left : phase + right]))
         y = made[0] if len(made) == 1 else torch.cat(made, 1)
         return y.view(rows, blocks * columns)[:, :count].float()
 

@@ -117,7 +117,12 @@ class Deliverer:
 
     def ready(self, y: Tensor, *, final: bool) -> _Step:
         """The samples [..., m] that a model's [..., n] complete."""
-        return ready([self], [y], final=final)[0]
+        converter = self.delivery.converter
+        if converter is None:
+            return self.formatted(y, None)
+        rows = _rows(y)
+        made, place = converter.step(self.place_for(rows), rows, final=final)
+        return self.formatted(made.view(*y.shape[:-1], made.shape[1]), place)
 
     def done(self, step: _Step) -> Tensor:
         """The samples of a step, after which the signal stands there."""
