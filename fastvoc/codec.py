@@ -20,7 +20,10 @@ from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.models.levels import packed, unpacked
 from fastvoc.models.whole_codec import CodecConfig, CodecModel
 from fastvoc.runtime.registry import use_exact
+from fastvoc.runtime.stats import clock
+from fastvoc.sound.formats import Format
 from fastvoc.streams.codec import Decoding, Encoding
+from fastvoc.streams.delivery import Delivery
 
 _Array = Tensor | np.ndarray[Any, Any]
 _USUAL = 6.0  # kbit/s
@@ -173,9 +176,31 @@ class Codec(LoadedModel):
             ArgumentError: a bandwidth or a number of codebooks that the model does not have, lengths outside 1..S, NaN
                 or infinity.
         """
-        wav = self._floats(wav, "wav")
+        stats = self.stats
+        start = stats.begin()
+        try:
+            wav = self._floats(wav, "wav")
+            n_q, bandwidth = self._wanted(bandwidth, codebooks)
+            batch, samples, sizes = self._checked_wav(wav, lengths, check)
+            checked = clock()
+            with torch.inference_mode(), use_exact() if exact else nullcontext():
+                segments, scale = self.model.encode(batch.to(self.input_dtype), n_q, samples, self.backend)
+            computed = clock()
+            # Ordinary tensors, which may be changed in place.
+            own = tuple(segment.clone() for segment in segments), None if scale is None else scale.clone()
+            rates = tuple(self.config.rates[:n_q])
+            codes = Codes(*own, tuple(sizes), bandwidth, self.sample_rate, wav.dim(), rates)
+        except BaseException as error:
+            stats.failed("encode", start, error)
+            raise
+        stats.made("encode", start, checked, computed, len(batch) * sum(segment.shape[2] for segment in codes.segments))
+        return codes
+
+    def _checked_wav(
+        self, wav: Tensor, lengths: Lengths, check: bool | None
+    ) -> tuple[Tensor, Tensor | None, list[int]]:
+        """The arguments of `encode` as the model takes them, [B, C, S], and the samples of each item."""
         batch = self._batch(wav)
-        n_q, bandwidth = self._wanted(bandwidth, codebooks)
         if lengths is not None and wav.dim() != 3:
             raise ShapeError(f"lengths: only for a batch [B, C, S], got a wav of shape {list(wav.shape)}")
         samples = whole_lengths(lengths, len(batch), batch.shape[2])
@@ -185,11 +210,7 @@ class Codec(LoadedModel):
                 if not bool(item[:, :size].isfinite().all()):
                     where = "" if len(batch) == 1 else f" in item {i}"
                     raise ArgumentError(f"wav: holds NaN or infinity{where}")
-        with torch.inference_mode(), use_exact() if exact else nullcontext():
-            segments, scale = self.model.encode(batch.to(self.input_dtype), n_q, samples, self.backend)
-        # Ordinary tensors, which may be changed in place.
-        own = tuple(segment.clone() for segment in segments), None if scale is None else scale.clone()
-        return Codes(*own, tuple(sizes), bandwidth, self.sample_rate, wav.dim(), tuple(self.config.rates[:n_q]))
+        return batch, samples, sizes
 
     def decode(
         self,
@@ -201,6 +222,9 @@ class Codec(LoadedModel):
         noise: Sequence[Tensor] | int | None = None,
         exact: bool = False,
         check: bool | None = None,
+        rate: int | None = None,
+        format: Format = "f32",
+        dither: int | None = None,
     ) -> Tensor:
         """Makes the waveform of codes.
 
@@ -219,22 +243,49 @@ class Codec(LoadedModel):
                 on the C++ CPU implementation.
             check: also look at the values, for which the host waits. None: True on the CPU; elsewhere a code outside
                 the codebooks counts as the nearest one, and `codec.check()` tells of it.
+            rate, format, dither: of the samples, as `Vocoder` has them in a call.
 
         Returns:
-            Samples, float32, [B, C, S], or [C, S] for codes [K, T]; for `Codes` in the shape that was encoded. DAC's
-            odd rates make a few samples less than the codes stand for: then the last ones of a signal are missing.
+            Samples, float32 unless another format is asked for, [B, C, S], or [C, S] for codes [K, T]; for `Codes` in
+            the shape that was encoded. DAC's odd rates make a few samples less than the codes stand for: then the last
+            ones of a signal are missing.
 
         Raises:
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
             ArgumentError: codes of another model; a seed or noise for a model that has none; with `check` a code
-                outside the codebooks, a volume that is not finite and positive.
+                outside the codebooks, a volume that is not finite and positive; no such rate or format, dither of
+                another format than s16.
         """
-        inputs = {name: value for name, value in (("seed", seed), ("noise", noise)) if value is not None}
-        self.check_decode_inputs(inputs)
-        segments, volumes, frames, finish = self.checked(codes, scale, lengths, values=self._checks(check))
-        with torch.inference_mode(), use_exact() if exact else nullcontext():
-            wav = self.model.decode(segments, volumes, frames, self.backend, **inputs).float()
-        return finish(wav)
+        stats, clipped = self.stats, None
+        start = stats.begin()
+        try:
+            delivery = None
+            if rate is not None or format != "f32" or dither is not None:
+                delivery = Delivery.of(self.sample_rate, rate, format, dither)
+            inputs = {name: value for name, value in (("seed", seed), ("noise", noise)) if value is not None}
+            self.check_decode_inputs(inputs)
+            segments, volumes, frames, finish = self.checked(codes, scale, lengths, values=self._checks(check))
+            checked = clock()
+            with torch.inference_mode(), use_exact() if exact else nullcontext():
+                wav = self.model.decode(segments, volumes, frames, self.backend, **inputs).float()
+            computed = clock()
+            wav = finish(wav)
+            if delivery is not None:
+                sizes = codes.lengths if isinstance(codes, Codes) else lengths
+                wav, clipped = self._delivered(delivery, wav, sizes)
+        except BaseException as error:
+            stats.failed("decode", start, error)
+            raise
+        stats.made("decode", start, checked, computed, sum(map(sum, frames)), clipped)
+        return wav
+
+    @torch.inference_mode()
+    def _delivered(self, delivery: Delivery, wav: Tensor, sizes: Lengths) -> tuple[Tensor, Tensor | None]:
+        """Samples of any shape in another rate and format, and how many were clipped."""
+        counts = None if sizes is None else torch.as_tensor(sizes, device="cpu").tolist()
+        out, clipped = delivery.whole(wav if counts is None or wav.dim() == 3 else wav[None], counts)
+        with torch.inference_mode(False):
+            return out.view(*wav.shape[:-1], out.shape[-1]).clone(), clipped
 
     def checked(
         self,

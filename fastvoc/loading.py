@@ -22,6 +22,7 @@ from fastvoc.models.whole_codec import CodecModel
 from fastvoc.nn.model import Model
 from fastvoc.nn.quantized import RANGE, is_int8
 from fastvoc.runtime.io import given_path
+from fastvoc.runtime.stats import log
 from fastvoc.sound.mel import MelConfig
 from fastvoc.vocoder import Vocoder
 
@@ -158,7 +159,9 @@ def _load(
     if wanted is None:
         wanted = torch.float32 if checkpoint.quantization is None else torch.int8
     warn_assumed(name, checkpoint, stacklevel=3)
-    return loaded(checkpoint, target, wanted, backend)
+    result = loaded(checkpoint, target, wanted, backend)
+    log.info("loaded %s: %r", name, result)
+    return result
 
 
 def _kind(family: str) -> type[Vocoder] | type[Codec]:

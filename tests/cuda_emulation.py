@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import torch
+from kept import kept
 from torch import Tensor
 
 from fastvoc.ops import mrf as mrf_op
@@ -25,30 +25,25 @@ SANITIZERS = "FASTVOC_EMULATION_SANITIZERS"  # variable: what the kernels are co
 SHARED_LIMITS = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_120": 99 * 1024}
 
 
+COMPILE = ["-O2", "-std=c++20", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC"]
+
+
 def build(source: str, target: Path, *flags: str) -> Path:
     """Compiles one file of tests/ops/emulation into the library `target`."""
-    command = [
-        compiler(),
-        "-O2",
-        "-std=c++20",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-Wno-unknown-pragmas",
-        "-shared",
-        "-fPIC",
-    ]
-    command += [*flags, f"-I{FOLDER}", f"-I{ROOT / 'csrc'}", str(FOLDER / source), "-o", str(target)]
-    subprocess.run(command, check=True)
+    command = [compiler(), *COMPILE, *flags, f"-I{FOLDER}", f"-I{ROOT / 'csrc'}", str(FOLDER / source)]
+    subprocess.run([*command, "-o", str(target)], check=True)
     return target
 
 
 @cache
 def library(source: str) -> ctypes.CDLL:
-    """The functions of one file, built once a session."""
+    """The functions of one file, built once for all workers and sessions."""
     sanitizers = os.environ.get(SANITIZERS)
     flags = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-g"] if sanitizers else []
-    return ctypes.CDLL(str(build(source, Path(mkdtemp()) / "emulation.so", *flags)))
+    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True).stdout
+    made_of = [version, *COMPILE, *flags, FOLDER, ROOT / "csrc/cuda", ROOT / "csrc/common"]
+    made = kept(Path(source).with_suffix(".so").name, made_of, lambda target: build(source, target, *flags))
+    return ctypes.CDLL(str(made))
 
 
 def set_device(functions: ctypes.CDLL, shared: int = SHARED_LIMITS["sm_90"], backwards: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import re
 import shlex
@@ -16,9 +17,10 @@ import mimi_models
 import pytest
 import torch
 import yaml
-from checkpoint_files import random_state, write_jik
+from checkpoint_files import VITS, random_state, write_jik
 from codec_models import lively
 from hift_files import write_cosyvoice
+from onnx_files import need_onnx, write_voice
 from whole_codecs import whole_codec
 
 import fastvoc
@@ -74,6 +76,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codec = EncodecConfig(n_filters=4, dimension=12)
     (folder / "path" / "to" / "encodec_24khz").mkdir()
     fastvoc.save(Codec(lively(codec), codec), folder / "path" / "to" / "encodec_24khz" / "model.safetensors")
+    if importlib.util.find_spec("onnx") is not None:
+        write_voice(folder / "path" / "to", replace(VITS, gin_channels=0, num_speakers=0))
     mimi = replace(mimi_models.SMALL, n_q=8, ratios=(8, 6, 5, 4))
     (folder / "path" / "to" / "mimi").mkdir()
     fastvoc.save(Codec(mimi_models.lively(mimi), mimi), folder / "path" / "to" / "mimi" / "model.safetensors")
@@ -123,6 +127,8 @@ def run_shell(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.usefixtures("place")
 def test_a_page_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "voice.onnx" in PAGES[page].read_text():
+        need_onnx("onnxruntime")
     namespace: dict[str, Any] = {"__name__": "page"}
     for block in blocks(page, "python", "sh"):
         if block.language == "sh" and block.runs:

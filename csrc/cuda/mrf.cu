@@ -2,7 +2,19 @@
 #include "cuda/mrf.cuh"
 
 #include "cuda/glue.h"
-#include "cuda/mrf_tiles.cuh"
+#include "cuda/mrf_units.cuh"
+
+namespace fastvoc::cuda {
+
+FASTVOC_MRF_TILE(extern, Tile16)
+FASTVOC_MRF_TILE(extern, Tile32)
+FASTVOC_MRF_TILE(extern, Tile64)
+FASTVOC_MRF_TILE(extern, Tile128)
+FASTVOC_MRF_TILE(extern, SmallTile128)
+FASTVOC_MRF_TILE(extern, Tile256)
+FASTVOC_MRF_TILE(extern, SmallTile256)
+
+}  // namespace fastvoc::cuda
 
 namespace fastvoc {
 namespace {

@@ -27,6 +27,7 @@ from fastvoc.checkpoints import (
     mimi,
     native,
     nemo,
+    onnx_file,
     parallel_wavegan,
     snac,
     speechbrain,
@@ -55,6 +56,7 @@ class _Format(Protocol):
 # The plainest names come last: the other dialects extend them.
 _FORMATS: tuple[_Format, ...] = (
     native,
+    onnx_file,
     nemo,
     chatterbox,
     hiftnet_transformers,
@@ -91,7 +93,8 @@ def detect_and_load(path: str | os.PathLike[str], texts: Mapping[str, bytes] | N
         source = replace(source, texts={**source.texts, **(texts or {})})
         for module in _FORMATS:
             if module.detect(source):
-                return replace(module.load(source), stored=_stored(source))
+                checkpoint = module.load(source)
+                return replace(checkpoint, stored=checkpoint.stored or _stored(source))
     except OSError as error:
         raise LoadError(f"{path}: {error.strerror or error}") from error
     if any(name.startswith(("mpd.", "msd.")) for name in source.entries):

@@ -109,9 +109,9 @@ def _of_original(source: Source, tensors: Mapping[str, TensorEntry]) -> tuple[Da
     origins: dict[str, Origin] = {}
     if "sample_rate" in fields:
         rate = fields.integer("sample_rate")
-    elif found := re.search(r"(16|24|44)(?:[._]?1)?_?khz", source.path.name.lower()):
-        rate = {"16": 16000, "24": 24000, "44": 44100}[found[1]]
-        origins["sample_rate"] = Origin("name", f"{found[1]} kHz")
+    elif named := re.search(r"(16|24|44)(?:[._]?1)?_?khz", source.path.name.lower()):
+        rate = {"16": 16000, "24": 24000, "44": 44100}[named[1]]
+        origins["sample_rate"] = Origin("name", f"{named[1]} kHz")
     else:
         rate = DacConfig.sample_rate
         origins["sample_rate"] = Origin("assumed", "no constructor's values say it; it is that of the 44.1 kHz model")

@@ -149,7 +149,18 @@ def _open_file(path: Path) -> Source:
         return _open_nemo(path)
     if head.startswith(b"version https://git-lfs"):
         raise refuse(path, "a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
-    raise refuse(path, "neither safetensors, nor a file of torch.save, nor a zip or .nemo archive of one")
+    if head[4:8] == b"ORTM":
+        raise refuse(path, "a model in onnxruntime's own format; give the .onnx file that it was made from")
+    if path.suffix == ".onnx" or _looks_like_onnx(head):
+        return Source(path, "onnx", {})  # whose tensors mean nothing without the graph
+    raise refuse(path, "neither safetensors, nor a file of torch.save, nor a zip or .nemo archive of one, nor ONNX")
+
+
+def _looks_like_onnx(head: bytes) -> bool:
+    """A message that begins with a small version of its format, and goes on with the producer, the graph or opsets."""
+    return (
+        len(head) > 2 and head[0] == 0x08 and head[1] < 0x40 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
+    )
 
 
 def _weights_in(folder: Path) -> Path:

@@ -20,7 +20,7 @@ from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 _MAX_PICKLE_BYTES = 512 << 10
 _MAX_READS = 1 << 18
 _MAX_NESTING = 6
-_PLAIN = int | float | str | list
+_PLAIN = (int, float, str, list)
 # Training tools keep paths beside the weights. A path is read as nothing at all.
 _PATHS = [f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")]
 _PATHS_ALLOWED = threading.Lock()  # torch's list of what it allows is one for all threads
@@ -151,7 +151,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _flatten(tree: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, Tensor | _PLAIN):
+    if isinstance(tree, (Tensor, *_PLAIN)):
         yield prefix, tree
     elif isinstance(tree, Mapping) and depth < _MAX_NESTING:
         for key, value in tree.items():

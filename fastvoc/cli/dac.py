@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 import typer
@@ -72,7 +72,7 @@ def decode_dac(codec: Codec, file: BinaryIO, source: str, output: Path | None, *
     name = "standard input" if source == "-" else source
     typer.echo(f"{name}: DAC, {held.codes.shape[1]} codebooks, {seconds:.2f} s", err=True)
     wav, rate = decompress_dac(held, codec)
-    place = standard_output() if output is None else output
+    place: Any = standard_output() if output is None else output
     with write_blocks(place, rate, len(wav), wav.shape[1], float32=float32) as write:
         write(wav)
     if output is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.module import _IncompatibleKeys
 
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.checkpoints.dac import canonical_name
@@ -77,7 +78,7 @@ class DAC(Upstream):
         self.sample_rate, self.hop_length = sample_rate, config.hop
 
     @classmethod
-    def load(cls, location: str | os.PathLike[str], *args: Any, **kwargs: Any) -> DAC:
+    def load(cls, location: str | os.PathLike[str], *args: object, **kwargs: object) -> DAC:
         """The model of a `.pth` file of weights, in eval mode with its weights frozen; further arguments are ignored.
 
         Raises LoadError naming the file and what is wrong with it, as for a torch.package, which is code.
@@ -101,11 +102,14 @@ class DAC(Upstream):
         model._model.load_state_dict(checkpoint.state, assign=True)
         return model.eval().requires_grad_(False)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
         """As `torch.nn.Module.load_state_dict`, of a state under the package's names or this module's own."""
         stages = len(self.encoder_rates), len(self.decoder_rates)
         state = {canonical_name(name, *stages): tensor for name, tensor in state_dict.items()}
-        return super().load_state_dict(without_ones(folded(state)), strict, assign)
+        keys: _IncompatibleKeys = super().load_state_dict(without_ones(folded(state)), strict, assign)
+        return keys
 
     @property
     def device(self) -> torch.device:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.module import _IncompatibleKeys
 
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.checkpoints.snac import canonical_name, module_names
@@ -90,13 +91,13 @@ class SNAC(Upstream):
         return cls(**read_json(path.parent, path.name))
 
     @classmethod
-    def from_pretrained(cls, repo_id: str | os.PathLike[str], **kwargs: Any) -> SNAC:
+    def from_pretrained(cls, repo_id: str | os.PathLike[str], **kwargs: object) -> SNAC:
         """The model of a folder or hub id, in eval mode with its weights frozen.
 
         kwargs: keywords of loading (`fastvoc.compat.keywords`). Raises LoadError naming the file and what is wrong with
         it, ArgumentError for an option that does not exist or cannot be honoured.
         """
-        given = keywords.loading(kwargs).plain()
+        given = keywords.loading(dict[str, Any](kwargs)).plain()
         folder = folder_of(repo_id, given.files)
         checkpoint = detect_and_load(weights_of(folder, given.files))
         if checkpoint.config.family != "snac":
@@ -107,7 +108,9 @@ class SNAC(Upstream):
         model._model.load_state_dict(checkpoint.state, assign=True)
         return given.ready(model, given.saved_dtype(checkpoint.stored))
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
         """As `torch.nn.Module.load_state_dict`, of a state under the package's names or this module's own."""
         places = dict(module_names(self._model.config))
         kept = {canonical_name(n, places): t for n, t in state_dict.items() if not n.endswith(_FREQUENCIES)}
@@ -115,7 +118,8 @@ class SNAC(Upstream):
             n: t[:, :, None] if n.endswith(_PROJECTIONS) and t.dim() == 2 else t
             for n, t in without_ones(folded(kept)).items()
         }
-        return super().load_state_dict(state, strict, assign)
+        keys: _IncompatibleKeys = super().load_state_dict(state, strict, assign)
+        return keys
 
     def preprocess(self, audio_data: Tensor) -> Tensor:
         """[B, 1, S] with zeros behind it up to whole frames of all codebooks."""
@@ -138,7 +142,8 @@ class SNAC(Upstream):
             torch.randn(*shape, n * frames.shape[2], dtype=self._model.dtype, device=frames.device)
             for n in config.noise_steps
         ]
-        return self._model.decode([frames], noise=drawn or 0)
+        wav: Tensor = self._model.decode([frames], noise=drawn or 0)
+        return wav
 
     def forward(self, audio_data: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Encodes and decodes: the sound, as long as the input, and the codes."""

@@ -160,7 +160,8 @@ def _needed(repo: str, names: Iterable[str], options: Options = _PLAIN) -> list[
     found = options.weights_among(names)
     if not found or (shards := model_files.shards_among(found[-1], names)) is None:
         return []
-    return [name for name in model_files.TEXTS if name in names] + found[-1:] + shards
+    texts = (*model_files.TEXTS, f"{found[-1]}.json")  # the last is Piper's, of an ONNX voice
+    return [name for name in texts if name in names] + found[-1:] + shards
 
 
 def _cached_names(snapshot: Path, options: Options = _PLAIN) -> list[str]:

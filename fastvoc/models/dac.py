@@ -41,8 +41,8 @@ class DacConfig(WholeSignals):
     def __post_init__(self) -> None:
         for name in ("encoder_rates", "decoder_rates"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if isinstance(self.codebook_dim, list):
-            object.__setattr__(self, "codebook_dim", tuple(self.codebook_dim))
+        dims: Any = self.codebook_dim
+        object.__setattr__(self, "codebook_dim", tuple(dims) if isinstance(dims, list) else dims)
         _validate(self)
         if self.latent_dim is None:
             object.__setattr__(self, "latent_dim", self.encoder_dim << len(self.encoder_rates))

@@ -235,7 +235,7 @@ class Snac(WholeCodec):
                 raise DeviceError(f"noise: expected tensors on {codes.device} like the codes, got {value.device}")
         return list(noise)
 
-    def decode_stream(
+    def decode_stream(  # type: ignore[override]  # what `decode_inputs` says
         self,
         backend: str | None = None,
         *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from math import log2
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -131,7 +131,7 @@ class CodecModel(Model):
         scale: Tensor | None = None,
         frames: list[list[int]] | None = None,
         backend: str | None = None,
-        **inputs: Any,
+        **inputs: object,
     ) -> Tensor:
         """Codes of each segment, volumes and valid frames to samples [B, channels, S]."""
         raise NotImplementedError
@@ -142,7 +142,7 @@ class CodecModel(Model):
         """Codes [B, rows, T] of one segment to samples; `lengths` are valid frames."""
         raise NotImplementedError
 
-    def decode_stream(self, backend: str | None = None, **inputs: Any) -> ModelStream:
+    def decode_stream(self, backend: str | None = None, **inputs: object) -> ModelStream:
         """The decoder's state for codes that arrive in chunks. Raises ArgumentError where there is none."""
         raise NotImplementedError
 
@@ -197,7 +197,7 @@ class WholeCodec(CodecModel):
         scale: Tensor | None = None,
         frames: list[list[int]] | None = None,
         backend: str | None = None,
-        **inputs: Any,
+        **inputs: object,
     ) -> Tensor:
         """Codes [B, rows, T] int64, the only segment, to samples [B, 1, S]; 0 beyond an item's own.
 
@@ -231,7 +231,7 @@ class WholeCodec(CodecModel):
         weight: Tensor = next(self.parameters())
         return weight.dtype
 
-    def decode_stream(self, backend: str | None = None) -> ModelStream:
+    def decode_stream(self, backend: str | None = None, **inputs: object) -> ModelStream:
         """The decoder's state for codes [B, rows, n] that arrive in chunks."""
         return NetworkStream(self.decoding, backend)
 

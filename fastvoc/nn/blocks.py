@@ -46,7 +46,8 @@ class BlockStream:
         rows = x.transpose(1, 2)
         rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
         whole = rows.shape[1] // self._size * self._size
-        self._tail = rows[:, whole:].clone(memory_format=torch.contiguous_format)
+        left = rows[:, whole:]
+        self._tail = left.clone(memory_format=torch.contiguous_format) if left.shape[1] else None
         if not whole:
             return x.new_empty((x.shape[0], self._channels_out, 0), dtype=self._dtype)
         return self._run(rows[:, :whole].transpose(1, 2))

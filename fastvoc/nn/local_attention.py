@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +33,7 @@ class Windows(Plain):
     def tiles(self) -> tuple[int, int]:
         return self._window, 0
 
-    def compute(self, x: Tensor, *more: Any) -> Tensor:
+    def compute(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         heads = self._channels // HEAD
         rows = x.transpose(1, 2).reshape(x.shape[0], -1, self._window, 3, heads, HEAD)
         queries, keys, values = rows.permute(3, 0, 1, 4, 2, 5).flatten(1, 3)  # [B * windows * heads, window, HEAD]

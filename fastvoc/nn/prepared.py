@@ -48,9 +48,10 @@ class Prepared:
         self.tensors = tensors
         self._kept: tuple[Weights | None, dict[Any, _Entry]] = (None, {})
         self.packings = 0  # times that `prepare` was called
+        self._watch: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": (None, {})}
+        return {**self.__dict__, "_kept": (None, {}), "_watch": None}
 
     def __call__(self, x: Tensor, *args: Tensor | int | None, backend: str | None = None) -> Tensor:
         """The op on `x`; `args` are its further arguments, as its reference takes them."""
@@ -127,6 +128,15 @@ class Prepared:
 
         And whether x may be float32 or bfloat16 whatever `dtype` is. checked: the op's check is asked every time.
         """
+        run, either = self._bound(dtype, backend, checked)
+        return (run, either) if self._watch is None else (self._watch(run), either)
+
+    def watch(self, wrap: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None) -> None:
+        """Has what networks run from now on be what `wrap` makes of it, for measurements; None ends that."""
+        self._watch = wrap
+        self.packings += 1  # so that networks bind it anew
+
+    def _bound(self, dtype: torch.dtype, backend: str | None, checked: bool) -> tuple[Callable[..., Tensor], bool]:
         tensors = self.tensors()
         entry = self._entry(tensors, tensors[0].device, dtype, backend)
         run, packed, params, check = entry.impl.run, entry.packed, entry.params, self._op.check
@@ -140,6 +150,11 @@ class Prepared:
         if entry.impl.bind is not None and dtype in EITHER:
             return entry.impl.bind(packed), True
         return lambda x, *args: run(x, packed, *args), False
+
+    def params(self) -> object:
+        """The op's parameters, from the weights as they are now."""
+        made: object = self._params()
+        return made
 
     def held(self) -> Any:
         """The weights, packed and not, as they are now: what a recorded call goes on reading."""

@@ -188,6 +188,11 @@ class SeanetUpsample(Layer, nn.Module):
     def ops(self) -> dict[str, Prepared]:
         return {"conv": self.conv.prepared} | ({} if self.norm is None else {"norm": self.norm.prepared})
 
+    @property
+    def crop(self) -> tuple[int, int] | None:
+        """Steps cut off behind its norm on the left and the right; None without a norm."""
+        return self._crop
+
 
 class SeanetBlock(Layer, nn.Module):
     """shortcut(x) + conv2(elu(conv1(elu(x)))).

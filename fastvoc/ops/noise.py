@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastvoc.ops import _philox
 
-_DOMAIN, _SIGNALS = 2, 3
+_DOMAIN, _DITHER, _SIGNALS = 2, 3, 4  # signals go on from there
 
 
 def normal_noise(seed: Tensor, channels: int, steps: int, start: int | Tensor = 0) -> Tensor:
@@ -34,3 +34,13 @@ def noise_signal(seed: Tensor, steps: int, start: int | Tensor = 0, number: int 
     drawn = _philox.normal(_philox.words(seed, position, 4, _SIGNALS + number)).transpose(1, 2).flatten(1)
     at = (begin - 4 * first)[:, None] + torch.arange(steps, device=seed.device)
     return drawn.gather(1, at)[:, None]
+
+
+def triangular_noise(seed: Tensor, steps: int, start: int = 0) -> Tensor:
+    """[B] int64 seeds -> [B, steps] float32 in -1..1, the difference of two uniform numbers, from position `start` on.
+
+    Counter-based like `normal_noise`.
+    """
+    position = start + torch.arange(steps, dtype=torch.int64, device=seed.device).expand(len(seed), steps)
+    drawn = _philox.uniform(_philox.words(seed, position, 2, _DITHER))
+    return (drawn[:, 0] - drawn[:, 1]).float()

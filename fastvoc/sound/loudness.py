@@ -49,7 +49,8 @@ def _weighted(wav: Tensor, rate: int) -> Tensor:
     for above, below in (_high_shelf(rate), _high_pass(rate)):
         answer = answer * (above[0] + above[1] * turn + above[2] * turn**2)
         answer = answer / (below[0] + below[1] * turn + below[2] * turn**2)
-    return torch.fft.irfft(torch.fft.rfft(wav, size) * answer, size)[:, : wav.shape[1]]
+    filtered: Tensor = torch.fft.irfft(torch.fft.rfft(wav, size) * answer, size)
+    return filtered[:, : wav.shape[1]]
 
 
 # The two of the standard as pyloudnorm designs them for any rate: R. Bristow-Johnson, "Cookbook formulae for audio

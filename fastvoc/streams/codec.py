@@ -12,6 +12,8 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.explanation import explain
 from fastvoc.nn.streams import ModelStream
+from fastvoc.sound.formats import Format
+from fastvoc.streams.delivery import Delivery
 from fastvoc.streams.stream import Check, Latency, Stream
 
 
@@ -24,6 +26,7 @@ class _Side:
     def __init__(self, codec: Any, codebooks: int) -> None:
         self._codec, self._codebooks = codec, codebooks
         self.device, self.dtype = codec.device, codec.input_dtype
+        self.sample_rate, self.stats = int(codec.sample_rate), codec.stats
 
     def signature(self, options: dict[str, Any]) -> str:
         codec = self._codec
@@ -54,15 +57,25 @@ class Decoding(_Side):
         ahead = codec.model.lookahead[0]
         self.latency = Latency(ahead, ahead * self.hop, 1000 * ahead / self.rate)
 
-    def stream(self, *, check: bool | None = None, seed: int | None = None, noise: int | None = None) -> Stream:
+    def stream(
+        self,
+        *,
+        check: bool | None = None,
+        seed: int | None = None,
+        noise: int | None = None,
+        rate: int | None = None,
+        format: Format = "f32",
+        dither: int | None = None,
+    ) -> Stream:
         """A stream of its own. Raises ArgumentError for a model that works on whole segments (EnCodec at 48 kHz).
 
         seed, noise: as in `Codec.decode`, noise only 0; `fastvoc.Streams.open` takes them, too.
         check: look at the codes of every chunk: one outside the codebooks raises before the stream changes. None: True
-        on the CPU; elsewhere such a code counts as the nearest one, and `codec.check()` tells of it.
+        on the CPU; elsewhere such a code counts as the nearest one, and `codec.check()` tells of it. rate, format,
+        dither: as `Vocoder.stream` has them.
         """
         given = {name: value for name, value in (("seed", seed), ("noise", noise)) if value is not None}
-        return Stream(self, given, check=check)
+        return Stream(self, given, check=check, delivery=Delivery.of(self.sample_rate, rate, format, dither))
 
     def streamable(self) -> Decoding:
         """Itself: what `fastvoc.Streams` asks for."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -22,7 +19,7 @@ from fastvoc.ops.stream import OpStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
 from fastvoc.runtime.registry import OPS
-from helpers import need_native, relative_l2
+from helpers import relative_l2, run_under
 
 pytestmark = pytest.mark.native
 
@@ -286,9 +283,4 @@ print(json.dumps(equal))
 
 @pytest.mark.parametrize("isa", _library.ISAS[:-1])
 def test_lower_instruction_sets(isa: str) -> None:
-    need_native()
-    paths = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
-    env = {**os.environ, "FASTVOC_ISA": isa, "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert all(json.loads(done.stdout).values())
+    assert all(json.loads(run_under(isa, SCRIPT)).values())

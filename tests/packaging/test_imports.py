@@ -23,7 +23,10 @@ FLOORS = (
     ("loaded",),
     ("graphs.requests",),
     ("checkpoints", "vocoder", "codec", "streams.codec", "streams.pieces", "training", "explanation"),
-    ("loading", "compression", "dac_compression", "compat", "benchmark", "quantization"),
+    (
+        *("loading", "compression", "dac_compression", "compat", "benchmark", "quantization"),
+        *("piper", "exporting", "patching", "metrics", "roofline", "svg", "report"),
+    ),
     ("cli", "__init__", "__main__"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -107,7 +110,7 @@ def test_import_is_quick() -> None:
 
 
 def test_import_is_lazy() -> None:
-    unwanted = {"typer", "rich", "soundfile", "soxr", "triton", "matplotlib", "huggingface_hub", "yaml"}
+    unwanted = {"typer", "rich", "soundfile", "soxr", "triton", "matplotlib", "huggingface_hub", "yaml", "onnx"}
     code = "import sys, torch; before = set(sys.modules); import fastvoc; print(*set(sys.modules) - before)"
     assert unwanted.isdisjoint(_python(code).split())
 
