@@ -7,8 +7,7 @@ changes nothing: which steps are computed together never changes a sum.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -21,7 +20,7 @@ from fastvoc.kernels.launch import cdiv, launch
 from fastvoc.kernels.layer_norm import normalize, pack_rows
 from fastvoc.kernels.products import multiply, precision
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native, like_rows
 
 _RING = 16  # places of a ring are a multiple of it
 
@@ -145,9 +144,8 @@ def attend_kernel(
     tl.store(out + rows, y.to(out.dtype.element_ty), mask=(t < steps)[:, None] & (d < SIZE)[None, :])
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A layer as `run` takes it; `shape`: channels, heads, of keys and values, their size, hidden channels, window."""
+class Packed(NamedTuple):
+    """A layer as `run` takes it."""
 
     norms: Tensor
     mixed: Tensor
@@ -157,8 +155,14 @@ class Packed:
     zeros: Tensor
     table: Tensor
     frequencies: Tensor
-    shape: list[int]
-    eps: list[float]
+    channels: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    window: int
+    eps1: float
+    eps2: float
 
 
 def pack(params: Any) -> Packed:
@@ -176,83 +180,20 @@ def pack(params: Any) -> Packed:
         packing.pack_row(None, max(len(mixed), hidden, p.channels), mixed),
         packing.table_row(mixed, 1, 1, 0, [0, 0]),
         p.frequencies(),
-        [p.channels, p.heads, p.kv_heads, p.head_dim, hidden, p.window],
-        [p.norm1.eps, p.norm2.eps],
+        *(p.channels, p.heads, p.kv_heads, p.head_dim, hidden, p.window),
+        *(p.norm1.eps, p.norm2.eps),
     )
 
 
-def run(
-    x: Tensor,
+def _attention_block(
     p: Packed,
+    x: Tensor,
     lengths: Tensor | None = None,
     keys: Tensor | None = None,
     values: Tensor | None = None,
     place: Tensor | None = None,
 ) -> Tensor:
-    """attention_block of `fastvoc.ops.attention_block`; lengths on the device of x."""
-    weights = p.norms, p.mixed, p.out, p.expand, p.project, p.zeros, p.table, p.frequencies
-    call = torch.ops._fastvoc.triton_attention_block
-    # Of a ring only so many places are free: a longer chunk goes in parts.
-    most = x.shape[2] if values is None else values.shape[1] - (p.shape[5] - 1)
-    if x.shape[2] <= most:
-        y: Tensor = call(x, *weights, lengths, keys, values, place, p.shape, p.eps)
-        return y
-    assert place is not None
-    parts = []
-    for begin in range(0, x.shape[2], most):
-        part = x[:, :, begin : begin + most]
-        left = None if lengths is None else (lengths - begin).clamp(0, part.shape[2])
-        parts.append(call(part, *weights, left, keys, values, place + begin, p.shape, p.eps))
-    return torch.cat([part.transpose(1, 2) for part in parts], 1).transpose(1, 2)
-
-
-_library.define(
-    "triton_attention_block(Tensor x, Tensor norms, Tensor mixed, Tensor out, Tensor expand, Tensor project,"
-    " Tensor zeros, Tensor table, Tensor frequencies, Tensor? lengths, Tensor(a!)? keys, Tensor(b!)? values,"
-    " Tensor? place, int[] shape, float[] eps) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::triton_attention_block")
-def _fake(
-    x: Tensor,
-    norms: Tensor,
-    mixed: Tensor,
-    out: Tensor,
-    expand: Tensor,
-    project: Tensor,
-    zeros: Tensor,
-    table: Tensor,
-    frequencies: Tensor,
-    lengths: Tensor | None,
-    keys: Tensor | None,
-    values: Tensor | None,
-    place: Tensor | None,
-    shape: list[int],
-    eps: list[float],
-) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_attention_block", ("CPU", "CUDA"))
-def _attention_block(
-    x: Tensor,
-    norms: Tensor,
-    mixed: Tensor,
-    out: Tensor,
-    expand: Tensor,
-    project: Tensor,
-    zeros: Tensor,
-    table: Tensor,
-    frequencies: Tensor,
-    lengths: Tensor | None,
-    keys: Tensor | None,
-    values: Tensor | None,
-    place: Tensor | None,
-    shape: list[int],
-    eps: list[float],
-) -> Tensor:
-    channels, heads, kv_heads, size, hidden, window = shape
+    heads, kv_heads, size = p.heads, p.kv_heads, p.head_dim
     batch, _, steps = x.shape
     if keys is None or values is None:
         ring = cdiv(steps, _RING) * _RING
@@ -264,11 +205,11 @@ def _attention_block(
     def product(rows: Tensor, weight: Tensor, cin: int, cout: int, **more: Any) -> Tensor:
         made = x.new_empty((batch, steps, cout))
         shared = {"cin": cin, "cout": cout, "made": steps, "offset": -1}
-        conv1d.convolve(rows.transpose(1, 2), weight, zeros, zeros, table, lengths, made, **shared, **more)
+        conv1d.convolve(rows.transpose(1, 2), weight, p.zeros, p.zeros, p.table, lengths, made, **shared, **more)
         return made
 
-    normal = normalize(x, None, norms[0:1], norms[1:2], None, lengths, eps[0])
-    rows = product(normal, mixed, channels, (heads + 2 * kv_heads) * size)
+    normal = normalize(x, None, p.norms[0:1], p.norms[1:2], None, lengths, p.eps1)
+    rows = product(normal, p.mixed, p.channels, (heads + 2 * kv_heads) * size)
     query, seen = x.new_empty((batch, steps, heads * size)), x.new_empty((batch, steps, heads * size))
     launch(
         turn_kernel,
@@ -276,7 +217,7 @@ def _attention_block(
         {"num_warps": 1, "num_stages": 1},
         x.device,
         mixed=rows,
-        frequencies=frequencies,
+        frequencies=p.frequencies,
         lengths=lengths,
         place=place,
         query=query,
@@ -308,10 +249,35 @@ def _attention_block(
         KV_HEADS=kv_heads,
         SIZE=size,
         WIDTH=max(16, triton.next_power_of_2(size)),
-        WINDOW=window,
+        WINDOW=p.window,
         PRECISION=precision(x.dtype),
     )
-    rows = product(seen, out, heads * size, channels, residual=x)
-    normal = normalize(rows.transpose(1, 2), None, norms[2:3], norms[3:4], None, lengths, eps[1])
-    inner = product(normal, expand, channels, hidden, post=(GELU, 0.0))
-    return product(inner, project, hidden, channels, residual=rows.transpose(1, 2)).transpose(1, 2)
+    rows = product(seen, p.out, heads * size, p.channels, residual=x)
+    normal = normalize(rows.transpose(1, 2), None, p.norms[2:3], p.norms[3:4], None, lengths, p.eps2)
+    inner = product(normal, p.expand, p.channels, p.hidden, post=(GELU, 0.0))
+    return product(inner, p.project, p.hidden, p.channels, residual=rows.transpose(1, 2)).transpose(1, 2)
+
+
+NATIVE = Native("triton_attention_block", Packed, like_rows, body=_attention_block, mutates=("keys", "values"))
+
+
+def run(
+    x: Tensor,
+    p: Packed,
+    lengths: Tensor | None = None,
+    keys: Tensor | None = None,
+    values: Tensor | None = None,
+    place: Tensor | None = None,
+) -> Tensor:
+    """attention_block of `fastvoc.ops.attention_block`; lengths on the device of x."""
+    # Of a ring only so many places are free: a longer chunk goes in parts.
+    most = x.shape[2] if values is None else values.shape[1] - (p.window - 1)
+    if x.shape[2] <= most:
+        return NATIVE.run(x, p, lengths, keys, values, place)
+    assert place is not None
+    parts = []
+    for begin in range(0, x.shape[2], most):
+        part = x[:, :, begin : begin + most]
+        left = None if lengths is None else (lengths - begin).clamp(0, part.shape[2])
+        parts.append(NATIVE.run(part, p, left, keys, values, place + begin))
+    return torch.cat([part.transpose(1, 2) for part in parts], 1).transpose(1, 2)

@@ -72,12 +72,12 @@ def test_a_kernel_reads_the_lengths_of_each_pass() -> None:
     params = Conv1dParams(torch.randn(4, 4, 3), torch.randn(4), padding=(1, 1))
     x = torch.randn(2, 4, 9)
     given = plan()
-    conv1d(x, params, None, given.lengths(), "cpp")
+    conv1d(x, params, None, given.lengths(), backend="cpp")
     given.freeze()
     for lengths in ((3, 9), (7, 4)):
         given.set(lengths)
         given.fill()
-        y = conv1d(x, params, None, given.lengths(), "cpp")
+        y = conv1d(x, params, None, given.lengths(), backend="cpp")
         assert torch.equal(y, conv1d(x, params, None, torch.tensor(lengths), "cpp"))
 
 

@@ -13,28 +13,26 @@ void run_items(const AttentionBlockArgs<Bf16>& args, const AttentionItem<Bf16>* 
 }
 
 template <class Element>
-AttentionBlockArgs<Element> block_args(const Tensor& weight, const Tensor& norms, const Tensor& frequencies,
-                                       const Ints& shape, const std::vector<double>& eps) {
-  STD_TORCH_CHECK(shape.size() == 6 && eps.size() == 2, "attention_block: expected 6 shape values and 2 eps");
+AttentionBlockArgs<Element> block_args(const AttentionBlockCall& call) {
   AttentionBlockArgs<Element> args{};
-  args.channels = as_int(shape[0]);
-  args.heads = as_int(shape[1]);
-  args.kv_heads = as_int(shape[2]);
-  args.head_dim = as_int(shape[3]);
-  args.hidden = as_int(shape[4]);
-  args.window = as_int(shape[5]);
+  args.channels = call.channels;
+  args.heads = call.heads;
+  args.kv_heads = call.kv_heads;
+  args.head_dim = call.head_dim;
+  args.hidden = call.hidden;
+  args.window = call.window;
   STD_TORCH_CHECK(args.channels > 0 && args.heads > 0 && args.kv_heads > 0 && args.heads % args.kv_heads == 0 &&
                       args.head_dim > 0 && args.head_dim % 2 == 0 && args.hidden > 0 && args.window > 0,
                   "attention_block: expected positive sizes, and heads of an even size");
   const int64_t width = padded(args.channels);
-  const float* const small = packed(norms, 4 * width, "norms");
-  args.norm1 = {small, small + width, args.channels, static_cast<float>(eps[0])};
-  args.norm2 = {small + 2 * width, small + 3 * width, args.channels, static_cast<float>(eps[1])};
-  args.frequencies = packed(frequencies, args.head_dim / 2, "frequencies");
+  const float* const small = packed(call.norms, 4 * width, "norms");
+  args.norm1 = {small, small + width, args.channels, static_cast<float>(call.eps1)};
+  args.norm2 = {small + 2 * width, small + 3 * width, args.channels, static_cast<float>(call.eps2)};
+  args.frequencies = packed(call.frequencies, args.head_dim / 2, "frequencies");
   using Args = AttentionBlockArgs<Element>;
   const int64_t counts[] = {Args::weights(args.mixed(), args.channels), Args::weights(args.channels, args.queries()),
                             Args::weights(args.hidden, args.channels), Args::weights(args.channels, args.hidden)};
-  args.qkv = packed<Element>(weight, counts[0] + counts[1] + counts[2] + counts[3], "weight");
+  args.qkv = packed<Element>(call.weight, counts[0] + counts[1] + counts[2] + counts[3], "weight");
   args.out = args.qkv + counts[0];
   args.expand = args.out + counts[1];
   args.project = args.expand + counts[2];
@@ -49,8 +47,8 @@ struct Rings {
   const int64_t* place = nullptr;
   int64_t size = 0;
 
-  Rings(const std::optional<Tensor>& k, const std::optional<Tensor>& v, const std::optional<Tensor>& p, int64_t items,
-        int kept, int window) {
+  Rings(const AttentionBlockCall& call, int64_t items, int kept, int window) {
+    const MaybeTensor &k = call.keys, &v = call.values, &p = call.place;
     STD_TORCH_CHECK(k.has_value() == v.has_value() && k.has_value() == p.has_value(),
                     "attention_block: expected keys, values and place, or none of them");
     if (!k) return;
@@ -74,9 +72,10 @@ struct Rings {
 };
 
 template <class Element>
-Tensor run(const Tensor& x, AttentionBlockArgs<Element> args, const std::optional<Tensor>& lengths,
-           const Rings<Element>& rings) {
-  const BatchOf<Element> batch(x, args.channels, lengths);
+Tensor run(const AttentionBlockCall& call) {
+  auto args = block_args<Element>(call);
+  const BatchOf<Element> batch(call.x, args.channels, call.lengths);
+  const Rings<Element> rings(call, batch.items(), args.kept(), args.window);
   const OutputOf<Element> out(batch.items(), args.channels, batch.steps());
   const int64_t threads = torch::stable::get_num_threads();
   const Share share(std::min<int64_t>(threads, padded(args.channels) / (2 * kPanelWidth)), threads);
@@ -101,27 +100,16 @@ Tensor run(const Tensor& x, AttentionBlockArgs<Element> args, const std::optiona
     }
     run_items(args, items.data(), as_int(static_cast<int64_t>(items.size())), memory + aligned);
   }
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, batch.length(i));
-  return out.tensor();
+  return out.tensor([&](int64_t item) { return batch.length(item); });
 }
 
-template <class Element>
-Tensor typed(const Tensor& x, const Tensor& weight, const Tensor& norms, const Tensor& frequencies,
-             const std::optional<Tensor>& lengths, const std::optional<Tensor>& keys, const std::optional<Tensor>& values,
-             const std::optional<Tensor>& place, const Ints& shape, const std::vector<double>& eps) {
-  const auto args = block_args<Element>(weight, norms, frequencies, shape, eps);
-  STD_TORCH_CHECK(x.dim() == 3, "x: expected [B, C, T]");
-  return run(x, args, lengths, Rings<Element>(keys, values, place, x.size(0), args.kept(), args.window));
-}
-
-Tensor attention_block(Tensor x, Tensor weight, Tensor norms, Tensor frequencies, std::optional<Tensor> lengths,
-                       std::optional<Tensor> keys, std::optional<Tensor> values, std::optional<Tensor> place, Ints shape,
-                       std::vector<double> eps) {
-  const bool half = x.scalar_type() == scalar_type<Bf16>;
-  return (half ? &typed<Bf16> : &typed<float>)(x, weight, norms, frequencies, lengths, keys, values, place, shape, eps);
+Tensor attention_block(const AttentionBlockCall& call) {
+  return by_type(call.x, [&](auto element) { return run<decltype(element)>(call); });
 }
 
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("attention_block", TORCH_BOX(&fastvoc::attention_block)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) {
+  m.impl("attention_block", fastvoc::boxed<fastvoc::AttentionBlockCall, fastvoc::attention_block>);
+}

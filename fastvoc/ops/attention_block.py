@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cpp import register_cpp
+from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.layer_norm import LayerNormParams
-from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native, like_rows
+from fastvoc.runtime.registry import define
 
 # Steps whose scores the reference holds at once.
 _BLOCK = 512
@@ -115,38 +116,6 @@ class AttentionBlockParams:
         return keys, self.query.new_zeros((batch, size, self.kept)), keys.new_zeros(batch, dtype=torch.int64)
 
 
-def attention_block(
-    x: Tensor,
-    params: AttentionBlockParams,
-    lengths: Tensor | None = None,
-    state: tuple[Tensor, Tensor, Tensor] | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """h = x + scale1 * out(attend(norm1(x))); y = h + scale2 * project(gelu(expand(norm2(h)))).
-
-    The exact GELU; scores are products over sqrt(D), and their softmax is float32 at least. Keys and values are rounded
-    to the dtype of x.
-
-    Args:
-        x: [B, C, T], dtype and device of the weights; time-major strides are the fast ones.
-        params: the weights.
-        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        state: (keys [B, kv_heads * D, R], values [B, R, kv_heads * D], place [B] int64) as `params.zero_state` makes
-            them: rings of R >= window places, in which the step at place p of the signal has entry p % R. x begins at
-            each item's `place`. Keys and values of its steps replace the oldest ones in place; `place` stays. The
-            signals begin at x when None.
-        backend: implementation to force.
-
-    Returns:
-        [B, C, T].
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, lengths, *(state or (None, None, None)), backend=backend)
-
-
 def _check(
     x: Tensor,
     params: AttentionBlockParams,
@@ -184,7 +153,26 @@ def attention_block_ref(
     values: Tensor | None = None,
     place: Tensor | None = None,
 ) -> Tensor:
-    """The op's meaning in torch; float16 and bfloat16 compute in float32."""
+    """h = x + scale1 * out(attend(norm1(x))); y = h + scale2 * project(gelu(expand(norm2(h)))).
+
+    float16 and bfloat16 compute in float32. The exact GELU; scores are products over sqrt(D), and their softmax is
+    float32 at least. Keys and values are rounded to the dtype of x.
+
+    Args:
+        x: [B, C, T], dtype and device of the weights; time-major strides are the fast ones.
+        params: the weights.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+        keys, values, place: a state as `params.zero_state` makes it, [B, kv_heads * D, R], [B, R, kv_heads * D] and [B]
+            int64: rings of R >= window places, in which the step at place p of the signal has entry p % R. x begins at
+            each item's `place`. Keys and values of its steps replace the oldest ones in place; `place` stays. The
+            signals begin at x when None.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
 
         def one(item: Tensor, i: int) -> Tensor:
@@ -275,13 +263,18 @@ def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
     return x if scale is None else x * scale.to(x.dtype)
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     weight: Tensor
     norms: Tensor
     frequencies: Tensor
-    shape: list[int]
-    eps: list[float]
+    channels: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    window: int
+    eps1: float
+    eps2: float
 
 
 def _pack(params: AttentionBlockParams) -> _Packed:
@@ -298,50 +291,12 @@ def _pack(params: AttentionBlockParams) -> _Packed:
         torch.cat([packing.pack_pairs(w) for w in products]),
         torch.cat(small),
         p.frequencies(),
-        [p.channels, p.heads, p.kv_heads, p.head_dim, p.expand.shape[0], p.window],
-        [p.norm1.eps, p.norm2.eps],
+        *(p.channels, p.heads, p.kv_heads, p.head_dim, p.expand.shape[0], p.window),
+        *(p.norm1.eps, p.norm2.eps),
     )
 
 
-def _run_native(
-    x: Tensor,
-    packed: _Packed,
-    lengths: Tensor | None = None,
-    keys: Tensor | None = None,
-    values: Tensor | None = None,
-    place: Tensor | None = None,
-) -> Tensor:
-    p = packed
-    y: Tensor = torch.ops._fastvoc.attention_block(
-        x, p.weight, p.norms, p.frequencies, on_device(lengths, x), keys, values, place, p.shape, p.eps
-    )
-    return y
-
-
-def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
-
-
-_library.define(
-    "attention_block(Tensor x, Tensor weight, Tensor norms, Tensor frequencies, Tensor? lengths, Tensor(a!)? keys,"
-    " Tensor(b!)? values, Tensor? place, int[] shape, float[] eps) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::attention_block")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    norms: Tensor,
-    frequencies: Tensor,
-    lengths: Tensor | None,
-    keys: Tensor | None,
-    values: Tensor | None,
-    place: Tensor | None,
-    shape: list[int],
-    eps: list[float],
-) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], shape[0])).transpose(1, 2)
+NATIVE = Native("attention_block", _Packed, like_rows, attention_block_ref, mutates=("keys", "values"))
 
 
 class AttentionStream:
@@ -401,9 +356,8 @@ def _stream_ref(params: AttentionBlockParams, _: Any) -> AttentionStream:
 
 
 def _stream_native(params: AttentionBlockParams, packed: _Packed) -> AttentionStream:
-    native, p = _library.native("attention_block"), packed
-    weights = p.weight, p.norms, p.frequencies, None
-    return AttentionStream(params, lambda x, *state: native(x, *weights, *state, p.shape, p.eps))
+    native = NATIVE.bound(packed)
+    return AttentionStream(params, lambda x, *state: native(x, None, *state))
 
 
 def _stream_triton(params: AttentionBlockParams, packed: Any) -> AttentionStream:
@@ -411,8 +365,13 @@ def _stream_triton(params: AttentionBlockParams, packed: Any) -> AttentionStream
     return AttentionStream(params, lambda x, *state: run(x, packed, None, *state))
 
 
-OP = define("attention_block", _check, attention_block_ref, _stream_ref)
-OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
-)
+def _work(x: Tensor, params: AttentionBlockParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    """Every step with all of its window, keys and values."""
+    p = params
+    weights = sum(w.numel() for w in (p.query, p.key, p.value, p.out, p.expand, p.project))
+    return x.shape[0] * x.shape[2] * (weights + 2 * p.window * p.heads * p.head_dim), output(x, *x.shape)
+
+
+OP = attention_block = define("attention_block", _check, attention_block_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack, stream=_stream_native)
 register_triton(OP, stream=_stream_triton)

@@ -14,13 +14,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
-from fastvoc.ops.attention_block import AttentionBlockParams, AttentionStream, attention_block, attention_block_ref
+from fastvoc.ops.attention_block import OP, AttentionBlockParams, AttentionStream, attention_block_ref
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.runtime.registry import OPS, use_backend
 from helpers import implementations, need_triton, relative_l2
 
 each_case = pytest.mark.parametrize("make", CASES.values(), ids=CASES)
 each_impl = pytest.mark.parametrize("impl", implementations("attention_block"))
+
+
+def attention_block(
+    x: Tensor,
+    params: AttentionBlockParams,
+    lengths: Tensor | None = None,
+    state: tuple[Tensor, Tensor, Tensor] | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """The op with a whole state or none."""
+    return OP(x, params, lengths, *(state or (None, None, None)), backend=backend)
 
 
 def by_hand(x: Tensor, params: AttentionBlockParams) -> Tensor:

@@ -236,12 +236,12 @@ def test_wrong_weights_are_told(exact: bool) -> None:
     x = torch.randn(1, 37, 5)
     good = stream._network
     for wrong in (
-        replace(good, weights=good.weights[:-1]),
-        replace(good, weights=[*good.weights, good.weights[0]]),
-        replace(good, shape=good.shape[:-1]),
-        replace(good, eps=good.eps[:-1]),
-        replace(good, weights=[good.weights[1], *good.weights[1:]]),
-        replace(good, weights=[*good.weights[:2], good.weights[2].short(), *good.weights[3:]]),
+        good._replace(weights=good.weights[:-1]),
+        good._replace(weights=[*good.weights, good.weights[0]]),
+        good._replace(chunks=good.chunks[:-1]),
+        good._replace(eps=good.eps[:-1]),
+        good._replace(weights=[good.weights[1], *good.weights[1:]]),
+        good._replace(weights=[*good.weights[:2], good.weights[2].short(), *good.weights[3:]]),
     ):
         with pytest.raises(RuntimeError, match=r"convnext_stream|weight|expected"):
             ConvNextStream(wrong).step(x, False, None)
@@ -254,9 +254,9 @@ def test_fake_tensors_have_the_real_shapes() -> None:
     native = torch.ops._fastvoc.convnext_stream
     for have, steps, last in ((0, 4, False), (0, 4, True), (30, 11, False), (30, 0, True)):
         x, state, row = torch.randn(2, 6, steps), torch.zeros(2, n.state_floats), torch.tensor([0, 2])
-        real = native(x, state, have, last, n.weights, row, n.shape, n.eps)
+        real = native(*n, x, state, have, last, row)
         with FakeTensorMode(allow_non_fake_inputs=True):
-            fake = native(torch.empty(2, 6, steps), state, have, last, n.weights, row, n.shape, n.eps)
+            fake = native(*n, torch.empty(2, 6, steps), state, have, last, row)
         assert [(t.shape, t.dtype) for t in fake] == [(t.shape, t.dtype) for t in real]
 
 

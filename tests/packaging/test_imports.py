@@ -16,7 +16,7 @@ from helpers import ROOT
 # The house, from the ground floor up; a folder stands for all that it holds and that has no floor of its own.
 FLOORS = (
     ("errors", "ecdc", "hub", "runtime", "sound", "graphs"),
-    ("runtime.registry", "runtime.library", "kernels"),
+    ("runtime.registry", "runtime.native", "runtime.library", "kernels"),
     ("ops",),
     ("nn",),
     ("models", "streams", "graphs.steps"),
