@@ -157,9 +157,12 @@ class MimiModel(PretrainedModel):
         super().__init__(config, Mimi(config.to_codec()))
         self.bits_per_codebook = bits
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> tuple[list[str], list[str]]:
         """As `torch.nn.Module.load_state_dict`, of a state under Transformers' names or this module's own."""
-        return super().load_state_dict(canonical_names(state_dict), strict, assign)
+        keys: tuple[list[str], list[str]] = super().load_state_dict(canonical_names(state_dict), strict, assign)
+        return keys
 
     def written_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state under Transformers' names."""
