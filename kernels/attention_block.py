@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc.kernels import conv1d, packing
-from fastvoc.kernels.activation import GELU
+from fastvoc.kernels.activation import GELU, sin_cos_cycles
 from fastvoc.kernels.launch import cdiv, launch
 from fastvoc.kernels.layer_norm import normalize, pack_rows
 from fastvoc.kernels.products import multiply, precision
@@ -48,11 +48,10 @@ def turn_kernel(
     item = tl.program_id(2).to(tl.int64)
     length = tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)
     i = tl.arange(0, WIDTH)
-    live = (i < HALF) & (t < length)
+    live = (i < HALF) & (t + i * 0 < length)
     at = (tl.load(place + item) if place is not None else length * 0) + t
-    angle = at.to(tl.float64) * tl.load(frequencies + i, mask=i < HALF, other=0.0).to(tl.float64)
-    cos = tl.cos(angle).to(tl.float32)
-    sin = tl.sin(angle).to(tl.float32)
+    cycles = at.to(tl.float64) * (tl.load(frequencies + i, mask=i < HALF, other=0.0).to(tl.float64) / 6.283185307179586)
+    sin, cos = sin_cos_cycles((cycles - tl.floor(cycles + 0.5)).to(tl.float32))
     row = mixed + (item * steps + t) * ((HEADS + 2 * KV_HEADS) * 2 * HALF) + head * (2 * HALF)
     first = tl.load(row + i, mask=live, other=0.0).to(tl.float32)
     second = tl.load(row + HALF + i, mask=live, other=0.0).to(tl.float32)
@@ -140,7 +139,7 @@ def attend_kernel(
         total = total * kept + tl.sum(weight, 1)
         acc = multiply(weight.to(v.dtype), v, acc * kept[:, None], PRECISION)
         most = higher
-    y = acc / total[:, None]
+    y = acc / tl.where(total == 0.0, 1.0, total)[:, None]  # 0 beyond the item's length
     y = tl.where((t < length)[:, None], y, 0.0)
     tl.store(out + rows, y.to(out.dtype.element_ty), mask=(t < steps)[:, None] & (d < SIZE)[None, :])
 

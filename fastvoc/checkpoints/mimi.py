@@ -163,7 +163,8 @@ def _read_part(entry: TensorEntry, index: int) -> Tensor:
     part = entry.read().chunk(3)[index]
     if index == 2:
         return part.contiguous()
-    return part.unflatten(0, (MIMI.heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()
+    halves: Tensor = part.unflatten(0, (MIMI.heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()
+    return halves
 
 
 def _config(path: Any, **values: Any) -> MimiConfig:

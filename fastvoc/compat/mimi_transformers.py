@@ -157,9 +157,12 @@ class MimiModel(PretrainedModel):
         super().__init__(config, Mimi(config.to_codec()))
         self.bits_per_codebook = bits
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> tuple[list[str], list[str]]:
         """As `torch.nn.Module.load_state_dict`, of a state under Transformers' names or this module's own."""
-        return super().load_state_dict(canonical_names(state_dict), strict, assign)
+        keys: tuple[list[str], list[str]] = super().load_state_dict(canonical_names(state_dict), strict, assign)
+        return keys
 
     def written_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state under Transformers' names."""
@@ -201,7 +204,8 @@ class MimiModel(PretrainedModel):
             ArgumentError: a number of codebooks that the model or the stream does not have.
         """
         codes, cache = self._encode(input_values, num_quantizers, encoder_cache or padding_cache, use_streaming)
-        return self._given(MimiEncoderOutput(codes, cache, cache), return_dict)
+        output = MimiEncoderOutput(codes, cache, cache)
+        return output if self._named(return_dict) else output.to_tuple()
 
     def _encode(
         self, wav: Tensor, count: int | None, cache: MimiCache | None, streaming: bool | None
@@ -239,7 +243,8 @@ class MimiModel(PretrainedModel):
         Raises ShapeError, DtypeError or ArgumentError for codes that do not fit the model or the stream.
         """
         wav, cache = self._decode(audio_codes, padding_mask, decoder_cache, use_cache)
-        return self._given(MimiDecoderOutput(wav, cache), return_dict)
+        output = MimiDecoderOutput(wav, cache)
+        return output if self._named(return_dict) else output.to_tuple()
 
     def _decode(
         self, codes: Tensor, mask: Tensor | None, cache: MimiCache | None, use_cache: bool | None
@@ -271,7 +276,8 @@ class MimiModel(PretrainedModel):
             audio_codes, encoder_cache = self._encode(input_values, num_quantizers, encoder_cache, None)
         mask = input_values if padding_mask is None else padding_mask
         wav, decoder_cache = self._decode(audio_codes, mask, decoder_cache, None)
-        return self._given(MimiOutput(audio_codes, wav, encoder_cache, decoder_cache), return_dict)
+        output = MimiOutput(audio_codes, wav, encoder_cache, decoder_cache)
+        return output if self._named(return_dict) else output.to_tuple()
 
-    def _given(self, output: Any, return_dict: bool | None) -> Any:
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+    def _named(self, return_dict: bool | None) -> bool:
+        return bool(self.config.return_dict if return_dict is None else return_dict)
