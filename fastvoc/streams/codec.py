@@ -21,6 +21,7 @@ class _Side:
     """One direction of a codec, for `Stream` and `fastvoc.Streams`; `Decoding` and `Encoding` say which."""
 
     hop: int
+    latency: Latency
     entries: int | None = None
 
     def __init__(self, codec: Any, codebooks: int) -> None:
@@ -34,6 +35,9 @@ class _Side:
         chosen = [row.chosen for row in explain(codec, codec.backend)]
         digest = hashlib.sha256(config.encode()).hexdigest()
         return json.dumps([digest, str(self.dtype), chosen, self._codebooks])
+
+    def lookahead(self, state: ModelStream) -> int:
+        return self.latency.frames
 
     def _only_chunk(self, options: dict[str, Any]) -> None:
         if options:

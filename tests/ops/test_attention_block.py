@@ -19,7 +19,6 @@ from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.runtime.registry import OPS, use_backend
 from helpers import implementations, need_triton, relative_l2
 
-
 each_case = pytest.mark.parametrize("make", CASES.values(), ids=CASES)
 each_impl = pytest.mark.parametrize("impl", implementations("attention_block"))
 
