@@ -17,6 +17,7 @@ from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, COSYVOICE2, COSYVOICE3, HIFTNET
+from fastvoc.models.nsf_hifigan import RVC_40K
 from fastvoc.models.univnet import UNIVNET_24K_100
 from fastvoc.models.vocos_config import VOCOS_ENCODEC_24K, VOCOS_MEL_24K
 
@@ -97,6 +98,16 @@ def _hift(config: Callable[[], Any]) -> Entry:
     return Entry(config, _mel, _vocode, Split(hift.heard, hift.spectrum, hift.sounding))
 
 
+def _sung(model: Any, audio: float, batch: int) -> tuple[Any, ...]:
+    (latent,) = _mel(model, audio, batch)
+    return latent, 100 + 200 * torch.rand(batch, latent.shape[2])
+
+
+def _sing(model: nn.Module, latent: Tensor, f0: Tensor, backend: str | None = None) -> Tensor:
+    wav: Tensor = model(latent, f0=f0, backend=backend)
+    return wav
+
+
 def _spectrum(model: Any, features: Tensor) -> Tensor:
     """What the network of Vocos gives to its inverse transform."""
     config = model.config
@@ -116,6 +127,11 @@ def _decode(model: Any, codes: Tensor, backend: str | None = None) -> Tensor:
     return wav
 
 
+_RVC = Split(
+    lambda model, latent, f0: (latent, model.make_source(f0, backend="torch").to(latent.dtype)),
+    lambda model, latent, source: model(latent, source=source, backend="torch"),
+    lambda _, wav, latent, f0: wav,
+)
 _VOCOS_MEL = Split(lambda _, mel: (mel,), _spectrum, lambda model, x, _: model.head.istft(x, backend="torch"))
 _VOCOS_CODES = Split(
     lambda model, codes: (model.codes_to_features(codes, backend="torch"),),
@@ -138,6 +154,7 @@ ZOO: dict[str, Entry] = {
     "cosyvoice2": _hift(lambda: COSYVOICE2),
     "cosyvoice3": _hift(lambda: COSYVOICE3),
     "hiftnet": _hift(lambda: HIFTNET),
+    "rvc": Entry(lambda: RVC_40K, _sung, _sing, _RVC),
     "univnet": vocoder(lambda: UNIVNET_24K_100),
     "v1": vocoder(lambda: HIFIGAN_V1),
     "v2": vocoder(lambda: HIFIGAN_V2),

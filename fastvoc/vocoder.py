@@ -138,8 +138,8 @@ class Vocoder(LoadedModel):
             exact: compute as a stream does (`fastvoc.use_exact`): slower, and equal to it bit for bit on the C++ CPU
                 implementation; the default agrees with a stream to about 1e-6.
             inputs: what this model's own `forward` takes besides, as HiFTNet's f0, source, seed, phase and noise, the
-                bandwidth_id of Vocos on codes, or the speaker of a VITS decoder; tensors or numpy arrays, without the
-                batch axis for a single mel [n_mels, T].
+                bandwidth_id of Vocos on codes, the speaker of a VITS decoder, or the f0 and speaker of RVC's; tensors
+                or numpy arrays, without the batch axis for a single mel [n_mels, T].
 
         Returns:
             [S] or [B, S] samples in -1..1, float32, S = T * hop for the published configurations.
@@ -363,7 +363,8 @@ class _MelStreamable:
         return self._voc.model.stream(self._voc.backend, **options)
 
     def signature(self, options: dict[str, Any]) -> str:
-        modes = [name for name, value in options.items() if (name, value) != ("exact", True)]
+        modes = [f"{name}={value}" if isinstance(value, bool) else name for name, value in options.items()]
+        modes = [mode for mode in modes if mode != "exact=True"]
         config = json.dumps([self._voc.config.family, self._voc.config.to_dict()], sort_keys=True)
         chosen = [row.chosen for row in explain(self._voc, self._voc.backend)]
         return json.dumps([hashlib.sha256(config.encode()).hexdigest(), str(self.dtype), chosen, sorted(modes)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO, Any
 
 from fastvoc.checkpoints import safetensors_file, torch_file
 from fastvoc.checkpoints.archive import TAR_ERRORS, open_tar, zip_member, zip_members
@@ -21,7 +22,11 @@ _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")
 
 @dataclass(frozen=True)
 class Source:
-    """`entries`: the tensors by dotted name; `texts`: files packed with the weights; `metadata`: safetensors only."""
+    """A file's contents.
+
+    `entries`: the tensors by dotted name; `texts`: files packed with the weights; `metadata`: safetensors only;
+    `values`: what a file of torch.save holds besides tensors, see `torch_file.read_tensors`.
+    """
 
     path: Path
     container: str
@@ -29,6 +34,7 @@ class Source:
     texts: dict[str, bytes] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     tensor_offset: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
 
     def json(self, *names: str) -> Fields:
         """The first of these files that lies in the archive or beside the weights. Raises LoadError if none does."""
@@ -128,17 +134,22 @@ def _open_file(path: Path) -> Source:
         if head.startswith(b"PK"):
             members = zip_members(file, path)
             if torch_file.looks_like_torch_zip(members):
-                return Source(path, "torch", torch_file.read_tensors(file, path))
+                return _torch(path, "torch", file, path)
             name = _inner_weights(path, members)
             with zip_member(file, path, name, members[name]) as inner:
-                return Source(path, "zipped torch", torch_file.read_tensors(inner, path / name))
+                return _torch(path, "zipped torch", inner, path / name)
         if torch_file.looks_like_legacy_torch(head):
-            return Source(path, "legacy torch", torch_file.read_tensors(file, path))
+            return _torch(path, "legacy torch", file, path)
     if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
         return _open_nemo(path)
     if head.startswith(b"version https://git-lfs"):
         raise refuse(path, "a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
     raise refuse(path, "neither safetensors, nor a file of torch.save, nor a zip or .nemo archive of one")
+
+
+def _torch(path: Path, container: str, file: IO[bytes], where: Path) -> Source:
+    entries, values = torch_file.read_tensors(file, where)
+    return Source(path, container, entries, values=values)
 
 
 def _weights_in(folder: Path) -> Path:
@@ -170,7 +181,7 @@ def _open_nemo(path: Path) -> Source:
         if weights is None:
             raise refuse(path, f"{_NEMO_WEIGHTS} is not a plain file")
         try:
-            entries = torch_file.read_tensors(weights, path / _NEMO_WEIGHTS)
+            entries, _ = torch_file.read_tensors(weights, path / _NEMO_WEIGHTS)
         except LoadError:
             raise
         except TAR_ERRORS as error:

@@ -20,6 +20,7 @@ from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 _MAX_PICKLE_BYTES = 512 << 10
 _MAX_READS = 1 << 18
 _MAX_NESTING = 6
+_PLAIN = (str, int, float, list, tuple)
 # Training tools keep paths beside the weights. A path is read as nothing at all.
 _PATHS = [f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")]
 _PATHS_ALLOWED = threading.Lock()  # torch's list of what it allows is one for all threads
@@ -55,8 +56,10 @@ def looks_like_legacy_torch(head: bytes) -> bool:
     return head.startswith((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",))
 
 
-def read_tensors(file: IO[bytes], path: Path) -> dict[str, TensorEntry]:
-    """Every tensor in a file of torch.save, names of nested dictionaries joined by dots.
+def read_tensors(file: IO[bytes], path: Path) -> tuple[dict[str, TensorEntry], dict[str, Any]]:
+    """Every tensor in a file of torch.save, names of nested dictionaries joined by dots; and the plain values beside.
+
+    Plain values are the texts, numbers and lists that the outermost dictionary holds, by name.
 
     Raises LoadError when the file is broken, when unpickling it would need anything but tensors and plain
     containers, and when a tensor claims more data than the file stores.
@@ -73,10 +76,12 @@ def read_tensors(file: IO[bytes], path: Path) -> dict[str, TensorEntry]:
         raise refuse(path, _reason(error)) from None
     tensors = dict(_flatten(tree))
     _check_storages(path, tensors, stored)
-    return {
+    entries = {
         name: TensorEntry(name, tuple(tensor.shape), tensor.dtype, partial(_dense, tensor))
         for name, tensor in tensors.items()
     }
+    outer = tree if isinstance(tree, Mapping) else {}
+    return entries, {name: v for name, v in outer.items() if isinstance(name, str) and isinstance(v, _PLAIN)}
 
 
 def _tree(reader: Any) -> Any:

@@ -63,6 +63,7 @@ FACTS: dict[str, dict[str, str]] = {
     "vits coqui": {},
     "vits piper": {},
     "vits piper without its configuration": {"sample_rate": "assumed"},
+    "rvc": {},
 }
 SHOWN = {"assumed": "(assumed: ", "format": "(fixed by the format: ", None: "(read)"}
 

@@ -102,6 +102,15 @@ def test_golden_univnet() -> None:
 
 @pytest.mark.golden
 @pytest.mark.slow
+def test_golden_rvc() -> None:
+    case = golden("rvc_nsf_hifigan")
+    inputs = {"f0": case.inputs["f0"], "speaker": case.inputs["speaker_embedding"], "noise": case.inputs["noise_unit"].mT}
+    with torch.inference_mode(), emulated():
+        assert_golden(load(case)(case.inputs["latent"], backend="cuda", **inputs), case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
 def test_golden_hiftnet_with_its_pitch_network() -> None:
     case = golden("hiftnet_original")
     model = load(case)

@@ -116,6 +116,14 @@ def test_golden_univnet() -> None:
     assert_golden(model(mel, backend="triton", noise=noise)[:, 0], case, "wav")
 
 
+@pytest.mark.golden
+@pytest.mark.slow
+def test_golden_rvc() -> None:
+    case, model = _loaded("rvc_nsf_hifigan")
+    inputs = {"f0": case.inputs["f0"], "speaker": case.inputs["speaker_embedding"], "noise": case.inputs["noise_unit"].mT}
+    assert_golden(model(case.inputs["latent"], backend="triton", **inputs), case, "wav")
+
+
 def test_what_is_left_with_torch() -> None:
     """Every layer of every family runs on Triton, but for LSTMs, and those say why, and what computes in float64."""
     left = {}
