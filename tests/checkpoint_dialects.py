@@ -22,6 +22,7 @@ from checkpoint_files import (
     random_state,
     write_bigvgan,
     write_jik,
+    write_kokoro,
     write_rvc,
     write_univnet,
     write_vits,
@@ -202,6 +203,7 @@ DIALECTS: dict[str, Callable[[Path], object]] = {
     "vits piper": lambda folder: write_vits(folder, "piper", VITS),
     "vits piper without its configuration": _without(lambda folder: write_vits(folder, "piper", VITS_1), "config.json"),
     "rvc": write_rvc,
+    "kokoro": write_kokoro,
 }
 
 

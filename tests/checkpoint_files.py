@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fastvoc.models.bigvgan import BigVgan, BigVganConfig
 from fastvoc.models.families import build
-from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.models.kokoro_config import KokoroConfig
 from fastvoc.models.nsf_hifigan import NsfHifiGanConfig
 from fastvoc.models.univnet import UnivNet, UnivNetConfig
 from fastvoc.ops.snake_aa import kaiser_sinc
@@ -193,6 +194,59 @@ def write_rvc(
     voice = {"weight": half, "config": values, "info": "20epoch", "sr": "40k", "f0": 1, "version": "v2"}
     torch.save(voice, folder / "voice.pth")
     return folder / "voice.pth"
+
+
+KOKORO = KokoroConfig(
+    num_mels=20,
+    style_dim=24,
+    channels=28,
+    asr_channels=8,
+    upsample_initial_channel=24,
+    resblock_kernel_sizes=(3, 5),
+    resblock_dilation_sizes=((1, 3, 5), (1, 2)),
+)
+
+
+def write_kokoro(
+    folder: Path,
+    state: Mapping[str, Tensor] | None = None,
+    *,
+    norms: bool = False,
+    wrapped: bool = True,
+    whole: bool = True,
+) -> Path:
+    """The file of a whole Kokoro of KOKORO's shape, weight norm as in training, and its configuration.
+
+    norms: with the norms' own scales and shifts; wrapped: names of a wrapped module; whole: with the other parts, of
+    which there is one tensor, else the decoder alone.
+    """
+    tensors = {}
+    for name, tensor in (random_state(KOKORO) if state is None else state).items():
+        if ".norm." in name and not norms:
+            continue
+        name = re.sub(r"\.adain([12])\.(\d+)\.snake\.alpha$", r".alpha\1.\2", name)
+        if name.startswith("m_source."):
+            name, tensor = name.replace("m_source.", "m_source.l_linear."), tensor[None]
+            tensor = tensor if name.endswith("weight") else tensor[0]
+        if ".alpha" in name:
+            tensor = tensor[None, :, None]
+        if not name.startswith(("encode.", "decode.", "F0_conv.", "N_conv.", "asr_res.", "other.")):
+            name = f"generator.{name}"
+        pair = tensor.dim() == 3 and name.endswith(".weight") and "noise_convs" not in name
+        parts = {name: tensor}
+        if pair:
+            norm = tensor.flatten(1).norm(dim=1).reshape(-1, 1, 1)
+            parts = {f"{name}_g": norm, f"{name}_v": 2 * tensor}
+        tensors |= {f"module.{n}" if wrapped else n: t for n, t in parts.items()}
+    names = ("rates", "kernel_sizes", "initial_channel")
+    shape = {f"upsample_{name}": getattr(KOKORO, f"upsample_{name}") for name in names}
+    shape |= {name: getattr(KOKORO, name) for name in ("resblock_kernel_sizes", "resblock_dilation_sizes")}
+    text = {"istftnet": {**shape, "gen_istft_n_fft": KOKORO.n_fft, "gen_istft_hop_size": KOKORO.istft_hop}}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({**text, "hidden_dim": KOKORO.num_mels, "style_dim": 24}))
+    tree = {"bert": {"module.x": torch.zeros(2)}, "decoder": tensors} if whole else tensors
+    torch.save(tree, folder / "kokoro-v1_0.pth")
+    return folder / "kokoro-v1_0.pth"
 
 
 def upstream_list(name: str) -> dict[str, tuple[int, ...]]:

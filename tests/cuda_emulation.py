@@ -183,6 +183,14 @@ def group_norm_act(x: Tensor, packed: Any, residual: Tensor | None = None, lengt
     return y.transpose(1, 2)
 
 
+def adain(x: Tensor, packed: Any, style: Tensor, lengths: Tensor | None = None) -> Tensor:
+    y, style = poisoned(*x.shape, x.dtype), style.float()
+    tensors = [pointer(t) for t in (packed.weight, packed.bias, style)]
+    further = [ints(style.stride()), ctypes.c_double(packed.eps), pointer(y), ctypes.c_int64(x.shape[1])]
+    library("blocks.cpp").adain(*_rows(x, lengths), *tensors, *further, *_acts(packed))
+    return y.transpose(1, 2)
+
+
 def seanet_block(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
     y = poisoned(x.shape[0], packed.shape[2], x.shape[2], x.dtype)
     first = [pointer(packed.weight1), pointer(packed.bias1)]
@@ -273,6 +281,7 @@ def conv2d(x: Tensor, packed: Any, residual: Tensor | None = None, lengths: Tens
 
 
 RUN: dict[str, Callable[..., Tensor]] = {
+    "adain": adain,
     "conv1d": conv1d,
     "conv2d": conv2d,
     "convnext_block": convnext_block,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from checkpoint_files import random_state, write_jik, write_rvc
+from checkpoint_files import random_state, write_jik, write_kokoro, write_rvc
 from codec_models import lively
 from hift_files import write_cosyvoice
 
@@ -68,6 +68,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     audio.write_audio(folder / "recordings" / "clip.wav", speech.repeat(1, 7), rate)  # calibration wants 30 s
     write_cosyvoice(folder / "path" / "to" / "cosyvoice2")
     write_rvc(folder / "path" / "to")
+    write_kokoro(folder / "path" / "to" / "kokoro")
     config = HifiGanConfig(upsample_initial_channel=32)
     write_jik(folder / "path" / "to" / "LJ_V1", random_state(config), config)
     codec = EncodecConfig(n_filters=4, dimension=12)

@@ -23,6 +23,7 @@ from fastvoc.checkpoints import (
     hiftnet,
     hiftnet_transformers,
     jik876,
+    kokoro,
     native,
     nemo,
     parallel_wavegan,
@@ -54,6 +55,7 @@ class _Format(Protocol):
 _FORMATS: tuple[_Format, ...] = (
     native,
     nemo,
+    kokoro,
     chatterbox,
     hiftnet_transformers,
     cosyvoice,

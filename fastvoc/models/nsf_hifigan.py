@@ -183,7 +183,7 @@ class NsfHifiGan(HifiGan):
         f0 = filled("f0", f0, (batch, frames), self.m_source.weight)
         if source is None:
             if f0 is None:
-                raise ArgumentError("f0: expected [B, T] in Hz, 0 where unvoiced, or one number, since there is no source")
+                raise ArgumentError("f0: expected [B, T] in Hz, 0 where unvoiced, or a number, as there is no source")
             source = self.make_source(f0, lengths, seed=seed, noise=noise, backend=backend)
         else:
             check_floats("source", source, (batch, 1, frames * self.config.hop), mel.device)

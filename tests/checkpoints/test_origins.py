@@ -64,6 +64,7 @@ FACTS: dict[str, dict[str, str]] = {
     "vits piper": {},
     "vits piper without its configuration": {"sample_rate": "assumed"},
     "rvc": {},
+    "kokoro": {"sample_rate": "format"},
 }
 SHOWN = {"assumed": "(assumed: ", "format": "(fixed by the format: ", None: "(read)"}
 

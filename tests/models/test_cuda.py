@@ -104,9 +104,21 @@ def test_golden_univnet() -> None:
 @pytest.mark.slow
 def test_golden_rvc() -> None:
     case = golden("rvc_nsf_hifigan")
-    inputs = {"f0": case.inputs["f0"], "speaker": case.inputs["speaker_embedding"], "noise": case.inputs["noise_unit"].mT}
+    f0, speaker, noise = (case.inputs[name] for name in ("f0", "speaker_embedding", "noise_unit"))
     with torch.inference_mode(), emulated():
-        assert_golden(load(case)(case.inputs["latent"], backend="cuda", **inputs), case, "wav")
+        wav = load(case)(case.inputs["latent"], backend="cuda", f0=f0, speaker=speaker, noise=noise.mT)
+    assert_golden(wav, case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_golden_kokoro() -> None:
+    case = golden("kokoro_istftnet")
+    inputs = {name: case.inputs[name] for name in ("f0", "n", "style")}
+    har = torch.cat([case.inputs["har_magnitude"], case.inputs["har_phase"]], 1)
+    with torch.inference_mode(), emulated():
+        wav = load(case)(case.inputs["asr"], backend="cuda", har=har, **inputs)
+    assert_golden(wav, case, "wav_given_har")
 
 
 @pytest.mark.golden

@@ -120,8 +120,18 @@ def test_golden_univnet() -> None:
 @pytest.mark.slow
 def test_golden_rvc() -> None:
     case, model = _loaded("rvc_nsf_hifigan")
-    inputs = {"f0": case.inputs["f0"], "speaker": case.inputs["speaker_embedding"], "noise": case.inputs["noise_unit"].mT}
-    assert_golden(model(case.inputs["latent"], backend="triton", **inputs), case, "wav")
+    f0, speaker, noise = (case.inputs[name] for name in ("f0", "speaker_embedding", "noise_unit"))
+    wav = model(case.inputs["latent"], backend="triton", f0=f0, speaker=speaker, noise=noise.mT)
+    assert_golden(wav, case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_golden_kokoro() -> None:
+    case, model = _loaded("kokoro_istftnet")
+    inputs = {name: case.inputs[name] for name in ("f0", "n", "style")}
+    har = torch.cat([case.inputs["har_magnitude"], case.inputs["har_phase"]], 1)
+    assert_golden(model(case.inputs["asr"], backend="triton", har=har, **inputs), case, "wav_given_har")
 
 
 def test_what_is_left_with_torch() -> None:

@@ -22,7 +22,7 @@ FLOORS = (
     ("models", "streams", "graphs.steps"),
     ("loaded",),
     ("graphs.requests",),
-    ("checkpoints", "vocoder", "codec", "streams.codec", "streams.pieces", "training", "explanation"),
+    ("checkpoints", "vocoder", "styled", "codec", "streams.codec", "streams.pieces", "training", "explanation"),
     ("loading", "compression", "compat", "benchmark", "quantization"),
     ("cli", "__init__", "__main__"),
 )

@@ -1,4 +1,5 @@
 // The CUDA kernels of norms and blocks behind C functions, for tests that call them through ctypes.
+#include <cuda/adain.cuh>
 #include <cuda/convnext_block.cuh>
 #include <cuda/seanet_block.cuh>
 
@@ -78,6 +79,30 @@ extern "C" void group_norm_act(int dtype, const void* x, Ints strides, std::int6
     std::vector<float> pieces(static_cast<std::size_t>(items * args.max_pieces() * 3), NAN);
     args.pieces = pieces.data();
     cuda::group_norm_act(args, items, 0);
+  });
+}
+
+extern "C" void adain(int dtype, const void* x, Ints strides, std::int64_t items, std::int64_t steps, Ints lengths,
+                      const float* weight, const float* bias, const float* style, Ints style_strides, double eps,
+                      void* y, std::int64_t channels, Ints kinds, const double* slopes, const float* curves) {
+  for_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    cuda::AdaInArgs<T> args{};
+    args.x = view<T>(x, strides);
+    args.y = rows<T>(y, channels, steps);
+    args.weight = weight;
+    args.bias = bias;
+    args.style = style;
+    args.style_item = style_strides[0];
+    args.style_value = style_strides[1];
+    args.lengths = lengths;
+    args.steps = steps;
+    args.channels = static_cast<int>(channels);
+    args.eps = static_cast<float>(eps);
+    args.act = activations({kinds[0]}, {slopes[0]}, curves, cuda::padded(channels))[0];
+    std::vector<float> pieces(static_cast<std::size_t>(items * args.max_pieces() * 3 * channels), NAN);
+    args.pieces = pieces.data();
+    cuda::adain(args, items, 0);
   });
 }
 
