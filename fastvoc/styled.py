@@ -50,5 +50,5 @@ class StyledVocoder(Vocoder):
         Raises:
             The errors of a call.
         """
-        inputs = {"f0": f0, "n": n, "style": style, "har": har, "seed": seed}
+        inputs: dict[str, Any] = {"f0": f0, "n": n, "style": style, "har": har, "seed": seed}
         return self(asr, lengths, check=check, **{name: value for name, value in inputs.items() if value is not None})

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -296,6 +297,7 @@ RUN: dict[str, Callable[..., Tensor]] = {
     "rvq_encode": rvq_encode,
     "seanet_block": seanet_block,
     "snake_aa": snake_aa,
+    "square_conv": conv1d,
     "stft": stft,
     "upsample": upsample,
 }
@@ -320,6 +322,8 @@ def dry_launches() -> Iterator[Callable[[], int]]:
 @contextmanager
 def emulated() -> Iterator[None]:
     """Inside a `with` block, backend `cuda` runs the emulated kernels on the CPU."""
+    for name in RUN:
+        import_module(f"fastvoc.ops.{name}")
     kept = {name: OPS[name].impls["cuda"] for name in RUN}
     try:
         for name, run in RUN.items():

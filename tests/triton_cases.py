@@ -26,6 +26,7 @@ from fastvoc.ops.rvq_decode import RvqParams, rvq_decode, rvq_decode_ref
 from fastvoc.ops.rvq_encode import rvq_encode, rvq_encode_ref
 from fastvoc.ops.seanet_block import SeanetBlockParams, seanet_block, seanet_block_ref
 from fastvoc.ops.snake_aa import snake_aa, snake_aa_ref
+from fastvoc.ops.square_conv import SquareConvParams, square_conv, square_conv_ref
 from fastvoc.ops.stft import StftParams, stft, stft_ref
 from fastvoc.ops.upsample import upsample, upsample_ref
 
@@ -288,6 +289,14 @@ CASES |= {
     "rvq_decode-odd": _decode(5, 33, 21),
     "rvq_encode-odd": _encode(4, 50, 21),
     "rvq_encode": _encode(3, 1024, 128),
+    "square_conv": lambda: Case(
+        square_conv,
+        square_conv_ref,
+        SquareConvParams(torch.randn(19, 19, 5) / 10, torch.randn(19), 3),
+        (1, 77),
+        _signal(19),
+        lambda batch, steps: {"residual": torch.randn(batch, 19, steps)},
+    ),
     "adain-odd": _adain(37, leaky_relu(0.2)),
     "adain-snake": lambda: _adain(16, random_snake(16))(),
     "group_norm_act-odd": _group_norm(13, elu(), residual=True),

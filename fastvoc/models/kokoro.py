@@ -6,6 +6,7 @@ github.com/hexgrad/kokoro has them. The norms run over a whole utterance, which 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -25,11 +26,13 @@ from fastvoc.nn.network import Trace, Value, mean
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.source import NsfSource
 from fastvoc.nn.spectral import IstftHead, Stft
+from fastvoc.nn.square_conv import SquareConv
 from fastvoc.nn.upsample import Upsample
 from fastvoc.ops.activation import leaky_relu
 
 Style = Tensor | np.ndarray[Any, Any] | Sequence[float]
 
+_HALF_POWER = math.sqrt(0.5)
 _BLOCKS = 4  # of the decoder, the last of which doubles the rate
 _SOURCE_KERNEL, _LAST_SOURCE_KERNEL, _SOURCE_DILATIONS = 7, 11, (1, 3, 5)
 
@@ -113,7 +116,7 @@ class DecoderBlock(nn.Module):
 
 
 def _together(x: Tensor, y: Tensor) -> Tensor:
-    return (x + y) * 0.5**0.5
+    return (x + y) * _HALF_POWER
 
 
 class StyledBlock(nn.Module):
@@ -121,8 +124,8 @@ class StyledBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int, dilations: Sequence[int], style_dim: int) -> None:
         super().__init__()
-        self.convs1 = nn.ModuleList([_dilated(channels, kernel, dilation) for dilation in dilations])
-        self.convs2 = nn.ModuleList([_dilated(channels, kernel, 1) for _ in dilations])
+        self.convs1 = nn.ModuleList([SquareConv(channels, kernel, dilation) for dilation in dilations])
+        self.convs2 = nn.ModuleList([SquareConv(channels, kernel) for _ in dilations])
         self.adain1 = nn.ModuleList([AdaIn(channels, style_dim) for _ in dilations])
         self.adain2 = nn.ModuleList([AdaIn(channels, style_dim) for _ in dilations])
 
@@ -132,15 +135,11 @@ class StyledBlock(nn.Module):
             norm1, conv1, norm2, conv2 = parts
             assert isinstance(norm1, AdaIn)
             assert isinstance(norm2, AdaIn)
-            assert isinstance(conv1, Conv1d)
-            assert isinstance(conv2, Conv1d)
+            assert isinstance(conv1, SquareConv)
+            assert isinstance(conv2, SquareConv)
             y = run(conv1, run(norm1, x, styles))
             x = run(conv2, run(norm2, y, styles), x)
         return x
-
-
-def _dilated(channels: int, kernel: int, dilation: int) -> Conv1d:
-    return Conv1d(channels, channels, kernel, dilation=dilation)
 
 
 class Kokoro(Model):
