@@ -87,6 +87,8 @@ KERNELS = (
     _kernel(
         "group-norm", "group_norm_act", "group_norm_kernel", f"GroupNormArgs<{BF16}>", 1024, "2 C, 4 C with an addend"
     ),
+    _kernel("adain-pieces", "adain", "adain_pieces_kernel", f"AdaInArgs<{BF16}>", 1024, "4 C"),
+    _kernel("adain", "adain", "adain_kernel", f"AdaInArgs<{BF16}>", 1024, "2 C"),
     _kernel("stft", "stft", "stft_kernel", "StftArgs<float>", 12288, "4 n_fft a frame, tables 12 n_fft a block"),
     _kernel(
         "istft-frames", "istft_head", "istft_frames_kernel", "IstftHeadArgs<float, float>", 12296, "4 n_fft a frame"

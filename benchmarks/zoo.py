@@ -20,7 +20,9 @@ from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, COSYVOICE2, COSYVOICE3, HIFTNET
+from fastvoc.models.kokoro_config import KOKORO
 from fastvoc.models.mimi_config import MIMI
+from fastvoc.models.nsf_hifigan import RVC_40K
 from fastvoc.models.snac import SNAC_24K, SNAC_44K
 from fastvoc.models.univnet import UNIVNET_24K_100
 from fastvoc.models.vocos_config import VOCOS_ENCODEC_24K, VOCOS_MEL_24K
@@ -102,6 +104,38 @@ def _hift(config: Callable[[], Any]) -> Entry:
     return Entry(config, _mel, _vocode, Split(hift.heard, hift.spectrum, hift.sounding))
 
 
+def _sung(model: Any, audio: float, batch: int) -> tuple[Any, ...]:
+    (latent,) = _mel(model, audio, batch)
+    return latent, 100 + 200 * torch.rand(batch, latent.shape[2])
+
+
+def _sing(model: nn.Module, latent: Tensor, f0: Tensor, backend: str | None = None) -> Tensor:
+    wav: Tensor = model(latent, f0=f0, backend=backend)
+    return wav
+
+
+def _spoken(model: Any, audio: float, batch: int) -> tuple[Any, ...]:
+    (asr,) = _mel(model, audio, batch)
+    f0 = 100 + 200 * torch.rand(batch, 2 * asr.shape[2])
+    return asr, f0, torch.rand(f0.shape), torch.randn(batch, model.config.style_dim)
+
+
+def _speak(model: nn.Module, asr: Tensor, f0: Tensor, n: Tensor, style: Tensor, backend: str | None = None) -> Tensor:
+    wav: Tensor = model(asr, f0=f0, n=n, style=style, backend=backend)
+    return wav
+
+
+def _styled(model: Any, asr: Tensor, f0: Tensor, n: Tensor, style: Tensor) -> tuple[Tensor, ...]:
+    """What the network of Kokoro takes: features, F0, energy, the source's spectrum, the styles of its norms."""
+    har = model.stft(model.make_source(f0, backend="torch"), backend="torch").to(asr.dtype)
+    return asr, f0[:, None], n[:, None], har, model.reading("_styled")(style[:, :, None], backend="torch")
+
+
+def _kokoro_spectrum(model: Any, *inputs: Tensor) -> Tensor:
+    spectrum: Tensor = model.reading("spectrum", (1, 2, 2, 120, 0))(*inputs, backend="torch")
+    return spectrum
+
+
 def _spectrum(model: Any, features: Tensor) -> Tensor:
     """What the network of Vocos gives to its inverse transform."""
     config = model.config
@@ -121,6 +155,12 @@ def _decode(model: Any, codes: Tensor, backend: str | None = None) -> Tensor:
     return wav
 
 
+_RVC = Split(
+    lambda model, latent, f0: (latent, model.make_source(f0, backend="torch").to(latent.dtype)),
+    lambda model, latent, source: model(latent, source=source, backend="torch"),
+    lambda _, wav, latent, f0: wav,
+)
+_KOKORO = Split(_styled, _kokoro_spectrum, lambda model, x, *_: model.istft(x, backend="torch"))
 _VOCOS_MEL = Split(lambda _, mel: (mel,), _spectrum, lambda model, x, _: model.head.istft(x, backend="torch"))
 _VOCOS_CODES = Split(
     lambda model, codes: (model.codes_to_features(codes, backend="torch"),),
@@ -163,6 +203,8 @@ ZOO: dict[str, Entry] = {
     "mimi-decode": Entry(
         lambda: MIMI, mimi.codes, mimi.decode, Split(mimi.looked_up, mimi.sounds, lambda _, wav, *__: wav)
     ),
+    "kokoro": Entry(lambda: KOKORO, _spoken, _speak, _KOKORO),
+    "rvc": Entry(lambda: RVC_40K, _sung, _sing, _RVC),
     "univnet": vocoder(lambda: UNIVNET_24K_100),
     "v1": vocoder(lambda: HIFIGAN_V1),
     "v2": vocoder(lambda: HIFIGAN_V2),

@@ -24,6 +24,7 @@ from fastvoc.nn.quantized import RANGE, is_int8
 from fastvoc.runtime.io import given_path
 from fastvoc.runtime.stats import log
 from fastvoc.sound.mel import MelConfig
+from fastvoc.styled import StyledVocoder
 from fastvoc.vocoder import Vocoder
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"hifigan": _ASSETS / "hifigan_v2_voice.safetensors"}
 _CODECS = ("dac", "encodec", "mimi", "snac")
 _LANGUAGE_MODELS = ("encodec_lm",)
+_STYLED = ("kokoro",)
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
 
@@ -180,7 +182,8 @@ def loaded(
     if isinstance(model, CodecModel):
         result = Codec(model, checkpoint.config, backend=backend)
     else:
-        result = Vocoder(model, checkpoint.config, checkpoint.config.mel, backend=backend)
+        kind = StyledVocoder if checkpoint.config.family in _STYLED else Vocoder
+        result = kind(model, checkpoint.config, checkpoint.config.mel, backend=backend)
     result.assumed = checkpoint.assumed
     return result
 

@@ -160,8 +160,8 @@ class Vocoder(LoadedModel):
                 at full scale, `voc.stats.clipped` counts how often.
             dither: a seed: triangular noise of two steps of s16 before it rounds, another one for each item.
             inputs: what this model's own `forward` takes besides, as HiFTNet's f0, source, seed, phase and noise, the
-                bandwidth_id of Vocos on codes, or the speaker of a VITS decoder; tensors or numpy arrays, without the
-                batch axis for a single mel [n_mels, T].
+                bandwidth_id of Vocos on codes, the speaker of a VITS decoder, or the f0 and speaker of RVC's; tensors
+                or numpy arrays, without the batch axis for a single mel [n_mels, T].
 
         Returns:
             [S] or [B, S] samples in -1..1, float32 unless another format is asked for, S = T * hop for the published
@@ -476,7 +476,8 @@ class _MelStreamable:
         return self._voc.model.stream(self._voc.backend, **options)
 
     def signature(self, options: dict[str, Any]) -> str:
-        modes = [name for name, value in options.items() if (name, value) != ("exact", True)]
+        modes = [f"{name}={value}" if isinstance(value, bool) else name for name, value in options.items()]
+        modes = [mode for mode in modes if mode != "exact=True"]
         config = json.dumps([self._voc.config.family, self._voc.config.to_dict()], sort_keys=True)
         chosen = [row.chosen for row in explain(self._voc, self._voc.backend)]
         return json.dumps([hashlib.sha256(config.encode()).hexdigest(), str(self.dtype), chosen, sorted(modes)])
@@ -502,7 +503,7 @@ class _MelStreamable:
 
 
 def _check_finite(name: str, value: Any, frames: Tensor | None, each: int) -> None:
-    """Floats inside the lengths must be finite; the last axis has `each` values per frame, or does not know of frames."""
+    """Floats inside the lengths must be finite; the last axis has `each` values a frame, 0 where it knows of none."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return
     if frames is None or value.dim() < 2 or not each or len(value) != len(frames):

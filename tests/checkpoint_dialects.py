@@ -22,6 +22,8 @@ from checkpoint_files import (
     random_state,
     write_bigvgan,
     write_jik,
+    write_kokoro,
+    write_rvc,
     write_univnet,
     write_vits,
 )
@@ -205,6 +207,8 @@ DIALECTS: dict[str, Callable[[Path], object]] = {
     "vits coqui": lambda folder: write_vits(folder, "coqui", VITS_1),
     "vits piper": lambda folder: write_vits(folder, "piper", VITS),
     "vits piper without its configuration": _without(lambda folder: write_vits(folder, "piper", VITS_1), "config.json"),
+    "rvc": write_rvc,
+    "kokoro": write_kokoro,
 }
 
 

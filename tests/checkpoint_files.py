@@ -14,7 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastvoc.models.bigvgan import BigVgan, BigVganConfig
-from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.models.families import build
+from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.models.kokoro_config import KokoroConfig
+from fastvoc.models.nsf_hifigan import NsfHifiGanConfig
 from fastvoc.models.univnet import UnivNet, UnivNetConfig
 from fastvoc.ops.snake_aa import kaiser_sinc
 
@@ -37,14 +40,14 @@ SMALL = HifiGanConfig(
 )
 
 
-def random_state(config: HifiGanConfig, seed: int = 0) -> dict[str, Tensor]:
+def random_state(config: Any, seed: int = 0) -> dict[str, Tensor]:
     """A folded state with the model's own names; the statistics, if any, are usable ones."""
     generator = torch.Generator().manual_seed(seed)
     state = {
         name: torch.randn(tensor.shape, generator=generator) * 0.1
-        for name, tensor in HifiGan(config).state_dict().items()
+        for name, tensor in build(config).state_dict().items()
     }
-    if config.normalize_before:
+    if getattr(config, "normalize_before", False):
         state["scale"] = state["scale"].abs() + 1
     return state
 
@@ -145,6 +148,105 @@ def write_vits(
     else:
         torch.save({"model": tensors, "iteration": 2, "learning_rate": 0.1}, folder / f"{dialect}.pth")
     return folder
+
+
+RVC = NsfHifiGanConfig(
+    sample_rate=40000,
+    num_mels=6,
+    upsample_rates=(5, 4, 2),
+    upsample_kernel_sizes=(11, 8, 4),
+    upsample_initial_channel=16,
+    resblock_kernel_sizes=(3, 7),
+    resblock_dilation_sizes=((1, 3, 5),) * 2,
+    post_bias=False,
+    latent=True,
+    gin_channels=4,
+    num_speakers=3,
+)
+
+
+def rvc_values(config: HifiGanConfig, rate: int | str) -> list[Any]:
+    """The list in an RVC voice: values of its constructor, of which the generator is built."""
+    head = [1025, 32, config.num_mels, config.num_mels, 768, 2, 6, 3, 0]
+    generator = [getattr(config, name) for name in ("resblock", "resblock_kernel_sizes", "resblock_dilation_sizes")]
+    ups = [getattr(config, f"upsample_{name}") for name in ("rates", "initial_channel", "kernel_sizes")]
+    return [*head, *generator, *ups, config.num_speakers, config.gin_channels, rate]
+
+
+def write_rvc(
+    folder: Path,
+    built: HifiGanConfig = RVC,
+    state: Mapping[str, Tensor] | None = None,
+    *,
+    rate: int | str = 40000,
+    config: Any = None,
+) -> Path:
+    """An RVC voice, weights in half precision, of whose other parts there is one tensor; `config`: another list."""
+    tensors = {"enc_p.emb_phone.weight": torch.zeros(3, 2)}
+    for name, tensor in (random_state(built) if state is None else state).items():
+        if name.startswith("m_source."):
+            name = name.replace("m_source.", "m_source.l_linear.")
+            tensor = tensor[None] if name.endswith("weight") and tensor.dim() == 1 else tensor
+        tensors[name if name.startswith("emb_g.") else f"dec.{name}"] = tensor
+    half = {name: tensor.half() for name, tensor in tensors.items()}
+    values = rvc_values(built, rate) if config is None else config
+    folder.mkdir(parents=True, exist_ok=True)
+    voice = {"weight": half, "config": values, "info": "20epoch", "sr": "40k", "f0": 1, "version": "v2"}
+    torch.save(voice, folder / "voice.pth")
+    return folder / "voice.pth"
+
+
+KOKORO = KokoroConfig(
+    num_mels=20,
+    style_dim=24,
+    channels=28,
+    asr_channels=8,
+    upsample_initial_channel=24,
+    resblock_kernel_sizes=(3, 5),
+    resblock_dilation_sizes=((1, 3, 5), (1, 2)),
+)
+
+
+def write_kokoro(
+    folder: Path,
+    state: Mapping[str, Tensor] | None = None,
+    *,
+    norms: bool = False,
+    wrapped: bool = True,
+    whole: bool = True,
+) -> Path:
+    """The file of a whole Kokoro of KOKORO's shape, weight norm as in training, and its configuration.
+
+    norms: with the norms' own scales and shifts; wrapped: names of a wrapped module; whole: with the other parts, of
+    which there is one tensor, else the decoder alone.
+    """
+    tensors = {}
+    for name, tensor in (random_state(KOKORO) if state is None else state).items():
+        if ".norm." in name and not norms:
+            continue
+        name = re.sub(r"\.adain([12])\.(\d+)\.snake\.alpha$", r".alpha\1.\2", name)
+        if name.startswith("m_source."):
+            name, tensor = name.replace("m_source.", "m_source.l_linear."), tensor[None]
+            tensor = tensor if name.endswith("weight") else tensor[0]
+        if ".alpha" in name:
+            tensor = tensor[None, :, None]
+        if not name.startswith(("encode.", "decode.", "F0_conv.", "N_conv.", "asr_res.", "other.")):
+            name = f"generator.{name}"
+        pair = tensor.dim() == 3 and name.endswith(".weight") and "noise_convs" not in name
+        parts = {name: tensor}
+        if pair:
+            norm = tensor.flatten(1).norm(dim=1).reshape(-1, 1, 1)
+            parts = {f"{name}_g": norm, f"{name}_v": 2 * tensor}
+        tensors |= {f"module.{n}" if wrapped else n: t for n, t in parts.items()}
+    names = ("rates", "kernel_sizes", "initial_channel")
+    shape = {f"upsample_{name}": getattr(KOKORO, f"upsample_{name}") for name in names}
+    shape |= {name: getattr(KOKORO, name) for name in ("resblock_kernel_sizes", "resblock_dilation_sizes")}
+    text = {"istftnet": {**shape, "gen_istft_n_fft": KOKORO.n_fft, "gen_istft_hop_size": KOKORO.istft_hop}}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({**text, "hidden_dim": KOKORO.num_mels, "style_dim": 24}))
+    tree = {"bert": {"module.x": torch.zeros(2)}, "decoder": tensors} if whole else tensors
+    torch.save(tree, folder / "kokoro-v1_0.pth")
+    return folder / "kokoro-v1_0.pth"
 
 
 def upstream_list(name: str) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from codec_models import MONO, STEREO
 from torch import Tensor, nn
 
 from fastvoc.codec import Codec
-from fastvoc.compat import bigvgan, chatterbox, cosyvoice, encodec, hifigan, transformers, vocos
+from fastvoc.compat import bigvgan, chatterbox, cosyvoice, encodec, hifigan, kokoro, transformers, vocos
 from fastvoc.models.encodec import Encodec
 from fastvoc.models.vocos import Vocos
 from fastvoc.models.vocos_config import VocosConfig
@@ -80,6 +80,22 @@ def _hift(kind: Any, predictor: Any) -> Any:
 def _draft(kind: Any) -> Any:
     config = transformers.HiFTNetConfig(**_HIFT, f0_predictor_in_channels=BANDS, f0_predictor_cond_channels=8)
     return kind(config)
+
+
+class SmallKokoro(kokoro.Decoder):
+    """Of fewer channels than upstream's constants."""
+
+    channels, asr_channels = 8, 3
+
+
+def _kokoro() -> Any:
+    shape = {**_BLOCKS, "upsample_rates": [3, 2], "upsample_kernel_sizes": [7, 4], "upsample_initial_channel": 16}
+    return SmallKokoro(BANDS, 5, 80, **shape, gen_istft_n_fft=16, gen_istft_hop_size=4)
+
+
+def _spoken(decoder: Any, asr: Tensor) -> Tensor:
+    wav: Tensor = decoder(asr, torch.full((2, 24), 150.0), torch.ones(2, 24), torch.ones(2, 5))
+    return wav
 
 
 def _codec_config(config: Any) -> Any:
@@ -185,6 +201,7 @@ MODELS: dict[str, Model] = {
     "encodec.Quantizer": Model(
         lambda: encodec.EncodecModel(Encodec(MONO)), lambda m, x: m.quantizer.decode(x), (4, 2, 9), codes=64
     ),
+    "kokoro.Decoder": Model(_kokoro, _spoken, _MEL),
     "vocos.Vocos": Model(
         lambda: vocos.Vocos(Vocos(VocosConfig(**_VOCOS, input_channels=BANDS, dim=24, intermediate_dim=40))),
         lambda m, x: m.decode(x),

@@ -154,6 +154,7 @@ _NAMES = sorted(
     path.stem for path in (ROOT / "csrc/cuda").glob("*.cu") if (ROOT / f"fastvoc/ops/{path.stem}.py").exists()
 )
 RUN: dict[str, Callable[..., Tensor]] = {name: partial(_run, name) for name in _NAMES}
+RUN["square_conv"] = RUN["conv1d"]
 
 
 def pack_mrf(params: Any, tiles: bool | None = None) -> Any:
@@ -180,6 +181,8 @@ def dry_launches() -> Iterator[Callable[[], int]]:
 @contextmanager
 def emulated() -> Iterator[None]:
     """Inside a `with` block, backend `cuda` runs the emulated kernels on the CPU."""
+    for name in RUN:
+        import_module(f"fastvoc.ops.{name}")
     kept = {name: OPS[name].impls["cuda"] for name in RUN}
     try:
         for name, run in RUN.items():

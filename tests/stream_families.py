@@ -14,6 +14,7 @@ from fastvoc.models.bigvgan import BigVganConfig
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.models.hift_config import HiftConfig
+from fastvoc.models.nsf_hifigan import NsfHifiGan, NsfHifiGanConfig
 from fastvoc.models.univnet import UnivNetConfig
 from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.vocoder import Vocoder
@@ -27,10 +28,10 @@ QUICK = examples(
 LONG = settings(QUICK, max_examples=1000, derandomize=False)
 
 
-def randomised(config: Any) -> Vocoder:
-    """A vocoder of a configuration with weights that keep signals lively."""
+def randomised(config: Any, made: Callable[[Any], Any] = build) -> Vocoder:
+    """A vocoder of a configuration with weights that keep signals lively; `made` makes its model."""
     generator = torch.Generator().manual_seed(1)
-    model = build(config).eval().requires_grad_(False)
+    model = made(config).eval().requires_grad_(False)
     for parameter in model.parameters():
         fan = parameter[0].numel() if parameter.dim() > 1 else 1
         parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(fan, 1) ** 0.5 * 0.5)
@@ -97,6 +98,34 @@ def _univnet(**values: Any) -> Vocoder:
     return randomised(UnivNetConfig(**{**base, **values}))
 
 
+class SungAt150(NsfHifiGan):
+    """A generator whose F0 is 150 Hz where a call or a stream says nothing of it, for tests that know of no F0."""
+
+    def forward(self, *args: Any, **inputs: Any) -> torch.Tensor:
+        return super().forward(*args, **{"f0": 150.0, **inputs})
+
+    def stream(self, *args: Any, **options: Any) -> Any:
+        return super().stream(*args, **{"f0": 150.0, **options})
+
+
+def nsf(made: Callable[[Any], Any] = NsfHifiGan, **values: Any) -> Vocoder:
+    """A small generator of RVC's kind."""
+    base: dict[str, Any] = {
+        "sample_rate": 4000,
+        "num_mels": 6,
+        "upsample_initial_channel": 32,
+        "upsample_rates": (5, 2, 2),
+        "upsample_kernel_sizes": (9, 4, 4),
+        "resblock_kernel_sizes": (3, 5),
+        "resblock_dilation_sizes": ((1, 2), (1, 3)),
+        "post_bias": False,
+        "latent": True,
+        "gin_channels": 5,
+        "num_speakers": 3,
+    }
+    return randomised(NsfHifiGanConfig(**{**base, **values}), made)
+
+
 def _vocos(**values: Any) -> Vocoder:
     base: dict[str, Any] = {"input_channels": 6, "dim": 24, "intermediate_dim": 40, "num_layers": 3}
     return randomised(VocosConfig(**{**base, **values}))
@@ -129,6 +158,7 @@ MAKERS |= {
     "hift-causal": lambda: _hift(
         source="frame_nearest", source_noise="uniform", causal=True, f0_network="causal_conv", f0_dtype="float64"
     ),
+    "rvc": lambda: nsf(SungAt150),
     "univnet": _univnet,
     "univnet-odd": lambda: _univnet(
         resblock_kernel_sizes=(3, 5, 7),

@@ -17,7 +17,7 @@ import mimi_models
 import pytest
 import torch
 import yaml
-from checkpoint_files import VITS, random_state, write_jik
+from checkpoint_files import VITS, random_state, write_jik, write_kokoro, write_rvc
 from codec_models import lively
 from hift_files import write_cosyvoice
 from onnx_files import need_onnx, write_voice
@@ -71,6 +71,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "recordings").mkdir()
     audio.write_audio(folder / "recordings" / "clip.wav", speech.repeat(1, 7), rate)  # calibration wants 30 s
     write_cosyvoice(folder / "path" / "to" / "cosyvoice2")
+    write_rvc(folder / "path" / "to")
+    write_kokoro(folder / "path" / "to" / "kokoro")
     config = HifiGanConfig(upsample_initial_channel=32)
     write_jik(folder / "path" / "to" / "LJ_V1", random_state(config), config)
     codec = EncodecConfig(n_filters=4, dimension=12)

@@ -11,7 +11,8 @@ import torch
 from op_cases import ATTENTION, CONV1D, MRF, SNAKE_AA, UPSAMPLE, block_params, channels, norm_params, random_snake
 from torch import Tensor
 
-from fastvoc.ops.activation import IDENTITY, Activation, elu
+from fastvoc.ops.activation import IDENTITY, Activation, elu, leaky_relu
+from fastvoc.ops.adain import AdaInParams, adain, adain_ref
 from fastvoc.ops.attention_block import attention_block, attention_block_ref
 from fastvoc.ops.conv1d import Conv1dParams, conv1d, conv1d_ref
 from fastvoc.ops.conv2d import Conv2dParams, conv2d, conv2d_ref
@@ -26,6 +27,7 @@ from fastvoc.ops.rvq_decode import RvqParams, rvq_decode, rvq_decode_ref
 from fastvoc.ops.rvq_encode import rvq_encode, rvq_encode_ref
 from fastvoc.ops.seanet_block import SeanetBlockParams, seanet_block, seanet_block_ref
 from fastvoc.ops.snake_aa import snake_aa, snake_aa_ref
+from fastvoc.ops.square_conv import SquareConvParams, square_conv, square_conv_ref
 from fastvoc.ops.stft import StftParams, stft, stft_ref
 from fastvoc.ops.upsample import upsample, upsample_ref
 
@@ -187,6 +189,18 @@ def _group_norm(count: int, act: Activation = IDENTITY, residual: bool = False) 
     return case
 
 
+def _adain(count: int, act: Activation = IDENTITY) -> Callable[[], Case]:
+    def case() -> Case:
+        params = AdaInParams(torch.randn(count) + 1, torch.randn(count), act=act)
+
+        def extra(batch: int, steps: int) -> dict[str, Any]:
+            return {"style": torch.randn(batch, 2 * count, 1)}
+
+        return Case(adain, adain_ref, params, (2, 77), _signal(count), extra)
+
+    return case
+
+
 def _seanet(
     count: int, hidden: int, kernel: int, pad: tuple[int, int], dilation: int = 1, *, norms: bool = False, **change: Any
 ) -> Callable[[], Case]:
@@ -276,6 +290,16 @@ CASES |= {
     "rvq_decode-odd": _decode(5, 33, 21),
     "rvq_encode-odd": _encode(4, 50, 21),
     "rvq_encode": _encode(3, 1024, 128),
+    "square_conv": lambda: Case(
+        square_conv,
+        square_conv_ref,
+        SquareConvParams(torch.randn(19, 19, 5) / 10, torch.randn(19), 3),
+        (1, 77),
+        _signal(19),
+        lambda batch, steps: {"residual": torch.randn(batch, 19, steps)},
+    ),
+    "adain-odd": _adain(37, leaky_relu(0.2)),
+    "adain-snake": lambda: _adain(16, random_snake(16))(),
     "group_norm_act-odd": _group_norm(13, elu(), residual=True),
     "group_norm_act-snake": lambda: _group_norm(24, random_snake(24))(),
     "seanet_block-causal": _seanet(32, 16, 3, (2, 0)),
@@ -314,6 +338,7 @@ _SMALL: dict[str, dict[str, int]] = {
     "rvq_decode": {"BT": 8},
     "rvq_encode": {"BT": 16, "BN": 512},
     "snake_aa": {"BT": 32, "BN": 16},
+    "adain": {"BT": 16, "BN": 16, "BS": 4},
     "group_norm_act": {"BT": 16, "BS": 4},
     "lvc": {"BT": 16, "BN": 16, "BK": 16},
     "conv2d": {"BT": 32, "BN": 16, "BK": 16},

@@ -6,6 +6,17 @@
 
 namespace fastvoc {
 
+struct AdainCall : Call {
+  using Call::Call;
+  Tensor weight = tensor(), bias = tensor();
+  double eps = number();
+  Ints kinds = ints();
+  Doubles slopes = doubles();
+  MaybeTensor curves = maybe();
+  Tensor x = tensor(), style = tensor();
+  MaybeTensor lengths = maybe();
+};
+
 struct AttentionBlockCall : Call {
   using Call::Call;
   Tensor weight = tensor(), norms = tensor(), frequencies = tensor();

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "adain_args.h"
 #include "attention_block_args.h"
 #include "conv1d_args.h"
 #include "conv1d_wide_args.h"
@@ -46,7 +47,7 @@ struct Convolutions {
                    std::int64_t end);
 };
 
-// Group norms, alone and in seanet_block, of elements of one type.
+// Norms over an item's steps, group norms also in seanet_block, of elements of one type.
 template <class Element>
 struct Norms {
   using Input = SourceOf<Element>;
@@ -61,6 +62,10 @@ struct Norms {
   Moments (*moments)(const GroupNormArgs&, const Input&, std::int64_t begin, std::int64_t end, float* workspace);
   void (*group_norm_act)(const GroupNormArgs&, const Moments& item, double eps, const Input&, const Input* residual,
                          const Result&, std::int64_t begin, std::int64_t end, float* workspace);
+  void (*adain_moments)(const AdaInArgs&, const Input&, std::int64_t begin, std::int64_t end, const AdaInMoments&,
+                        float* workspace);
+  void (*adain)(const AdaInArgs&, const AdaInItem&, const Input&, const Result&, std::int64_t begin, std::int64_t end,
+                float* workspace);
 };
 
 // What computes in elements of one type, float or Bf16.

@@ -1,6 +1,7 @@
 // The tables of an instruction set's kernels (engine.h), included by isa_*.cpp behind the header of that set.
 #pragma once
 
+#include "adain.h"
 #include "attention_block.h"
 #include "conv1d.h"
 #include "convnext_block.h"
@@ -35,6 +36,8 @@ constexpr Norms<Element> norms{
     .seanet_end = &seanet_end<Element>,
     .moments = &moments<Element>,
     .group_norm_act = &group_norm_act<Element>,
+    .adain_moments = &adain_moments<Element>,
+    .adain = &adain<Element>,
 };
 
 template <class Element>

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fastvoc.checkpoints import safetensors_file, torch_file
 from fastvoc.checkpoints.archive import TAR_ERRORS, open_tar, zip_member, zip_members
@@ -134,17 +134,15 @@ def _open_file(path: Path) -> Source:
         if head.startswith(b"PK"):
             members = zip_members(file, path)
             if torch_file.looks_like_torch_zip(members):
-                entries, values = torch_file.read_tree(file, path)
-                return Source(path, "torch", entries, values=values)
+                return _torch(path, "torch", file, path)
             if torch_file.looks_like_package(members):
                 how = "read it with the package that wrote it and save its state alone"
                 raise refuse(path, f"a torch.package, which is code that would have to run; {how}{_DAC_SAVE}")
             name = _inner_weights(path, members)
             with zip_member(file, path, name, members[name]) as inner:
-                return Source(path, "zipped torch", torch_file.read_tensors(inner, path / name))
+                return _torch(path, "zipped torch", inner, path / name)
         if torch_file.looks_like_legacy_torch(head):
-            entries, values = torch_file.read_tree(file, path)
-            return Source(path, "legacy torch", entries, values=values)
+            return _torch(path, "legacy torch", file, path)
     if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
         return _open_nemo(path)
     if head.startswith(b"version https://git-lfs"):
@@ -161,6 +159,11 @@ def _looks_like_onnx(head: bytes) -> bool:
     return (
         len(head) > 2 and head[0] == 0x08 and head[1] < 0x40 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
     )
+
+
+def _torch(path: Path, container: str, file: IO[bytes], where: Path) -> Source:
+    entries, values = torch_file.read_tree(file, where)
+    return Source(path, container, entries, values=values)
 
 
 def _weights_in(folder: Path) -> Path:
@@ -192,7 +195,7 @@ def _open_nemo(path: Path) -> Source:
         if weights is None:
             raise refuse(path, f"{_NEMO_WEIGHTS} is not a plain file")
         try:
-            entries = torch_file.read_tensors(weights, path / _NEMO_WEIGHTS)
+            entries, _ = torch_file.read_tree(weights, path / _NEMO_WEIGHTS)
         except LoadError:
             raise
         except TAR_ERRORS as error:

@@ -20,7 +20,7 @@ from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 _MAX_PICKLE_BYTES = 512 << 10
 _MAX_READS = 1 << 18
 _MAX_NESTING = 6
-_PLAIN = (int, float, str, list)
+_PLAIN = (int, float, str, list, tuple)
 # Training tools keep paths beside the weights. A path is read as nothing at all.
 _PATHS = [f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")]
 _PATHS_ALLOWED = threading.Lock()  # torch's list of what it allows is one for all threads
@@ -59,11 +59,6 @@ def looks_like_package(names: Mapping[str, int]) -> bool:
 def looks_like_legacy_torch(head: bytes) -> bool:
     """Whether a file starts with the pickled magic number that torch.save wrote before it used zip."""
     return head.startswith((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",))
-
-
-def read_tensors(file: IO[bytes], path: Path) -> dict[str, TensorEntry]:
-    """The tensors of `read_tree`."""
-    return read_tree(file, path)[0]
 
 
 def read_tree(file: IO[bytes], path: Path) -> tuple[dict[str, TensorEntry], dict[str, Any]]:

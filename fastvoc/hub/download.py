@@ -71,6 +71,7 @@ KNOWN = (
     HubModel("speechbrain/tts-hifigan-libritts-22050Hz", "hifigan", 22050),
     HubModel("FunAudioLLM/CosyVoice2-0.5B", "hiftnet", 24000, ("cosyvoice2.yaml", "hift.pt")),
     HubModel("ResembleAI/chatterbox", "hiftnet", 24000, ("s3gen.safetensors",)),
+    HubModel("hexgrad/Kokoro-82M", "kokoro", 24000, ("config.json", "kokoro-v1_0.pth")),
     HubModel("charactr/vocos-mel-24khz", "vocos", 24000, ("config.yaml", "pytorch_model.bin")),
     HubModel("charactr/vocos-encodec-24khz", "vocos", 24000, ("config.yaml", "pytorch_model.bin")),
     HubModel("facebook/encodec_24khz", "encodec", 24000),

@@ -1,11 +1,12 @@
-"""What generators check alike: their configurations (an ArgumentError names the field), the seeds of their noise."""
+"""What generators check alike: configurations (an ArgumentError names the field), seeds of noise, further inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,3 +111,53 @@ def check_like(name: str, x: Tensor, *weights: Tensor) -> None:
         raise DtypeError(f"{name}: expected {weights[-1].dtype} like the weights, got {x.dtype}")
     if x.device != weights[-1].device:
         raise DeviceError(f"{name}: expected a tensor on {weights[-1].device} like the weights, got {x.device}")
+
+
+def check_floats(name: str, value: object, shape: tuple[int, ...] | None, device: torch.device) -> None:
+    """A floating-point tensor of this shape, [B > 0, T > 0] when None, on a device.
+
+    Raises DtypeError, DeviceError or ShapeError naming it.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise DtypeError(f"{name}: expected a floating-point tensor, got {got}")
+    if value.device != device:
+        raise DeviceError(f"{name}: expected a tensor on {device} like the model, got {value.device}")
+    if (value.dim() != 2 or 0 in value.shape) if shape is None else value.shape != shape:
+        expected = "[B > 0, T > 0]" if shape is None else list(shape)
+        raise ShapeError(f"{name}: expected {expected}, got {list(value.shape)}")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number of ordinary size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def filled(name: str, value: Tensor | float | None, shape: tuple[int, ...], like: Tensor) -> Tensor | None:
+    """A floating-point tensor of this shape on the device of `like`; a number is made one, of the type of `like`.
+
+    None stays None. Raises as `check_floats`.
+    """
+    if isinstance(value, int | float) and is_number(value):
+        return torch.full(shape, value, dtype=like.dtype, device=like.device)
+    if value is not None:
+        check_floats(name, value, shape, like.device)
+    return value  # type: ignore[return-value]  # a tensor, as was checked
+
+
+def chunk_f0(x: Tensor, inputs: Mapping[str, object]) -> dict[str, Tensor]:
+    """F0 [n] or [B, n] in Hz that comes with a chunk x [B, C, n] of a stream, and nothing else -> [B, 1, n].
+
+    Raises ArgumentError for another input, DtypeError or ShapeError for an F0 that does not fit.
+    """
+    if unknown := sorted(set(inputs) - {"f0"}):
+        raise ArgumentError(f"{unknown[0]}: no such input of a stream; it takes f0")
+    f0 = inputs["f0"]
+    if not isinstance(f0, Tensor):
+        f0 = torch.as_tensor(np.asarray(f0), device="cpu")
+    f0 = f0[None] if f0.dim() == 1 else f0
+    if not f0.is_floating_point():
+        raise DtypeError(f"f0: expected floating-point values in Hz, got {f0.dtype}")
+    if f0.shape != (x.shape[0], x.shape[2]):
+        raise ShapeError(f"f0: expected {[x.shape[0], x.shape[2]]}, one value per frame, got {list(f0.shape)}")
+    return {"f0": f0.to(x.device)[:, None]}

@@ -23,6 +23,8 @@ _FAMILIES = {
     "univnet": ("univnet", "UnivNetConfig", "UnivNet"),
     "vocos": ("vocos", "VocosConfig", "Vocos"),
     "hiftnet": ("hiftnet", "HiftConfig", "HiftNet"),
+    "kokoro": ("kokoro", "KokoroConfig", "Kokoro"),
+    "nsf_hifigan": ("nsf_hifigan", "NsfHifiGanConfig", "NsfHifiGan"),
 }
 
 

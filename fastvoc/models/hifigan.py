@@ -280,15 +280,18 @@ class HifiGan(Model):
     def _network(self) -> Network:
         return self.reading(per_frame=(1, 0) if self.config.gin_channels else (1,))
 
-    def network(self, run: Trace, mel: Value, shift: Value | None = None) -> Value:
-        """The steps from a log-mel or latent to the waveform; `shift` as `_items` gives it."""
-        x = run.map(self._normalised, mel) if self.config.normalize_before else mel
-        x = run(self.conv_pre, x)
-        if shift is not None:
-            x = run(self._shift, x, shift)
+    def network(self, run: Trace, mel: Value, *further: Value) -> Value:
+        """The steps from a log-mel or latent to the waveform; `further` is what `_items` gives."""
+        x = self._begun(run, mel, *further)
         for up, stage in self._stages:
             x = run(stage, run(up, x))
         return run(self.conv_post, x)
+
+    def _begun(self, run: Trace, mel: Value, shift: Value | None = None) -> Value:
+        """What the first stage takes; `shift` is what `_items` gives of the speakers."""
+        x = run.map(self._normalised, mel) if self.config.normalize_before else mel
+        x = run(self.conv_pre, x)
+        return x if shift is None else run(self._shift, x, shift)
 
     def _normalised(self, mel: Tensor) -> Tensor:
         return (mel - self.mean[:, None]) / self.scale[:, None]

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ExportError, ShapeError
-from fastvoc.models.checks import check_like, item_seeds
+from fastvoc.errors import ArgumentError, ExportError, ShapeError
+from fastvoc.models.checks import check_floats, check_like, chunk_f0, item_seeds
 from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
 from fastvoc.models.hift_config import HiftConfig
 from fastvoc.models.hift_parts import ReflectOne, Shortened, shortened
@@ -292,24 +291,14 @@ class HiftNet(Model):
         """
         if not f0 and isinstance(self.f0_predictor, Jdc):
             raise ArgumentError("f0: expected True, since this model's pitch network reads all frames at once")
-        seeds = None if seed is None else item_seeds(seed, 1, self.conv_pre.weight.device)
+        seeds = item_seeds(0 if seed is None else seed, 1, self.conv_pre.weight.device)
         network = self.reading("_live_given", (1, 1, 0)) if f0 else self.reading("_live", (1, 0))
         signals = ("f0",) if f0 else ()
         return NetworkStream(network, backend, exact=exact, signals=signals, items={"seed": seeds})
 
     def stream_inputs(self, x: Tensor, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """What comes with a chunk [B, num_mels, n]: F0 as [n] or [B, n]."""
-        if unknown := sorted(set(inputs) - {"f0"}):
-            raise ArgumentError(f"{unknown[0]}: no such input of a stream; it takes f0")
-        f0 = inputs["f0"]
-        if not isinstance(f0, Tensor):
-            f0 = torch.as_tensor(np.asarray(f0), device="cpu")
-        f0 = f0[None] if f0.dim() == 1 else f0
-        if not f0.is_floating_point():
-            raise DtypeError(f"f0: expected floating-point values in Hz, got {f0.dtype}")
-        if f0.shape != (x.shape[0], x.shape[2]):
-            raise ShapeError(f"f0: expected {[x.shape[0], x.shape[2]]}, one value per frame, got {list(f0.shape)}")
-        return {"f0": f0.to(x.device)[:, None]}
+        return chunk_f0(x, inputs)
 
     def layers(self) -> dict[str, Prepared]:
         f0 = {f"f0_predictor.{name}": layer for name, layer in self.f0_predictor.layers().items()}
@@ -331,16 +320,7 @@ class HiftNet(Model):
             raise ShapeError(f"mel: expected more than {held} frames for final=False, got {fewest}")
 
     def _check_input(self, name: str, value: Tensor, shape: tuple[int, ...] | None) -> None:
-        """A floating-point tensor of this shape; [B, T] when None."""
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise DtypeError(f"{name}: expected a floating-point tensor, got {got}")
-        device = self.conv_pre.weight.device
-        if value.device != device:
-            raise DeviceError(f"{name}: expected a tensor on {device} like the model, got {value.device}")
-        if (value.dim() != 2 or 0 in value.shape) if shape is None else value.shape != shape:
-            expected = "[B > 0, T > 0]" if shape is None else list(shape)
-            raise ShapeError(f"{name}: expected {expected}, got {list(value.shape)}")
+        check_floats(name, value, shape, self.conv_pre.weight.device)
 
 
 def _one_row(x: Tensor) -> Tensor:

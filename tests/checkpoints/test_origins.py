@@ -67,6 +67,8 @@ FACTS: dict[str, dict[str, str]] = {
     "vits coqui": {},
     "vits piper": {},
     "vits piper without its configuration": {"sample_rate": "assumed"},
+    "rvc": {},
+    "kokoro": {"sample_rate": "format"},
 }
 SHOWN = {"assumed": "(assumed: ", "format": "(fixed by the format: ", None: "(read)"}
 

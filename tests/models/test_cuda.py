@@ -102,6 +102,27 @@ def test_golden_univnet() -> None:
 
 @pytest.mark.golden
 @pytest.mark.slow
+def test_golden_rvc() -> None:
+    case = golden("rvc_nsf_hifigan")
+    f0, speaker, noise = (case.inputs[name] for name in ("f0", "speaker_embedding", "noise_unit"))
+    with torch.inference_mode(), emulated():
+        wav = load(case)(case.inputs["latent"], backend="cuda", f0=f0, speaker=speaker, noise=noise.mT)
+    assert_golden(wav, case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_golden_kokoro() -> None:
+    case = golden("kokoro_istftnet")
+    inputs = {name: case.inputs[name] for name in ("f0", "n", "style")}
+    har = torch.cat([case.inputs["har_magnitude"], case.inputs["har_phase"]], 1)
+    with torch.inference_mode(), emulated():
+        wav = load(case)(case.inputs["asr"], backend="cuda", har=har, **inputs)
+    assert_golden(wav, case, "wav_given_har")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
 def test_golden_hiftnet_with_its_pitch_network() -> None:
     case = golden("hiftnet_original")
     model = load(case)

@@ -116,6 +116,24 @@ def test_golden_univnet() -> None:
     assert_golden(model(mel, backend="triton", noise=noise)[:, 0], case, "wav")
 
 
+@pytest.mark.golden
+@pytest.mark.slow
+def test_golden_rvc() -> None:
+    case, model = _loaded("rvc_nsf_hifigan")
+    f0, speaker, noise = (case.inputs[name] for name in ("f0", "speaker_embedding", "noise_unit"))
+    wav = model(case.inputs["latent"], backend="triton", f0=f0, speaker=speaker, noise=noise.mT)
+    assert_golden(wav, case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_golden_kokoro() -> None:
+    case, model = _loaded("kokoro_istftnet")
+    inputs = {name: case.inputs[name] for name in ("f0", "n", "style")}
+    har = torch.cat([case.inputs["har_magnitude"], case.inputs["har_phase"]], 1)
+    assert_golden(model(case.inputs["asr"], backend="triton", har=har, **inputs), case, "wav_given_har")
+
+
 def test_what_is_left_with_torch() -> None:
     """Every layer of every family runs on Triton, but for LSTMs, and those say why, and what computes in float64."""
     left = {}

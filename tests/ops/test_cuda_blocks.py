@@ -13,6 +13,7 @@ from op_cases import block_params, cast, conv1d_params, double, norm_params, ran
 from torch import Tensor
 
 from fastvoc.ops.activation import elu, leaky_relu
+from fastvoc.ops.adain import AdaInParams, adain_ref
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.convnext_block import convnext_block_ref
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act_ref
@@ -26,6 +27,7 @@ from helpers import assert_golden, golden, relative_l2
 
 ROUNDING = {torch.float32: 2e-6, torch.float16: 1.5e-3, torch.bfloat16: 1.2e-2}
 MEANING: dict[str, Callable[..., Tensor]] = {
+    "adain": adain_ref,
     "convnext_block": convnext_block_ref,
     "group_norm_act": group_norm_act_ref,
     "layer_norm": layer_norm_ref,
@@ -36,6 +38,10 @@ MEANING: dict[str, Callable[..., Tensor]] = {
 
 def group(channels: int, **options: Any) -> GroupNormParams:
     return GroupNormParams(torch.randn(channels) + 1, torch.randn(channels), **options)
+
+
+def adaptive(channels: int, **options: Any) -> AdaInParams:
+    return AdaInParams(torch.randn(channels) + 1, torch.randn(channels), **options)
 
 
 def seanet(
@@ -71,6 +77,8 @@ class Case:
         """What comes between x and the lengths."""
         if self.op in ("layer_norm", "convnext_block"):
             return [torch.randint(self.rows, (len(x),)) if self.rows else None]
+        if self.op == "adain":
+            return [torch.randn(len(x), 2 * self.channels, 1)]
         return [torch.randn(x.shape).to(x.dtype) if self.adds else None] if self.op == "group_norm_act" else []
 
 
@@ -86,6 +94,9 @@ CASES = {
     "group-elu": Case("group_norm_act", lambda: group(33, act=elu()), 33, adds=True),
     "group-snake": Case("group_norm_act", lambda: group(5, act=random_snake(5)), 5, adds=True),
     "group-one": Case("group_norm_act", lambda: group(1, act=leaky_relu(0.3)), 1),
+    "adain": Case("adain", lambda: adaptive(48), 48),
+    "adain-leaky": Case("adain", lambda: adaptive(33, act=leaky_relu(0.2)), 33),
+    "adain-snake": Case("adain", lambda: adaptive(5, act=random_snake(5)), 5),
     "seanet": Case("seanet_block", lambda: seanet(32, 16), 32),
     "seanet-odd": Case("seanet_block", lambda: seanet(27, 13, 4, (5, 4), 3), 27),
     "seanet-wide": Case("seanet_block", lambda: seanet(70, 37, 7, (3, 3)), 70),
@@ -106,6 +117,8 @@ def lengths_for(case: Case, params: Any) -> list[int]:
     """Odd ones, and the shortest that the op takes."""
     if case.op == "stft":
         return [params.n_fft // 2 + 1, params.n_fft, 3 * params.n_fft + 41]
+    if case.op == "adain":
+        return [1, 2, 61, 600, 1300]
     return [1, 2, 13, 61, 300] if case.op == "group_norm_act" else [1, 3, 37, 141]
 
 
@@ -136,7 +149,7 @@ def test_ragged_batch_equals_single_items_in_any_layout(case: Case, dtype: torch
     for y in results[1:]:
         assert torch.equal(y, results[0])
     for i, n in enumerate(lengths.tolist()):
-        rest = [t if t is None else t[i : i + 1, :, :n] if t.dim() == 3 else t[i : i + 1] for t in further]
+        rest = [t if t is None else t[i : i + 1, ..., :n] if t.dim() > 1 else t[i : i + 1] for t in further]
         alone = RUN[case.op](x[i : i + 1, :, :n], packed, *rest)
         assert torch.equal(results[0][i, :, : alone.shape[2]], alone[0])
         assert not results[0][i, :, alone.shape[2] :].any()
