@@ -28,8 +28,10 @@ _STEP = 4e-3  # nepers that make no difference
 _QUIET = -9.5  # nepers of amplitude below which what is added under roots and floors counts
 _HOPS = (80, 128, 160, 200, 220, 240, 256, 275, 300, 320, 441, 480, 512, 600, 640, 1024)
 _FFTS = (400, 512, 640, 800, 1024, 1200, 1280, 1920, 2048, 4096)
-_BANDS = ((0.0, None), (0.0, 7600.0), (0.0, 8000.0), (80.0, 7600.0), (0.0, 11025.0), (0.0, 12000.0))
-_BANDS += ((20.0, 8000.0), (40.0, None), (50.0, None), (55.0, 7600.0), (80.0, 8000.0), (125.0, 7600.0), (125.0, 7500.0))
+_BANDS: tuple[tuple[float, float | None], ...] = (
+    *((0.0, None), (0.0, 7600.0), (0.0, 8000.0), (80.0, 7600.0), (0.0, 11025.0), (0.0, 12000.0), (20.0, 8000.0)),
+    *((40.0, None), (50.0, None), (55.0, 7600.0), (80.0, 8000.0), (125.0, 7600.0), (125.0, 7500.0)),
+)
 
 
 @dataclass(frozen=True)
@@ -346,7 +348,7 @@ def _blank(found: Diagnosis) -> tuple[int, int]:
     return (3, bands) if "transposed" in found.kinds else (bands, 3)
 
 
-_FIELDS = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "f_min", "f_max")
+_FIELDS: tuple[str, ...] = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "f_min", "f_max")
 _FIELDS += ("scale", "norm", "power", "pad")
 _WORDS = {
     "transposed": "transposed",
