@@ -188,8 +188,9 @@ def _streams(loaded: Vocoder | Codec, chunk: int, bandwidth: float | None) -> di
     if isinstance(loaded, Codec):
         rate = bandwidth or 0.0
         books = loaded.config.codebooks(rate)
+        rows = sum(loaded.config.rates[:books])
         wav = 0.1 * _drawn((loaded.channels, chunk * loaded.hop), draw).to(loaded.device)
-        codes = torch.randint(0, loaded.config.bins, (books, chunk), generator=draw, device="cpu").to(loaded.device)
+        codes = torch.randint(0, loaded.config.bins, (rows, chunk), generator=draw, device="cpu").to(loaded.device)
         sides = {"encoding stream": (loaded.encoding(rate), wav), "decoding stream": (loaded.decoding(books), codes)}
         return {name: partial(_begun, *side) for name, side in sides.items() if _has_stream(side[0])}
     options = loaded.model.warmup_inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,8 @@ class Ceilings:
 class LayerTime:
     """A layer in one call: the median seconds, and what it does by its definition.
 
-    flops: two for every weight and step, which faster algorithms need less of; bytes: input, output and weights, once.
+    flops: two for every multiply-add of the direct algorithm, which faster ones need less of; bytes: input, output and
+    weights, once (`fastvoc.runtime.registry.Cost`).
     """
 
     layer: str
@@ -148,7 +149,9 @@ def _watched(layers: Mapping[str, Prepared], seen: dict[str, list[_Seen]], devic
                 start = now()
                 y = run(x, *more)
                 seconds = now() - start
-                seen.setdefault(name, []).append(_Seen(seconds, *_work(layer.tensors(), x, y, *more)))
+                cost = layer.cost(x, *more)
+                moved = cost.read_bytes + cost.written_bytes
+                seen.setdefault(name, []).append(_Seen(seconds, 2.0 * cost.multiply_adds, moved))
                 return y
 
             return once
@@ -162,14 +165,6 @@ def _watched(layers: Mapping[str, Prepared], seen: dict[str, list[_Seen]], devic
     finally:
         for layer in layers.values():
             layer.watch(None)
-
-
-def _work(weights: Sequence[Tensor], x: Tensor, y: Tensor, *more: Tensor | int | None) -> tuple[float, float]:
-    """Operations and bytes of a layer by its definition."""
-    values = [t for t in (x, y, *more) if isinstance(t, Tensor)]
-    moved = sum(t.numel() * t.element_size() for t in (*values, *weights))
-    steps = min(x.shape[-1], y.shape[-1]) * x.shape[0]
-    return 2.0 * steps * sum(w.numel() for w in weights if w.dim() > 1), moved
 
 
 def _times(run: Callable[[], Any], device: torch.device) -> list[float]:

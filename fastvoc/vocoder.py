@@ -29,7 +29,7 @@ from fastvoc.sound.formats import Format
 from fastvoc.sound.mel import MelConfig, MelSpectrogram
 from fastvoc.sound.mel_doctor import Diagnosis, diagnose
 from fastvoc.streams.delivery import Delivery
-from fastvoc.streams.stream import Check, Latency, Stream, Streamable, context_frames, latency
+from fastvoc.streams.stream import Check, Latency, Stream, Streamable, context_frames, latency, reach
 
 
 class VocoderConfig(Protocol):
@@ -216,7 +216,7 @@ class Vocoder(LoadedModel):
             flags.note(flags.NOT_FINITE, wrong)
         elif self._checks(check):
             for name, value in further.items():
-                _check_finite(name, value, frames, batch.shape[2])
+                _check_finite(name, value, frames, self._per_frame(name))
             if (problem := self._examine(batch, frames)) is not None:
                 warnings.warn(f"mel: looks {problem}; check=False silences this", MelWarning, stacklevel=3)
         return batch, frames, single, further
@@ -303,7 +303,7 @@ class Vocoder(LoadedModel):
             raise ArgumentError(f"f0: {type(self.model).__name__} does not predict F0")
         batch, frames, single = self._batch(mel, lengths)
         if self._checks(check):
-            _check_finite("mel", batch, frames, batch.shape[2])
+            _check_finite("mel", batch, frames, 1)
         with torch.inference_mode():
             f0: Tensor = self.model.predict_f0(batch.to(self.input_dtype), frames, backend=self.backend).float()
         return (f0[0] if single else f0).clone()
@@ -424,6 +424,11 @@ class Vocoder(LoadedModel):
             raise ShapeError(f"lengths: only for a batch [B, n_mels, T], got a mel of shape {list(mel.shape)}")
         return whole_lengths(lengths, len(mel), mel.shape[-1])
 
+    def _per_frame(self, name: str) -> int:
+        """Values that an input has for a frame; 0 where their number does not depend on the frames."""
+        one, two = (self.model.input_shapes(frames).get(name, (0,)) for frames in (1, 2))
+        return two[-1] - one[-1]
+
     def _examine(self, batch: Tensor, lengths: Tensor | None) -> str | None:
         counts = [batch.shape[2]] * len(batch) if lengths is None else lengths.tolist()
         items = [item[:, :count] for item, count in zip(batch, counts, strict=True)]
@@ -456,6 +461,9 @@ class _MelStreamable:
     @property
     def latency(self) -> Latency:
         return self._voc.latency
+
+    def lookahead(self, state: ModelStream) -> int:
+        return reach(state, self.hop)[1]
 
     def new_stream(self, options: dict[str, Any]) -> ModelStream:
         known = (*self._voc.model.stream_options, "exact")
@@ -493,14 +501,13 @@ class _MelStreamable:
         return (y[:, 0] if batched else y[0, 0]).float().clone()
 
 
-def _check_finite(name: str, value: Any, frames: Tensor | None, steps: int) -> None:
-    """Floats inside the lengths must be finite; the last axis has a whole number of values per frame, or no frames."""
+def _check_finite(name: str, value: Any, frames: Tensor | None, each: int) -> None:
+    """Floats inside the lengths must be finite; the last axis has `each` values per frame, or does not know of frames."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return
-    if frames is None or value.dim() < 2 or value.shape[-1] % steps or len(value) != len(frames):
+    if frames is None or value.dim() < 2 or not each or len(value) != len(frames):
         ok = bool(value.isfinite().all())
     else:
-        each = value.shape[-1] // steps
         ok = all(bool(item[..., : n * each].isfinite().all()) for item, n in zip(value, frames.tolist(), strict=True))
     if not ok:
         raise ArgumentError(f"{name}: holds NaN or infinity")

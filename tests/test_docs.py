@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import mimi_models
 import pytest
 import torch
 import yaml
@@ -20,6 +21,7 @@ from checkpoint_files import VITS, random_state, write_jik
 from codec_models import lively
 from hift_files import write_cosyvoice
 from onnx_files import need_onnx, write_voice
+from whole_codecs import whole_codec
 
 import fastvoc
 from fastvoc import audio
@@ -76,6 +78,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fastvoc.save(Codec(lively(codec), codec), folder / "path" / "to" / "encodec_24khz" / "model.safetensors")
     if importlib.util.find_spec("onnx") is not None:
         write_voice(folder / "path" / "to", replace(VITS, gin_channels=0, num_speakers=0))
+    mimi = replace(mimi_models.SMALL, n_q=8, ratios=(8, 6, 5, 4))
+    (folder / "path" / "to" / "mimi").mkdir()
+    fastvoc.save(Codec(mimi_models.lively(mimi), mimi), folder / "path" / "to" / "mimi" / "model.safetensors")
+    for name, config in (("dac_44khz", "dac"), ("snac_24khz", "snac")):
+        (folder / "path" / "to" / name).mkdir()
+        fastvoc.save(whole_codec(config), folder / "path" / "to" / name / "model.safetensors")
     return folder
 
 

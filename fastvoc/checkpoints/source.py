@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fastvoc.checkpoints import safetensors_file, torch_file
 from fastvoc.checkpoints.archive import TAR_ERRORS, open_tar, zip_member, zip_members
@@ -14,6 +15,7 @@ from fastvoc.errors import LoadError
 from fastvoc.hub.files import INDEX, WEIGHTS, weights_among
 
 _INNER_WEIGHTS = (".pth.tar", ".pth", ".pt", ".tar")
+_DAC_SAVE = ", as `dac.DAC.load(file).save(target, package=False)` does for DAC"
 _NEMO_WEIGHTS = "model_weights.ckpt"
 # What wrappers of modules put into names: data parallel training, torch.compile, fully sharded training.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")
@@ -21,7 +23,10 @@ _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")
 
 @dataclass(frozen=True)
 class Source:
-    """`entries`: the tensors by dotted name; `texts`: files packed with the weights; `metadata`: safetensors only."""
+    """`entries`: the tensors by dotted name; `texts`: files packed with the weights; `metadata`: safetensors only.
+
+    `values`: plain values by dotted name, of torch.save's files only: numbers, texts and lists, unchecked.
+    """
 
     path: Path
     container: str
@@ -29,6 +34,7 @@ class Source:
     texts: dict[str, bytes] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     tensor_offset: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
 
     def json(self, *names: str) -> Fields:
         """The first of these files that lies in the archive or beside the weights. Raises LoadError if none does."""
@@ -128,12 +134,17 @@ def _open_file(path: Path) -> Source:
         if head.startswith(b"PK"):
             members = zip_members(file, path)
             if torch_file.looks_like_torch_zip(members):
-                return Source(path, "torch", torch_file.read_tensors(file, path))
+                entries, values = torch_file.read_tree(file, path)
+                return Source(path, "torch", entries, values=values)
+            if torch_file.looks_like_package(members):
+                how = "read it with the package that wrote it and save its state alone"
+                raise refuse(path, f"a torch.package, which is code that would have to run; {how}{_DAC_SAVE}")
             name = _inner_weights(path, members)
             with zip_member(file, path, name, members[name]) as inner:
                 return Source(path, "zipped torch", torch_file.read_tensors(inner, path / name))
         if torch_file.looks_like_legacy_torch(head):
-            return Source(path, "legacy torch", torch_file.read_tensors(file, path))
+            entries, values = torch_file.read_tree(file, path)
+            return Source(path, "legacy torch", entries, values=values)
     if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
         return _open_nemo(path)
     if head.startswith(b"version https://git-lfs"):

@@ -13,7 +13,7 @@ from fastvoc.errors import BackendError
 from fastvoc.nn.weights import Weights
 from fastvoc.runtime.autocast import without_autocast
 from fastvoc.runtime.forks import survive_forks
-from fastvoc.runtime.registry import Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
+from fastvoc.runtime.registry import Cost, Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
 
 EITHER = (torch.float32, torch.bfloat16)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -140,18 +140,27 @@ class Prepared:
         tensors = self.tensors()
         entry = self._entry(tensors, tensors[0].device, dtype, backend)
         run, packed, params, check = entry.impl.run, entry.packed, entry.params, self._op.check
+        bind = entry.impl.bind
+        call = (lambda x, *args: run(x, packed, *args)) if bind is None else bind(packed)
         if checked or getattr(params, "pad_mode", None) == "reflect":
 
             def asked(x: Tensor, *args: Tensor | int | None) -> Tensor:
                 check(x, params, *args)
-                return run(x, packed, *args)
+                return call(x, *args)
 
             return asked, False
-        if entry.impl.bind is not None and dtype in EITHER:
-            return entry.impl.bind(packed), True
-        return lambda x, *args: run(x, packed, *args), False
+        return call, entry.impl.either and dtype in EITHER
 
-    def held(self) -> Any:
+    def cost(self, x: Tensor, *args: Tensor | int | None) -> Cost:
+        """What a call with these arguments takes; x and other tensors may be on device meta."""
+        return self._op.cost(x, self._params(), *args)
+
+    def params(self) -> object:
+        """The op's parameters, from the weights as they are now."""
+        made: object = self._params()
+        return made
+
+    def held(self) -> object:
         """The weights, packed and not, as they are now: what a recorded call goes on reading."""
         return self.tensors(), self._kept
 

@@ -348,8 +348,10 @@ def _blank(found: Diagnosis) -> tuple[int, int]:
     return (3, bands) if "transposed" in found.kinds else (bands, 3)
 
 
-_FIELDS: tuple[str, ...] = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "f_min", "f_max")
-_FIELDS += ("scale", "norm", "power", "pad")
+_FIELDS = (
+    *("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "f_min", "f_max"),
+    *("scale", "norm", "power", "pad"),
+)
 _WORDS = {
     "transposed": "transposed",
     "hop": "another hop",

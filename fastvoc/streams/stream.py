@@ -42,9 +42,14 @@ class Latency:
 
 def context_frames(model: Model, hop: int, backend: str | None = None) -> tuple[int, int]:
     """Frames to the left and to the right of a frame that its samples depend on."""
-    far = 1 << 24
     options = {name: value for name, value in model.warmup_inputs.items() if name in model.stream_options}
-    first, last = model.stream(backend, **options).reads(far * hop, far * hop + hop - 1)
+    return reach(model.stream(backend, **options), hop)
+
+
+def reach(state: ModelStream, hop: int) -> tuple[int, int]:
+    """The same of a stream's state."""
+    far = 1 << 24
+    first, last = state.reads(far * hop, far * hop + hop - 1)
     return far - first, last - far
 
 
@@ -70,6 +75,9 @@ class Streamable(Protocol):
     @property
     def latency(self) -> Latency:
         """The look-ahead that exact output needs."""
+
+    def lookahead(self, state: ModelStream) -> int:
+        """Input steps after one that its exact output needs, in a stream of this state."""
 
     @property
     def hop(self) -> int:
@@ -180,7 +188,7 @@ class Stream:
         self._delivery = None if delivery is None else Deliverer(delivery)
         self.clipped: int | Tensor = 0  # samples beyond full scale, of formats that clip; on a GPU a tensor
         self._model: ModelStream = owner.new_stream(options)
-        exact = owner.latency.frames
+        exact = owner.lookahead(self._model)
         if lookahead is not None and not 0 <= lookahead <= exact:
             raise ArgumentError(f"lookahead: expected 0..{exact} frames, got {lookahead}")
         self._lookahead = exact if lookahead is None else lookahead
@@ -203,7 +211,9 @@ class Stream:
 
         `samples` are of the rate that comes out.
         """
-        return delivered_latency(self._owner, self._lookahead, self._delivery and self._delivery.delivery)
+        return delivered_latency(
+            self._owner, self._lookahead, None if self._delivery is None else self._delivery.delivery
+        )
 
     def __reduce__(self) -> NoReturn:
         raise StreamError("stream: no copies or pickles; `restore` of the same model's stream takes what `state` gives")

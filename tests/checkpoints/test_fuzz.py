@@ -28,6 +28,7 @@ from checkpoint_files import (
 from codec_files import file_tensors, original_config, transformers_config
 from codec_files import random_state as codec_state
 from codec_models import UNUSUAL
+from examples import examples
 from hift_files import write_cosyvoice, write_hiftnet_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -37,9 +38,8 @@ from fastvoc.checkpoints import Checkpoint, detect_and_load, save
 from fastvoc.errors import LoadError
 
 MAX_SECONDS = 1.0
-QUICK = settings(
-    max_examples=60,
-    deadline=None,
+QUICK = examples(
+    60,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_emulation import dry_launches, emulated, library, set_device
+from cuda_emulation import dry_launches, emulated, set_device
 from torch import Tensor
 
 from fastvoc.checkpoints import detect_and_load
@@ -133,8 +133,7 @@ def _decoded() -> Tensor:
 def test_launches_per_forward(forward: Callable[[], Tensor], most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In bfloat16 on sm_90; the LSTM of EnCodec is four of them."""
     monkeypatch.setattr(WideOnCpu, "stays_wide", lambda *_: False)  # as on a device
-    set_device(library("convolutions.cpp"))
-    library("recurrent.cpp").set_multiprocessors(132)
+    set_device(multiprocessors=132)
     with torch.inference_mode(), emulated(), dry_launches() as count:
         forward()
         made = count()

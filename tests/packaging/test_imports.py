@@ -16,7 +16,7 @@ from helpers import ROOT
 # The house, from the ground floor up; a folder stands for all that it holds and that has no floor of its own.
 FLOORS = (
     ("errors", "ecdc", "hub", "runtime", "sound", "graphs"),
-    ("runtime.registry", "runtime.library", "kernels"),
+    ("runtime.registry", "runtime.native", "runtime.library", "kernels"),
     ("ops",),
     ("nn",),
     ("models", "streams", "graphs.steps"),
@@ -24,8 +24,8 @@ FLOORS = (
     ("graphs.requests",),
     ("checkpoints", "vocoder", "codec", "streams.codec", "streams.pieces", "training", "explanation"),
     (
-        *("loading", "compression", "compat", "benchmark", "quantization", "piper"),
-        *("metrics", "roofline", "svg", "report"),
+        *("loading", "compression", "dac_compression", "compat", "benchmark", "quantization"),
+        *("piper", "exporting", "patching", "metrics", "roofline", "svg", "report"),
     ),
     ("cli", "__init__", "__main__"),
 )
