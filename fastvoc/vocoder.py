@@ -502,7 +502,7 @@ class _MelStreamable:
 
 
 def _check_finite(name: str, value: Any, frames: Tensor | None, each: int) -> None:
-    """Floats inside the lengths must be finite; the last axis has `each` values per frame, or does not know of frames."""
+    """Floats inside the lengths must be finite; the last axis has `each` values per frame, or knows of no frames."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return
     if frames is None or value.dim() < 2 or not each or len(value) != len(frames):
