@@ -29,7 +29,8 @@ def outputs(data: bytes) -> Callable[[Feeds], dict[str, Tensor]]:
 def feeds_of(loaded: LoadedModel, inputs: Sequence[str], batch: int, frames: int) -> Feeds:
     """Random values for every input of a model's file."""
     draw = torch.Generator().manual_seed(100 * batch + frames)
-    lengths = {"batch": batch, "frames": frames, "samples": frames * loaded.hop, "codebooks": 2}
+    lengths = {"batch": batch, "frames": frames, "samples": frames * loaded.hop, "codebooks": 3}
+    lengths |= {f"steps_{i}": n * frames for i, n in enumerate(getattr(loaded.config, "noise_steps", ()))}
     found: Feeds = {}
     for name, given in loaded.model.written(inputs).inputs.items():
         shape = [axis if isinstance(axis, int) else lengths[axis] for axis in given.axes]
@@ -51,7 +52,9 @@ def reference(loaded: LoadedModel, feeds: Mapping[str, np.ndarray[Any, Any]]) ->
     values = {name: torch.from_numpy(value) for name, value in feeds.items()}
     with torch.no_grad():
         if isinstance(loaded, Codec):
-            return loaded.model.decode_segment(values["codes"], values.get("scale"), None, "torch")
+            given = [values[name] for name in values if name.startswith("noise_")]
+            more: dict[str, Any] = {"noise": given} if given else {}
+            return loaded.model.decode_segment(values["codes"], values.get("scale"), None, "torch", **more)
         first = values.pop(next(iter(feeds)))
         call = loaded.model if first.is_floating_point() else loaded.model.decode_codes
         made: Tensor = call(first, None, backend="torch", **values)

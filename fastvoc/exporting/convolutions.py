@@ -9,12 +9,14 @@ from torch import Tensor
 
 from fastvoc.exporting.emitters import emits, emits_part
 from fastvoc.exporting.wire import Wire, concat
-from fastvoc.nn.noise import NormalNoise
+from fastvoc.nn.depthwise_upsample import DepthwiseUpsample
+from fastvoc.nn.noise import NoiseSignal, NormalNoise
 from fastvoc.nn.seanet import SeanetConv, SeanetUpsample
 from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.conv2d import Conv2dParams
 from fastvoc.ops.convnext_block import ConvNextBlockParams
+from fastvoc.ops.depthwise import DepthwiseParams
 from fastvoc.ops.group_norm_act import GroupNormParams
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.ops.lvc import LvcParams
@@ -107,6 +109,30 @@ def upsample(params: UpsampleParams, x: Wire) -> Wire:
         strides=[params.stride],
         pads=[left, max(right, 0)],
         output_padding=[max(-right, 0)],
+    )
+
+
+@emits(DepthwiseParams)
+def depthwise(params: DepthwiseParams, x: Wire) -> Wire:
+    """Every channel convolved with itself alone."""
+    pads = (params.padding, params.padding)
+    y = activated(x, params.pre)
+    return convolved(y, params.weight, params.bias, pads, dilation=params.dilation, groups=len(params.weight))
+
+
+@emits_part(DepthwiseUpsample)
+def depthwise_upsample(part: DepthwiseUpsample, x: Wire) -> Wire:
+    """A transposed convolution of each channel by itself, cut on the right so that it sees the past only."""
+    channels, _, taps = part.weight.shape
+    return x.graph.add(
+        "ConvTranspose",
+        x,
+        x.graph.weight(part.weight, x.dtype),
+        shape=(x.shape[0], channels, None if x.shape[2] is None else x.shape[2] * part.stride),
+        kernel_shape=[taps],
+        strides=[part.stride],
+        pads=[0, taps - part.stride],
+        group=channels,
     )
 
 
@@ -296,9 +322,28 @@ def normal_noise(part: NormalNoise, x: Wire, seed: Wire | None = None) -> Wire:
     """Noise that the runtime draws."""
     if seed is not None:
         raise x.graph.refuse("noise by a seed that is given cannot be exported")
-    shape = (x.shape[0], part.width(), x.shape[2])
-    sizes = concat([x.size(0), x.graph.constant([part.width()], torch.int64), x.size(2)], 0)
-    return drawn(x.graph.add("ConstantOfShape", sizes, shape=shape, dtype=torch.float32), "normal")
+    return _beside(x, part.width())
+
+
+@emits_part(NoiseSignal)
+def noise_signal(part: NoiseSignal, x: Wire, seed: Wire | None = None) -> Wire:
+    """Noise of one channel that the runtime draws."""
+    if seed is not None:
+        raise x.graph.refuse("noise by a seed that is given cannot be exported")
+    return _beside(x, 1)
+
+
+def _beside(x: Wire, channels: int) -> Wire:
+    """Normal noise [B, channels, T] beside x."""
+    sizes = concat([x.size(0), x.graph.constant([channels], torch.int64), x.size(2)], 0)
+    shape = (x.shape[0], channels, x.shape[2])
+    return drawn(x.graph.add("ConstantOfShape", sizes, shape=shape, dtype=torch.float32), "normal").to(x.dtype)
+
+
+def held(x: Wire, times: int) -> Wire:
+    """[B, C, T] -> [B, C, T * times], every value `times` times."""
+    wide = x.unsqueeze(3).expand(1, 1, 1, times, shape=(*x.shape, times))
+    return wide.reshape(0, 0, -1, shape=(*x.shape[:2], None))
 
 
 def drawn(like: Wire, kind: str) -> Wire:

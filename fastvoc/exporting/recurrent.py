@@ -1,15 +1,13 @@
-"""Layers with a memory, and lookups of codes."""
+"""Layers with a memory."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fastvoc.exporting.emitters import emits, emits_part
+from fastvoc.exporting.emitters import emits
 from fastvoc.exporting.wire import Wire
-from fastvoc.nn.layer import OfCodes
 from fastvoc.ops.lstm import LstmParams
-from fastvoc.ops.rvq_decode import RvqParams
 
 
 @emits(LstmParams)
@@ -40,21 +38,3 @@ def _gates(tensor: Tensor) -> Tensor:
     """From torch's order of the gates, input, forget, cell, output, to ONNX's: input, output, forget, cell."""
     i, f, c, o = tensor.chunk(4)
     return torch.cat([i, o, f, c])
-
-
-@emits_part(OfCodes)
-def codes_to_features(part: OfCodes, codes: Wire) -> Wire:
-    """[B, K, T] -> [B, D, T]: the sum of the entries that the codes name; those outside name the nearest."""
-    params = part.prepared.params()
-    if not isinstance(params, RvqParams):
-        raise codes.graph.refuse(f"{type(part).__name__} cannot be exported")
-    graph, (books, entries, width) = codes.graph, params.codebooks.shape
-    low, high = (graph.constant(n, torch.int64) for n in (0, entries - 1))
-    inside = graph.add("Min", graph.add("Max", codes, low, shape=codes.shape), high, shape=codes.shape)
-    starts = graph.weight(torch.arange(books, device="cpu")[:, None] * entries)
-    inside = inside + starts.sliced(0, 0, codes.size(1))
-    table = graph.weight(params.codebooks.flatten(0, 1))
-    shape = (*codes.shape, width)
-    rows = graph.add("Gather", table, inside, shape=shape, dtype=table.dtype, axis=0)
-    axes = graph.constant([1], torch.int64)
-    return graph.add("ReduceSum", rows, axes, shape=(codes.shape[0], codes.shape[2], width), keepdims=0).transpose(1, 2)

@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from fastvoc.exporting.convolutions import drawn
+from fastvoc.exporting.convolutions import drawn, held
 from fastvoc.exporting.emitters import emits
 from fastvoc.exporting.wire import Wire, concat
 from fastvoc.ops.nsf_source import NsfSourceParams
@@ -31,7 +31,7 @@ def nsf_source(
         cycles = cycles + start.to(torch.float64)
     # Within half a cycle float32 is enough, and its sine is fast.
     sines = (_wrapped(cycles).to(f0.dtype) * (2 * math.pi)).unary("Sin") * params.amp
-    voiced = _held(f0.compare("Greater", params.threshold).to(f0.dtype), hop)
+    voiced = held(f0.compare("Greater", params.threshold).to(f0.dtype), hop)
     source = sines * voiced
     if params.noise != "none" or noise is not None:
         if noise is None:
@@ -59,11 +59,6 @@ def _start(params: NsfSourceParams, f0: Wire, phase: Wire | None) -> Wire | None
 
 def _wrapped(cycles: Wire) -> Wire:
     return cycles - (cycles + 0.5).unary("Floor")
-
-
-def _held(x: Wire, hop: int) -> Wire:
-    """[B, C, T] -> [B, C, T * hop], every value `hop` times."""
-    return _joined(x.unsqueeze(3).expand(1, 1, 1, hop, shape=(*x.shape, hop)))
 
 
 def _joined(x: Wire) -> Wire:
@@ -98,7 +93,7 @@ def _by_sample(params: NsfSourceParams, f0: Wire) -> Wire:
 
 def _by_frame(params: NsfSourceParams, f0: Wire) -> Wire:
     before, advance = _steps(params, f0)
-    return _held(before + advance * float(params.hop), params.hop)
+    return held(before + advance * float(params.hop), params.hop)
 
 
 def _interpolated(params: NsfSourceParams, f0: Wire) -> Wire:

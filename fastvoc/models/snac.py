@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from math import lcm, prod
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from fastvoc.models.families import meta_tensors
 from fastvoc.models.whole_codec import WholeCodec, WholeSignals
 from fastvoc.nn.grouped import GroupedQuantizer
 from fastvoc.nn.local_attention import HEAD
+from fastvoc.nn.model import Given, Written
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.noise import NoiseSignal
 from fastvoc.nn.snac import SnacDecoder, SnacEncoder
@@ -173,9 +174,21 @@ class Snac(WholeCodec):
     def _given(self, run: Trace, codes: Value, *noise: Value) -> Value:
         return self.decoder.given(run, run(self.quantizer.decoding, codes), *noise)
 
-    def _seeded(self, run: Trace, codes: Value, seed: Value) -> Value:
+    def _seeded(self, run: Trace, codes: Value, seed: Value | None) -> Value:
         latent = run(self.quantizer.decoding, codes)
         return self.decoder.network(run, latent, lambda i, x: run(NoiseSignal(i), x, seed))
+
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        """The decoder; "noise" stands for that of every stage, `noise_0` and so on."""
+        self._choose(chosen, *["noise"] * self.config.noise)
+        codes = {"codes": Given(("batch", sum(self.config.rates), "frames"), whole=True)}
+        if "noise" in chosen:
+            stages = range(len(self.config.noise_steps))
+            return Written({**codes, **{f"noise_{i}": Given(("batch", 1, f"steps_{i}")) for i in stages}}, self._given)
+        return Written(codes, self._drawn if self.config.noise else self._silent)
+
+    def _drawn(self, run: Trace, codes: Value) -> Value:
+        return self._seeded(run, codes, None)
 
     @property
     def decoding(self) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from math import log2
 from typing import ClassVar, Protocol
@@ -12,8 +13,8 @@ from torch.nn import functional as F
 
 from fastvoc.errors import DtypeError, ShapeError
 from fastvoc.models.families import ModelConfig
-from fastvoc.nn.model import Model
-from fastvoc.nn.network import Network
+from fastvoc.nn.model import Given, Model, Written
+from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.streams import ModelStream, NetworkStream
 from fastvoc.ops._checks import check_lengths
@@ -215,6 +216,14 @@ class WholeCodec(CodecModel):
     ) -> Tensor:
         """Codes [B, rows, T] -> [B, 1, S]; `lengths` are valid frames, `volume` is None."""
         return self.run(self.decoding, codes, lengths=lengths, backend=backend)
+
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        """The decoder."""
+        self._choose(chosen)
+        return Written({"codes": Given(("batch", "codebooks", "frames"), whole=True)}, self._decode)
+
+    def _decode(self, run: Trace, codes: Value) -> Value:
+        raise NotImplementedError
 
     def encoding(self, n_q: int) -> Network:
         """The network from samples to the codes of so many codebooks."""

@@ -99,6 +99,11 @@ class GroupedDecode(Part):
     def __init__(self, quantizer: GroupedQuantizer) -> None:
         self._quantizer = quantizer
 
+    @property
+    def quantizer(self) -> GroupedQuantizer:
+        """Whose codes it takes."""
+        return self._quantizer
+
     def owners(self) -> list[nn.Module]:
         return [self._quantizer]
 

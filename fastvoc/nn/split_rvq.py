@@ -86,6 +86,11 @@ class SplitDecode(Part):
     def __init__(self, quantizer: SplitQuantizer) -> None:
         self._quantizer = quantizer
 
+    @property
+    def quantizer(self) -> SplitQuantizer:
+        """Whose codes it takes."""
+        return self._quantizer
+
     def width(self) -> int:
         return self._quantizer.width
 
