@@ -12,6 +12,7 @@ from op_cases import ATTENTION, CONV1D, MRF, SNAKE_AA, UPSAMPLE, block_params, c
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from fastvoc.ops.adain import AdaInParams
 from fastvoc.ops.conv2d import Conv2dParams
 from fastvoc.ops.convnext_block import ConvNextBlockParams
 from fastvoc.ops.depthwise import DepthwiseParams
@@ -22,6 +23,7 @@ from fastvoc.ops.lvc import LvcParams
 from fastvoc.ops.nsf_source import NsfSourceParams
 from fastvoc.ops.rvq_decode import RvqParams
 from fastvoc.ops.seanet_block import SeanetBlockParams
+from fastvoc.ops.square_conv import SquareConvParams
 from fastvoc.ops.stft import StftParams
 from fastvoc.runtime.registry import OPS
 
@@ -58,6 +60,11 @@ COUNTED: dict[str, Call] = {
     ),
     "convnext_block": ("convnext_block", lambda: block_params(12, 30), _block),
     "seanet_block": ("seanet_block", _seanet, lambda _: (torch.randn(2, 12, 33),)),
+    "square_conv": (
+        "square_conv",
+        lambda: SquareConvParams(torch.randn(6, 6, 5), torch.randn(6), 3),
+        lambda _: (torch.randn(2, 6, 41), torch.randn(2, 6, 41)),
+    ),
     "depthwise": (
         "depthwise",
         lambda: DepthwiseParams(torch.randn(7, 1, 5), torch.randn(7), 3),
@@ -96,6 +103,14 @@ OTHERS: dict[str, tuple[Call, int]] = {
     "attention_block": (
         ("attention_block", lambda: replace(ATTENTION["odd"](), window=5), lambda p: (torch.randn(2, p.channels, 13),)),
         2 * (13 * (4 * 18 * 19 + 2 * 33 * 19) + 2 * 55 * 18),
+    ),
+    "adain": (
+        (
+            "adain",
+            lambda: AdaInParams(torch.randn(6), torch.randn(6)),
+            lambda _: (torch.randn(2, 6, 5), torch.randn(2, 12, 1)),
+        ),
+        0,
     ),
     "layer_norm": (("layer_norm", lambda: norm_params(6), lambda _: (torch.randn(2, 6, 5),)), 0),
     "group_norm_act": (

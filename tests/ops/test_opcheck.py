@@ -9,9 +9,10 @@ from pkgutil import iter_modules
 import mimi_models
 import pytest
 import torch
+from checkpoint_files import KOKORO
 from codec_models import MONO, STEREO, lively
 from native_calls import WITHOUT_TENSORS, Call, Recorder
-from stream_families import MAKERS, mel_of
+from stream_families import MAKERS, mel_of, randomised
 from torch import Tensor
 from whole_codecs import whole_codec
 
@@ -47,6 +48,8 @@ def _calls() -> dict[str, list[Call]]:
             stream = voc.stream()
             stream.push(mel[:, :7])
             stream.flush(mel[:, 7:])
+        style = torch.randn(2, KOKORO.style_dim)
+        randomised(KOKORO)(torch.randn(2, KOKORO.num_mels, 7), [7, 5], check=False, f0=150.0, n=0.5, style=style)
         Jdc().eval().requires_grad_(False)(torch.randn(2, 80, 5), torch.tensor([5, 4]))
         codecs = [Codec(lively(config), config) for config in (MONO, STEREO)]
         for codec in (*codecs, whole_codec("snac"), Codec(mimi_models.lively(mimi_models.SMALL), mimi_models.SMALL)):
