@@ -1,5 +1,5 @@
-# `make demo` and `make test` set everything up themselves: a virtual environment, torch, fastvoc with its libraries, and
-# for the tests what they need beside.
+# `make demo`, `make test` and `make check` set everything up themselves: a virtual environment, torch, fastvoc with its
+# libraries, and for the tests what they need beside.
 # PYTHON is the interpreter to start from; a torch of 2.11 or later that it has is used, otherwise TORCH is installed.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -13,15 +13,23 @@ FOR_HERE = TORCH_CUDA_ARCH_LIST="$(CUDA_ARCHS)"
 TEST_STAMP := $(VENV)/installed-tests
 HAS_TORCH := -c "import torch; assert tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 11)"
 export PYTHONSAFEPATH := 1
+# A worker a core, eight at most, where pytest-xdist is installed; ARGS follow and have the last word.
+WORKERS = $$($(VENV)/bin/python -c "import os, xdist; print('--dist=worksteal -n', min(len(os.sched_getaffinity(0)), 8))" 2>/dev/null)
+TESTED = $(IN_VENV) pytest $(WORKERS)
+# One thread in each: those of two workers would wait for each other. Tests of threads set their own number.
+test check: export OMP_NUM_THREADS ?= 1
+# Many tests start Python anew: what they import is compiled once.
+test check: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint soak bench wheel wheels setup clean
+.PHONY: demo test check lint soak bench wheel wheels setup clean
 
 demo: setup
 	mkdir -p demo
 	$(VENV)/bin/fastvoc vocode fastvoc/assets/demo.flac demo/out.wav --plot demo/out.png
 
-test: $(TEST_STAMP)
-	$(IN_VENV) pytest $(ARGS)
+# The first tier of the tests, and the rest of them; together they are what a change must pass.
+test check: $(TEST_STAMP)
+	$(TESTED) --tier=$@ $(ARGS)
 
 lint: $(TEST_STAMP)
 	$(IN_VENV) ruff check .

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 import sysconfig
 from contextlib import suppress
@@ -28,7 +29,7 @@ from setuptools.command.build import build
 ROOT = Path(__file__).resolve().parent
 sys.path.append(str(ROOT / "csrc"))
 import native_build
-from native_toolchain import MODE, WANTED, Unavailable, find_cxx, label, run
+from native_toolchain import MODE, WANTED, Unavailable, find_cxx, label, run, target_machine, wanted
 
 
 class BuildNative(Command):
@@ -60,8 +61,9 @@ class BuildNative(Command):
         for name in native_build.SUFFIX:
             target = package / f"_C_{name}{sysconfig.get_config_var('EXT_SUFFIX') if name == 'coder' else '.so'}"
             try:
-                if name not in WANTED[MODE]:
-                    raise Unavailable(f"FASTVOC_BUILD={MODE}")
+                if name not in wanted():
+                    other = f" for {target_machine()}" if name in WANTED[MODE] else ""
+                    raise Unavailable(f"FASTVOC_BUILD={MODE}{other}")
                 planned.append(native_build.plan(name, target, objects / f"fastvoc_{name}"))
             except Unavailable as error:
                 target.unlink(missing_ok=True)
@@ -79,7 +81,7 @@ class BuildNative(Command):
 
     def require(self, libraries: dict[str, Any]) -> None:
         """Raises SystemExit where a library that was asked for by name is left out."""
-        absent = [name for name in WANTED[MODE] if MODE != "auto" and "left_out" in libraries.get(name, {})]
+        absent = [name for name in wanted() if MODE != "auto" and "left_out" in libraries.get(name, {})]
         if absent:
             why = "; ".join(f"no {name} library: {libraries[name]['left_out']}" for name in absent)
             raise SystemExit(f"FASTVOC_BUILD={MODE}: {why}")
@@ -115,8 +117,9 @@ class Wheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         if self.root_is_pure:
             return ("py3", "none", "any")
-        python, abi, platform = super().get_tag()
-        return (python, abi, platform) if self._coder else ("py3", "none", platform)
+        python, abi, system = super().get_tag()
+        system = system.replace(platform.machine(), target_machine())
+        return (python, abi, system) if self._coder else ("py3", "none", system)
 
 
 class Labelled(Distribution):

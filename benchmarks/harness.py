@@ -141,7 +141,7 @@ def _cpu_ceilings(dtype: torch.dtype) -> Ceilings:
     if impl.supports(Spec("cpu", dtype, params)) is None:
         packed = impl.pack(params)
         runs["conv"] = lambda: impl.run(x, packed)
-        products["conv"] = 2 * params.weight.numel() * params.output_length(x.shape[2])
+        products["conv"] = 2 * OP.cost(x, params).multiply_adds
     with torch.inference_mode():
         times = interleaved(runs, 2.0)
     flops = max(count / min(times[name]) for name, count in products.items())

@@ -31,21 +31,21 @@ from torch import Tensor
 from zoo import DTYPES, ZOO, placed, refusal
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.runtime.registry import Cost
 
 CALLS = 10  # in one graph
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One layer of a model: its op, what it was called with, its multiply-adds (0 where not counted), its bytes."""
+    """One layer of a model: its op, what it was called with, and what that takes."""
 
     op: str
     layer: str
     run: Prepared
     x: Tensor
     args: tuple[Any, ...]
-    macs: int
-    bytes: int
+    cost: Cost
 
 
 @contextmanager
@@ -66,28 +66,6 @@ def recorded(model: torch.nn.Module) -> Iterator[dict[int, tuple[Tensor, tuple[A
         handle.remove()
     if not calls:
         raise RuntimeError(f"{type(model).__name__}: no layer was recorded")
-
-
-def multiply_adds(op: str, layer: Prepared, x: Tensor, args: tuple[Any, ...], y: Tensor) -> int:
-    """Multiply-adds of one call: every weight once a step, and the filters of an anti-aliased activation."""
-    if op == "snake_aa":
-        return 24 * y.numel()
-    if op == "lvc":
-        kernels = args[0]
-        return int(kernels.numel() // kernels.shape[-1] * x.shape[2])
-    if op == "convnext_block":  # both pointwise layers
-        return sum(sorted(t.numel() for t in layer.tensors())[-2:]) * x.shape[0] * x.shape[2]
-    if op == "lstm":
-        return sum(t.numel() for t in layer.tensors() if t.dim() == 2) * x.shape[0] * x.shape[2]
-    if op == "conv2d":
-        return layer.weight().numel() * x.shape[0] * x.shape[2] * x.shape[3]
-    if op == "rvq_encode":
-        return layer.tensors()[0].numel() * y.numel()
-    if op not in ("conv1d", "mrf", "seanet_block", "upsample"):
-        return 0
-    if op == "upsample":
-        return layer.weight().numel() * x.shape[0] * x.shape[2]
-    return sum(t.numel() for t in layer.tensors() if t.dim() > 1) * x.shape[0] * y.shape[2]
 
 
 def entries(
@@ -111,12 +89,7 @@ def entries(
             if key in seen:
                 continue
             seen.add(key)
-            with torch.inference_mode():
-                y = prepared(x, *args, backend="torch" if device == "cuda" else None)
-            macs = multiply_adds(op, prepared, x, args, y)
-            tensors = [x, y, *prepared.tensors(), *(a for a in args if isinstance(a, Tensor))]
-            moved = sum(t.numel() * t.element_size() for t in tensors)
-            yield Entry(op, f"{name}.{layer}", prepared, x, args, macs, moved)
+            yield Entry(op, f"{name}.{layer}", prepared, x, args, prepared.cost(x, *args))
 
 
 def call(entry: Entry, impl: str) -> Any:
@@ -170,9 +143,10 @@ def main() -> None:
         result = harness.summary(harness.interleaved(runs, args.budget, device=args.device), next(iter(runs)))
         for impl, r in result.items():
             r["median_s"], r["best_s"] = r["median_s"] / calls, r["best_s"] / calls
-            r["gflops"] = 2e-9 * entry.macs / r["median_s"]
-            r["ceiling"] = most.seconds(2 * entry.macs, entry.bytes) / r["median_s"]
-            rate = f"{r['gflops']:.0f}" if entry.macs else "-"
+            macs, read, written = entry.cost
+            r["gflops"] = 2e-9 * macs / r["median_s"]
+            r["ceiling"] = most.seconds(2 * macs, read + written) / r["median_s"]
+            rate = f"{r['gflops']:.0f}" if macs else "-"
             share = f"{100 * r['ceiling']:.0f}"
             figures = f"{1e3 * r['median_s']:.4f}", rate, share, f"{r['speedup']:.2f}"
             table.add_row(entry.op, entry.layer, impl, *figures)
@@ -183,7 +157,7 @@ def main() -> None:
             {
                 **facts,
                 "dtype": "int8" if args.int8 else args.dtype,
-                "macs": entry.macs,
+                "macs": entry.cost.multiply_adds,
                 "impls": result,
                 "failed": failed,
             }

@@ -9,15 +9,20 @@ from typing import Any
 import torch
 import zoo_encodec as encodec
 import zoo_hift as hift
+import zoo_mimi as mimi
+import zoo_whole as whole
 from torch import Tensor, nn
 
 from fastvoc.errors import FastvocError
 from fastvoc.models.bigvgan import BIGVGAN_BASE_24K_100, BIGVGAN_V2_24K_100
+from fastvoc.models.dac import DAC_24K, DAC_44K
 from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, COSYVOICE2, COSYVOICE3, HIFTNET
+from fastvoc.models.mimi_config import MIMI
 from fastvoc.models.nsf_hifigan import RVC_40K
+from fastvoc.models.snac import SNAC_24K, SNAC_44K
 from fastvoc.models.univnet import UNIVNET_24K_100
 from fastvoc.models.vocos_config import VOCOS_ENCODEC_24K, VOCOS_MEL_24K
 
@@ -141,6 +146,16 @@ _VOCOS_CODES = Split(
 
 _ENCODE = Split(encodec.pieces, encodec.latents, encodec.quantised)
 _DECODE = Split(encodec.looked_up, encodec.sounds, encodec.joined)
+_WHOLE_ENCODE = Split(lambda _, wav: (wav,), whole.latents, whole.quantised)
+_WHOLE_DECODE = Split(whole.looked_up, whole.sounds, whole.alone)
+
+
+def _whole_codec(name: str, config: Any) -> dict[str, Entry]:
+    return {
+        f"{name}-encode": Entry(lambda: config, whole.samples, whole.encode, _WHOLE_ENCODE),
+        f"{name}-decode": Entry(lambda: config, whole.codes, whole.decode, _WHOLE_DECODE),
+    }
+
 
 ZOO: dict[str, Entry] = {
     "bigvgan-base": vocoder(lambda: BIGVGAN_BASE_24K_100),
@@ -149,12 +164,22 @@ ZOO: dict[str, Entry] = {
     "encodec-24k-decode": Entry(lambda: ENCODEC_24K, encodec.codes, encodec.decode, _DECODE),
     "encodec-48k-encode": Entry(lambda: ENCODEC_48K, encodec.samples, encodec.encode, _ENCODE),
     "encodec-48k-decode": Entry(lambda: ENCODEC_48K, encodec.codes, encodec.decode, _DECODE),
+    **_whole_codec("dac-24k", DAC_24K),
+    **_whole_codec("dac-44k", DAC_44K),
+    **_whole_codec("snac-24k", SNAC_24K),
+    **_whole_codec("snac-44k", SNAC_44K),
     "chatterbox": _hift(lambda: CHATTERBOX),
     "cosyvoice1": _hift(lambda: COSYVOICE1),
     "cosyvoice2": _hift(lambda: COSYVOICE2),
     "cosyvoice3": _hift(lambda: COSYVOICE3),
     "hiftnet": _hift(lambda: HIFTNET),
     "rvc": Entry(lambda: RVC_40K, _sung, _sing, _RVC),
+    "mimi-encode": Entry(
+        lambda: MIMI, mimi.samples, mimi.encode, Split(lambda _, wav: (wav,), mimi.latents, mimi.quantised)
+    ),
+    "mimi-decode": Entry(
+        lambda: MIMI, mimi.codes, mimi.decode, Split(mimi.looked_up, mimi.sounds, lambda _, wav, *__: wav)
+    ),
     "univnet": vocoder(lambda: UNIVNET_24K_100),
     "v1": vocoder(lambda: HIFIGAN_V1),
     "v2": vocoder(lambda: HIFIGAN_V2),

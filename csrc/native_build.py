@@ -1,7 +1,8 @@
 """Compiles the libraries: one pool over the units of all of them, the longest first, each in its own time and place.
 
-A unit is compiled again when its command or a file that it was made of has changed. Where g++ compiles, and ccache does
-not keep its objects, the headers that most units of a library begin with are compiled once for all (`PRECOMPILED`).
+A unit is compiled again when its command or a file that it was made of has changed. Where g++ compiles, the headers
+that most units of a library begin with are compiled once for all (`PRECOMPILED`). Where ccache is installed, it keeps
+objects and headers.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from native_toolchain import ROOT, Toolchain, Unavailable, find_cxx, run, toolchain
+from native_toolchain import ROOT, Toolchain, Unavailable, find_cxx, run, target_machine, toolchain
 
 SUFFIX = {"cpu": ".cpp", "coder": ".cpp", "cuda": ".cu"}
 # Library, beginning of the names of its units, header that they begin with.
 PRECOMPILED = [("cpu", "isa_", "std.h"), ("cpu", "", "glue.h")]
+# Without this ccache passes on what reads a precompiled header; its content is compared all the same.
+KEEPING = ["env", "CCACHE_SLOPPINESS=pch_defines,time_macros"]
 # Seconds that a unit takes, roughly, by library and the beginning of its name, until it is known.
 EXPECTED = [("cuda", "", 60), ("cpu", "isa_avx512", 40), ("cpu", "isa_", 15), ("coder", "", 10), ("cpu", "", 3)]
 
 
 def optimisation(library: str, stem: str) -> str:
-    """What computes is worth the compiler's time; what checks and hands over is not."""
-    return "-O1" if library == "cpu" and not stem.startswith("isa_") else "-O3"
+    """What computes is worth the compiler's time; what checks and hands over is not. Few run the portable on x86."""
+    if library == "cpu" and not stem.startswith("isa_"):
+        return "-O1"
+    return "-O2" if stem.startswith("isa_portable") and target_machine() == "x86_64" else "-O3"
 
 
 @dataclass
@@ -115,10 +120,10 @@ class Library:
         if self.tools.facts == before and self.target.exists() and self.target.stat().st_mtime > newest:
             return self.tools.facts
         link = self.tools.link
-        if self.name == "cuda":  # a stand-in for the library of CUDA torch, which must be named as a dependency
-            stub = ["-xc", os.devnull, "-o", str(self.objects / "libtorch_cuda.so")]
-            run([str(find_cxx()), "-shared", "-Wl,-soname,libtorch_cuda.so", *stub])
-            link = ["-Xlinker", "--no-as-needed", f"-L{self.objects}", "-ltorch_cuda", *link]
+        for name in self.tools.stand_ins:  # an empty library, so that the real one is named as a dependency
+            empty = ["-xc", os.devnull, "-o", str(self.objects / f"lib{name}.so")]
+            run([str(find_cxx()), "-shared", f"-Wl,-soname,lib{name}.so", *empty])
+            link = ["-Xlinker", "--no-as-needed", f"-L{self.objects}", f"-l{name}", *link]
         partial = f"{self.target}.partial"
         run([*self.tools.compile, "-shared", *map(str, outputs), "-o", partial, *link])
         os.replace(partial, self.target)
@@ -133,13 +138,14 @@ def plan(name: str, target: Path, objects: Path) -> Library:
     library = Library(name, target, objects, toolchain(name))
     objects.mkdir(parents=True, exist_ok=True)
     ccache = shutil.which("ccache")
-    command = [*([ccache] if ccache else []), *library.tools.compile]
+    command = [*([*KEEPING, ccache] if ccache else []), *library.tools.compile]
     gcc = "clang" not in library.tools.facts["compiler"]
     headers: dict[str, Unit] = {}
     for source in sources:
         unit = Unit(name, source, objects / f"{source.stem}.o", [*command, optimisation(name, source.stem)])
         wanted = next((h for lib, stem, h in PRECOMPILED if lib == name and source.stem.startswith(stem)), None)
-        if wanted and gcc and not ccache and (source.parent / wanted).exists():
+        if wanted and gcc and (source.parent / wanted).exists():
+            unit.command += ["-fpch-preprocess"] if ccache else []
             unit.header = headers.setdefault(wanted, precompiled(unit, source.parent / wanted))
             unit.command += ["-include", str(unit.header.source)]
         library.units.append(unit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -45,11 +46,15 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Toolchain:
-    """How to compile and to link a library, and the facts to record of it."""
+    """How to compile and to link a library, and the facts to record of it.
+
+    `stand_ins`: libraries to link to that are not here, but will be where the library is loaded.
+    """
 
     compile: list[str]
     link: list[str]
     facts: dict[str, Any]
+    stand_ins: tuple[str, ...] = ()
 
 
 def run(command: list[str]) -> str:
@@ -62,6 +67,18 @@ def run(command: list[str]) -> str:
 def find_cxx() -> str | None:
     wanted = os.environ.get("CXX")
     return shutil.which(wanted) if wanted else shutil.which("g++") or shutil.which("clang++")
+
+
+def target_machine() -> str:
+    """The machine that the compiler makes code for; this one without a compiler."""
+    cxx = find_cxx()
+    return run([cxx, "-dumpmachine"]).partition("-")[0] if cxx else platform.machine()
+
+
+def wanted() -> list[str]:
+    """The libraries that were asked for. For another machine only that of the CPU can be built."""
+    crossing = target_machine() != platform.machine()
+    return [name for name in WANTED[MODE] if name == "cpu" or not crossing]
 
 
 def find_nvcc() -> str | None:
@@ -160,7 +177,10 @@ def toolchain(name: str) -> Toolchain:
         said = next(line for line in run([nvcc, "--version"]).splitlines() if "release" in line)
         facts |= {"nvcc": said, "archs": archs}
         facts |= {"cuda": ".".join(map(str, version))}
+    machine = target_machine()
+    crossing = machine != platform.machine()
     includes = [flag for path in include_paths() for flag in ("-isystem", path)]
-    link = [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-lc10"]
-    facts |= {"torch": torch.__version__, "flags": flags}
-    return Toolchain([*command, *flags, *includes, "-I", str(ROOT / "csrc")], link, facts)
+    link = [] if crossing else [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-lc10"]
+    stand_ins = ("torch_cpu", "c10") if crossing else ("torch_cuda",) if name == "cuda" else ()
+    facts |= {"torch": torch.__version__, "machine": machine, "flags": flags}
+    return Toolchain([*command, *flags, *includes, "-I", str(ROOT / "csrc")], link, facts, stand_ins)

@@ -112,11 +112,7 @@ def measure(
         ArgumentError: a bandwidth that the codec has not, or one for a vocoder.
     """
     say = progress or (lambda _: None)
-    if isinstance(loaded, Codec):
-        bandwidth = sorted(loaded.bandwidths)[:2][-1] if bandwidth is None else bandwidth
-        loaded.check_bandwidth(bandwidth)
-    elif bandwidth is not None:
-        raise ArgumentError(f"bandwidth: {type(loaded.model).__name__} is no codec")
+    bandwidth = default_bandwidth(loaded, bandwidth)
     calls = []
     for items in batch:
         for wanted in seconds:
@@ -126,7 +122,7 @@ def measure(
                 audio = frames * loaded.hop / loaded.sample_rate
                 calls.append(_time(loaded, name, run, audio, items, compare, budget))
     say("streams")
-    streams = [_stream(loaded, name, push, chunk, budget) for name, push in _streams(loaded, chunk, bandwidth).items()]
+    streams = measure_streams(loaded, chunk, bandwidth=bandwidth, budget=budget)
     counted: dict[str, Counter[str]] = {}
     for layer in explain(loaded, loaded.backend):
         counted.setdefault(layer.chosen or "none", Counter())[layer.op] += 1
@@ -141,6 +137,30 @@ def measure(
         weights / 2**20,
         _peak_mb(loaded.device),
     )
+
+
+def measure_streams(
+    loaded: Vocoder | Codec, chunk: int, *, bandwidth: float | None = None, budget: float = 2.0
+) -> list[StreamTime]:
+    """Times the streams that a model has by chunks of so many frames; arguments as `measure` has them."""
+    made = _streams(loaded, chunk, default_bandwidth(loaded, bandwidth))
+    return [_stream(loaded, name, push, chunk, budget) for name, push in made.items()]
+
+
+def default_bandwidth(loaded: Vocoder | Codec, bandwidth: float | None) -> float | None:
+    """That of a codec's measurements. Raises ArgumentError for one that it has not, or one for a vocoder."""
+    if isinstance(loaded, Codec):
+        bandwidth = sorted(loaded.bandwidths)[:2][-1] if bandwidth is None else bandwidth
+        loaded.check_bandwidth(bandwidth)
+    elif bandwidth is not None:
+        raise ArgumentError(f"bandwidth: {type(loaded.model).__name__} is no codec")
+    return bandwidth
+
+
+def example_call(loaded: Vocoder | Codec, seconds: float, bandwidth: float | None = None) -> Callable[[], Any]:
+    """One call on so much audio, of a codec its decoding."""
+    frames = max(1, round(seconds * loaded.sample_rate / loaded.hop))
+    return list(_calls(loaded, frames, 1, default_bandwidth(loaded, bandwidth)).values())[-1]
 
 
 def _calls(loaded: Vocoder | Codec, frames: int, items: int, bandwidth: float | None) -> dict[str, Callable[[], Any]]:
@@ -168,8 +188,9 @@ def _streams(loaded: Vocoder | Codec, chunk: int, bandwidth: float | None) -> di
     if isinstance(loaded, Codec):
         rate = bandwidth or 0.0
         books = loaded.config.codebooks(rate)
+        rows = sum(loaded.config.rates[:books])
         wav = 0.1 * _drawn((loaded.channels, chunk * loaded.hop), draw).to(loaded.device)
-        codes = torch.randint(0, loaded.config.bins, (books, chunk), generator=draw, device="cpu").to(loaded.device)
+        codes = torch.randint(0, loaded.config.bins, (rows, chunk), generator=draw, device="cpu").to(loaded.device)
         sides = {"encoding stream": (loaded.encoding(rate), wav), "decoding stream": (loaded.decoding(books), codes)}
         return {name: partial(_begun, *side) for name, side in sides.items() if _has_stream(side[0])}
     options = loaded.model.warmup_inputs

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from math import log2
 from typing import Any
 
 import numpy as np
@@ -14,11 +17,16 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.graphs.graphed import Graphed
 from fastvoc.graphs.requests import DecodingGraphable
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
-from fastvoc.models.encodec import Encodec
-from fastvoc.models.encodec_config import EncodecConfig
+from fastvoc.models.levels import packed, unpacked
+from fastvoc.models.whole_codec import CodecConfig, CodecModel
+from fastvoc.runtime.registry import use_exact
+from fastvoc.runtime.stats import clock
+from fastvoc.sound.formats import Format
 from fastvoc.streams.codec import Decoding, Encoding
+from fastvoc.streams.delivery import Delivery
 
 _Array = Tensor | np.ndarray[Any, Any]
+_USUAL = 6.0  # kbit/s
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +36,8 @@ class Codes:
     `segments` are codes [B, K, T_i] int64, one for a model that takes a signal as a whole, as EnCodec at 24 kHz;
     `scale` their volumes [B, segments] float32, None where the model does not normalise. `lengths` are the samples of
     each item; codes beyond an item's own frames are 0. `bandwidth` is in kbit/s, `rank` the number of dimensions of the
-    waveform.
+    waveform. `rates` are the codes of each codebook in a frame: where they are more than one, as in SNAC, a frame's
+    codes lie one below the other in `segments`, coarse first, and `levels` tells them apart.
     """
 
     segments: tuple[Tensor, ...]
@@ -37,6 +46,12 @@ class Codes:
     bandwidth: float
     sample_rate: int
     rank: int = 3
+    rates: tuple[int, ...] = ()
+
+    @property
+    def levels(self) -> list[Tensor]:
+        """The codes [B, T_k] of every codebook in order of time, the coarse one first."""
+        return unpacked(self.codes, self.rates or (1,) * self.codes.shape[1])
 
     @property
     def codes(self) -> Tensor:
@@ -64,10 +79,10 @@ class Codec(LoadedModel):
     backend: the implementation to force for every op, None to choose.
     """
 
-    model: Encodec
-    config: EncodecConfig
+    model: CodecModel
+    config: CodecConfig
 
-    def __init__(self, model: Encodec, config: EncodecConfig, *, backend: str | None = None) -> None:
+    def __init__(self, model: CodecModel, config: CodecConfig, *, backend: str | None = None) -> None:
         super().__init__(model, config, backend=backend)
 
     def __repr__(self) -> str:
@@ -86,9 +101,26 @@ class Codec(LoadedModel):
         return tuple(self.config.bandwidths)
 
     @property
-    def frame_rate(self) -> int:
+    def frame_rate(self) -> float:
         """Frames of codes per second."""
-        return int(self.config.frame_rate)
+        return self.config.frame_rate
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether the codebooks have codes of several rates, as in SNAC."""
+        return len(set(self.config.rates)) > 1
+
+    def packed(self, levels: Sequence[_Array]) -> Tensor:
+        """The codes [B, rows, T] or [rows, T] of levels [B, T_k] or [T_k] of several rates, the coarse one first.
+
+        Raises ShapeError for levels that do not fit together, DtypeError and DeviceError as `decode`.
+        """
+        return packed([self._integers(level, "codes") for level in levels], self.config.rates)
+
+    def check_decode_inputs(self, inputs: Mapping[str, object]) -> None:
+        """Raises ArgumentError for what `decode` takes besides the codes of other models only."""
+        if inputs and (unknown := sorted(set(inputs) - set(self.model.decode_inputs))):
+            raise ArgumentError(f"{unknown[0]}: {type(self.model).__name__} takes none")
 
     def check_bandwidth(self, bandwidth: float) -> None:
         """Raises ArgumentError unless `encode` offers this bandwidth, in kbit/s."""
@@ -107,32 +139,68 @@ class Codec(LoadedModel):
         """Encodes and decodes silence once, so that the first real call is as fast as the rest."""
         samples = max(1, int(seconds * self.sample_rate))
         silence = torch.zeros((self.channels, samples), dtype=torch.float32, device=self.device)
-        self.decode(self.encode(silence, self.bandwidths[0], check=False))
+        self.decode(self.encode(silence, codebooks=1, check=False))
         return self
 
-    def __call__(self, wav: _Array, bandwidth: float = 6.0, lengths: Lengths = None) -> Tensor:
+    def __call__(
+        self, wav: _Array, bandwidth: float | None = None, lengths: Lengths = None, *, codebooks: int | None = None
+    ) -> Tensor:
         """Encodes and decodes: the waveform as it sounds after the codec, in the shape it came in."""
-        return self.decode(self.encode(wav, bandwidth, lengths))
+        return self.decode(self.encode(wav, bandwidth, lengths, codebooks=codebooks))
 
     def encode(
-        self, wav: _Array, bandwidth: float = 6.0, lengths: Lengths = None, *, check: bool | None = None
+        self,
+        wav: _Array,
+        bandwidth: float | None = None,
+        lengths: Lengths = None,
+        *,
+        codebooks: int | None = None,
+        exact: bool = False,
+        check: bool | None = None,
     ) -> Codes:
         """Makes codes of a waveform.
 
         Args:
             wav: [S] (mono models), [C, S] or [B, C, S] samples at `sample_rate`, any floating-point type, on the
                 model's device (numpy: anywhere).
-            bandwidth: one of `bandwidths`, in kbit/s; it decides how many codebooks are used.
+            bandwidth: one of `bandwidths`, in kbit/s; it decides how many codebooks are used. 6 when None, or the
+                greatest where the model has no 6.
+            codebooks: so many codebooks, in the place of a bandwidth.
+            exact: compute as a stream does (`fastvoc.use_exact`): slower for DAC and SNAC, and on the C++ CPU
+                implementation equal to it; otherwise codes between which there is next to nothing may differ.
             lengths: [B] whole numbers, the valid samples of each item of a batch.
             check: also look at the values: NaN and infinity inside the lengths raise. None: True on the CPU.
 
         Raises:
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
-            ArgumentError: a bandwidth that the model does not have, lengths outside 1..S, NaN or infinity.
+            ArgumentError: a bandwidth or a number of codebooks that the model does not have, lengths outside 1..S, NaN
+                or infinity.
         """
-        wav = self._floats(wav, "wav")
+        stats = self.stats
+        start = stats.begin()
+        try:
+            wav = self._floats(wav, "wav")
+            n_q, bandwidth = self._wanted(bandwidth, codebooks)
+            batch, samples, sizes = self._checked_wav(wav, lengths, check)
+            checked = clock()
+            with torch.inference_mode(), use_exact() if exact else nullcontext():
+                segments, scale = self.model.encode(batch.to(self.input_dtype), n_q, samples, self.backend)
+            computed = clock()
+            # Ordinary tensors, which may be changed in place.
+            own = tuple(segment.clone() for segment in segments), None if scale is None else scale.clone()
+            rates = tuple(self.config.rates[:n_q])
+            codes = Codes(*own, tuple(sizes), bandwidth, self.sample_rate, wav.dim(), rates)
+        except BaseException as error:
+            stats.failed("encode", start, error)
+            raise
+        stats.made("encode", start, checked, computed, len(batch) * sum(segment.shape[2] for segment in codes.segments))
+        return codes
+
+    def _checked_wav(
+        self, wav: Tensor, lengths: Lengths, check: bool | None
+    ) -> tuple[Tensor, Tensor | None, list[int]]:
+        """The arguments of `encode` as the model takes them, [B, C, S], and the samples of each item."""
         batch = self._batch(wav)
-        self.check_bandwidth(bandwidth)
         if lengths is not None and wav.dim() != 3:
             raise ShapeError(f"lengths: only for a batch [B, C, S], got a wav of shape {list(wav.shape)}")
         samples = whole_lengths(lengths, len(batch), batch.shape[2])
@@ -142,12 +210,7 @@ class Codec(LoadedModel):
                 if not bool(item[:, :size].isfinite().all()):
                     where = "" if len(batch) == 1 else f" in item {i}"
                     raise ArgumentError(f"wav: holds NaN or infinity{where}")
-        n_q = self.config.codebooks(bandwidth)
-        with torch.inference_mode():
-            segments, scale = self.model.encode(batch.to(self.input_dtype), n_q, samples, self.backend)
-        # Ordinary tensors, which may be changed in place.
-        own = tuple(segment.clone() for segment in segments), None if scale is None else scale.clone()
-        return Codes(*own, tuple(sizes), float(bandwidth), self.sample_rate, wav.dim())
+        return batch, samples, sizes
 
     def decode(
         self,
@@ -155,32 +218,74 @@ class Codec(LoadedModel):
         scale: _Array | None = None,
         lengths: Lengths = None,
         *,
+        seed: int | Sequence[int] | Tensor | None = None,
+        noise: Sequence[Tensor] | int | None = None,
+        exact: bool = False,
         check: bool | None = None,
+        rate: int | None = None,
+        format: Format = "f32",
+        dither: int | None = None,
     ) -> Tensor:
         """Makes the waveform of codes.
 
         Args:
             codes: what `encode` returned; or codes [B, K, T] or [K, T] of any integer type, K from 1 to all codebooks;
                 or, for a model that cuts signals into segments (EnCodec at 48 kHz), a sequence of those, one of each
-                segment. On the model's device (numpy: anywhere).
+                segment; or, for one of several rates (SNAC), the levels [B, T_k] or [T_k] of the codebooks, the coarse
+                one first. On the model's device (numpy: anywhere).
             scale: with plain codes, the volumes [B, segments] or [segments]; 1 when None.
             lengths: with plain codes, the samples [B] of each item, to which the result is cut; when None it is as long
                 as the codes make it.
+            seed: of a model with noise (SNAC): an int, or one per item, 0 when None. Equal seeds give an item the same
+                noise in any batch and in a stream.
+            noise: of such a model: 0 for none, or standard normal noise [B, 1, T_i] for every stage of its decoder.
+            exact: compute as a stream does (`fastvoc.use_exact`): slower for DAC and SNAC, and equal to it bit for bit
+                on the C++ CPU implementation.
             check: also look at the values, for which the host waits. None: True on the CPU; elsewhere a code outside
                 the codebooks counts as the nearest one, and `codec.check()` tells of it.
+            rate, format, dither: of the samples, as `Vocoder` has them in a call.
 
         Returns:
-            Samples, float32, [B, C, S], or [C, S] for codes [K, T]; for `Codes` in the shape that was encoded.
+            Samples, float32 unless another format is asked for, [B, C, S], or [C, S] for codes [K, T]; for `Codes` in
+            the shape that was encoded. DAC's odd rates make a few samples less than the codes stand for: then the last
+            ones of a signal are missing.
 
         Raises:
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
-            ArgumentError: codes of another model; with `check` a code outside the codebooks, a volume that is not
-                finite and positive.
+            ArgumentError: codes of another model; a seed or noise for a model that has none; with `check` a code
+                outside the codebooks, a volume that is not finite and positive; no such rate or format, dither of
+                another format than s16.
         """
-        segments, volumes, frames, finish = self.checked(codes, scale, lengths, values=self._checks(check))
-        with torch.inference_mode():
-            wav = self.model.decode(segments, volumes, frames, self.backend).float()
-        return finish(wav)
+        stats, clipped = self.stats, None
+        start = stats.begin()
+        try:
+            delivery = None
+            if rate is not None or format != "f32" or dither is not None:
+                delivery = Delivery.of(self.sample_rate, rate, format, dither)
+            inputs = {name: value for name, value in (("seed", seed), ("noise", noise)) if value is not None}
+            self.check_decode_inputs(inputs)
+            segments, volumes, frames, finish = self.checked(codes, scale, lengths, values=self._checks(check))
+            checked = clock()
+            with torch.inference_mode(), use_exact() if exact else nullcontext():
+                wav = self.model.decode(segments, volumes, frames, self.backend, **inputs).float()
+            computed = clock()
+            wav = finish(wav)
+            if delivery is not None:
+                sizes = codes.lengths if isinstance(codes, Codes) else lengths
+                wav, clipped = self._delivered(delivery, wav, sizes)
+        except BaseException as error:
+            stats.failed("decode", start, error)
+            raise
+        stats.made("decode", start, checked, computed, sum(map(sum, frames)), clipped)
+        return wav
+
+    @torch.inference_mode()
+    def _delivered(self, delivery: Delivery, wav: Tensor, sizes: Lengths) -> tuple[Tensor, Tensor | None]:
+        """Samples of any shape in another rate and format, and how many were clipped."""
+        counts = None if sizes is None else torch.as_tensor(sizes, device="cpu").tolist()
+        out, clipped = delivery.whole(wav if counts is None or wav.dim() == 3 else wav[None], counts)
+        with torch.inference_mode(False):
+            return out.view(*wav.shape[:-1], out.shape[-1]).clone(), clipped
 
     def checked(
         self,
@@ -207,6 +312,8 @@ class Codec(LoadedModel):
             parts = [codes] if isinstance(codes, Tensor | np.ndarray) else codes
             if not isinstance(parts, Sequence) or not parts:
                 raise DtypeError(f"codes: expected codes or a sequence of them, got {type(codes).__name__}")
+            if parts is codes and self.has_levels:
+                parts = [self.packed(parts)]
             rank = 2 if getattr(parts[0], "ndim", 0) == 2 else 3
             segments = [self._codes(part, rank) for part in parts]
         frames = self._frames(segments, lengths)
@@ -237,19 +344,40 @@ class Codec(LoadedModel):
         """`decode` as `fastvoc.graphs.graphed` sees it."""
         return DecodingGraphable(self)
 
-    def decoding(self, codebooks: int) -> Decoding:
-        """Live decoding of so many codebooks: `.stream()` for one signal, `fastvoc.Streams` for many.
+    def decoding(self, codebooks: int | None = None) -> Decoding:
+        """Live decoding of so many codebooks, all when None: `.stream()` for one signal, `fastvoc.Streams` for many.
 
         Raises ArgumentError for a number of codebooks that the model does not have.
         """
-        if not 1 <= codebooks <= self.config.n_q:
-            raise ArgumentError(f"codebooks: expected 1..{self.config.n_q}, got {codebooks!r}")
-        return Decoding(self, codebooks)
+        return Decoding(self, self.config.n_q if codebooks is None else self._count(codebooks))
 
-    def encoding(self, bandwidth: float = 6.0) -> Encoding:
-        """Live encoding at a bandwidth in kbit/s. Raises ArgumentError for one that the model does not have."""
+    def encoding(self, bandwidth: float | None = None, *, codebooks: int | None = None) -> Encoding:
+        """Live encoding at a bandwidth in kbit/s, or with so many codebooks, as `encode` has them.
+
+        Raises ArgumentError for what the model does not have.
+        """
+        return Encoding(self, self._wanted(bandwidth, codebooks)[0])
+
+    def codebooks(self, bandwidth: float | None = None, codebooks: int | None = None) -> int:
+        """Codebooks that `encode` uses for these arguments. Raises ArgumentError for what the model does not have."""
+        return self._wanted(bandwidth, codebooks)[0]
+
+    def _count(self, codebooks: int) -> int:
+        if isinstance(codebooks, bool) or not isinstance(codebooks, int) or not 1 <= codebooks <= self.config.n_q:
+            raise ArgumentError(f"codebooks: expected 1..{self.config.n_q}, got {codebooks!r}")
+        return codebooks
+
+    def _wanted(self, bandwidth: float | None, codebooks: int | None) -> tuple[int, float]:
+        """Codebooks and kbit/s of an encoding."""
+        if codebooks is not None:
+            if bandwidth is not None:
+                raise ArgumentError("bandwidth, codebooks: expected one of them")
+            count = self._count(codebooks)
+            return count, sum(self.config.rates[:count]) * log2(self.config.bins) * self.frame_rate / 1000
+        if bandwidth is None:
+            bandwidth = _USUAL if _USUAL in self.bandwidths else max(self.bandwidths)
         self.check_bandwidth(bandwidth)
-        return Encoding(self, self.config.codebooks(bandwidth))
+        return self.config.codebooks(bandwidth), float(bandwidth)
 
     def _batch(self, wav: Tensor) -> Tensor:
         """[B, C, S] of a waveform of any rank."""
@@ -270,9 +398,10 @@ class Codec(LoadedModel):
     def _codes(self, value: Any, rank: int) -> Tensor:
         """Codes as int64 [B, K, T] on the model's device."""
         codes = self._integers(value, "codes")
-        books, shape = int(self.config.n_q), list(codes.shape)
-        if codes.dim() != rank or 0 in shape or codes.shape[-2] > books:
-            form = f"[B, K, T] with K in 1..{books}, B, T > 0" if rank == 3 else f"[K, T] with K in 1..{books}, T > 0"
+        rows, shape = list(accumulate(self.config.rates)), list(codes.shape)
+        if codes.dim() != rank or 0 in shape or codes.shape[-2] not in rows:
+            books = f"1..{len(rows)}" if rows[-1] == len(rows) else ", ".join(map(str, rows))
+            form = f"[B, K, T] with K in {books}, B, T > 0" if rank == 3 else f"[K, T] with K in {books}, T > 0"
             raise ShapeError(f"codes: expected {form}, got {shape}")
         return codes if rank == 3 else codes[None]
 

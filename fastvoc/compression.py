@@ -127,7 +127,7 @@ def decode_stream(reader: ecdc.Reader, codec: Codec, lm: ecdc.LanguageModel | No
 def stream_name(codec: Codec) -> str:
     """What .ecdc files call the codec. Raises ArgumentError for one whose streams they cannot hold."""
     c = codec.config
-    layout = ecdc.LAYOUTS.get(str(c.name))
+    layout = ecdc.LAYOUTS.get(getattr(c, "name", ""))
     own = (c.sample_rate, c.channels, c.segment_length, c.segment_stride, c.normalize, c.hop, c.bins)
     if layout is None or own != (
         layout.sample_rate,
@@ -139,7 +139,7 @@ def stream_name(codec: Codec) -> str:
         1 << ecdc.CODE_BITS,
     ):
         raise ArgumentError(f"codec: .ecdc streams are of {' or '.join(ecdc.LAYOUTS)}; this is neither")
-    return str(c.name)
+    return str(getattr(c, "name", ""))
 
 
 def load_language_model(

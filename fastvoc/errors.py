@@ -35,6 +35,10 @@ class DecodeError(FastvocError):
     """An audio file or bit stream cannot be decoded."""
 
 
+class ExportError(FastvocError):
+    """A model cannot be written to a file of another runtime; the message names the layer or input that it is about."""
+
+
 class BackendError(FastvocError, RuntimeError):
     """A forced backend cannot run the operation, or a native library failed to load."""
 

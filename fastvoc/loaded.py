@@ -14,6 +14,7 @@ from fastvoc.nn.model import Model
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import is_int8
 from fastvoc.runtime import flags
+from fastvoc.runtime.stats import Stats
 
 _Model = TypeVar("_Model", bound="LoadedModel")
 Lengths = Tensor | np.ndarray[Any, Any] | Sequence[int] | None
@@ -28,10 +29,15 @@ class LoadedModel:
         self.config = config
         self.backend = backend
         self.assumed: dict[str, str] = {}  # why, by the field of the configuration that no file says
+        self.stats = Stats(self.hop / self.sample_rate)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "stats"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Of a copy, or out of a pickle, neither of which has the packed weights. Raises BackendError as `load`."""
         self.__dict__.update(state)
+        self.stats = Stats(self.hop / self.sample_rate)
         self.model.prepare(backend=self.backend)
 
     @property

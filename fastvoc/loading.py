@@ -17,11 +17,12 @@ from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
 from fastvoc.hub import download as hub
 from fastvoc.loaded import LoadedModel
-from fastvoc.models.encodec import Encodec
 from fastvoc.models.families import meta_model
+from fastvoc.models.whole_codec import CodecModel
 from fastvoc.nn.model import Model
 from fastvoc.nn.quantized import RANGE, is_int8
 from fastvoc.runtime.io import given_path
+from fastvoc.runtime.stats import log
 from fastvoc.sound.mel import MelConfig
 from fastvoc.vocoder import Vocoder
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 _ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"hifigan": _ASSETS / "hifigan_v2_voice.safetensors"}
-_CODECS = ("encodec",)
+_CODECS = ("dac", "encodec", "mimi", "snac")
 _LANGUAGE_MODELS = ("encodec_lm",)
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
@@ -71,7 +72,7 @@ class LoadOptions(TypedDict, total=False):
 @overload
 def load(name: Literal["hifigan", "hiftnet", "vocos", "bigvgan"], **options: Unpack[LoadOptions]) -> Vocoder: ...
 @overload
-def load(name: Literal["encodec"], **options: Unpack[LoadOptions]) -> Codec: ...
+def load(name: Literal["encodec", "dac", "mimi", "snac"], **options: Unpack[LoadOptions]) -> Codec: ...
 @overload
 def load(name: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Vocoder | Codec: ...
 def load(
@@ -88,9 +89,9 @@ def load(
     `load_vocoder` and `load_codec` say which it has to be, also to a type checker.
 
     Args:
-        name: "hifigan" (the embedded voice), "hiftnet", "vocos", "encodec" or "bigvgan" (on the hub), a weights file, a
-            folder with one, or a hub id `owner/name[@revision]`. The dialect is recognised from the file (see
-            `fastvoc.checkpoints`).
+        name: "hifigan" (the embedded voice), "hiftnet", "vocos", "encodec", "dac", "mimi", "snac" or "bigvgan" (on the
+            hub), a weights file, a folder with one, or a hub id `owner/name[@revision]`. The dialect is recognised from
+            the file (see `fastvoc.checkpoints`).
         device: where it runs; the CPU when None.
         dtype: "fp32", "fp16", "bf16" or the torch dtype of the weights; float32 when None. A file of
             `fastvoc convert --int8` gives an int8 model when None or "int8", else its rounded weights in that dtype.
@@ -158,7 +159,9 @@ def _load(
     if wanted is None:
         wanted = torch.float32 if checkpoint.quantization is None else torch.int8
     warn_assumed(name, checkpoint, stacklevel=3)
-    return loaded(checkpoint, target, wanted, backend)
+    result = loaded(checkpoint, target, wanted, backend)
+    log.info("loaded %s: %r", name, result)
+    return result
 
 
 def _kind(family: str) -> type[Vocoder] | type[Codec]:
@@ -174,7 +177,7 @@ def loaded(
     """What `load` makes of a checkpoint. Raises BackendError and DtypeError as `load`."""
     model = model_of(checkpoint, device, dtype, backend)
     result: Vocoder | Codec
-    if isinstance(model, Encodec):
+    if isinstance(model, CodecModel):
         result = Codec(model, checkpoint.config, backend=backend)
     else:
         result = Vocoder(model, checkpoint.config, checkpoint.config.mel, backend=backend)

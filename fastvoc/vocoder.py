@@ -23,9 +23,13 @@ from fastvoc.nn.streams import ModelStream
 from fastvoc.runtime import flags
 from fastvoc.runtime.lengths import on_device
 from fastvoc.runtime.registry import use_exact
+from fastvoc.runtime.stats import clock
 from fastvoc.sound import mel_check
+from fastvoc.sound.formats import Format
 from fastvoc.sound.mel import MelConfig, MelSpectrogram
-from fastvoc.streams.stream import Check, Latency, Stream, Streamable, context_frames, latency
+from fastvoc.sound.mel_doctor import Diagnosis, diagnose
+from fastvoc.streams.delivery import Delivery
+from fastvoc.streams.stream import Check, Latency, Stream, Streamable, context_frames, latency, reach
 
 
 class VocoderConfig(Protocol):
@@ -98,12 +102,19 @@ class Vocoder(LoadedModel):
         return mel.clone()  # an ordinary tensor, which may be changed in place
 
     def each(
-        self, mels: Sequence[Tensor | np.ndarray[Any, Any]], *, check: Check = None, **inputs: Any
+        self,
+        mels: Sequence[Tensor | np.ndarray[Any, Any]],
+        *,
+        check: Check = None,
+        rate: int | None = None,
+        format: Format = "f32",
+        dither: int | None = None,
+        **inputs: Any,
     ) -> list[Tensor]:
         """Makes the waveforms of log-mels [n_mels, T_i] of any lengths in one batch -> [S_i] each, as if alone.
 
-        `check` and `inputs` as in a call, `inputs` for the batch. Raises the errors of a call, naming the mel;
-        ShapeError for no mels at all.
+        `check`, `rate`, `format`, `dither` and `inputs` as in a call, `inputs` for the batch. Raises the errors of a
+        call, naming the mel; ShapeError for no mels at all.
         """
         items = [self._floats(mel, f"mels[{i}]") for i, mel in enumerate(mels)]
         for i, item in enumerate(items):
@@ -115,8 +126,11 @@ class Vocoder(LoadedModel):
         batch = items[0].new_zeros((len(items), self.n_mels, max(frames)))
         for row, item in zip(batch, items, strict=True):
             row[:, : item.shape[1]] = item
-        wavs = self(batch, frames, check=check, **inputs)
-        return [wav[: self.config.samples(count)].clone() for wav, count in zip(wavs, frames, strict=True)]
+        wavs = self(batch, frames, check=check, rate=rate, format=format, dither=dither, **inputs)
+        sizes = [int(self.config.samples(count)) for count in frames]
+        if (delivery := Delivery.of(self.sample_rate, rate, format, dither)) is not None:
+            sizes = [delivery.length(size) for size in sizes]
+        return [wav[:size].clone() for wav, size in zip(wavs, sizes, strict=True)]
 
     def __call__(
         self,
@@ -125,6 +139,9 @@ class Vocoder(LoadedModel):
         *,
         check: Check = None,
         exact: bool = False,
+        rate: int | None = None,
+        format: Format = "f32",
+        dither: int | None = None,
         **inputs: Any,
     ) -> Tensor:
         """Makes the waveform of a log-mel.
@@ -137,21 +154,48 @@ class Vocoder(LoadedModel):
                 device looks for NaN and infinity in the mel, and `voc.check()` tells; the host does not wait.
             exact: compute as a stream does (`fastvoc.use_exact`): slower, and equal to it bit for bit on the C++ CPU
                 implementation; the default agrees with a stream to about 1e-6.
+            rate: of the waveform in Hz, 1000..384000; that of the model when None. S is then round(S' * rate /
+                voc.sample_rate) of the S' samples that the model makes, halves upwards.
+            format: "f32"; "s16", int16 of round(32767 x); "mulaw" or "alaw", uint8 of ITU-T G.711. The three clip
+                at full scale, `voc.stats.clipped` counts how often.
+            dither: a seed: triangular noise of two steps of s16 before it rounds, another one for each item.
             inputs: what this model's own `forward` takes besides, as HiFTNet's f0, source, seed, phase and noise, the
                 bandwidth_id of Vocos on codes, the speaker of a VITS decoder, or the f0 and speaker of RVC's; tensors
                 or numpy arrays, without the batch axis for a single mel [n_mels, T].
 
         Returns:
-            [S] or [B, S] samples in -1..1, float32, S = T * hop for the published configurations.
+            [S] or [B, S] samples in -1..1, float32 unless another format is asked for, S = T * hop for the published
+            configurations.
 
         Raises:
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
-            ArgumentError: lengths outside 1..T, NaN or infinity, an input that this model does not take.
+            ArgumentError: lengths outside 1..T, NaN or infinity, an input that this model does not take, no such rate
+                or format, dither of another format than s16.
         """
-        batch, frames, single, further = self.checked(mel, lengths, check, inputs)
-        with torch.inference_mode(), use_exact() if exact else nullcontext():
-            wav: Tensor = self.model(batch.to(self.input_dtype), frames, backend=self.backend, **further)[:, 0].float()
-        return (wav[0] if single else wav).clone()  # an ordinary tensor, which may be changed in place
+        stats, clipped = self.stats, None
+        start = stats.begin()
+        try:
+            delivery = None
+            if rate is not None or format != "f32" or dither is not None:
+                delivery = Delivery.of(self.sample_rate, rate, format, dither)
+            batch, frames, single, further = self.checked(mel, lengths, check, inputs)
+            checked = clock()
+            with torch.inference_mode(), use_exact() if exact else nullcontext():
+                wav: Tensor = self.model(batch.to(self.input_dtype), frames, backend=self.backend, **further)[:, 0]
+                computed, wav = clock(), wav.float()
+                if delivery is not None:
+                    wav, clipped = delivery.whole(wav, self._sizes(frames))
+            wav = (wav[0] if single else wav).clone()  # an ordinary tensor, which may be changed in place
+        except BaseException as error:
+            stats.failed("call", start, error)
+            raise
+        count = batch.shape[0] * batch.shape[2] if frames is None else int(frames.sum())
+        stats.made("call", start, checked, computed, count, clipped)
+        return wav
+
+    def _sizes(self, frames: Tensor | None) -> list[int] | None:
+        """The samples of items of so many frames."""
+        return None if frames is None else [int(self.config.samples(count)) for count in frames.tolist()]
 
     def checked(
         self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths, check: Check, inputs: dict[str, Any]
@@ -172,7 +216,7 @@ class Vocoder(LoadedModel):
             flags.note(flags.NOT_FINITE, wrong)
         elif self._checks(check):
             for name, value in further.items():
-                _check_finite(name, value, frames, batch.shape[2])
+                _check_finite(name, value, frames, self._per_frame(name))
             if (problem := self._examine(batch, frames)) is not None:
                 warnings.warn(f"mel: looks {problem}; check=False silences this", MelWarning, stacklevel=3)
         return batch, frames, single, further
@@ -185,13 +229,23 @@ class Vocoder(LoadedModel):
         """This vocoder as `fastvoc.graphs.graphed` sees it."""
         return MelGraphable(self)
 
-    def decode_codes(self, codes: Tensor | np.ndarray[Any, Any], lengths: Lengths = None, **inputs: Any) -> Tensor:
+    def decode_codes(
+        self,
+        codes: Tensor | np.ndarray[Any, Any],
+        lengths: Lengths = None,
+        *,
+        rate: int | None = None,
+        format: Format = "f32",
+        dither: int | None = None,
+        **inputs: Any,
+    ) -> Tensor:
         """Makes the waveform of a codec's codes, with a model that takes them, as Vocos on EnCodec's.
 
         Args:
             codes: [K, T] or [B, K, T] of any integer type, as `Codec.encode` gives them, K from 1 to all codebooks; on
                 the model's device (numpy: anywhere).
             lengths: [B] whole numbers, the valid frames of each item of a batch; the waveform is 0 beyond them.
+            rate, format, dither: as in a call.
             inputs: as in a call: for Vocos `bandwidth_id`, a number, or one for each item.
 
         Returns:
@@ -202,6 +256,29 @@ class Vocoder(LoadedModel):
                 the CPU a code outside the codebooks, which elsewhere counts as the nearest (see `check`).
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
         """
+        stats, clipped = self.stats, None
+        start = stats.begin()
+        try:
+            delivery = Delivery.of(self.sample_rate, rate, format, dither)
+            batch, frames, single, further = self._checked_codes(codes, lengths, inputs)
+            checked = clock()
+            with torch.inference_mode():
+                wav: Tensor = self.model.decode_codes(batch, frames, backend=self.backend, **further)[:, 0]
+                computed, wav = clock(), wav.float()
+                if delivery is not None:
+                    wav, clipped = delivery.whole(wav, self._sizes(frames))
+            wav = (wav[0] if single else wav).clone()
+        except BaseException as error:
+            stats.failed("decode", start, error)
+            raise
+        count = batch.shape[0] * batch.shape[2] if frames is None else int(frames.sum())
+        stats.made("decode", start, checked, computed, count, clipped)
+        return wav
+
+    def _checked_codes(
+        self, codes: Tensor | np.ndarray[Any, Any], lengths: Lengths, inputs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None, bool, dict[str, Any]]:
+        """The arguments of `decode_codes` as the model takes them, and whether a batch axis was added."""
         books = self.model.codebooks
         if not books:
             raise ArgumentError(f"codes: {type(self.model).__name__} takes mels here, it has no codebooks")
@@ -214,10 +291,7 @@ class Vocoder(LoadedModel):
             raise ShapeError(f"lengths: only for a batch [B, K, T], got codes of shape {list(codes.shape)}")
         batch = codes[None] if single else codes
         frames = whole_lengths(lengths, len(batch), batch.shape[2])
-        further = {name: self._input(name, value, single) for name, value in inputs.items()}
-        with torch.inference_mode():
-            wav: Tensor = self.model.decode_codes(batch, frames, backend=self.backend, **further)[:, 0].float()
-        return (wav[0] if single else wav).clone()
+        return batch, frames, single, {name: self._input(name, value, single) for name, value in inputs.items()}
 
     def f0(self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths = None, *, check: bool | None = None) -> Tensor:
         """F0 in Hz that the model reads from a log-mel: [n_mels, T] or [B, n_mels, T] -> [T] or [B, T], float32.
@@ -229,13 +303,21 @@ class Vocoder(LoadedModel):
             raise ArgumentError(f"f0: {type(self.model).__name__} does not predict F0")
         batch, frames, single = self._batch(mel, lengths)
         if self._checks(check):
-            _check_finite("mel", batch, frames, batch.shape[2])
+            _check_finite("mel", batch, frames, 1)
         with torch.inference_mode():
             f0: Tensor = self.model.predict_f0(batch.to(self.input_dtype), frames, backend=self.backend).float()
         return (f0[0] if single else f0).clone()
 
     def stream(
-        self, *, lookahead: int | None = None, exact: bool = True, check: Check = None, **options: Any
+        self,
+        *,
+        lookahead: int | None = None,
+        exact: bool = True,
+        check: Check = None,
+        rate: int | None = None,
+        format: Format = "f32",
+        dither: int | None = None,
+        **options: Any,
     ) -> Stream:
         """A stream: chunks of a spectrogram in, the samples that they complete out, the same as in one call.
 
@@ -247,11 +329,15 @@ class Vocoder(LoadedModel):
             check: look at the values of every chunk: NaN and infinity raise before the stream changes, which goes on
                 with the next good chunk. None: True on the CPU. "later": the device looks, and `voc.check()` tells; the
                 host does not wait.
+            rate, format, dither: of the samples, as in a call with them, which they equal as without. `Stream.latency`
+                includes the filter of another rate; `Stream.clipped` counts what a format clipped.
             options: what the model knows of, such as the `seed` of a model with noise.
 
-        Raises ArgumentError for an option that the model does not know and for a look-ahead that is too long.
+        Raises ArgumentError for an option that the model does not know, a look-ahead that is too long, no such rate or
+        format, and dither of another format than s16.
         """
-        return Stream(self.streamable(), options if exact else {**options, "exact": False}, lookahead, check)
+        delivery = Delivery.of(self.sample_rate, rate, format, dither)
+        return Stream(self.streamable(), options if exact else {**options, "exact": False}, lookahead, check, delivery)
 
     def streamable(self) -> Streamable:
         """This model as `Stream` and `fastvoc.Streams` see it."""
@@ -275,6 +361,24 @@ class Vocoder(LoadedModel):
         mel = self._floats(mel, "mel")
         self._check_shape(mel)
         return self._examine(mel if mel.dim() == 3 else mel[None], None)
+
+    def diagnose(
+        self, mel: Tensor | np.ndarray[Any, Any], wav: Tensor | np.ndarray[Any, Any] | None = None
+    ) -> Diagnosis:
+        """Which front end made a mel that sounds wrong: from its values, and from the waveform that it was made of.
+
+        Args:
+            mel: [n_mels, T] as it came, of any front end and form, transposed, normalised, in decibels.
+            wav: [L] samples at `sample_rate` that it was made from. With them the front end is found by trying;
+                without, only what changes a mel's values (their unit, the bands, the axes) can be told.
+
+        Raises ArgumentError when the model's front end is not known, or for NaN and infinity; ShapeError, DtypeError or
+        DeviceError for what is no mel or waveform.
+        """
+        if self.mel_config is None:
+            raise ArgumentError("mel: the checkpoint does not say which mel front end it was trained with")
+        given = None if wav is None else self._floats(wav, "wav")
+        return diagnose(self._floats(mel, "mel"), self.mel_config, given)
 
     def _batch(self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths) -> tuple[Tensor, Tensor | None, bool]:
         """The mel as [B, n_mels, T], the lengths, and whether it came without a batch axis."""
@@ -320,6 +424,11 @@ class Vocoder(LoadedModel):
             raise ShapeError(f"lengths: only for a batch [B, n_mels, T], got a mel of shape {list(mel.shape)}")
         return whole_lengths(lengths, len(mel), mel.shape[-1])
 
+    def _per_frame(self, name: str) -> int:
+        """Values that an input has for a frame; 0 where their number does not depend on the frames."""
+        one, two = (self.model.input_shapes(frames).get(name, (0,)) for frames in (1, 2))
+        return two[-1] - one[-1]
+
     def _examine(self, batch: Tensor, lengths: Tensor | None) -> str | None:
         counts = [batch.shape[2]] * len(batch) if lengths is None else lengths.tolist()
         items = [item[:, :count] for item, count in zip(batch, counts, strict=True)]
@@ -343,7 +452,8 @@ class _MelStreamable:
     def __init__(self, vocoder: Vocoder) -> None:
         self._voc = vocoder
         self.device, self.dtype, self.hop = vocoder.device, vocoder.input_dtype, vocoder.hop
-        self.rate = vocoder.sample_rate / vocoder.hop
+        self.stats = vocoder.stats
+        self.rate, self.sample_rate = vocoder.sample_rate / vocoder.hop, vocoder.sample_rate
 
     def samples(self, frames: int) -> int:
         return int(self._voc.config.samples(frames))
@@ -351,6 +461,9 @@ class _MelStreamable:
     @property
     def latency(self) -> Latency:
         return self._voc.latency
+
+    def lookahead(self, state: ModelStream) -> int:
+        return reach(state, self.hop)[1]
 
     def new_stream(self, options: dict[str, Any]) -> ModelStream:
         known = (*self._voc.model.stream_options, "exact")
@@ -389,14 +502,13 @@ class _MelStreamable:
         return (y[:, 0] if batched else y[0, 0]).float().clone()
 
 
-def _check_finite(name: str, value: Any, frames: Tensor | None, steps: int) -> None:
-    """Floats inside the lengths must be finite; the last axis has a whole number of values per frame, or no frames."""
+def _check_finite(name: str, value: Any, frames: Tensor | None, each: int) -> None:
+    """Floats inside the lengths must be finite; the last axis has `each` values per frame, or does not know of frames."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return
-    if frames is None or value.dim() < 2 or value.shape[-1] % steps or len(value) != len(frames):
+    if frames is None or value.dim() < 2 or not each or len(value) != len(frames):
         ok = bool(value.isfinite().all())
     else:
-        each = value.shape[-1] // steps
         ok = all(bool(item[..., : n * each].isfinite().all()) for item, n in zip(value, frames.tolist(), strict=True))
     if not ok:
         raise ArgumentError(f"{name}: holds NaN or infinity")

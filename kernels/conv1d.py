@@ -6,10 +6,8 @@ Activations are time-major; every tile begins at a multiple of its height from i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -20,7 +18,7 @@ from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import accumulate, fitted, precision
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 
 
 @triton.jit(do_not_specialize=["steps", "mirror"])
@@ -218,17 +216,23 @@ def convolve(
     )
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A convolution as `run` takes it; `shape`: C_out, C_in, K, stride, dilation, left, right, the pad mode and
-    the mirror."""
+class Packed(NamedTuple):
+    """A convolution as `run` takes it."""
 
     weight: Tensor
     bias: Tensor
     curves: Tensor
     table: Tensor
-    shape: list[int]
-    acts: list[int]
+    cout: int
+    cin: int
+    kernel: int
+    stride: int
+    dilation: int
+    left: int
+    right: int
+    pad: int
+    mirror: int
+    kinds: list[int]
     slopes: list[float]
 
 
@@ -242,88 +246,48 @@ def pack(params: Any, mirror: int = 0) -> Packed:
         packing.pack_row(params.bias, cout, params.weight),
         curves,
         packing.table_row(params.weight, kernel, params.dilation, params.padding[0], places),
-        [
-            cout,
-            cin,
-            kernel,
-            params.stride,
-            params.dilation,
-            *params.padding,
-            packing.PAD_MODES.index(params.pad_mode),
-            mirror,
-        ],
+        cout,
+        cin,
+        kernel,
+        params.stride,
+        params.dilation,
+        *params.padding,
+        packing.PAD_MODES.index(params.pad_mode),
+        mirror,
         [kind for kind, _ in kinds],
         [slope for _, slope in kinds],
     )
 
 
-def run(x: Tensor, p: Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+def _output(p: Packed, x: Tensor) -> tuple[Tensor, int]:
+    offset = p.left + p.right - p.dilation * (p.kernel - 1) - 1
+    return x.new_empty((x.shape[0], (x.shape[2] + offset) // p.stride + 1, p.cout)), offset
+
+
+def _conv1d(p: Packed, x: Tensor, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
     """conv1d of `fastvoc.ops.conv1d`; lengths on the device of x."""
-    y: Tensor = torch.ops._fastvoc.triton_conv1d(
-        x, p.weight, p.bias, p.curves, p.table, residual, lengths, p.shape, p.acts, p.slopes
-    )
-    return y
-
-
-_library.define(
-    "triton_conv1d(Tensor x, Tensor weight, Tensor bias, Tensor curves, Tensor table, Tensor? residual,"
-    " Tensor? lengths, int[] shape, int[] acts, float[] slopes) -> Tensor"
-)
-
-
-def _output(x: Tensor, shape: list[int]) -> tuple[Tensor, int]:
-    cout, _, kernel, stride, dilation, left, right = shape[:7]
-    offset = left + right - dilation * (kernel - 1) - 1
-    return x.new_empty((x.shape[0], (x.shape[2] + offset) // stride + 1, cout)), offset
-
-
-@torch.library.register_fake("_fastvoc::triton_conv1d")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    curves: Tensor,
-    table: Tensor,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    shape: list[int],
-    acts: list[int],
-    slopes: list[float],
-) -> Tensor:
-    return _output(x, shape)[0].transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_conv1d", ("CPU", "CUDA"))
-def _conv1d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    curves: Tensor,
-    table: Tensor,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    shape: list[int],
-    acts: list[int],
-    slopes: list[float],
-) -> Tensor:
-    out, offset = _output(x, shape)
+    out, offset = _output(p, x)
     convolve(
         x,
-        weight,
-        bias,
-        curves,
-        table,
+        p.weight,
+        p.bias,
+        p.curves,
+        p.table,
         lengths,
         out,
-        cin=shape[1],
-        cout=shape[0],
+        cin=p.cin,
+        cout=p.cout,
         made=out.shape[1],
         offset=offset,
-        stride=shape[3],
-        pad_mode=shape[7],
-        pre=(acts[0], slopes[0]),
-        post=(acts[1], slopes[1]),
+        stride=p.stride,
+        pad_mode=p.pad,
+        pre=(p.kinds[0], p.slopes[0]),
+        post=(p.kinds[1], p.slopes[1]),
         residual=residual,
-        mirror=shape[8],
+        mirror=p.mirror,
     )
     return out.transpose(1, 2)
+
+
+NATIVE = Native("triton_conv1d", Packed, lambda p, x, *_: _output(p, x)[0].transpose(1, 2), body=_conv1d)
+run = NATIVE.run

@@ -5,10 +5,8 @@ The frequencies that a row pools are summed one after the other, and only the la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -18,7 +16,7 @@ from fastvoc.kernels.launch import cdiv, launch
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import fitted, multiply, precision
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -95,13 +93,16 @@ def conv2d_kernel(
     tl.store(place, tl.where(valid, best, 0.0).to(out.dtype.element_ty), mask=within)
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A convolution as `run` takes it; `shape`: C_out, C_in, K_time, K_frequency, pool."""
+class Packed(NamedTuple):
+    """A convolution as `run` takes it."""
 
     weight: Tensor
     bias: Tensor
-    shape: list[int]
+    cout: int
+    cin: int
+    time: int
+    across: int
+    pool: int
     slope: float
 
 
@@ -109,64 +110,30 @@ def pack(params: Any) -> Packed:
     """Weights of a Conv2dParams."""
     weight = params.weight
     bias = packing.pack_row(params.bias, len(weight), weight)
-    return Packed(packing.pack_taps(weight.flatten(2)), bias, [*weight.shape, params.pool], float(params.slope))
+    return Packed(packing.pack_taps(weight.flatten(2)), bias, *weight.shape, params.pool, float(params.slope))
 
 
-def run(x: Tensor, p: Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+def _output(p: Packed, x: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[3] // p.pool, p.cout))
+
+
+def _conv2d(p: Packed, x: Tensor, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
     """conv2d of `fastvoc.ops.conv2d`; lengths on the device of x."""
-    y: Tensor = torch.ops._fastvoc.triton_conv2d(x, p.weight, p.bias, residual, lengths, p.shape, p.slope)
-    return y
-
-
-_library.define(
-    "triton_conv2d(Tensor x, Tensor weight, Tensor bias, Tensor? residual, Tensor? lengths, int[] shape, float slope)"
-    " -> Tensor"
-)
-
-
-def _output(x: Tensor, shape: list[int]) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[3] // shape[4], shape[0]))
-
-
-@torch.library.register_fake("_fastvoc::triton_conv2d")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    shape: list[int],
-    slope: float,
-) -> Tensor:
-    return _output(x, shape).permute(0, 3, 1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_conv2d", ("CPU", "CUDA"))
-def _conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    shape: list[int],
-    slope: float,
-) -> Tensor:
-    cout, cin, times, wide, pool = shape
     batch, _, steps, bands = x.shape
-    out = _output(x, shape)
-    config = fitted(tuned("conv2d", x.device, x.dtype, cin=cin, cout=cout), pad_channels(cin), cout)
+    out = _output(p, x)
+    config = fitted(tuned("conv2d", x.device, x.dtype, cin=p.cin, cout=p.cout), pad_channels(p.cin), p.cout)
     axes = ("batch", "channel", "step", "band")
     added = dict.fromkeys((f"residual_{axis}" for axis in axes), 0)
     if residual is not None:
         added = {f"residual_{axis}": stride for axis, stride in zip(axes, residual.stride(), strict=True)}
     launch(
         conv2d_kernel,
-        (cdiv(steps * (bands // pool), config["BT"]) * cdiv(cout, config["BN"]), batch),
+        (cdiv(steps * (bands // p.pool), config["BT"]) * cdiv(p.cout, config["BN"]), batch),
         config,
         x.device,
         x=x,
-        weight=weight,
-        bias=bias,
+        weight=p.weight,
+        bias=p.bias,
         residual=residual,
         lengths=lengths,
         out=out,
@@ -174,14 +141,18 @@ def _conv2d(
         **{f"x_{axis}": stride for axis, stride in zip(axes, x.stride(), strict=True)},
         **added,
         BANDS=bands,
-        POOL=pool,
-        TIMES=times,
-        WIDE=wide,
-        CIN=cin,
-        CIN_PAD=pad_channels(cin),
-        COUT=cout,
-        COUT_PAD=pad_channels(cout),
-        SLOPE=slope,
+        POOL=p.pool,
+        TIMES=p.time,
+        WIDE=p.across,
+        CIN=p.cin,
+        CIN_PAD=pad_channels(p.cin),
+        COUT=p.cout,
+        COUT_PAD=pad_channels(p.cout),
+        SLOPE=p.slope,
         PRECISION=precision(x.dtype),
     )
     return out.permute(0, 3, 1, 2)
+
+
+NATIVE = Native("triton_conv2d", Packed, lambda p, x, *_: _output(p, x).permute(0, 3, 1, 2), body=_conv2d)
+run = NATIVE.run

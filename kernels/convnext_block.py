@@ -3,8 +3,7 @@ the residual; gamma is folded into the projection."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +11,11 @@ from torch import Tensor
 from fastvoc.kernels import conv1d, packing
 from fastvoc.kernels.activation import GELU
 from fastvoc.kernels.layer_norm import normalize, pack_rows
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native, like_rows
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A block as `run` takes it; `shape`: channels and hidden channels."""
+class Packed(NamedTuple):
+    """A block as `run` takes it."""
 
     taps: Tensor
     norm_weight: Tensor
@@ -27,7 +25,7 @@ class Packed:
     project: Tensor
     project_bias: Tensor
     table: Tensor
-    shape: list[int]
+    hidden: int
     eps: float
 
 
@@ -48,72 +46,25 @@ def pack(params: Any) -> Packed:
         packing.pack_taps(project[:, :, None]),
         packing.pack_row(shift, channels, project),
         packing.table_row(project, 1, 1, 0, [0, 0]),
-        [channels, hidden],
+        hidden,
         params.norm.eps,
     )
 
 
-def run(x: Tensor, p: Packed, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+def _convnext_block(p: Packed, x: Tensor, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
     """convnext_block of `fastvoc.ops.convnext_block`; row and lengths on the device of x."""
-    weights = p.taps, p.norm_weight, p.norm_bias, p.expand, p.expand_bias, p.project, p.project_bias, p.table
-    y: Tensor = torch.ops._fastvoc.triton_convnext_block(x, *weights, row, lengths, p.shape, p.eps)
-    return y
-
-
-_library.define(
-    "triton_convnext_block(Tensor x, Tensor taps, Tensor norm_weight, Tensor norm_bias, Tensor expand,"
-    " Tensor expand_bias, Tensor project, Tensor project_bias, Tensor table, Tensor? row, Tensor? lengths,"
-    " int[] shape, float eps) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::triton_convnext_block")
-def _fake(
-    x: Tensor,
-    taps: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    expand: Tensor,
-    expand_bias: Tensor,
-    project: Tensor,
-    project_bias: Tensor,
-    table: Tensor,
-    row: Tensor | None,
-    lengths: Tensor | None,
-    shape: list[int],
-    eps: float,
-) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_convnext_block", ("CPU", "CUDA"))
-def _convnext_block(
-    x: Tensor,
-    taps: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    expand: Tensor,
-    expand_bias: Tensor,
-    project: Tensor,
-    project_bias: Tensor,
-    table: Tensor,
-    row: Tensor | None,
-    lengths: Tensor | None,
-    shape: list[int],
-    eps: float,
-) -> Tensor:
     batch, channels, steps = x.shape
-    hidden = shape[1]
-    normed = normalize(x, taps, norm_weight, norm_bias, row, lengths, eps)
+    hidden = p.hidden
+    normed = normalize(x, p.taps, p.norm_weight, p.norm_bias, row, lengths, p.eps)
     inner = x.new_empty((batch, steps, hidden))
     out = x.new_empty((batch, steps, channels))
     whole = {"made": steps, "offset": -1}
     conv1d.convolve(
         normed.transpose(1, 2),
-        expand,
-        expand_bias,
-        expand_bias,
-        table,
+        p.expand,
+        p.expand_bias,
+        p.expand_bias,
+        p.table,
         lengths,
         inner,
         cin=channels,
@@ -123,10 +74,10 @@ def _convnext_block(
     )
     conv1d.convolve(
         inner.transpose(1, 2),
-        project,
-        project_bias,
-        project_bias,
-        table,
+        p.project,
+        p.project_bias,
+        p.project_bias,
+        p.table,
         lengths,
         out,
         cin=hidden,
@@ -135,3 +86,7 @@ def _convnext_block(
         **whole,
     )
     return out.transpose(1, 2)
+
+
+NATIVE = Native("triton_convnext_block", Packed, like_rows, body=_convnext_block)
+run = NATIVE.run

@@ -5,8 +5,7 @@ Tiles lie at fixed places of their item and are put together in order (Chan, Gol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -17,7 +16,7 @@ from fastvoc.kernels.activation import activate_channels
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.packing import kind_and_slope
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native, like_rows
 
 
 @triton.jit(do_not_specialize=["steps", "tiles"])
@@ -115,15 +114,14 @@ def group_norm_act_kernel(
     tl.store(place, tl.where(inside, y, 0.0).to(out.dtype.element_ty), mask=(t < steps)[:, None] & live)
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """A norm as `run` takes it, in float32, rows padded to a power of 2."""
 
     weight: Tensor
     bias: Tensor
     curves: Tensor
     eps: float
-    act: int
+    kind: int
     slope: float
 
 
@@ -141,47 +139,8 @@ def pack(params: Any, act: Any = None) -> Packed:
     return Packed(weight, row(params.bias), torch.cat(curves) if curves else weight, params.eps, kind, slope)
 
 
-def run(x: Tensor, p: Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+def _group_norm_act(p: Packed, x: Tensor, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
     """group_norm_act of `fastvoc.ops.group_norm_act`; lengths on the device of x."""
-    y: Tensor = torch.ops._fastvoc.triton_group_norm_act(
-        x, p.weight, p.bias, p.curves, residual, lengths, p.eps, p.act, p.slope
-    )
-    return y
-
-
-_library.define(
-    "triton_group_norm_act(Tensor x, Tensor weight, Tensor bias, Tensor curves, Tensor? residual, Tensor? lengths,"
-    " float eps, int act, float slope) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::triton_group_norm_act")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    curves: Tensor,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    eps: float,
-    act: int,
-    slope: float,
-) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_group_norm_act", ("CPU", "CUDA"))
-def _group_norm_act(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    curves: Tensor,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    eps: float,
-    act: int,
-    slope: float,
-) -> Tensor:
     batch, channels, steps = x.shape
     out = x.new_empty((batch, steps, channels))
     config = tuned("group_norm_act", x.device, x.dtype, channels=channels)
@@ -189,7 +148,7 @@ def _group_norm_act(
     tiles = cdiv(steps, config["BT"])
     sums = x.new_empty((batch, tiles, 3), dtype=torch.float32)
     shared = {"lengths": lengths, "steps": steps, "tiles": tiles, **strides(x, "x"), "CHANNELS": channels}
-    launch(group_norm_sums_kernel, (tiles, batch), rows, x.device, x=x, out=sums, WIDTH=weight.shape[0], **shared)
+    launch(group_norm_sums_kernel, (tiles, batch), rows, x.device, x=x, out=sums, WIDTH=p.weight.shape[0], **shared)
     added = {"residual_batch": 0, "residual_channel": 0, "residual_step": 0}
     launch(
         group_norm_act_kernel,
@@ -198,16 +157,20 @@ def _group_norm_act(
         x.device,
         x=x,
         sums=sums,
-        weight=weight,
-        bias=bias,
-        curves=curves,
+        weight=p.weight,
+        bias=p.bias,
+        curves=p.curves,
         residual=residual,
         out=out,
         **shared,
         **(added if residual is None else strides(residual, "residual")),
-        eps=eps,
-        WIDTH=weight.shape[0],
-        ACT=act,
-        SLOPE=slope,
+        eps=p.eps,
+        WIDTH=p.weight.shape[0],
+        ACT=p.kind,
+        SLOPE=p.slope,
     )
     return out.transpose(1, 2)
+
+
+NATIVE = Native("triton_group_norm_act", Packed, like_rows, body=_group_norm_act)
+run = NATIVE.run

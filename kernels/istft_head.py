@@ -5,8 +5,7 @@ Row q of the product holds the `hop` samples that begin at q * hop before the cr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -17,7 +16,7 @@ from fastvoc.kernels.activation import sin_cos
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -90,14 +89,17 @@ def istft_head_kernel(
     tl.store(out + item * made + at, tl.where(valid, y, 0.0), mask=within)
 
 
-@dataclass(frozen=True)
-class Packed:
-    """An inverse transform as `run` takes it; `shape`: n_fft, hop, trim, 1 for the sine of the phases."""
+class Packed(NamedTuple):
+    """An inverse transform as `run` takes it."""
 
     basis: Tensor
     squares: Tensor
-    shape: list[int]
-    bounds: list[float]
+    size: int
+    hop: int
+    trim: int
+    sine: bool  # of the phases
+    clip: float
+    clamp: float
 
 
 def pack(params: Any) -> Packed:
@@ -118,70 +120,52 @@ def pack(params: Any) -> Packed:
     squares[:, :hop] = torch.nn.functional.pad(window.square(), (0, taps * hop - size)).reshape(taps, hop).flip(0)
     bounds = [float("inf") if bound is None else bound for bound in (params.clip, params.clamp)]
     device = params.window.device
-    shape = [size, hop, params.trim, int(params.phase == "sin")]
-    return Packed(basis.float().to(device), squares.float().to(device), shape, bounds)
+    shape = size, hop, params.trim, params.phase == "sin"
+    return Packed(basis.float().to(device), squares.float().to(device), *shape, *bounds)
 
 
-def run(x: Tensor, p: Packed, lengths: Tensor | None = None) -> Tensor:
+def _output(p: Packed, x: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], (x.shape[2] - 1) * p.hop + p.size - 2 * p.trim, 1), dtype=torch.float32)
+
+
+def _istft_head(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
     """istft_head of `fastvoc.ops.istft_head`; lengths on the device of x."""
-    y: Tensor = torch.ops._fastvoc.triton_istft_head(x, p.basis, p.squares, lengths, p.shape, p.bounds)
-    return y
-
-
-_library.define(
-    "triton_istft_head(Tensor x, Tensor basis, Tensor squares, Tensor? lengths, int[] shape, float[] bounds) -> Tensor"
-)
-
-
-def _output(x: Tensor, shape: list[int]) -> Tensor:
-    size, hop, trim, _ = shape
-    return x.new_empty((x.shape[0], (x.shape[2] - 1) * hop + size - 2 * trim, 1), dtype=torch.float32)
-
-
-@torch.library.register_fake("_fastvoc::triton_istft_head")
-def _fake(
-    x: Tensor, basis: Tensor, squares: Tensor, lengths: Tensor | None, shape: list[int], bounds: list[float]
-) -> Tensor:
-    return _output(x, shape).transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_istft_head", ("CPU", "CUDA"))
-def _istft_head(
-    x: Tensor, basis: Tensor, squares: Tensor, lengths: Tensor | None, shape: list[int], bounds: list[float]
-) -> Tensor:
-    size, hop, trim, sine = shape
-    out = _output(x, shape)
-    made, bins_pad, hop_pad = out.shape[1], basis.shape[2], basis.shape[3]
-    config = tuned("istft_head", x.device, x.dtype, hop=hop)
+    out = _output(p, x)
+    made, bins_pad, hop_pad = out.shape[1], p.basis.shape[2], p.basis.shape[3]
+    config = tuned("istft_head", x.device, x.dtype, hop=p.hop)
     config = {
         **config,
         "BK": min(config["BK"], bins_pad & -bins_pad),
-        "BN": min(config["BN"], max(16, triton.next_power_of_2(hop))),
+        "BN": min(config["BN"], max(16, triton.next_power_of_2(p.hop))),
     }
-    rows = cdiv(trim % hop + made, hop)
+    rows = cdiv(p.trim % p.hop + made, p.hop)
     launch(
         istft_head_kernel,
-        (cdiv(rows, config["BT"]) * cdiv(hop, config["BN"]), x.shape[0]),
+        (cdiv(rows, config["BT"]) * cdiv(p.hop, config["BN"]), x.shape[0]),
         config,
         x.device,
         x=x,
-        basis=basis,
-        squares=squares,
+        basis=p.basis,
+        squares=p.squares,
         lengths=lengths,
         out=out,
         steps=x.shape[2],
         made=made,
         **strides(x, "x"),
-        clip=bounds[0],
-        clamp=bounds[1],
-        TAPS=basis.shape[0],
-        BINS=size // 2 + 1,
+        clip=p.clip,
+        clamp=p.clamp,
+        TAPS=p.basis.shape[0],
+        BINS=p.size // 2 + 1,
         BINS_PAD=bins_pad,
-        HOP=hop,
+        HOP=p.hop,
         HOP_PAD=hop_pad,
-        SIZE=size,
-        TRIM=trim,
-        SINE=bool(sine),
+        SIZE=p.size,
+        TRIM=p.trim,
+        SINE=p.sine,
         PRECISION="ieee",
     )
     return out.transpose(1, 2)
+
+
+NATIVE = Native("triton_istft_head", Packed, lambda p, x, *_: _output(p, x).transpose(1, 2), body=_istft_head)
+run = NATIVE.run

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native, like_rows
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -102,8 +101,7 @@ def normalize(
     return out
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """Scale and shift as `run` takes them."""
 
     weight: Tensor
@@ -116,24 +114,10 @@ def pack(params: Any) -> Packed:
     return Packed(pack_rows(params.weight), pack_rows(params.bias), params.eps)
 
 
-def run(x: Tensor, p: Packed, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+def _layer_norm(p: Packed, x: Tensor, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
     """layer_norm of `fastvoc.ops.layer_norm`; row and lengths on the device of x."""
-    y: Tensor = torch.ops._fastvoc.triton_layer_norm(x, p.weight, p.bias, row, lengths, p.eps)
-    return y
+    return normalize(x, None, p.weight, p.bias, row, lengths, p.eps).transpose(1, 2)
 
 
-_library.define(
-    "triton_layer_norm(Tensor x, Tensor weight, Tensor bias, Tensor? row, Tensor? lengths, float eps) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::triton_layer_norm")
-def _fake(x: Tensor, weight: Tensor, bias: Tensor, row: Tensor | None, lengths: Tensor | None, eps: float) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_layer_norm", ("CPU", "CUDA"))
-def _layer_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, row: Tensor | None, lengths: Tensor | None, eps: float
-) -> Tensor:
-    return normalize(x, None, weight, bias, row, lengths, eps).transpose(1, 2)
+NATIVE = Native("triton_layer_norm", Packed, like_rows, body=_layer_norm)
+run = NATIVE.run

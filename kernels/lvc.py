@@ -5,9 +5,8 @@ Both halves of a gated output are summed side by side, so that the gate needs no
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -16,7 +15,7 @@ from fastvoc.kernels.activation import tanh
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.products import multiply, precision
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -94,60 +93,34 @@ def lvc_kernel(
     tl.store(place, tl.where(valid, y, 0.0).to(out.dtype.element_ty), mask=within)
 
 
-def run(
+class Packed(NamedTuple):
+    """What `run` takes beside the tensors, as the op packs it."""
+
+    hop: int
+    gated: bool
+
+
+def _output(p: Packed, x: Tensor, kernels: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], kernels.shape[3] // 2 if p.gated else kernels.shape[3]))
+
+
+def _lvc(
+    p: Packed,
     x: Tensor,
-    p: Any,
     kernels: Tensor,
     biases: Tensor,
     residual: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> Tensor:
-    """lvc of `fastvoc.ops.lvc` with its parameters; lengths on the device of x."""
-    y: Tensor = torch.ops._fastvoc.triton_lvc(x, kernels, biases, residual, lengths, p.hop, p.gated)
-    return y
-
-
-_library.define(
-    "triton_lvc(Tensor x, Tensor kernels, Tensor biases, Tensor? residual, Tensor? lengths, int hop, bool gated)"
-    " -> Tensor"
-)
-
-
-def _output(x: Tensor, kernels: Tensor, gated: bool) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], kernels.shape[3] // 2 if gated else kernels.shape[3]))
-
-
-@torch.library.register_fake("_fastvoc::triton_lvc")
-def _fake(
-    x: Tensor,
-    kernels: Tensor,
-    biases: Tensor,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    hop: int,
-    gated: bool,
-) -> Tensor:
-    return _output(x, kernels, gated).transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_lvc", ("CPU", "CUDA"))
-def _lvc(
-    x: Tensor,
-    kernels: Tensor,
-    biases: Tensor,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    hop: int,
-    gated: bool,
-) -> Tensor:
+    """lvc of `fastvoc.ops.lvc`; lengths on the device of x."""
     batch, taps, cin, _, frames = kernels.shape
-    out = _output(x, kernels, gated)
+    out = _output(p, x, kernels)
     cout = out.shape[2]
-    config = tuned("lvc", x.device, x.dtype, cin=cin, cout=cout, hop=hop)
+    config = tuned("lvc", x.device, x.dtype, cin=cin, cout=cout, hop=p.hop)
     width = max(16, triton.next_power_of_2(cin))
     config = {
         **config,
-        "BT": min(config["BT"], max(16, triton.next_power_of_2(hop))),
+        "BT": min(config["BT"], max(16, triton.next_power_of_2(p.hop))),
         "BN": min(config["BN"], max(16, triton.next_power_of_2(cout))),
         "BK": min(config["BK"], width),
     }
@@ -155,7 +128,7 @@ def _lvc(
     added = {"residual_batch": 0, "residual_channel": 0, "residual_step": 0}
     launch(
         lvc_kernel,
-        (frames * cdiv(hop, config["BT"]) * cdiv(cout, config["BN"]), batch),
+        (frames * cdiv(p.hop, config["BT"]) * cdiv(cout, config["BN"]), batch),
         config,
         x.device,
         x=x,
@@ -170,11 +143,15 @@ def _lvc(
         **strides(biases, "biases"),
         **(added if residual is None else strides(residual, "residual")),
         TAPS=taps,
-        HOP=hop,
+        HOP=p.hop,
         CIN=cin,
         CIN_PAD=width,
         COUT=cout,
-        GATED=gated,
+        GATED=p.gated,
         PRECISION=precision(x.dtype),
     )
     return out.transpose(1, 2)
+
+
+NATIVE = Native("triton_lvc", Packed, lambda p, x, kernels, *_: _output(p, x, kernels).transpose(1, 2), body=_lvc)
+run = NATIVE.run

@@ -6,8 +6,7 @@ last launch adds the blocks up in a fixed order and scales the sum.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +14,10 @@ from torch import Tensor
 from fastvoc.kernels import conv1d, packing
 from fastvoc.kernels.mrf_pair import convolve_pair, fusible
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native, like_rows
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """A stage as `run` takes it. Blocks with equally many layers form a class; `classes` lists blocks and convolutions
     of each, `table` a row for every convolution of every block, in order of launch, `spans` the steps over which the
     convolutions of each launch reach at most."""
@@ -32,8 +30,8 @@ class Packed:
     depth: int
     classes: list[int]
     spans: list[int]
-    pad_mode: int
-    act: int
+    pad: int
+    kind: int
     slope: float
 
 
@@ -80,68 +78,24 @@ def pack(params: Any) -> Packed:
     )
 
 
-def run(x: Tensor, p: Packed, lengths: Tensor | None = None) -> Tensor:
+def _mrf(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
     """mrf of `fastvoc.ops.mrf`; lengths on the device of x."""
-    y: Tensor = torch.ops._fastvoc.triton_mrf(
-        x, p.weight, p.bias, p.curves, p.table, lengths, p.depth, p.classes, p.spans, p.pad_mode, p.act, p.slope
-    )
-    return y
-
-
-_library.define(
-    "triton_mrf(Tensor x, Tensor weight, Tensor bias, Tensor curves, Tensor table, Tensor? lengths, int depth,"
-    " int[] classes, int[] spans, int pad_mode, int act, float slope) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::triton_mrf")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    curves: Tensor,
-    table: Tensor,
-    lengths: Tensor | None,
-    depth: int,
-    classes: list[int],
-    spans: list[int],
-    pad_mode: int,
-    act: int,
-    slope: float,
-) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_mrf", ("CPU", "CUDA"))
-def _mrf(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    curves: Tensor,
-    table: Tensor,
-    lengths: Tensor | None,
-    depth: int,
-    classes: list[int],
-    spans: list[int],
-    pad_mode: int,
-    act: int,
-    slope: float,
-) -> Tensor:
     batch, channels, steps = x.shape
-    blocks = sum(classes[0::2])
+    depth, act = p.depth, (p.kind, p.slope)
+    blocks = sum(p.classes[0::2])
     out = x.new_empty((batch, steps, channels))
     total: Tensor | None = None
     row = done = 0
-    for place in range(0, len(classes), 2):
-        groups, count = classes[place : place + 2]
-        reach = spans[done : done + count]
+    for place in range(0, len(p.classes), 2):
+        groups, count = p.classes[place : place + 2]
+        reach = p.spans[done : done + count]
         done += count
         config = tuned("mrf", x.device, x.dtype, channels=channels, groups=groups)
-        fused = fusible(channels, depth, pad_mode, max(reach[1::2], default=0), config)
+        fused = fusible(channels, depth, p.pad, max(reach[1::2], default=0), config)
         shape = (groups * batch, steps, channels)
         h = x.new_empty(shape, dtype=torch.float32) if count > depth else None
         buffers = [x.new_empty(shape), x.new_empty(shape)] if count > 1 else []
-        closing = place + 2 == len(classes)
+        closing = place + 2 == len(p.classes)
         source = x
         i, turn = 0, 0
         while i < count:
@@ -155,16 +109,16 @@ def _mrf(
                 target = out if closing else x.new_empty((batch, steps, channels), dtype=torch.float32)
             else:
                 target = buffers[turn % 2]
-            rows = table[row : row + groups * step]
+            rows = p.table[row : row + groups * step]
             scale = 1.0 / blocks if last and closing else 1.0
             prior, carry = total if last else None, h if residual and not last else None
             if step == 2:
                 assert stream is not None
                 convolve_pair(
                     source,
-                    weight,
-                    bias,
-                    curves,
+                    p.weight,
+                    p.bias,
+                    p.curves,
                     rows,
                     lengths,
                     target,
@@ -172,7 +126,7 @@ def _mrf(
                     channels=channels,
                     groups=groups,
                     span=reach[i + 1],
-                    act=(act, slope),
+                    act=act,
                     first=first,
                     last=last,
                     scale=scale,
@@ -183,9 +137,9 @@ def _mrf(
             else:
                 conv1d.convolve(
                     source,
-                    weight,
-                    bias,
-                    curves,
+                    p.weight,
+                    p.bias,
+                    p.curves,
                     rows,
                     lengths,
                     target,
@@ -196,9 +150,9 @@ def _mrf(
                     groups=groups,
                     total=last,
                     shared=first,
-                    pad_mode=pad_mode,
-                    pre=(act, slope) if first else (0, 0.0),
-                    post=(0, 0.0) if last else (act, slope),
+                    pad_mode=p.pad,
+                    pre=act if first else (0, 0.0),
+                    post=(0, 0.0) if last else act,
                     scale=scale,
                     residual=stream,
                     prior=prior,
@@ -209,3 +163,7 @@ def _mrf(
             source = target.transpose(1, 2)
         total = target
     return out.transpose(1, 2)
+
+
+NATIVE = Native("triton_mrf", Packed, like_rows, body=_mrf)
+run = NATIVE.run

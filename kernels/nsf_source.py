@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import triton
@@ -13,7 +13,7 @@ from fastvoc.kernels.activation import sin_cos_cycles, tanh
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.philox import cycles, radius, unit, words
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 
 
 @triton.jit
@@ -178,9 +178,23 @@ def nsf_source_kernel(
     tl.store(out + item * length + s, y.to(out.dtype.element_ty), mask=s < length)
 
 
-def run(
+class Packed(NamedTuple):
+    """A source as `run` takes it, packed as the op does."""
+
+    weight: Tensor
+    bias: Tensor
+    rate: int
+    hop: int
+    kind: int
+    drawn: int
+    amp: float
+    noise_std: float
+    threshold: float
+
+
+def _nsf_source(
+    p: Packed,
     f0: Tensor,
-    p: Any,
     state: Tensor | None = None,
     phase: Tensor | None = None,
     seed: Tensor | None = None,
@@ -188,64 +202,20 @@ def run(
     lengths: Tensor | None = None,
     frames: Tensor | None = None,
 ) -> Tensor:
-    """nsf_source of `fastvoc.ops.nsf_source`, packed as the op does; lengths and frames on the device of f0."""
-    y: Tensor = torch.ops._fastvoc.triton_nsf_source(
-        f0, p.weight, p.bias, state, phase, seed, noise, lengths, frames, p.shape, p.levels
-    )
-    return y
-
-
-_library.define(
-    "triton_nsf_source(Tensor f0, Tensor weight, Tensor bias, Tensor(a!)? state, Tensor? phase, Tensor? seed,"
-    " Tensor? noise, Tensor? lengths, Tensor? frames, int[] shape, float[] levels) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::triton_nsf_source")
-def _fake(
-    f0: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    state: Tensor | None,
-    phase: Tensor | None,
-    seed: Tensor | None,
-    noise: Tensor | None,
-    lengths: Tensor | None,
-    frames: Tensor | None,
-    shape: list[int],
-    levels: list[float],
-) -> Tensor:
-    return f0.new_empty((f0.shape[0], 1, f0.shape[2] * shape[1]))
-
-
-@torch.library.impl("_fastvoc::triton_nsf_source", ("CPU", "CUDA"))
-def _nsf_source(
-    f0: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    state: Tensor | None,
-    phase: Tensor | None,
-    seed: Tensor | None,
-    noise: Tensor | None,
-    lengths: Tensor | None,
-    frames: Tensor | None,
-    shape: list[int],
-    levels: list[float],
-) -> Tensor:
-    rate, hop, kind, drawn = shape
+    """nsf_source of `fastvoc.ops.nsf_source`; lengths and frames on the device of f0."""
     batch, _, steps = f0.shape
-    out = f0.new_empty((batch, 1, steps * hop))
+    out = f0.new_empty((batch, 1, steps * p.hop))
     after = None if state is None else torch.empty_like(state)
-    config = tuned("nsf_source", f0.device, f0.dtype, hop=hop)
+    config = tuned("nsf_source", f0.device, f0.dtype, hop=p.hop)
     places = {"noise_batch": 0, "noise_channel": 0, "noise_step": 0} if noise is None else strides(noise, "noise")
     launch(
         nsf_source_kernel,
-        (cdiv(steps * hop, config["BT"]), batch),
+        (cdiv(steps * p.hop, config["BT"]), batch),
         config,
         f0.device,
         f0=f0,
-        weight=weight,
-        bias=bias,
+        weight=p.weight,
+        bias=p.bias,
         state=state,
         phase=None if phase is None else phase.contiguous(),
         seeds=seed,
@@ -258,16 +228,24 @@ def _nsf_source(
         f0_batch=f0.stride(0),
         f0_step=f0.stride(2),
         **places,
-        sample_rate=float(rate),
-        amp=levels[0],
-        noise_std=levels[1],
-        threshold=levels[2],
-        ROWS=weight.shape[0],
-        HOP=hop,
-        KIND=kind,
-        NOISE=drawn,
-        SPAN=cdiv(config["BT"], hop) + 1,
+        sample_rate=float(p.rate),
+        amp=p.amp,
+        noise_std=p.noise_std,
+        threshold=p.threshold,
+        ROWS=p.weight.shape[0],
+        HOP=p.hop,
+        KIND=p.kind,
+        NOISE=p.drawn,
+        SPAN=cdiv(config["BT"], p.hop) + 1,
     )
     if state is not None and after is not None:
         state.copy_(after)
     return out
+
+
+def _fake(p: Packed, f0: Tensor, *_: Tensor | None) -> Tensor:
+    return f0.new_empty((f0.shape[0], 1, f0.shape[2] * p.hop))
+
+
+NATIVE = Native("triton_nsf_source", Packed, _fake, mutates=("state",), body=_nsf_source)
+run = NATIVE.run

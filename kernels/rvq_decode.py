@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -13,7 +11,7 @@ from torch import Tensor
 from fastvoc.kernels.launch import cdiv, launch
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime import flags
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -52,8 +50,7 @@ def rvq_decode_kernel(
     tl.store(place, total.to(out.dtype.element_ty), mask=(t < steps)[:, None] & (d < DIM)[None, :])
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """Codebooks as `run` takes them, and the flag of their device."""
 
     books: Tensor
@@ -66,23 +63,10 @@ def pack(params: Any) -> Packed:
     return Packed(books, flags.flag(books.device, flags.CODES))
 
 
-def run(codes: Tensor, p: Packed, lengths: Tensor | None = None) -> Tensor:
+def _rvq_decode(p: Packed, codes: Tensor, lengths: Tensor | None = None) -> Tensor:
     """rvq_decode of `fastvoc.ops.rvq_decode`; lengths on the device of the codes."""
-    y: Tensor = torch.ops._fastvoc.triton_rvq_decode(codes, p.books, lengths, p.flag)
-    return y
-
-
-_library.define("triton_rvq_decode(Tensor codes, Tensor books, Tensor? lengths, Tensor(a!) flag) -> Tensor")
-
-
-@torch.library.register_fake("_fastvoc::triton_rvq_decode")
-def _fake(codes: Tensor, books: Tensor, lengths: Tensor | None, flag: Tensor) -> Tensor:
-    return books.new_empty((codes.shape[0], codes.shape[2], books.shape[2])).transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_rvq_decode", ("CPU", "CUDA"))
-def _rvq_decode(codes: Tensor, books: Tensor, lengths: Tensor | None, flag: Tensor) -> Tensor:
     batch, count, steps = codes.shape
+    books = p.books
     _, entries, dim = books.shape
     out = books.new_empty((batch, steps, dim))
     config = tuned("rvq_decode", codes.device, books.dtype, dim=dim)
@@ -94,7 +78,7 @@ def _rvq_decode(codes: Tensor, books: Tensor, lengths: Tensor | None, flag: Tens
         codes=codes,
         books=books,
         lengths=lengths,
-        flag=flag,
+        flag=p.flag,
         out=out,
         count=count,
         steps=steps,
@@ -106,3 +90,11 @@ def _rvq_decode(codes: Tensor, books: Tensor, lengths: Tensor | None, flag: Tens
         WIDTH=triton.next_power_of_2(dim),
     )
     return out.transpose(1, 2)
+
+
+def _fake(p: Packed, codes: Tensor, *_: Tensor | None) -> Tensor:
+    return p.books.new_empty((codes.shape[0], codes.shape[2], p.books.shape[2])).transpose(1, 2)
+
+
+NATIVE = Native("triton_rvq_decode", Packed, _fake, mutates=("flag",), body=_rvq_decode)
+run = NATIVE.run

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -62,8 +61,7 @@ def rvq_encode_kernel(
         tl.store(out + (item * count + k) * steps + t, codes, mask=t < steps)
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """Codebooks [K, N padded, D padded] in float32, |e|^2 [K, N padded] (infinite beyond N), and N."""
 
     books: Tensor
@@ -85,30 +83,15 @@ def pack(params: Any) -> Packed:
     )
 
 
-def run(x: Tensor, p: Packed, n_q: int, lengths: Tensor | None = None) -> Tensor:
+def _rvq_encode(p: Packed, x: Tensor, n_q: int, lengths: Tensor | None = None) -> Tensor:
     """rvq_encode of `fastvoc.ops.rvq_encode`; lengths on the device of x."""
-    codes: Tensor = torch.ops._fastvoc.triton_rvq_encode(x, p.books, p.squares, p.entries, n_q, lengths)
-    return codes
-
-
-_library.define(
-    "triton_rvq_encode(Tensor x, Tensor books, Tensor squares, int entries, int count, Tensor? lengths) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::triton_rvq_encode")
-def _fake(x: Tensor, books: Tensor, squares: Tensor, entries: int, count: int, lengths: Tensor | None) -> Tensor:
-    return x.new_empty((x.shape[0], count, x.shape[2]), dtype=torch.int64)
-
-
-@torch.library.impl("_fastvoc::triton_rvq_encode", ("CPU", "CUDA"))
-def _rvq_encode(x: Tensor, books: Tensor, squares: Tensor, entries: int, count: int, lengths: Tensor | None) -> Tensor:
     batch, dim, steps = x.shape
+    books = p.books
     wide = books.shape[2]
     x = torch.nn.functional.pad(x, (0, 0, 0, wide - dim)) if wide != dim else x
     # Loaded across channels the residual would lie in registers as no product can take it.
     x = x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2)
-    out = x.new_empty((batch, count, steps), dtype=torch.int64)
+    out = x.new_empty((batch, n_q, steps), dtype=torch.int64)
     config = tuned("rvq_encode", x.device, x.dtype, dim=dim)
     launch(
         rvq_encode_kernel,
@@ -117,14 +100,22 @@ def _rvq_encode(x: Tensor, books: Tensor, squares: Tensor, entries: int, count: 
         x.device,
         x=x,
         books=books,
-        squares=squares,
+        squares=p.squares,
         lengths=lengths,
         out=out,
-        count=count,
+        count=n_q,
         steps=steps,
         **strides(x, "x"),
-        ENTRIES=entries,
+        ENTRIES=p.entries,
         ENTRIES_PAD=books.shape[1],
         DIM=wide,
     )
     return out
+
+
+def _fake(_: Packed, x: Tensor, n_q: int, *__: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], n_q, x.shape[2]), dtype=torch.int64)
+
+
+NATIVE = Native("triton_rvq_encode", Packed, _fake, body=_rvq_encode)
+run = NATIVE.run

@@ -6,8 +6,7 @@ signal, the convolutions and norms are launches of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -20,7 +19,7 @@ from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import accumulate, fitted, multiply, precision
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -113,9 +112,8 @@ def seanet_block_kernel(
         tl.store(place, acc.to(out.dtype.element_ty), mask=(t < steps)[:, None] & (n < COUT)[None, :])
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A block without norms as `run` takes it; `shape`: channels, hidden, outputs, mirror and the pad mode."""
+class Packed(NamedTuple):
+    """A block without norms as `run` takes it."""
 
     weight: Tensor
     bias: Tensor
@@ -124,13 +122,16 @@ class Packed:
     project_bias: Tensor
     curves: Tensor
     table: Tensor
-    shape: list[int]
-    acts: list[int]
+    channels: int
+    hidden: int
+    cout: int
+    mirror: int
+    pad: int
+    kinds: list[int]
     slopes: list[float]
 
 
-@dataclass(frozen=True)
-class PackedWithNorms:
+class PackedWithNorms(NamedTuple):
     """A block with norms: its convolutions and the norms behind them, by name."""
 
     convs: dict[str, conv1d.Packed]
@@ -173,7 +174,11 @@ def pack(params: Any) -> Packed | PackedWithNorms:
         shift,
         curves,
         torch.tensor(table, dtype=torch.int32, device=first.device),
-        [channels, hidden, out, max(conv1.padding) + 1, mode],
+        channels,
+        hidden,
+        out,
+        max(conv1.padding) + 1,
+        mode,
         [kind for kind, _ in kinds],
         [slope for _, slope in kinds],
     )
@@ -181,101 +186,59 @@ def pack(params: Any) -> Packed | PackedWithNorms:
 
 def run(x: Tensor, p: Packed | PackedWithNorms, lengths: Tensor | None = None) -> Tensor:
     """seanet_block of `fastvoc.ops.seanet_block`; lengths on the device of x."""
-    if isinstance(p, PackedWithNorms):
-        return _with_norms(x, p, lengths)
-    parts = p.weight, p.bias, p.project, p.shortcut, p.project_bias, p.curves, p.table
-    y: Tensor = torch.ops._fastvoc.triton_seanet_block(x, *parts, lengths, p.shape, p.acts, p.slopes)
-    return y
+    return _with_norms(x, p, lengths) if isinstance(p, PackedWithNorms) else NATIVE.run(x, p, lengths)
 
 
 def _with_norms(x: Tensor, p: PackedWithNorms, lengths: Tensor | None) -> Tensor:
-    def conv(name: str, signal: Tensor) -> Tensor:
-        packed = p.convs[name]
-        return torch.ops._fastvoc.triton_conv1d(
-            signal, packed.weight, packed.bias, packed.curves, packed.table, None, lengths, packed.shape, packed.acts,
-            packed.slopes,
-        )  # fmt: skip
-
-    y = group_norm_act.run(conv("conv1", x), p.norms["norm1"], None, lengths)
-    y = conv("conv2", y)
+    y = group_norm_act.run(conv1d.run(x, p.convs["conv1"], None, lengths), p.norms["norm1"], None, lengths)
+    y = conv1d.run(y, p.convs["conv2"], None, lengths)
     beside = x
     if "shortcut" in p.convs:
-        beside = group_norm_act.run(conv("shortcut", x), p.norms["norm_shortcut"], None, lengths)
+        beside = conv1d.run(x, p.convs["shortcut"], None, lengths)
+        beside = group_norm_act.run(beside, p.norms["norm_shortcut"], None, lengths)
     return group_norm_act.run(y, p.norms["norm2"], beside, lengths)
 
 
-_library.define(
-    "triton_seanet_block(Tensor x, Tensor weight, Tensor bias, Tensor project, Tensor? shortcut, Tensor project_bias,"
-    " Tensor curves, Tensor table, Tensor? lengths, int[] shape, int[] acts, float[] slopes) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::triton_seanet_block")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    project: Tensor,
-    shortcut: Tensor | None,
-    project_bias: Tensor,
-    curves: Tensor,
-    table: Tensor,
-    lengths: Tensor | None,
-    shape: list[int],
-    acts: list[int],
-    slopes: list[float],
-) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], shape[2])).transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_seanet_block", ("CPU", "CUDA"))
-def _seanet_block(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    project: Tensor,
-    shortcut: Tensor | None,
-    project_bias: Tensor,
-    curves: Tensor,
-    table: Tensor,
-    lengths: Tensor | None,
-    shape: list[int],
-    acts: list[int],
-    slopes: list[float],
-) -> Tensor:
-    channels, hidden, cout, mirror, pad_mode = shape
+def _seanet_block(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
     batch, _, steps = x.shape
-    out = x.new_empty((batch, steps, cout))
-    config = fitted(tuned("seanet_block", x.device, x.dtype, channels=channels), pad_channels(channels), cout)
+    out = x.new_empty((batch, steps, p.cout))
+    config = fitted(tuned("seanet_block", x.device, x.dtype, channels=p.channels), pad_channels(p.channels), p.cout)
     launch(
         seanet_block_kernel,
         (cdiv(steps, config["BT"]), batch),
         config,
         x.device,
         x=x,
-        weight=weight,
-        bias=bias,
-        project=project,
-        shortcut=shortcut,
-        project_bias=project_bias,
-        curves=curves,
-        table=table,
+        weight=p.weight,
+        bias=p.bias,
+        project=p.project,
+        shortcut=p.shortcut,
+        project_bias=p.project_bias,
+        curves=p.curves,
+        table=p.table,
         lengths=lengths,
         out=out,
         steps=steps,
-        mirror=mirror,
+        mirror=p.mirror,
         **strides(x, "x"),
-        CIN=channels,
-        CIN_PAD=pad_channels(channels),
-        HIDDEN=hidden,
-        HIDDEN_PAD=bias.shape[0],
-        COUT=cout,
-        COUT_PAD=pad_channels(cout),
-        PAD_MODE=pad_mode,
-        PRE=acts[0],
-        PRE_SLOPE=slopes[0],
-        MIDDLE=acts[1],
-        MIDDLE_SLOPE=slopes[1],
+        CIN=p.channels,
+        CIN_PAD=pad_channels(p.channels),
+        HIDDEN=p.hidden,
+        HIDDEN_PAD=p.bias.shape[0],
+        COUT=p.cout,
+        COUT_PAD=pad_channels(p.cout),
+        PAD_MODE=p.pad,
+        PRE=p.kinds[0],
+        PRE_SLOPE=p.slopes[0],
+        MIDDLE=p.kinds[1],
+        MIDDLE_SLOPE=p.slopes[1],
         PRECISION=precision(x.dtype),
     )
     return out.transpose(1, 2)
+
+
+def _fake(p: Packed, x: Tensor, *_: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], p.cout)).transpose(1, 2)
+
+
+NATIVE = Native("triton_seanet_block", Packed, _fake, body=_seanet_block)

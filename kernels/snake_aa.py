@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -13,7 +11,7 @@ from torch import Tensor
 from fastvoc.kernels.activation import sin_squared
 from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native, like_rows
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -62,8 +60,7 @@ def snake_aa_kernel(
     tl.store(place, total.to(out.dtype.element_ty), mask=(t < steps)[:, None] & live)
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """Curves and filter in float32."""
 
     alpha: Tensor
@@ -78,22 +75,8 @@ def pack(params: Any) -> Packed:
     return Packed(alpha.float().contiguous(), params.inverse.detach().float().contiguous(), taps)
 
 
-def run(x: Tensor, p: Packed, lengths: Tensor | None = None) -> Tensor:
+def _snake_aa(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
     """snake_aa of `fastvoc.ops.snake_aa`; lengths on the device of x."""
-    y: Tensor = torch.ops._fastvoc.triton_snake_aa(x, p.alpha, p.inverse, p.taps, lengths)
-    return y
-
-
-_library.define("triton_snake_aa(Tensor x, Tensor alpha, Tensor inverse, Tensor taps, Tensor? lengths) -> Tensor")
-
-
-@torch.library.register_fake("_fastvoc::triton_snake_aa")
-def _fake(x: Tensor, alpha: Tensor, inverse: Tensor, taps: Tensor, lengths: Tensor | None) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_snake_aa", ("CPU", "CUDA"))
-def _snake_aa(x: Tensor, alpha: Tensor, inverse: Tensor, taps: Tensor, lengths: Tensor | None) -> Tensor:
     batch, channels, steps = x.shape
     out = x.new_empty((batch, steps, channels))
     config = tuned("snake_aa", x.device, x.dtype, channels=channels)
@@ -104,9 +87,9 @@ def _snake_aa(x: Tensor, alpha: Tensor, inverse: Tensor, taps: Tensor, lengths: 
         config,
         x.device,
         x=x,
-        alpha=alpha,
-        inverse=inverse,
-        taps=taps,
+        alpha=p.alpha,
+        inverse=p.inverse,
+        taps=p.taps,
         lengths=lengths,
         out=out,
         steps=steps,
@@ -114,3 +97,7 @@ def _snake_aa(x: Tensor, alpha: Tensor, inverse: Tensor, taps: Tensor, lengths: 
         CHANNELS=channels,
     )
     return out.transpose(1, 2)
+
+
+NATIVE = Native("triton_snake_aa", Packed, like_rows, body=_snake_aa)
+run = NATIVE.run

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -14,7 +13,7 @@ from fastvoc.kernels.launch import cdiv, launch, strides
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import source_rows
 from fastvoc.kernels.tuned import tuned
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 
 
 @triton.jit
@@ -91,12 +90,14 @@ def stft_kernel(
     tl.store(place + BINS, tl.where(valid, imaginary, 0.0), mask=within)
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A transform as `run` takes it; `shape`: n_fft, hop, 1 for polar features, 1 where the first frame is real."""
+class Packed(NamedTuple):
+    """A transform as `run` takes it."""
 
     basis: Tensor
-    shape: list[int]
+    size: int
+    hop: int
+    polar: bool
+    first_is_real: bool
 
 
 def pack(params: Any) -> Packed:
@@ -108,58 +109,47 @@ def pack(params: Any) -> Packed:
     parts[1, :, 0] = parts[1, :, -1] = 0
     basis = parts.new_zeros((2, pad_channels(size), pad_channels(bins)))
     basis[:, :size, :bins] = parts * params.window.detach().double().cpu()[:, None]
-    shape = [size, params.hop, int(params.features == "polar"), int(params.first_is_real)]
-    return Packed(basis.float().to(params.window.device), shape)
+    shape = size, params.hop, params.features == "polar", params.first_is_real
+    return Packed(basis.float().to(params.window.device), *shape)
 
 
-def run(x: Tensor, p: Packed, lengths: Tensor | None = None) -> Tensor:
+def _output(p: Packed, x: Tensor) -> Tensor:
+    return x.new_empty((x.shape[0], 1 + x.shape[2] // p.hop, p.size + 2))
+
+
+def _stft(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
     """stft of `fastvoc.ops.stft`; lengths on the device of x."""
-    y: Tensor = torch.ops._fastvoc.triton_stft(x, p.basis, lengths, p.shape)
-    return y
-
-
-_library.define("triton_stft(Tensor x, Tensor basis, Tensor? lengths, int[] shape) -> Tensor")
-
-
-def _output(x: Tensor, shape: list[int]) -> Tensor:
-    return x.new_empty((x.shape[0], 1 + x.shape[2] // shape[1], shape[0] + 2))
-
-
-@torch.library.register_fake("_fastvoc::triton_stft")
-def _fake(x: Tensor, basis: Tensor, lengths: Tensor | None, shape: list[int]) -> Tensor:
-    return _output(x, shape).transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_stft", ("CPU", "CUDA"))
-def _stft(x: Tensor, basis: Tensor, lengths: Tensor | None, shape: list[int]) -> Tensor:
-    size, hop, polar, first_is_real = shape
-    out = _output(x, shape)
-    size_pad, bins_pad = basis.shape[1:]
-    config = tuned("stft", x.device, x.dtype, size=size)
+    out = _output(p, x)
+    size_pad, bins_pad = p.basis.shape[1:]
+    config = tuned("stft", x.device, x.dtype, size=p.size)
     config = {
         **config,
         "BK": min(config["BK"], size_pad & -size_pad),
-        "BN": min(config["BN"], max(16, triton.next_power_of_2(size // 2 + 1))),
+        "BN": min(config["BN"], max(16, triton.next_power_of_2(p.size // 2 + 1))),
     }
     launch(
         stft_kernel,
-        (cdiv(out.shape[1], config["BT"]) * cdiv(size // 2 + 1, config["BN"]), x.shape[0]),
+        (cdiv(out.shape[1], config["BT"]) * cdiv(p.size // 2 + 1, config["BN"]), x.shape[0]),
         config,
         x.device,
         x=x,
-        basis=basis,
+        basis=p.basis,
         lengths=lengths,
         out=out,
         steps=x.shape[2],
         made=out.shape[1],
         **{name: value for name, value in strides(x, "x").items() if name != "x_channel"},
-        SIZE=size,
+        SIZE=p.size,
         SIZE_PAD=size_pad,
-        HOP=hop,
-        BINS=size // 2 + 1,
+        HOP=p.hop,
+        BINS=p.size // 2 + 1,
         BINS_PAD=bins_pad,
-        POLAR=bool(polar),
-        FIRST_IS_REAL=bool(first_is_real),
+        POLAR=p.polar,
+        FIRST_IS_REAL=p.first_is_real,
         PRECISION="ieee",
     )
     return out.transpose(1, 2)
+
+
+NATIVE = Native("triton_stft", Packed, lambda p, x, *_: _output(p, x).transpose(1, 2), body=_stft)
+run = NATIVE.run

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from fastvoc.kernels import conv1d, packing
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A transposed convolution as `run` takes it; `shape`: C_out, C_in, K, stride, left and right crop."""
+class Packed(NamedTuple):
+    """A transposed convolution as `run` takes it."""
 
     weight: Tensor
     bias: Tensor
     curves: Tensor
     table: Tensor
-    shape: list[int]
-    act: int
+    cout: int
+    cin: int
+    kernel: int
+    stride: int
+    left: int  # the crop
+    right: int
+    kind: int
     slope: float
 
 
@@ -38,75 +40,42 @@ def pack(params: Any) -> Packed:
         packing.pack_row(bias, cout * params.stride, params.weight),
         curves,
         packing.table_row(params.weight, taps, 1, taps - 1, [*places, 0]),
-        [cout, cin, kernel, params.stride, *params.crop],
+        cout,
+        cin,
+        kernel,
+        params.stride,
+        *params.crop,
         kind,
         slope,
     )
 
 
-def run(x: Tensor, p: Packed, lengths: Tensor | None = None) -> Tensor:
+def _output(p: Packed, x: Tensor) -> tuple[Tensor, int]:
+    offset = p.kernel - p.stride - p.left - p.right
+    return x.new_empty((x.shape[0], x.shape[2] * p.stride + offset, p.cout)), offset
+
+
+def _upsample(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
     """upsample of `fastvoc.ops.upsample`; lengths on the device of x."""
-    y: Tensor = torch.ops._fastvoc.triton_upsample(
-        x, p.weight, p.bias, p.curves, p.table, lengths, p.shape, p.act, p.slope
-    )
-    return y
-
-
-_library.define(
-    "triton_upsample(Tensor x, Tensor weight, Tensor bias, Tensor curves, Tensor table, Tensor? lengths, int[] shape,"
-    " int act, float slope) -> Tensor"
-)
-
-
-def _output(x: Tensor, shape: list[int]) -> tuple[Tensor, int]:
-    cout, _, kernel, stride, left, right = shape
-    offset = kernel - stride - left - right
-    return x.new_empty((x.shape[0], x.shape[2] * stride + offset, cout)), offset
-
-
-@torch.library.register_fake("_fastvoc::triton_upsample")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    curves: Tensor,
-    table: Tensor,
-    lengths: Tensor | None,
-    shape: list[int],
-    act: int,
-    slope: float,
-) -> Tensor:
-    return _output(x, shape)[0].transpose(1, 2)
-
-
-@torch.library.impl("_fastvoc::triton_upsample", ("CPU", "CUDA"))
-def _upsample(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    curves: Tensor,
-    table: Tensor,
-    lengths: Tensor | None,
-    shape: list[int],
-    act: int,
-    slope: float,
-) -> Tensor:
-    out, offset = _output(x, shape)
-    cout, cin, _, stride, left, _ = shape
+    out, offset = _output(p, x)
     conv1d.convolve(
         x,
-        weight,
-        bias,
-        curves,
-        table,
+        p.weight,
+        p.bias,
+        p.curves,
+        p.table,
         lengths,
         out,
-        cin=cin,
-        cout=cout,
+        cin=p.cin,
+        cout=p.cout,
         made=out.shape[1],
-        offset=offset - (stride == 1),  # one phase is an ordinary convolution
-        phases=stride,
-        crop=left,
-        pre=(act, slope),
+        offset=offset - (p.stride == 1),  # one phase is an ordinary convolution
+        phases=p.stride,
+        crop=p.left,
+        pre=(p.kind, p.slope),
     )
     return out.transpose(1, 2)
+
+
+NATIVE = Native("triton_upsample", Packed, lambda p, x, *_: _output(p, x)[0].transpose(1, 2), body=_upsample)
+run = NATIVE.run

@@ -35,6 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vocos_files import CODES, MEL, draft, upstream, yaml_values
 from vocos_files import random_state as vocos_state
+from whole_codec_files import write_dac, write_dac_transformers, write_snac
 
 from fastvoc.models.encodec_lm import EncodecLmConfig
 from fastvoc.models.hift_config import HIFTNET
@@ -196,6 +197,10 @@ DIALECTS: dict[str, Callable[[Path], object]] = {
     "encodec identity shortcut": _encodec("identity-shortcut", "original"),
     "encodec transformers": _encodec("deep", "transformers"),
     "encodec language model": _language_model,
+    "dac": write_dac,
+    "dac without its values": lambda folder: write_dac(folder, stated=False),
+    "dac transformers": write_dac_transformers,
+    "snac": write_snac,
     "vits": lambda folder: write_vits(folder, "vits"),
     "vits transformers": lambda folder: write_vits(folder, "transformers", VITS_1),
     "vits coqui": lambda folder: write_vits(folder, "coqui", VITS_1),

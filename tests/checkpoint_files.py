@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastvoc.models.bigvgan import BigVgan, BigVganConfig
 from fastvoc.models.families import build
-from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.models.nsf_hifigan import NsfHifiGanConfig
 from fastvoc.models.univnet import UnivNet, UnivNetConfig
 from fastvoc.ops.snake_aa import kaiser_sinc

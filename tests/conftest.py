@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import examples
 import pytest
+import tiers
 import torch
 
 import helpers
@@ -15,8 +19,44 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
 
 
+LEFT = pytest.StashKey[Counter[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--tier", choices=tiers.TIERS, help="run what `make test` or what `make check` runs, not all tests"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     helpers.required()
+    examples.load("quick" if config.getoption("tier") == "test" else "full")  # before tests are imported
+    config.stash[LEFT] = Counter()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items[:], others, counts = tiers.choose(config.getoption("tier"), items)
+    config.hook.pytest_deselected(items=others)
+    config.stash[LEFT] = counts
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = dict(session.config.stash[LEFT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes what a worker of pytest-xdist left out."""
+    node.config.stash[LEFT] = Counter(getattr(node, "workeroutput", {}).get("left", {}))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    left = config.stash[LEFT]
+    if config.getoption("tier") == "test" and left:
+        told = ", ".join(f"{what} ({count})" for what, count in left.most_common())
+        terminalreporter.write_line(f"{left.total()} tests are left to `make check`: {told}")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

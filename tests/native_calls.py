@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # torch's numbers of its types
-_TYPES = {
+TYPES = {
     torch.uint8: 0,
     torch.int8: 1,
     torch.int32: 3,
@@ -47,7 +47,7 @@ class Recorder(TorchDispatchMode):
         if func.namespace != "_fastvoc" or name in WITHOUT_TENSORS:
             return func(*args, **(kwargs or {}))
         assert not kwargs
-        assert len(args) == len(func._schema.arguments)
+        args = (*args, *(a.default_value for a in func._schema.arguments[len(args) :]))
         given = [_copy(a) for a in args]
         results = func(*args)
         written = [i for i, a in enumerate(func._schema.arguments) if a.alias_info and a.alias_info.is_write]
@@ -78,7 +78,7 @@ def _tensor(t: Tensor) -> bytes:
     order = sorted(range(t.dim()), key=lambda d: (-t.stride(d), d == 1))
     dense = t.permute(order).contiguous()
     data = dense.flatten().view(torch.uint8).numpy().tobytes()
-    return _numbers(_TYPES[t.dtype], t.dim(), *dense.shape) + data + _numbers(t.dim(), *order)
+    return _numbers(TYPES[t.dtype], t.dim(), *dense.shape) + data + _numbers(t.dim(), *order)
 
 
 def _value(value: Any, declared: str) -> bytes:

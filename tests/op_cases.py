@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from fastvoc.ops.activation import TANH, Activation, elu, gelu, leaky_relu, snake
+from fastvoc.ops.attention_block import AttentionBlockParams
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.convnext_block import ConvNextBlockParams
+from fastvoc.ops.depthwise import DepthwiseParams
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.ops.mrf import MrfConv, MrfParams
 from fastvoc.ops.snake_aa import SnakeAaParams
@@ -54,6 +56,54 @@ CONV1D = {
     "kernel-41": lambda: conv1d_params(17, 16, 41, stride=4, pad=(20, 20)),
     "wide": lambda: conv1d_params(120, 272, 5, dilation=2, stride=2, pad=(3, 4)),
     "wide-pointwise": lambda: conv1d_params(300, 520, 1, pad=(0, 0)),
+}
+
+
+def attention_params(
+    channels: int,
+    hidden: int,
+    heads: int,
+    size: int,
+    window: int,
+    *,
+    kv_heads: int | None = None,
+    scaled: bool = True,
+    theta: float = 10000.0,
+) -> AttentionBlockParams:
+    kept = heads if kv_heads is None else kv_heads
+
+    def weight(outputs: int, inputs: int) -> Tensor:
+        return torch.randn(outputs, inputs) / inputs**0.5
+
+    def norm() -> LayerNormParams:
+        return LayerNormParams(1 + 0.3 * torch.randn(channels), 0.3 * torch.randn(channels), 1e-5)
+
+    scales = [0.5 * torch.randn(channels) if scaled else None for _ in range(2)]
+    return AttentionBlockParams(
+        2 * weight(heads * size, channels),
+        2 * weight(kept * size, channels),
+        weight(kept * size, channels),
+        weight(channels, heads * size),
+        weight(hidden, channels),
+        weight(channels, hidden),
+        norm(),
+        norm(),
+        *scales,
+        heads,
+        kept,
+        window,
+        theta,
+    )
+
+
+ATTENTION = {
+    "one-head": lambda: attention_params(6, 10, 1, 4, 3),
+    "odd": lambda: attention_params(19, 33, 3, 6, 7, scaled=False),
+    "panels": lambda: attention_params(32, 64, 4, 8, 9),
+    "no-past": lambda: attention_params(12, 5, 2, 6, 1),
+    "shared-keys": lambda: attention_params(20, 41, 6, 10, 40, kv_heads=2),
+    "wide-heads": lambda: attention_params(24, 48, 2, 130, 17, theta=100.0),
+    "mimi": lambda: attention_params(512, 2048, 8, 64, 250),
 }
 
 
@@ -151,6 +201,23 @@ SNAKE_AA = {
 }
 
 
+def depthwise_params(channels: int, kernel: int = 7, dilation: int = 1) -> DepthwiseParams:
+    weight = torch.randn(channels, 1, kernel) / kernel**0.5
+    return DepthwiseParams(weight, torch.randn(channels), dilation)
+
+
+DEPTHWISE = {
+    "plain": lambda: depthwise_params(24),
+    "one": lambda: depthwise_params(1, 3),
+    "odd": lambda: replace(depthwise_params(29, 5, 4), pre=leaky_relu(0.2)),
+    "snake": lambda: replace(depthwise_params(48, 7, 9), pre=random_snake(48)),
+    "snake-odd": lambda: replace(depthwise_params(19, 7, 3), pre=random_snake(19)),
+    "no-bias": lambda: replace(depthwise_params(33, 11), bias=None),
+    "kernel-1": lambda: replace(depthwise_params(5, 1), pre=elu()),
+    "wide": lambda: replace(depthwise_params(300, 7, 27), pre=random_snake(300)),
+}
+
+
 def double(params: Any) -> Any:
     """The same parameters, nested ones included, in float64."""
     return cast(params, torch.float64)
@@ -184,7 +251,9 @@ def channels(params: Any) -> int:
         return int(params.convs()[0].weight.shape[0])
     if isinstance(params, SnakeAaParams):
         return len(params.alpha)
-    return int(params.weight.shape[0 if isinstance(params, UpsampleParams) else 1])
+    if isinstance(params, AttentionBlockParams):
+        return params.channels
+    return int(params.weight.shape[0 if isinstance(params, UpsampleParams | DepthwiseParams) else 1])
 
 
 def strided(x: Tensor) -> dict[str, Tensor]:

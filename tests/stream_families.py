@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from examples import examples
 from hypothesis import HealthCheck, settings
 
 from fastvoc.models.bigvgan import BigVganConfig
@@ -18,9 +19,8 @@ from fastvoc.models.univnet import UnivNetConfig
 from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.vocoder import Vocoder
 
-QUICK = settings(
-    max_examples=30,
-    deadline=None,
+QUICK = examples(
+    30,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

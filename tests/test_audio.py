@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -121,7 +122,7 @@ def test_every_truncation_is_refused(suffix: str) -> None:
             read_audio(io.BytesIO(data[:end]))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.binary(max_size=200), st.sampled_from([b"", b"RIFF\x24\0\0\0WAVE", b"RIFF\xff\xff\xff\xffWAVEdata", b"fLaC"]))
 def test_any_bytes_are_refused_or_read(tail: bytes, head: bytes) -> None:
     try:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastvoc.errors import AudioWarning, DecodeError
@@ -237,7 +238,7 @@ def _readers(data: bytes, step: int) -> Iterator[torch.Tensor]:
         yield torch.cat([torch.zeros(0), *PcmReader(Pipe(data, step))])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     st.sampled_from(sorted(SUBTYPES)),
     st.sampled_from([1, 2, 3]),
@@ -258,7 +259,7 @@ def test_sizes_that_stand_for_none(subtype: str, channels: int, size: int, step:
         np.testing.assert_allclose(got, right, atol=1e-7)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.sampled_from(sorted(set(SUBTYPES) - {"ULAW"})),
     st.sampled_from([1, 2]),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastvoc.ecdc import coder
@@ -70,7 +70,6 @@ def test_an_unbuilt_coder_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any
         coder.problem.cache_clear()
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_packing_is_the_same_in_both(data: st.DataObject) -> None:
     width = data.draw(st.integers(1, 16))
@@ -96,7 +95,6 @@ def test_packing_refuses(impl: Any) -> None:
             impl.unpack(bytes(6), 10, count)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([1e-9, 0.01, 0.5, 1.0, 30.0])), max_size=200))
 def test_the_code_is_the_same_in_both(steps: list[tuple[int, float]]) -> None:
     symbols = [symbol for symbol, _ in steps]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import re
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import mimi_models
 import pytest
 import torch
 import yaml
-from checkpoint_files import random_state, write_jik, write_rvc
+from checkpoint_files import VITS, random_state, write_jik, write_rvc
 from codec_models import lively
 from hift_files import write_cosyvoice
+from onnx_files import need_onnx, write_voice
+from whole_codecs import whole_codec
 
 import fastvoc
 from fastvoc import audio
@@ -73,6 +77,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codec = EncodecConfig(n_filters=4, dimension=12)
     (folder / "path" / "to" / "encodec_24khz").mkdir()
     fastvoc.save(Codec(lively(codec), codec), folder / "path" / "to" / "encodec_24khz" / "model.safetensors")
+    if importlib.util.find_spec("onnx") is not None:
+        write_voice(folder / "path" / "to", replace(VITS, gin_channels=0, num_speakers=0))
+    mimi = replace(mimi_models.SMALL, n_q=8, ratios=(8, 6, 5, 4))
+    (folder / "path" / "to" / "mimi").mkdir()
+    fastvoc.save(Codec(mimi_models.lively(mimi), mimi), folder / "path" / "to" / "mimi" / "model.safetensors")
+    for name, config in (("dac_44khz", "dac"), ("snac_24khz", "snac")):
+        (folder / "path" / "to" / name).mkdir()
+        fastvoc.save(whole_codec(config), folder / "path" / "to" / name / "model.safetensors")
     return folder
 
 
@@ -116,6 +128,8 @@ def run_shell(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.usefixtures("place")
 def test_a_page_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "voice.onnx" in PAGES[page].read_text():
+        need_onnx("onnxruntime")
     namespace: dict[str, Any] = {"__name__": "page"}
     for block in blocks(page, "python", "sh"):
         if block.language == "sh" and block.runs:

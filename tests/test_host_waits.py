@@ -57,7 +57,7 @@ def _nowhere(impl: Impl) -> Impl:
         packed = impl.pack(every(params, _real))
         return every(packed, lambda t: t.to(META))
 
-    return replace(impl, devices=frozenset({"meta"}), pack=pack, pack_exact=None, supports=lambda _: None)
+    return replace(impl, devices=frozenset({"meta"}), pack=pack, pack_exact=None, bind=None, supports=lambda _: None)
 
 
 def run_on_meta(model: Any, run: Callable[[Any, Any, torch.device], Any], highest: int, lowest: int = 4) -> Tensor:

@@ -64,7 +64,9 @@ def test_reading_an_items_length_is_refused(read: object) -> None:
 def test_the_reference_of_an_op_says_that_it_reads_lengths() -> None:
     weight = torch.randn(4, 4, 3)
     with pytest.raises(BackendError, match="read on the host"):
-        conv1d(torch.randn(2, 4, 9), Conv1dParams(weight, None, padding=(1, 1)), None, plan().lengths(), "torch")
+        conv1d(
+            torch.randn(2, 4, 9), Conv1dParams(weight, None, padding=(1, 1)), None, plan().lengths(), backend="torch"
+        )
 
 
 @pytest.mark.native
@@ -72,13 +74,13 @@ def test_a_kernel_reads_the_lengths_of_each_pass() -> None:
     params = Conv1dParams(torch.randn(4, 4, 3), torch.randn(4), padding=(1, 1))
     x = torch.randn(2, 4, 9)
     given = plan()
-    conv1d(x, params, None, given.lengths(), "cpp")
+    conv1d(x, params, None, given.lengths(), backend="cpp")
     given.freeze()
     for lengths in ((3, 9), (7, 4)):
         given.set(lengths)
         given.fill()
-        y = conv1d(x, params, None, given.lengths(), "cpp")
-        assert torch.equal(y, conv1d(x, params, None, torch.tensor(lengths), "cpp"))
+        y = conv1d(x, params, None, given.lengths(), backend="cpp")
+        assert torch.equal(y, conv1d(x, params, None, torch.tensor(lengths), backend="cpp"))
 
 
 def test_a_pass_that_differs_from_the_first_is_refused() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
@@ -172,7 +173,7 @@ def _stream(stream: MelStream, wav: Tensor, cuts: list[int]) -> Tensor:
 SIZES = st.one_of(st.integers(0, 3), st.integers(0, 600), st.integers(0, 9000))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     cuts=st.lists(SIZES, max_size=25), samples=st.integers(960, 12000), which=st.integers(0, 4), seed=st.integers(0, 9)
 )

@@ -127,6 +127,15 @@ def test_wrong_inputs_are_named(voc: Vocoder) -> None:
     assert voc(mel, f0=torch.full((2, 6), torch.nan), check=False).shape == (2, 6 * 480)
 
 
+def test_a_wrong_value_of_no_frame_is_found_whatever_the_lengths(voc: Vocoder) -> None:
+    frames = voc.model.input_shapes(1)["phase"][0]  # as many as there are phases: they are no frames all the same
+    phase, f0 = torch.zeros(2, frames), torch.full((2, frames), 100.0)
+    phase[0, 5] = f0[0, 5] = torch.nan
+    with pytest.raises(ArgumentError, match="phase: holds NaN or infinity"):
+        voc(_mel(2, 80, frames), [3, frames], phase=phase)
+    assert voc(_mel(2, 80, frames), [3, frames], f0=f0).isfinite().all()
+
+
 def test_models_without_such_inputs_say_so() -> None:
     config = HifiGanConfig(upsample_rates=(4,), upsample_kernel_sizes=(8,), upsample_initial_channel=8)
     voc = Vocoder(HifiGan(config).eval(), config)

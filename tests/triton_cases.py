@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from op_cases import CONV1D, MRF, SNAKE_AA, UPSAMPLE, block_params, channels, norm_params, random_snake
+from op_cases import ATTENTION, CONV1D, MRF, SNAKE_AA, UPSAMPLE, block_params, channels, norm_params, random_snake
 from torch import Tensor
 
 from fastvoc.ops.activation import IDENTITY, Activation, elu
+from fastvoc.ops.attention_block import attention_block, attention_block_ref
 from fastvoc.ops.conv1d import Conv1dParams, conv1d, conv1d_ref
 from fastvoc.ops.conv2d import Conv2dParams, conv2d, conv2d_ref
 from fastvoc.ops.convnext_block import convnext_block, convnext_block_ref
@@ -284,6 +285,14 @@ CASES |= {
 }
 
 
+def _attention(name: str) -> Callable[[], Case]:
+    # In half precision it rounds between its launches, which the reference does not: tests/ops/test_attention_block.py.
+    return lambda: replace(_plain(attention_block, attention_block_ref, ATTENTION[name], 1, 39)(), half=False)
+
+
+CASES |= {f"attention_block-{name}": _attention(name) for name in ("odd", "panels", "shared-keys")}
+
+
 @contextmanager
 def small_tiles() -> Iterator[None]:
     """Tiles so small that short signals fill several, and none exactly."""
@@ -295,6 +304,7 @@ def small_tiles() -> Iterator[None]:
 
 
 _SMALL: dict[str, dict[str, int]] = {
+    "attention_block": {"BT": 16, "BN": 16},
     "conv1d": {"BT": 32, "BN": 32, "BK": 64},
     "mrf": {"BT": 32, "BK": 32, "FUSE": 1},
     "layer_norm": {"BT": 8},

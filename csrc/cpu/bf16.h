@@ -72,9 +72,9 @@ inline void round_row(float* x, std::ptrdiff_t count) {
 
 // `count` floats rounded, and back.
 inline void narrow_row(const float* x, Bf16* y, std::ptrdiff_t count) {
-  std::ptrdiff_t i = 0;
-  for (; i + FASTVOC_WIDTH <= count; i += FASTVOC_WIDTH) store(y + i, load(x + i));
-  for (; i < count; ++i) y[i] = narrow(x[i]);
+  const std::ptrdiff_t whole = count - count % FASTVOC_WIDTH;
+  for (std::ptrdiff_t i = 0; i < whole; i += FASTVOC_WIDTH) store(y + i, load(x + i));
+  for (std::ptrdiff_t i = whole; i < count; ++i) y[i] = narrow(x[i]);
 }
 
 inline void narrow_row(const float* x, float* y, std::ptrdiff_t count) { std::copy_n(x, count, y); }

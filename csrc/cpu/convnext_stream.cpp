@@ -53,21 +53,21 @@ struct Network {
   std::vector<LayerNormArgs> norms;  // by layer and item
   std::vector<LayerNormArgs> some;   // those of the items of a call
 
-  // shape: input channels and kernel of the convolution, channels, output channels, rows of the norms but the last, then hidden
-  // channels, kernel and chunk of every block.
-  Network(const std::vector<Tensor>& tensors, const std::optional<Tensor>& row, const Ints& shape,
-          const std::vector<double>& eps, int64_t items) {
-    STD_TORCH_CHECK(shape.size() >= 5 && shape.size() % 3 == 2, "convnext_stream: expected 5 shape values and 3 for each block");
-    args.cin = as_int(shape[0]);
-    args.kernel = as_int(shape[1]);
-    args.channels = as_int(shape[2]);
-    args.out = as_int(shape[3]);
-    args.count = as_int(static_cast<int64_t>(shape.size()) / 3 - 1);
-    const int64_t rows = shape[4];
+  Network(const ConvnextStreamCall& call, int64_t items) {
+    const std::size_t count = call.hidden.size();
+    STD_TORCH_CHECK(call.kernels.size() == count && call.chunks.size() == count && call.eps.size() == count + 2,
+                    "convnext_stream: expected a kernel, a chunk and an eps for each block, and two for the norms around them");
+    args.cin = call.cin;
+    args.kernel = call.kernel;
+    args.channels = call.channels;
+    args.out = call.out;
+    args.count = as_int(static_cast<int64_t>(count));
+    const int64_t rows = call.rows;
+    const MaybeTensor& row = call.row;
+    const Doubles& eps = call.eps;
     STD_TORCH_CHECK(args.cin > 0 && args.channels > 0 && args.out > 0 && rows > 0 && args.kernel % 2 == 1,
                     "convnext_stream: expected channels and odd kernels");
-    STD_TORCH_CHECK(eps.size() == static_cast<std::size_t>(args.count) + 2, "convnext_stream: expected an eps for each norm");
-    Weights next(tensors);
+    Weights next(call.weights);
     const int64_t width = padded(args.channels);
     const bool in_trios = next.trios();
     if (in_trios) {
@@ -77,12 +77,12 @@ struct Network {
       args.embed = next.filter(args.channels, int64_t{args.cin} * args.kernel);
     }
     add_norm(next, rows, row, items, eps[0]);
-    for (std::size_t b = 0; b < static_cast<std::size_t>(args.count); ++b) {
+    for (std::size_t b = 0; b < count; ++b) {
       ConvNextBlockArgs<float> block{};
       block.channels = args.channels;
-      block.hidden = as_int(shape[5 + 3 * b]);
-      block.kernel = as_int(shape[6 + 3 * b]);
-      block.chunk = as_int(shape[7 + 3 * b]);
+      block.hidden = as_int(call.hidden[b]);
+      block.kernel = as_int(call.kernels[b]);
+      block.chunk = as_int(call.chunks[b]);
       STD_TORCH_CHECK(block.hidden > 0 && block.kernel % 2 == 1 && block.chunk > 0 && block.chunk % kPanelWidth == 0,
                       "convnext_stream: expected odd kernels and whole panels of hidden channels");
       block.depthwise = next.small((block.kernel + 1) * width);
@@ -121,7 +121,7 @@ struct Network {
   }
 
  private:
-  void add_norm(Weights& next, int64_t count, const std::optional<Tensor>& row, int64_t items, double eps) {
+  void add_norm(Weights& next, int64_t count, const MaybeTensor& row, int64_t items, double eps) {
     const int64_t floats = count * padded(args.channels);
     const float* const weight = next.small(floats);
     const NormRows rows(weight, next.small(floats), count, row, items, args.channels, eps);
@@ -151,14 +151,16 @@ void run(const ConvNextStreamArgs& args, const ConvNextChunk& chunk) {
   torch_team(parts).run(as_int(parts), member, &work);
 }
 
-std::tuple<Tensor, Tensor> convnext_stream(Tensor x, Tensor state, int64_t have, bool last, std::vector<Tensor> weights,
-                                           std::optional<Tensor> row, Ints shape, std::vector<double> eps) {
+std::tuple<Tensor, Tensor> convnext_stream(const ConvnextStreamCall& call) {
+  const Tensor& x = call.x;
+  const int64_t have = call.have;
+  const bool last = call.last;
   STD_TORCH_CHECK(x.dim() == 3 && have >= 0, "convnext_stream: expected x [B, C, T] and have of 0 or more");
   const int64_t items = x.size(0), steps = x.size(2);
-  Network network(weights, row, shape, eps, items);
+  Network network(call, items);
   const Batch batch(x, network.args.cin, std::nullopt);
   const int64_t floats = network.args.state_floats(), delay = network.args.delay(network.args.count + 1);
-  const float* before = packed(state, items * floats, "state");
+  const float* before = packed(call.state, items * floats, "state");
   const Tensor after = torch::stable::empty({items, floats}, torch::headeronly::ScalarType::Float);
   const int64_t made = std::max<int64_t>(0, have - delay);
   const Output out(items, network.args.out, (last ? have + steps : std::max<int64_t>(0, have + steps - delay)) - made);
@@ -201,4 +203,6 @@ std::tuple<Tensor, Tensor> convnext_stream(Tensor x, Tensor state, int64_t have,
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("convnext_stream", TORCH_BOX(&fastvoc::convnext_stream)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) {
+  m.impl("convnext_stream", fastvoc::boxed<fastvoc::ConvnextStreamCall, fastvoc::convnext_stream>);
+}

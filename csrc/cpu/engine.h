@@ -3,11 +3,13 @@
 
 #include <type_traits>
 
+#include "attention_block_args.h"
 #include "conv1d_args.h"
 #include "conv1d_wide_args.h"
 #include "conv2d_args.h"
 #include "convnext_block_args.h"
 #include "convnext_stream_args.h"
+#include "depthwise_args.h"
 #include "group_norm_act_args.h"
 #include "istft_head_args.h"
 #include "layer_norm_args.h"
@@ -71,6 +73,8 @@ struct Kernels {
   Norms<Element> norms;
   void (*lvc)(const LvcArgs&, const LvcKernels<Element>&, const Input&, const Input* residual, const Result&,
               std::int64_t begin, std::int64_t end, float* workspace);
+  void (*depthwise)(const DepthwiseArgs&, const Input&, const Result&, std::int64_t begin, std::int64_t end,
+                    float* workspace);
   void (*snake_aa)(const SnakeAaArgs&, const Input&, const Result&, std::int64_t begin, std::int64_t end, float* workspace);
   void (*seanet_block)(const SeanetBlockArgs<Element>&, const Input&, const Result&, std::int64_t begin, std::int64_t end,
                        float* workspace);
@@ -82,6 +86,8 @@ struct Kernels {
                      float* workspace);
   void (*convnext_block)(const ConvNextBlockArgs<Element>&, const Input&, const Result&, std::int64_t begin,
                          std::int64_t end, float* workspace);
+  // All steps of some items.
+  void (*attention_block)(const AttentionBlockArgs<Element>&, const AttentionItem<Element>*, int count, float* workspace);
   void (*istft_head)(const IstftHeadArgs&, const Input&, const Sink&, std::int64_t begin, std::int64_t end,
                      float* workspace);
 };

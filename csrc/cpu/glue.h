@@ -1,9 +1,7 @@
 // What the torch side of every op needs: checks, items, output tensors, threads. Calls nothing of torch that computes.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
@@ -13,15 +11,13 @@
 
 #include "args.h"
 #include "arena.h"
+#include "common/calls.h"
 #include "denormals.h"
 #include "dispatch.h"
 #include "pages.h"
 #include "threads.h"
 
 namespace fastvoc {
-
-using torch::stable::Tensor;
-using Ints = std::vector<int64_t>;
 
 // The element types that activations and weights may have: what torch calls them, and where a tensor of them lies.
 template <class Element>
@@ -60,6 +56,12 @@ const Element* packed(const Tensor& t, int64_t count, const char* name) {
   check_elements<Element>(t, name);
   STD_TORCH_CHECK(t.is_contiguous() && t.numel() == count, name, ": expected ", count, " packed values, got ", t.numel());
   return elements<Element>(t);
+}
+
+// Calls use(element) with an element of x's type, bfloat16 or float32.
+template <class Use>
+auto by_type(const Tensor& x, const Use& use) {
+  return x.scalar_type() == scalar_type<Bf16> ? use(Bf16{}) : use(float{});
 }
 
 // Calls use(element) with an element of the type in which a convolution by `weight` multiplies.
@@ -102,11 +104,13 @@ class Filters {
   int starts_;
 };
 
-// The activations of an op as fastvoc/runtime/packing.py packs them; channels(i) are those of the i-th. Where bytes are made of their
-// results, all the steps and all the zeros follow the slopes.
-template <class Channels>
-std::vector<Act> activations(const Ints& kinds, const std::vector<double>& slopes, const std::optional<Tensor>& curves,
-                             std::size_t count, const Channels& channels) {
+// The activations of a call as fastvoc/runtime/packing.py packs them; channels(i) are those of the i-th. Where bytes are made of
+// their results, all the steps and all the zeros follow the slopes.
+template <class Given, class Channels>
+std::vector<Act> activations(const Given& call, std::size_t count, const Channels& channels) {
+  const Ints& kinds = call.kinds;
+  const Doubles& slopes = call.slopes;
+  const MaybeTensor& curves = call.curves;
   const bool bytes = slopes.size() == 3 * count;
   STD_TORCH_CHECK(kinds.size() == count && (bytes || slopes.size() == count), "activations: expected ", count,
                   " kinds and slopes");
@@ -138,7 +142,7 @@ std::vector<Act> activations(const Ints& kinds, const std::vector<double>& slope
 // The valid steps of each item: those that `lengths` gives, or all.
 class Lengths {
  public:
-  Lengths(const std::optional<Tensor>& lengths, int64_t items, int64_t steps) : steps_(steps) {
+  Lengths(const MaybeTensor& lengths, int64_t items, int64_t steps) : steps_(steps) {
     if (!lengths) return;
     STD_TORCH_CHECK(lengths->is_cpu() && lengths->scalar_type() == torch::headeronly::ScalarType::Long &&
                         lengths->is_contiguous() && lengths->numel() == items,
@@ -159,7 +163,7 @@ class Lengths {
 // The items of a [B, C, T] batch of floats or halves, each with its own length.
 class AnyBatch {
  public:
-  AnyBatch(const Tensor& x, int64_t channels, const std::optional<Tensor>& lengths)
+  AnyBatch(const Tensor& x, int64_t channels, const MaybeTensor& lengths)
       : x_(checked(x, channels)), lengths_(lengths, x.size(0), x.size(2)) {}
 
   int64_t items() const { return x_.size(0); }
@@ -192,7 +196,7 @@ class AnyBatch {
 template <class Element>
 class BatchOf : public AnyBatch {
  public:
-  BatchOf(const Tensor& x, int64_t channels, const std::optional<Tensor>& lengths) : AnyBatch(x, channels, lengths) {
+  BatchOf(const Tensor& x, int64_t channels, const MaybeTensor& lengths) : AnyBatch(x, channels, lengths) {
     check_elements<Element>(x, "x");
   }
 
@@ -200,6 +204,12 @@ class BatchOf : public AnyBatch {
 };
 
 using Batch = BatchOf<float>;
+
+// One item of a further input [B, C, T] of the output's shape.
+template <class Element>
+SourceOf<Element> source_of(const Tensor& t, int64_t item, int64_t steps, int channels) {
+  return {elements<Element>(t) + item * t.stride(0), t.stride(2), t.stride(1), steps, channels};
+}
 
 // A new time-major output, seen as [B, C, T].
 template <class Element>
@@ -221,6 +231,13 @@ class OutputOf {
   }
 
   Tensor tensor() const { return torch::stable::transpose(rows_, 1, 2); }
+
+  // The same once zeros lie behind the steps(item) valid ones of every item.
+  template <class Steps>
+  Tensor tensor(const Steps& steps) const {
+    for (int64_t i = 0; i < rows_.size(0); ++i) clear_tail(i, steps(i));
+    return tensor();
+  }
 
  private:
   Tensor rows_;
@@ -281,6 +298,11 @@ void over_items_or_panels(int64_t items, int64_t shortest, const Steps& steps, i
   for (int64_t item = 0; item < items; ++item) {
     if (steps(item) > 0) work(item, 0, steps(item), &team);
   }
+}
+
+inline Pad as_pad(int pad) {
+  STD_TORCH_CHECK(pad >= 0 && pad <= 2, "unknown padding ", pad);
+  return static_cast<Pad>(pad);
 }
 
 inline int as_int(int64_t v) { return static_cast<int>(v); }

@@ -5,9 +5,9 @@ namespace fastvoc {
 namespace {
 
 template <class Element>
-Tensor run(const Tensor& x, const GroupNormArgs& args, double eps, const std::optional<Tensor>& residual,
-           const std::optional<Tensor>& lengths) {
-  const BatchOf<Element> batch(x, args.channels, lengths);
+Tensor run(const GroupNormArgs& args, const GroupNormActCall& call) {
+  const MaybeTensor& residual = call.residual;
+  const BatchOf<Element> batch(call.x, args.channels, call.lengths);
   if (residual) check_elements<Element>(*residual, "residual");
   const auto& table = engine().kernels<Element>().norms;
   const std::int64_t step = moment_steps(args);
@@ -37,30 +37,26 @@ Tensor run(const Tensor& x, const GroupNormArgs& args, double eps, const std::op
   over_items(batch.items(), 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
     float* memory = Arena::mine().floats(floats);
     SourceOf<Element> added{};
-    if (residual) {
-      added = {elements<Element>(*residual) + item * residual->stride(0), residual->stride(2), residual->stride(1),
-               batch.length(item), args.channels};
-    }
-    table.group_norm_act(args, whole[static_cast<std::size_t>(item)], eps, batch.source(item), residual ? &added : nullptr,
+    if (residual) added = source_of<Element>(*residual, item, steps(item), args.channels);
+    table.group_norm_act(args, whole[static_cast<std::size_t>(item)], call.eps, batch.source(item), residual ? &added : nullptr,
                          out.sink(item), begin, end, memory);
   });
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
-  return out.tensor();
+  return out.tensor(steps);
 }
 
-Tensor group_norm_act(Tensor x, Tensor weight, Tensor bias, double eps, std::optional<Tensor> residual,
-                      std::optional<Tensor> lengths, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
+Tensor group_norm_act(const GroupNormActCall& call) {
   GroupNormArgs args{};
-  args.channels = as_int(x.size(1));
+  args.channels = as_int(call.x.size(1));
   const int width = padded(args.channels);
-  args.weight = packed(weight, width, "weight");
-  args.bias = packed(bias, width, "bias");
-  args.act = activations(kinds, slopes, curves, 1, [&](std::size_t) { return args.channels; })[0];
-  if (x.scalar_type() == scalar_type<Bf16>) return run<Bf16>(x, args, eps, residual, lengths);
-  return run<float>(x, args, eps, residual, lengths);
+  args.weight = packed(call.weight, width, "weight");
+  args.bias = packed(call.bias, width, "bias");
+  args.act = activations(call, 1, [&](std::size_t) { return args.channels; })[0];
+  return by_type(call.x, [&](auto element) { return run<decltype(element)>(args, call); });
 }
 
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("group_norm_act", TORCH_BOX(&fastvoc::group_norm_act)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) {
+  m.impl("group_norm_act", fastvoc::boxed<fastvoc::GroupNormActCall, fastvoc::group_norm_act>);
+}

@@ -1,8 +1,10 @@
 // The tables of an instruction set's kernels (engine.h), included by isa_*.cpp behind the header of that set.
 #pragma once
 
+#include "attention_block.h"
 #include "conv1d.h"
 #include "convnext_block.h"
+#include "depthwise.h"
 #include "group_norm_act.h"
 #include "istft_head.h"
 #include "layer_norm.h"
@@ -40,12 +42,14 @@ constexpr Kernels<Element> kernels{
     .convolutions = convolutions<Element>,
     .norms = norms<Element>,
     .lvc = &lvc<Element>,
+    .depthwise = &depthwise<Element>,
     .snake_aa = &snake_aa<Element>,
     .seanet_block = &seanet_block<Element>,
     .lstm = &lstm<Element>,
     .lstm_shared = &lstm_shared<Element>,
     .layer_norm = &layer_norm<Element>,
     .convnext_block = &convnext_block<Element>,
+    .attention_block = &attention_block<Element>,
     .istft_head = &istft_head<Element>,
 };
 

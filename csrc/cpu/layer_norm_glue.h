@@ -7,14 +7,14 @@ namespace fastvoc {
 
 class NormRows {
  public:
-  NormRows(const Tensor& weight, const Tensor& bias, const std::optional<Tensor>& row, int64_t items, int channels,
+  NormRows(const Tensor& weight, const Tensor& bias, const MaybeTensor& row, int64_t items, int channels,
            double eps)
       : NormRows(packed(weight, weight.numel() / padded(channels) * padded(channels), "norm weight"),
                  packed(bias, weight.numel() / padded(channels) * padded(channels), "norm bias"),
                  weight.numel() / padded(channels), row, items, channels, eps) {}
 
   // The same from memory of so many rows.
-  NormRows(const float* weight, const float* bias, int64_t rows, const std::optional<Tensor>& row, int64_t items,
+  NormRows(const float* weight, const float* bias, int64_t rows, const MaybeTensor& row, int64_t items,
            int channels, double eps)
       : weight_(weight), bias_(bias), channels_(channels), eps_(static_cast<float>(eps)) {
     STD_TORCH_CHECK(rows > 0 && (row || rows == 1), "row: expected one per item for ", rows, " rows of weights");

@@ -7,23 +7,15 @@
 namespace fastvoc {
 namespace {
 
-struct Shape {
-  int layers;
-  int inputs;
-  int hidden;
-  int directions;
-  bool skip;
-};
-
 template <class Element>
-std::vector<LstmLayer<Element>> read_layers(const Shape& shape, const Tensor& weight, const Tensor& bias) {
+std::vector<LstmLayer<Element>> read_layers(const LstmCall& shape) {
   const int64_t width = padded(shape.hidden);
   const int outputs = shape.hidden * shape.directions;
   const int64_t own = lstm_inputs<Element>(shape.hidden);
   const int64_t columns = lstm_inputs<Element>(shape.inputs) + (shape.layers - 1) * lstm_inputs<Element>(outputs) +
                           shape.layers * own;
-  const Element* w = packed<Element>(weight, columns * shape.directions * kGates * width, "weight");
-  const float* b = packed(bias, shape.layers * shape.directions * kGates * width, "bias");
+  const Element* w = packed<Element>(shape.weight, columns * shape.directions * kGates * width, "weight");
+  const float* b = packed(shape.bias, shape.layers * shape.directions * kGates * width, "bias");
   std::vector<LstmLayer<Element>> layers;
   for (int l = 0; l < shape.layers; ++l) {
     const int inputs = l ? outputs : shape.inputs;
@@ -37,10 +29,11 @@ std::vector<LstmLayer<Element>> read_layers(const Shape& shape, const Tensor& we
   return layers;
 }
 
-float* read_state(const std::optional<Tensor>& t, const Shape& shape, int64_t items, const char* name) {
+float* read_state(const MaybeTensor& t, const LstmCall& shape, const char* name) {
   if (!t) return nullptr;
+  const int64_t items = shape.x.size(0);
   check_floats(*t, name);
-  STD_TORCH_CHECK(t->is_contiguous() && t->numel() == shape.layers * items * shape.hidden && shape.directions == 1, name,
+  STD_TORCH_CHECK(t->is_contiguous() && t->numel() == shape.layers * items * shape.hidden, name,
                   ": expected a contiguous [", shape.layers, ", ", items, ", ", shape.hidden, "]");
   return t->mutable_data_ptr<float>();
 }
@@ -149,8 +142,10 @@ constexpr int64_t kCrewSteps = 48;
 // Layers of one direction, one behind the other: all but the last leave their output where the next one replaces it, step by
 // step. With several threads each layer of a group is a task of its own.
 template <class Element>
-void run_forward(const Shape& shape, const std::vector<LstmLayer<Element>>& layers, const BatchOf<Element>& batch,
-                 const OutputOf<Element>& out, float* h, float* c) {
+void run_forward(const LstmCall& shape, const std::vector<LstmLayer<Element>>& layers, const BatchOf<Element>& batch,
+                 const OutputOf<Element>& out) {
+  float* const h = read_state(shape.h, shape, "h");
+  float* const c = read_state(shape.c, shape, "c");
   const int64_t threads = torch::stable::get_num_threads();
   const bool few = threads > 1 && batch.steps() <= kCrewSteps && batch.items() <= threads;
   const auto groups = deal(batch, few ? 1 : std::clamp<int64_t>(threads / shape.layers, 1, batch.items()));
@@ -181,7 +176,7 @@ void run_forward(const Shape& shape, const std::vector<LstmLayer<Element>>& laye
 
 // Layers of two directions: each needs the whole output of the one before.
 template <class Element>
-void run_both_ways(const Shape& shape, const std::vector<LstmLayer<Element>>& layers, const BatchOf<Element>& batch,
+void run_both_ways(const LstmCall& shape, const std::vector<LstmLayer<Element>>& layers, const BatchOf<Element>& batch,
                    const OutputOf<Element>& out) {
   const auto groups = deal(batch, std::clamp<int64_t>(torch::stable::get_num_threads() / 2, 1, batch.items()));
   const int width = 2 * shape.hidden;
@@ -217,36 +212,29 @@ void run_both_ways(const Shape& shape, const std::vector<LstmLayer<Element>>& la
 }
 
 template <class Element>
-Tensor run(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::optional<Tensor>& lengths, float* h,
-           float* c, const Shape& shape) {
-  const std::vector<LstmLayer<Element>> layers = read_layers<Element>(shape, weight, bias);
-  const BatchOf<Element> batch(x, shape.inputs, lengths);
-  const OutputOf<Element> out(batch.items(), shape.hidden * shape.directions, batch.steps());
-  if (shape.directions == 1) {
-    run_forward(shape, layers, batch, out, h, c);
+Tensor run(const LstmCall& call) {
+  const std::vector<LstmLayer<Element>> layers = read_layers<Element>(call);
+  const BatchOf<Element> batch(call.x, call.inputs, call.lengths);
+  const OutputOf<Element> out(batch.items(), call.hidden * call.directions, batch.steps());
+  if (call.directions == 1) {
+    run_forward(call, layers, batch, out);
   } else {
-    run_both_ways(shape, layers, batch, out);
+    STD_TORCH_CHECK(!call.h && !call.c, "lstm: both directions keep no state");
+    run_both_ways(call, layers, batch, out);
   }
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, batch.length(i));
-  return out.tensor();
+  return out.tensor([&](int64_t item) { return batch.length(item); });
 }
 
-Tensor lstm(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, std::optional<Tensor> h,
-            std::optional<Tensor> c, Ints sizes) {
-  STD_TORCH_CHECK(sizes.size() == 5, "lstm: expected 5 shape values");
-  const Shape shape{as_int(sizes[0]), as_int(sizes[1]), as_int(sizes[2]), as_int(sizes[3]), sizes[4] != 0};
-  STD_TORCH_CHECK(shape.layers > 0 && shape.inputs > 0 && shape.hidden > 0 && (shape.directions == 1 || shape.directions == 2),
+Tensor lstm(const LstmCall& call) {
+  STD_TORCH_CHECK(call.layers > 0 && call.inputs > 0 && call.hidden > 0 && (call.directions == 1 || call.directions == 2),
                   "lstm: expected positive sizes and 1 or 2 directions");
-  STD_TORCH_CHECK(!shape.skip || shape.inputs == shape.hidden * shape.directions, "lstm: skip wants as many outputs as inputs");
-  STD_TORCH_CHECK(h.has_value() == c.has_value(), "lstm: expected both h and c or neither");
-  STD_TORCH_CHECK(x.dim() == 3, "x: expected [B, C, T]");
-  float* const h_data = read_state(h, shape, x.size(0), "h");
-  float* const c_data = read_state(c, shape, x.size(0), "c");
-  const bool half = x.scalar_type() == scalar_type<Bf16>;
-  return (half ? &run<Bf16> : &run<float>)(x, weight, bias, lengths, h_data, c_data, shape);
+  STD_TORCH_CHECK(!call.skip || call.inputs == call.hidden * call.directions, "lstm: skip wants as many outputs as inputs");
+  STD_TORCH_CHECK(call.h.has_value() == call.c.has_value(), "lstm: expected both h and c or neither");
+  STD_TORCH_CHECK(call.x.dim() == 3, "x: expected [B, C, T]");
+  return by_type(call.x, [&](auto element) { return run<decltype(element)>(call); });
 }
 
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("lstm", TORCH_BOX(&fastvoc::lstm)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("lstm", fastvoc::boxed<fastvoc::LstmCall, fastvoc::lstm>); }

@@ -5,11 +5,10 @@ namespace fastvoc {
 namespace {
 
 template <class Element>
-Tensor run(const MrfPlan& plan, const Tensor& x, const Tensor& weight, const Tensor& bias,
-           const std::optional<Tensor>& lengths) {
+Tensor run(const MrfPlan& plan, const MrfCall& call) {
   const MrfArgs& args = plan.args();
-  const auto filters = plan.filters<Element>(weight, bias);
-  const AnyBatch batch(x, args.channels, lengths);
+  const auto filters = plan.filters<Element>();
+  const AnyBatch batch(call.x, args.channels, call.lengths);
   const OutputOf<Outer<Element>> out(batch.items(), args.channels, batch.steps());
   const auto& table = engine().convolutions<Element>();
   const auto steps = [&](int64_t item) { return batch.length(item); };
@@ -24,18 +23,15 @@ Tensor run(const MrfPlan& plan, const Tensor& x, const Tensor& weight, const Ten
   const bool shared = batch.items() < threads && args.wants_team(batch.steps(), threads);
   const int64_t shortest = shared ? batch.steps() + 1 : std::max(args.around() / 2, 24);
   over_items_or_panels(batch.items(), shortest, steps, padded(args.channels) / kPanelWidth, work, args.granule);
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
-  return out.tensor();
+  return out.tensor(steps);
 }
 
-Tensor mrf(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, Ints kernels, Ints dilations, Ints schemes,
-           Ints layers, int64_t depth, int64_t pad_mode, Ints kinds, std::vector<double> slopes, std::optional<Tensor> curves) {
-  const int channels = as_int(x.size(1));
-  const MrfPlan plan(channels, kernels, dilations, schemes, layers, depth, pad_mode, kinds, slopes, curves);
-  return by_element(weight, [&](auto element) { return run<decltype(element)>(plan, x, weight, bias, lengths); });
+Tensor mrf(const MrfCall& call) {
+  const MrfPlan plan(call);
+  return by_element(call.weight, [&](auto element) { return run<decltype(element)>(plan, call); });
 }
 
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("mrf", TORCH_BOX(&fastvoc::mrf)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("mrf", fastvoc::boxed<fastvoc::MrfCall, fastvoc::mrf>); }

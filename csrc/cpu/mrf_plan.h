@@ -9,9 +9,9 @@ namespace fastvoc {
 
 class MrfPlan {
  public:
-  MrfPlan(int channels, const Ints& kernels, const Ints& dilations, const Ints& schemes, const Ints& layers,
-          int64_t depth, int64_t pad_mode, const Ints& kinds, const std::vector<double>& slopes,
-          const std::optional<Tensor>& curves) {
+  explicit MrfPlan(const MrfPacked& stage) : stage_(stage) {
+    const Ints &kernels = stage.kernels, &dilations = stage.dilations, &schemes = stage.schemes, &layers = stage.layers;
+    const int channels = stage.channels, depth = stage.depth;
     const std::size_t count = kernels.size();
     int64_t total = 0, longest = 0;
     for (int64_t n : layers) {
@@ -21,9 +21,9 @@ class MrfPlan {
     STD_TORCH_CHECK(count == dilations.size() && count == schemes.size() && static_cast<int64_t>(count) == total &&
                         count > 0 && layers.size() <= kMaxBlocks && longest <= kMaxConvs,
                     "mrf: kernels, dilations, schemes and layers do not fit together");
-    STD_TORCH_CHECK(pad_mode >= 0 && pad_mode <= 2, "mrf: pad_mode: expected 0..2, got ", pad_mode);
-    const auto pad = static_cast<MrfPad>(pad_mode);
-    const auto acts = activations(kinds, slopes, curves, count, [&](std::size_t) { return channels; });
+    STD_TORCH_CHECK(stage.pad >= 0 && stage.pad <= 2, "mrf: pad: expected 0..2, got ", stage.pad);
+    const auto pad = static_cast<MrfPad>(stage.pad);
+    const auto acts = activations(stage, count, [&](std::size_t) { return channels; });
     convs_.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
       STD_TORCH_CHECK(schemes[i] >= 0 && schemes[i] <= static_cast<int64_t>(Scheme::kF33), "mrf: unknown scheme ",
@@ -45,7 +45,7 @@ class MrfPlan {
     }
     STD_TORCH_CHECK(granule <= kMaxGranule, "mrf: the last convolutions' tiles do not fit together");
     args_ = {convs_.data(),  begins_.data(), as_int(static_cast<int64_t>(layers.size())),
-             as_int(depth), channels,       pad == MrfPad::kReflect,
+             depth,         channels,       pad == MrfPad::kReflect,
              granule};
   }
   MrfPlan(const MrfPlan&) = delete;
@@ -55,7 +55,7 @@ class MrfPlan {
 
   // The weights of the convolutions in order.
   template <class Element>
-  std::vector<Filter<Element>> filters(const Tensor& weight, const Tensor& bias) const {
+  std::vector<Filter<Element>> filters() const {
     const int width = padded(args_.channels), half = kPanelWidth / 2;
     const auto weights = [&](const MrfConv& conv) {
       const int taps = conv.direct() ? conv.shape.kernel : conv.shape.taps();
@@ -71,13 +71,14 @@ class MrfPlan {
                       scalar_name<typename Numbers<Element>::Weight>());
       total += weights(conv);
     }
-    Filters<Element> all(weight, total, bias, static_cast<int64_t>(convs_.size()), width);
+    Filters<Element> all(stage_.weight, total, stage_.bias, static_cast<int64_t>(convs_.size()), width);
     std::vector<Filter<Element>> filters;
     for (const MrfConv& conv : convs_) filters.push_back(all.next(weights(conv)));
     return filters;
   }
 
  private:
+  const MrfPacked& stage_;
   std::vector<MrfConv> convs_;
   std::vector<int> begins_{0};
   MrfArgs args_{};

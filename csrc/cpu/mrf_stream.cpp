@@ -8,16 +8,17 @@ namespace {
 // streams of the batch are at the same point; the blocks of a stage are shared out among the threads, or where there are too
 // few of them the output channels.
 template <class Element>
-std::tuple<Tensor, Tensor> run(const MrfPlan& plan, const Tensor& x, const Tensor& state, int64_t have, bool last,
-                               const Tensor& weight, const Tensor& bias) {
+std::tuple<Tensor, Tensor> run(const MrfPlan& plan, const MrfStreamCall& call) {
   using Given = Outer<Element>;
   const MrfArgs& args = plan.args();
   const int channels = args.channels, width = args.width();
-  const auto filters = plan.filters<Element>(weight, bias);
-  const BatchOf<Given> batch(x, channels, std::nullopt);
+  const int64_t have = call.have;
+  const bool last = call.last;
+  const auto filters = plan.filters<Element>();
+  const BatchOf<Given> batch(call.x, channels, std::nullopt);
   int64_t floats = 0;
   for (int b = 0; b < args.blocks; ++b) floats += mrf_state_floats(args, b);
-  const float* before = packed(state, batch.items() * floats, "state");
+  const float* before = packed(call.state, batch.items() * floats, "state");
   STD_TORCH_CHECK(have >= 0, "have: expected 0 or more, got ", have);
   const int64_t end = have + batch.steps(), made = std::max<int64_t>(0, have - args.ahead());
   const int64_t count = (last ? end : std::max<int64_t>(0, end - args.ahead())) - made;
@@ -62,18 +63,14 @@ std::tuple<Tensor, Tensor> run(const MrfPlan& plan, const Tensor& x, const Tenso
   return {out.tensor(), after};
 }
 
-std::tuple<Tensor, Tensor> mrf_stream(Tensor x, Tensor state, int64_t have, bool last, Tensor weight, Tensor bias,
-                                      Ints kernels, Ints dilations, Ints schemes, Ints layers, int64_t depth,
-                                      int64_t pad_mode, Ints kinds, std::vector<double> slopes,
-                                      std::optional<Tensor> curves) {
-  const MrfPlan plan(as_int(x.size(1)), kernels, dilations, schemes, layers, depth, pad_mode, kinds, slopes,
-                     curves);
-  return by_element(weight, [&](auto element) {
-    return run<decltype(element)>(plan, x, state, have, last, weight, bias);
-  });
+std::tuple<Tensor, Tensor> mrf_stream(const MrfStreamCall& call) {
+  const MrfPlan plan(call);
+  return by_element(call.weight, [&](auto element) { return run<decltype(element)>(plan, call); });
 }
 
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("mrf_stream", TORCH_BOX(&fastvoc::mrf_stream)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) {
+  m.impl("mrf_stream", fastvoc::boxed<fastvoc::MrfStreamCall, fastvoc::mrf_stream>);
+}

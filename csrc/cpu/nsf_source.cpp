@@ -13,26 +13,24 @@ int64_t* state_rows(const Tensor& state, int64_t items, int rows) {
   return state.mutable_data_ptr<int64_t>();
 }
 
-Tensor nsf_source(Tensor f0, Tensor weight, Tensor bias, std::optional<Tensor> state, std::optional<Tensor> phase,
-                  std::optional<Tensor> seed, std::optional<Tensor> noise, std::optional<Tensor> lengths,
-                  std::optional<Tensor> frames, Ints shape, std::vector<double> levels) {
-  STD_TORCH_CHECK(shape.size() == 4 && levels.size() == 3, "nsf_source: expected 4 shape values and 3 levels");
-  const int rows = as_int(weight.numel());
+Tensor nsf_source(const NsfSourceCall& call) {
+  const MaybeTensor &state = call.state, &phase = call.phase, &seed = call.seed, &noise = call.noise, &frames = call.frames;
+  const int rows = as_int(call.weight.numel());
   STD_TORCH_CHECK(rows >= 1 && rows <= kMaxSines, "weight: expected 1..", kMaxSines, " values");
   NsfSourceArgs args{};
-  args.weight = packed(weight, rows, "weight");
+  args.weight = packed(call.weight, rows, "weight");
   args.rows = rows;
-  args.bias = *packed(bias, 1, "bias");
-  args.rate = static_cast<double>(shape[0]);
-  args.hop = shape[1];
-  args.kind = static_cast<NsfKind>(shape[2]);
-  args.noise = noise ? NsfNoise::kGiven : static_cast<NsfNoise>(shape[3]);
-  args.amp = static_cast<float>(levels[0]);
-  args.noise_std = static_cast<float>(levels[1]);
-  args.threshold = static_cast<float>(levels[2]);
+  args.bias = *packed(call.bias, 1, "bias");
+  args.rate = static_cast<double>(call.rate);
+  args.hop = call.hop;
+  args.kind = static_cast<NsfKind>(call.kind);
+  args.noise = noise ? NsfNoise::kGiven : static_cast<NsfNoise>(call.drawn);
+  args.amp = static_cast<float>(call.amp);
+  args.noise_std = static_cast<float>(call.noise_std);
+  args.threshold = static_cast<float>(call.threshold);
   STD_TORCH_CHECK(args.hop >= 1 && args.rate >= 1, "nsf_source: expected a positive rate and hop");
 
-  const Batch batch(f0, 1, lengths);
+  const Batch batch(call.f0, 1, call.lengths);
   const int64_t items = batch.items();
   const int64_t* made = nullptr;
   if (frames) {
@@ -94,4 +92,6 @@ Tensor nsf_source(Tensor f0, Tensor weight, Tensor bias, std::optional<Tensor> s
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("nsf_source", TORCH_BOX(&fastvoc::nsf_source)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) {
+  m.impl("nsf_source", fastvoc::boxed<fastvoc::NsfSourceCall, fastvoc::nsf_source>);
+}

@@ -9,14 +9,14 @@ RvqArgs read_books(const Tensor& books) {
   return {packed(books, books.numel(), "books"), nullptr, nullptr, 0, as_int(books.size(1)), as_int(books.size(2))};
 }
 
-Tensor rvq_encode(Tensor x, Tensor books, Tensor panels, Tensor squares, int64_t count, std::optional<Tensor> lengths) {
-  RvqArgs args = read_books(books);
-  STD_TORCH_CHECK(count >= 1 && count <= books.size(0), "count: expected 1..", books.size(0), ", got ", count);
-  const int64_t rows = books.size(0) * padded(args.entries);
-  args.panels = packed(panels, rows * args.channels, "panels");
-  args.squares = packed(squares, rows, "squares");
-  args.count = as_int(count);
-  const Batch batch(x, args.channels, lengths);
+Tensor rvq_encode(const RvqEncodeCall& call) {
+  RvqArgs args = read_books(call.books);
+  const int64_t count = call.n_q, books = call.books.size(0), rows = books * padded(args.entries);
+  STD_TORCH_CHECK(count >= 1 && count <= books, "n_q: expected 1..", books, ", got ", count);
+  args.panels = packed(call.panels, rows * args.channels, "panels");
+  args.squares = packed(call.squares, rows, "squares");
+  args.count = call.n_q;
+  const Batch batch(call.x, args.channels, call.lengths);
   const int64_t steps = batch.steps();
   Tensor out = torch::stable::empty({batch.items(), count, steps}, torch::headeronly::ScalarType::Long);
   int64_t* const data = out.mutable_data_ptr<int64_t>();
@@ -32,13 +32,14 @@ Tensor rvq_encode(Tensor x, Tensor books, Tensor panels, Tensor squares, int64_t
   return out;
 }
 
-Tensor rvq_decode(Tensor codes, Tensor books, std::optional<Tensor> lengths) {
+Tensor rvq_decode(const RvqDecodeCall& call) {
+  const Tensor &codes = call.codes, &books = call.books;
   RvqArgs args = read_books(books);
   STD_TORCH_CHECK(codes.is_cpu() && codes.scalar_type() == torch::headeronly::ScalarType::Long && codes.dim() == 3 &&
                       codes.size(1) >= 1 && codes.size(1) <= books.size(0),
                   "codes: expected int64 [B, 1..", books.size(0), ", T] on the CPU");
   args.count = as_int(codes.size(1));
-  const Lengths valid(lengths, codes.size(0), codes.size(2));
+  const Lengths valid(call.lengths, codes.size(0), codes.size(2));
   const int64_t* const data = codes.const_data_ptr<int64_t>();
   const auto source = [&](int64_t item) {
     return Codes<const int64_t>{data + item * codes.stride(0), codes.stride(2), codes.stride(1)};
@@ -57,14 +58,13 @@ Tensor rvq_decode(Tensor codes, Tensor books, std::optional<Tensor> lengths) {
   over_items(codes.size(0), 24, [&](int64_t item) { return valid[item]; }, [&](int64_t item, int64_t begin, int64_t end) {
     table.rvq_decode(args, source(item), out.sink(item), begin, end);
   });
-  for (int64_t i = 0; i < codes.size(0); ++i) out.clear_tail(i, valid[i]);
-  return out.tensor();
+  return out.tensor([&](int64_t item) { return valid[item]; });
 }
 
 }  // namespace
 }  // namespace fastvoc
 
 STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) {
-  m.impl("rvq_encode", TORCH_BOX(&fastvoc::rvq_encode));
-  m.impl("rvq_decode", TORCH_BOX(&fastvoc::rvq_decode));
+  m.impl("rvq_encode", fastvoc::boxed<fastvoc::RvqEncodeCall, fastvoc::rvq_encode>);
+  m.impl("rvq_decode", fastvoc::boxed<fastvoc::RvqDecodeCall, fastvoc::rvq_decode>);
 }

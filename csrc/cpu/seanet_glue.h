@@ -23,20 +23,8 @@ SourceOf<Element> lengthened(const SourceOf<Element>& source, int64_t steps, std
   return {memory.data(), source.channels, 1, steps, source.channels};
 }
 
-// The convolutions and norms as fastvoc/ops/seanet_block.py packs them; `shortcut` and its bias are there only beside norms.
-struct SeanetTensors {
-  Tensor weight1;
-  Tensor weight2;
-  Tensor bias2;
-  std::optional<Tensor> shortcut;
-  std::optional<Tensor> bias_shortcut;
-  std::optional<Tensor> norms;
-  std::vector<double> eps;
-};
-
-Tensor seanet_block_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
-                           const SeanetBlockArgs<float>& block);
-Tensor seanet_block_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
-                           const SeanetBlockArgs<Bf16>& block);
+// The block with the norms of the call, of either type.
+Tensor seanet_block_normed(const SeanetBlockArgs<float>& block, const SeanetBlockCall& call);
+Tensor seanet_block_normed(const SeanetBlockArgs<Bf16>& block, const SeanetBlockCall& call);
 
 }  // namespace fastvoc

@@ -18,25 +18,25 @@ void fold(const float* norm, int width, const Moments& moments, double eps, std:
 template <class Element>
 class NormedBlock {
  public:
-  NormedBlock(const SeanetTensors& tensors, const SeanetBlockArgs<Element>& block) : width_(padded(block.cout)) {
+  NormedBlock(const SeanetBlockArgs<Element>& block, const SeanetBlockCall& call) : width_(padded(block.cout)) {
     const Conv1dArgs& conv1 = block.conv1;
     const int hidden = block.hidden(), sides = block.identity ? 1 : 2;
     args_.block = block;
-    args_.block.weight1 = packed<Element>(tensors.weight1, int64_t{1} * hidden * conv1.kernel * block.channels(), "weight1");
-    args_.weight2 = packed<Element>(tensors.weight2, int64_t{1} * width_ * hidden, "weight2");
-    args_.bias2 = packed(tensors.bias2, width_, "bias2");
-    const float* norms = packed(*tensors.norms, 2 * (hidden + sides * width_), "norms");
+    args_.block.weight1 = packed<Element>(call.weight1, int64_t{1} * hidden * conv1.kernel * block.channels(), "weight1");
+    args_.weight2 = packed<Element>(call.weight2, int64_t{1} * width_ * hidden, "weight2");
+    args_.bias2 = packed(call.bias2, width_, "bias2");
+    const float* norms = packed(*call.norms, 2 * (hidden + sides * width_), "norms");
     args_.norm1 = {norms, norms + hidden, conv1.cout, conv1.post};
     args_.block.conv1.post = Act{};
     norm2_ = norms + 2 * hidden;
-    STD_TORCH_CHECK(static_cast<int>(tensors.eps.size()) == 1 + sides, "eps: expected ", 1 + sides, " values");
-    eps_ = tensors.eps;
+    STD_TORCH_CHECK(static_cast<int>(call.eps.size()) == 1 + sides, "eps: expected ", 1 + sides, " values");
+    eps_ = call.eps;
     args_.eps = eps_[0];
-    STD_TORCH_CHECK(tensors.shortcut.has_value() != block.identity && tensors.bias_shortcut.has_value() != block.identity,
+    STD_TORCH_CHECK(call.shortcut.has_value() != block.identity && call.bias_shortcut.has_value() != block.identity,
                     "seanet_block: expected a shortcut and its bias, or neither and the input itself");
     if (block.identity) return;
-    args_.shortcut = packed<Element>(*tensors.shortcut, int64_t{1} * width_ * block.channels(), "shortcut");
-    args_.bias_shortcut = packed(*tensors.bias_shortcut, width_, "bias_shortcut");
+    args_.shortcut = packed<Element>(*call.shortcut, int64_t{1} * width_ * block.channels(), "shortcut");
+    args_.bias_shortcut = packed(*call.bias_shortcut, width_, "bias_shortcut");
   }
 
   // Elements that an item of so many steps keeps between the passes.
@@ -95,32 +95,22 @@ class NormedBlock {
 };
 
 template <class Element>
-Tensor run_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
-                  const SeanetBlockArgs<Element>& args) {
+Tensor run_normed(const SeanetBlockArgs<Element>& args, const SeanetBlockCall& call) {
   STD_TORCH_CHECK(args.shift == 0 && args.span() - 1 == args.conv1.left + args.conv1.right,
                   "seanet_block: with norms it wants padding that keeps the length");
-  const NormedBlock<Element> block(tensors, args);
-  const BatchOf<Element> batch(x, args.conv1.cin, lengths);
+  const NormedBlock<Element> block(args, call);
+  const BatchOf<Element> batch(call.x, args.conv1.cin, call.lengths);
   const OutputOf<Element> out(batch.items(), args.cout, batch.steps());
   const int64_t bytes = block.elements(batch.steps()) * static_cast<int64_t>(sizeof(Element));
   auto* memory = reinterpret_cast<Element*>(Arena::lent().floats(static_cast<std::size_t>(ceil_div(bytes, sizeof(float)))));
-  for (int64_t i = 0; i < batch.items(); ++i) {
-    block.run(batch.source(i), out.sink(i), memory);
-    out.clear_tail(i, batch.length(i));
-  }
-  return out.tensor();
+  for (int64_t i = 0; i < batch.items(); ++i) block.run(batch.source(i), out.sink(i), memory);
+  return out.tensor([&](int64_t item) { return batch.length(item); });
 }
 
 }  // namespace
 
-Tensor seanet_block_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
-                           const SeanetBlockArgs<float>& args) {
-  return run_normed(x, tensors, lengths, args);
-}
+Tensor seanet_block_normed(const SeanetBlockArgs<float>& block, const SeanetBlockCall& call) { return run_normed(block, call); }
 
-Tensor seanet_block_normed(const Tensor& x, const SeanetTensors& tensors, const std::optional<Tensor>& lengths,
-                           const SeanetBlockArgs<Bf16>& args) {
-  return run_normed(x, tensors, lengths, args);
-}
+Tensor seanet_block_normed(const SeanetBlockArgs<Bf16>& block, const SeanetBlockCall& call) { return run_normed(block, call); }
 
 }  // namespace fastvoc

@@ -4,29 +4,28 @@
 namespace fastvoc {
 namespace {
 
-template <class Element, class Kernel>
-Tensor run(const Tensor& x, const SnakeAaArgs& args, const std::optional<Tensor>& lengths, const Kernel& kernel) {
-  const BatchOf<Element> batch(x, args.channels, lengths);
+template <class Element>
+Tensor run(const SnakeAaArgs& args, const SnakeAaCall& call) {
+  const BatchOf<Element> batch(call.x, args.channels, call.lengths);
   const OutputOf<Element> out(batch.items(), args.channels, batch.steps());
   const auto steps = [&](int64_t item) { return batch.length(item); };
+  const auto& kernel = engine().kernels<Element>().snake_aa;
   over_items(batch.items(), 24, steps, [&](int64_t item, int64_t begin, int64_t end) {
     float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, end - begin)));
     kernel(args, batch.source(item), out.sink(item), begin, end, memory);
   });
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
-  return out.tensor();
+  return out.tensor(steps);
 }
 
-Tensor snake_aa(Tensor x, Tensor alpha, Tensor inverse, Tensor taps, std::optional<Tensor> lengths) {
-  const int channels = as_int(alpha.numel());
+Tensor snake_aa(const SnakeAaCall& call) {
+  const int channels = as_int(call.alpha.numel());
   STD_TORCH_CHECK(channels > 0, "alpha: expected a value per channel");
-  const SnakeAaArgs args{packed(alpha, channels, "alpha"), packed(inverse, channels, "inverse"),
-                         packed(taps, kAaTaps, "taps"), channels};
-  if (x.scalar_type() == scalar_type<Bf16>) return run<Bf16>(x, args, lengths, engine().kernels<Bf16>().snake_aa);
-  return run<float>(x, args, lengths, engine().kernels<float>().snake_aa);
+  const SnakeAaArgs args{packed(call.alpha, channels, "alpha"), packed(call.inverse, channels, "inverse"),
+                         packed(call.taps, kAaTaps, "taps"), channels};
+  return by_type(call.x, [&](auto element) { return run<decltype(element)>(args, call); });
 }
 
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("snake_aa", TORCH_BOX(&fastvoc::snake_aa)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("snake_aa", fastvoc::boxed<fastvoc::SnakeAaCall, fastvoc::snake_aa>); }

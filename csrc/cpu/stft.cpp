@@ -4,24 +4,22 @@
 namespace fastvoc {
 namespace {
 
-Tensor stft(Tensor x, Tensor tables, std::optional<Tensor> lengths, Ints radices, Ints shape) {
-  STD_TORCH_CHECK(shape.size() == 6, "stft: expected 6 shape values");
-  const int size = as_int(shape[0]);
+Tensor stft(const StftCall& call) {
+  const int size = call.size;
   StftArgs args{};
-  args.hop = as_int(shape[1]);
-  args.left = as_int(shape[2]);
-  const int64_t right = shape[3];
-  args.polar = shape[4] != 0;
-  args.first_is_real = shape[5] != 0;
-  STD_TORCH_CHECK(args.hop >= 1 && args.left >= 0 && right >= 0, "stft: expected a positive hop and no negative padding");
-  args.window = read_plan(radices, size, tables, size + kPanelWidth, args.fft);
+  args.hop = call.hop;
+  args.left = call.left;
+  args.polar = call.polar;
+  args.first_is_real = call.first_is_real;
+  STD_TORCH_CHECK(args.hop >= 1 && args.left >= 0 && call.right >= 0, "stft: expected a positive hop and no negative padding");
+  args.window = read_plan(call.radices, size, call.tables, size + kPanelWidth, args.fft);
 
-  const Batch batch(x, 1, lengths);
-  const auto made = [&](int64_t samples) { return (samples + args.left + right - size) / args.hop + 1; };
-  const int64_t most = std::max<int64_t>(args.left, right);
+  const Batch batch(call.x, 1, call.lengths);
+  const int64_t beside = int64_t{call.left} + call.right, most = std::max(call.left, call.right);
+  const auto made = [&](int64_t samples) { return (samples + beside - size) / args.hop + 1; };
   for (int64_t i = 0; i < batch.items(); ++i) {
     const int64_t samples = batch.length(i);
-    STD_TORCH_CHECK(samples > most && samples + args.left + right >= size, "stft: too few samples");
+    STD_TORCH_CHECK(samples > most && samples + beside >= size, "stft: too few samples");
   }
   const Output out(batch.items(), size + 2, made(batch.steps()));
   const FloatKernels& table = engine().only_floats;
@@ -30,11 +28,10 @@ Tensor stft(Tensor x, Tensor tables, std::optional<Tensor> lengths, Ints radices
     float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args)));
     table.stft(args, batch.source(item), out.sink(item), begin, end, memory);
   });
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
-  return out.tensor();
+  return out.tensor(steps);
 }
 
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("stft", TORCH_BOX(&fastvoc::stft)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("stft", fastvoc::boxed<fastvoc::StftCall, fastvoc::stft>); }

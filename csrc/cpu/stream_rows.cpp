@@ -26,7 +26,9 @@ void copy_steps(const Tensor& x, int64_t item, int64_t from, int64_t to, char* r
 }
 
 template <class Element>
-void run(const Tensor& x, const std::optional<Tensor>& tail, const Ints& cut, Tensor& window, Tensor& kept) {
+void run(const StreamRowsCall& call, Tensor& window, Tensor& kept) {
+  const Tensor& x = call.x;
+  const MaybeTensor& tail = call.tail;
   const int64_t held = tail ? tail->size(1) : 0, have = held + x.size(2), channels = x.size(1);
   const auto size = static_cast<int64_t>(sizeof(Element));
   const auto copy = [&](int64_t item, int64_t from, int64_t to, char* rows) {
@@ -37,7 +39,7 @@ void run(const Tensor& x, const std::optional<Tensor>& tail, const Ints& cut, Te
     }
     copy_steps<Element>(x, item, middle - held, to - held, rows + (middle - from) * channels * size);
   };
-  const int64_t before = cut[0], low = cut[1], high = cut[2], after = cut[3], keep = cut[4];
+  const int64_t before = call.before, low = call.low, high = call.high, after = call.after, keep = call.keep;
   const int64_t rows = before + high - low + after, row = channels * size;
   char* const to = static_cast<char*>(window.mutable_data_ptr());
   char* const rest = static_cast<char*>(kept.mutable_data_ptr());
@@ -59,29 +61,31 @@ void run(const Tensor& x, const std::optional<Tensor>& tail, const Ints& cut, Te
 }
 
 // Of the steps of `tail` [B, n, C] and then of x [B, C, T]: [low, high) between `before` and `after` ones of zeros, as
-// [B, steps, C], and those from `keep` on. cut: before, low, high, after, keep.
-std::tuple<Tensor, Tensor> stream_rows(Tensor x, std::optional<Tensor> tail, Ints cut) {
-  STD_TORCH_CHECK(x.is_cpu() && x.dim() == 3 && cut.size() == 5, "stream_rows: expected x [B, C, T] on the CPU and 5 numbers");
+// [B, steps, C], and those from `keep` on.
+std::tuple<Tensor, Tensor> stream_rows(const StreamRowsCall& call) {
+  const Tensor& x = call.x;
+  const MaybeTensor& tail = call.tail;
+  STD_TORCH_CHECK(x.is_cpu() && x.dim() == 3, "stream_rows: expected x [B, C, T] on the CPU");
   const int64_t items = x.size(0), channels = x.size(1), held = tail ? tail->size(1) : 0, have = held + x.size(2);
   if (tail) {
     STD_TORCH_CHECK(tail->is_cpu() && tail->scalar_type() == x.scalar_type() && tail->dim() == 3 && tail->is_contiguous() &&
                         tail->size(0) == items && tail->size(2) == channels,
                     "tail: expected a contiguous [", items, ", n, ", channels, "] of the chunk's type");
   }
-  STD_TORCH_CHECK(cut[0] >= 0 && 0 <= cut[1] && cut[1] <= cut[2] && cut[2] <= have && cut[3] >= 0 && 0 <= cut[4] &&
-                      cut[4] <= have,
+  STD_TORCH_CHECK(call.before >= 0 && 0 <= call.low && call.low <= call.high && call.high <= have && call.after >= 0 &&
+                      0 <= call.keep && call.keep <= have,
                   "stream_rows: expected ranges inside of ", have, " steps");
-  Tensor window = torch::stable::empty({items, cut[0] + cut[2] - cut[1] + cut[3], channels}, x.scalar_type());
-  Tensor kept = torch::stable::empty({items, have - cut[4], channels}, x.scalar_type());
+  Tensor window = torch::stable::empty({items, call.before + call.high - call.low + call.after, channels}, x.scalar_type());
+  Tensor kept = torch::stable::empty({items, have - call.keep, channels}, x.scalar_type());
   switch (x.element_size()) {
     case 2:
-      run<std::uint16_t>(x, tail, cut, window, kept);
+      run<std::uint16_t>(call, window, kept);
       break;
     case 4:
-      run<std::uint32_t>(x, tail, cut, window, kept);
+      run<std::uint32_t>(call, window, kept);
       break;
     case 8:
-      run<std::uint64_t>(x, tail, cut, window, kept);
+      run<std::uint64_t>(call, window, kept);
       break;
     default:
       STD_TORCH_CHECK(false, "x: expected elements of 2, 4 or 8 bytes, got ", x.element_size());
@@ -92,4 +96,6 @@ std::tuple<Tensor, Tensor> stream_rows(Tensor x, std::optional<Tensor> tail, Int
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("stream_rows", TORCH_BOX(&fastvoc::stream_rows)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) {
+  m.impl("stream_rows", fastvoc::boxed<fastvoc::StreamRowsCall, fastvoc::stream_rows>);
+}

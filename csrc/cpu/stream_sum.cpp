@@ -51,8 +51,9 @@ class Signal {
 };
 
 // x and y [B, C, T], what was kept of each [B, n, C] -> their sum [B, C, steps], what is kept now.
-std::tuple<Tensor, Tensor, Tensor> stream_sum(Tensor x, Tensor y, Tensor kept_x, Tensor kept_y) {
-  const Signal a(x, kept_x, "x"), b(y, kept_y, "y");
+std::tuple<Tensor, Tensor, Tensor> stream_sum(const StreamSumCall& call) {
+  const Tensor &x = call.x, &y = call.y;
+  const Signal a(x, call.kept_x, "x"), b(y, call.kept_y, "y");
   const int64_t items = x.size(0), channels = x.size(1), count = std::min(a.steps(), b.steps());
   STD_TORCH_CHECK(y.size(0) == items && y.size(1) == channels, "y: expected [", items, ", ", channels, ", T]");
   const Output out(items, as_int(channels), count);
@@ -71,4 +72,6 @@ std::tuple<Tensor, Tensor, Tensor> stream_sum(Tensor x, Tensor y, Tensor kept_x,
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("stream_sum", TORCH_BOX(&fastvoc::stream_sum)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) {
+  m.impl("stream_sum", fastvoc::boxed<fastvoc::StreamSumCall, fastvoc::stream_sum>);
+}

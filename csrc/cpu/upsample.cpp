@@ -5,15 +5,14 @@ namespace fastvoc {
 namespace {
 
 template <class Element>
-Tensor run(const UpsampleArgs& args, const Tensor& x, const Tensor& weight, const Tensor& bias,
-           const std::optional<Tensor>& lengths) {
+Tensor run(const UpsampleArgs& args, const UpsampleCall& call) {
   using Given = Outer<Element>;
   const bool merged = args.merged() && !std::is_same_v<Element, std::uint8_t>;
   const int width = merged ? args.stride * args.cout : padded(args.cout);
   const int taps = merged ? args.kernel / args.stride : args.kernel;
   const int64_t weights = int64_t{1} * width * taps * grouped<Element>(args.cin);
-  const auto filter = Filters<Element>(weight, weights, bias, 1, width, args.stride).next(weights);
-  const AnyBatch batch(x, args.cin, lengths);
+  const auto filter = Filters<Element>(call.weight, weights, call.bias, 1, width, args.stride).next(weights);
+  const AnyBatch batch(call.x, args.cin, call.lengths);
   const auto made = [&](int64_t n) { return (n - 1) * args.stride + args.kernel - args.left - args.right; };
   const OutputOf<Given> out(batch.items(), args.cout, made(batch.steps()));
   const auto& table = engine().convolutions<Element>();
@@ -28,26 +27,17 @@ Tensor run(const UpsampleArgs& args, const Tensor& x, const Tensor& weight, cons
   // Weights that no L2 cache holds are not read by every thread for few steps.
   const int64_t fewest = weights * static_cast<int64_t>(sizeof(Element)) > 1 << 20 ? 36 : 12;
   over_items_or_panels(batch.items(), fewest * args.stride, steps, width / kPanelWidth, work);
-  for (int64_t i = 0; i < batch.items(); ++i) out.clear_tail(i, steps(i));
-  return out.tensor();
+  return out.tensor(steps);
 }
 
-Tensor upsample(Tensor x, Tensor weight, Tensor bias, std::optional<Tensor> lengths, Ints shape, Ints kinds,
-                std::vector<double> slopes, std::optional<Tensor> curves) {
-  STD_TORCH_CHECK(shape.size() == 6, "upsample: expected 6 shape values");
-  UpsampleArgs args{};
-  args.cout = as_int(shape[0]);
-  args.cin = as_int(shape[1]);
-  args.kernel = as_int(shape[2]);
-  args.stride = as_int(shape[3]);
-  args.left = as_int(shape[4]);
-  args.right = as_int(shape[5]);
-  args.pre = activations(kinds, slopes, curves, 1, [&](std::size_t) { return args.cin; })[0];
+Tensor upsample(const UpsampleCall& call) {
+  UpsampleArgs args{call.cout, call.cin, call.kernel, call.stride, call.left, call.right, {}};
+  args.pre = activations(call, 1, [&](std::size_t) { return args.cin; })[0];
   STD_TORCH_CHECK(args.left >= 0, "upsample: the left crop must not be negative");
-  return by_element(weight, [&](auto element) { return run<decltype(element)>(args, x, weight, bias, lengths); });
+  return by_element(call.weight, [&](auto element) { return run<decltype(element)>(args, call); });
 }
 
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("upsample", TORCH_BOX(&fastvoc::upsample)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CPU, m) { m.impl("upsample", fastvoc::boxed<fastvoc::UpsampleCall, fastvoc::upsample>); }

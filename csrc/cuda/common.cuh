@@ -15,6 +15,19 @@ __host__ __device__ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b)
 
 __host__ __device__ inline std::int64_t padded(std::int64_t channels) { return ceil_div(channels, kPanel) * kPanel; }
 
+// The shape of a convolution, as Conv1dCall (common/calls.h) has it; `tiles`: its weights are packed for tensor cores.
+struct ConvShape {
+  int cout;
+  int cin;
+  int kernel = 1;
+  int stride = 1;
+  int dilation = 1;
+  int left = 0;
+  int right = 0;
+  int pad = 0;
+  bool tiles = false;
+};
+
 // What convolutions have in common. `residual`, `beside`, `lengths` and `bias` may be null; `beside` [items, further, made]
 // joins the inputs of a convolution of one tap, without an activation.
 template <class In, class W, class Out>
@@ -45,10 +58,17 @@ struct ConvArgs {
     return pad == Pad::kReflect && valid < least ? least : valid;
   }
 
-  // Takes what the shape of a convolution says.
-  void set(const std::int64_t* shape) {
-    for (int* field : {&cout, &cin, &kernel, &stride, &dilation, &left, &right}) *field = static_cast<int>(*shape++);
-    pad = static_cast<Pad>(*shape);
+  // Takes what a shape with the names of ConvShape says.
+  template <class Shape>
+  void set(const Shape& shape) {
+    cout = shape.cout;
+    cin = shape.cin;
+    kernel = shape.kernel;
+    stride = shape.stride;
+    dilation = shape.dilation;
+    left = shape.left;
+    right = shape.right;
+    pad = static_cast<Pad>(shape.pad);
   }
 };
 

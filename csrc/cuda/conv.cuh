@@ -9,11 +9,10 @@
 
 namespace fastvoc::cuda {
 
-// A convolution of an op's shape, whose ninth value says whether its weights are packed for tensor cores; set(args) fills in
-// the tensors. float32 has no tiles.
-template <class T, class Set>
-void convolve(const std::int64_t* shape, std::int64_t items, Stream stream, const Set& set) {
-  if (shape[8] == 0) {
+// A convolution of a shape with the names of ConvShape; set(args) fills in the tensors. float32 has no tiles.
+template <class T, class Shape, class Set>
+void convolve(const Shape& shape, std::int64_t items, Stream stream, const Set& set) {
+  if (!shape.tiles) {
     Conv1dArgs<T, T, T> args{};
     args.set(shape);
     set(args);
@@ -27,21 +26,21 @@ void convolve(const std::int64_t* shape, std::int64_t items, Stream stream, cons
 
 // How many weights a convolution of this shape has, with those of `further` channels beside its own.
 template <class T>
-std::int64_t convolution_weights(const std::int64_t* shape, int further = 0) {
+std::int64_t convolution_weights(const ConvShape& shape, int further = 0) {
   const auto count = [&](auto args) {
     args.further = further;
     return args.weights();
   };
-  if (shape[8]) return count(conv1d_tile<T>(shape));
+  if (shape.tiles) return count(conv1d_tile<T>(shape));
   Conv1dArgs<T, T, T> args{};
   args.set(shape);
   return count(args);
 }
 
-// As convolve, for a transposed convolution, by the seventh value.
-template <class T, class Set>
-void convolve_transposed(const std::int64_t* shape, std::int64_t items, Stream stream, const Set& set) {
-  if (shape[6] == 0) {
+// As convolve, for a transposed convolution, of the shape of UpsampleCall.
+template <class T, class Shape, class Set>
+void convolve_transposed(const Shape& shape, std::int64_t items, Stream stream, const Set& set) {
+  if (!shape.tiles) {
     UpsampleArgs<T> args{};
     args.set(shape);
     set(args);

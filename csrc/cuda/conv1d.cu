@@ -5,27 +5,21 @@
 namespace fastvoc {
 namespace {
 
-Tensor conv1d(Tensor x, Tensor weight, Tensor bias, MaybeTensor residual, MaybeTensor lengths, Ints shape, Ints kinds,
-              Doubles slopes, MaybeTensor curves) {
-  STD_TORCH_CHECK(shape.size() == 9, "conv1d: expected 9 shape values");
-  STD_TORCH_CHECK(shape[7] >= 0 && shape[7] <= 2, "conv1d: unknown padding ", shape[7]);
+Tensor conv1d(const Conv1dCall& call) {
+  const Tensor& x = call.x;
+  STD_TORCH_CHECK(call.pad >= 0 && call.pad <= 2, "conv1d: unknown padding ", call.pad);
   check_input(x);
   const DeviceGuard guard(x.get_device_index());
-  const auto acts = activations(kinds, slopes, curves, x, 2, [&](std::size_t i) { return cuda::padded(shape[1 - i]); });
+  const auto acts = activations(call, 2, [&](std::size_t i) { return cuda::padded(i == 0 ? call.cin : call.cout); });
   Tensor out;
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    check_tiles<T>(shape[8]);
-    cuda::convolve<T>(shape.data(), x.size(0), current_stream(x), [&](auto& args) {
-      set_common<T>(args, x, weight, bias, lengths);
+    check_tiles<T>(call.tiles);
+    cuda::convolve<T>(call, x.size(0), current_stream(x), [&](auto& args) {
+      set_common<T>(args, call);
       args.pre = acts[0];
       args.post = acts[1];
-      if (residual) {
-        check_like(*residual, x, "residual");
-        args.residual = view<T>(*residual, args.cout, "residual");
-        STD_TORCH_CHECK(residual->size(0) == x.size(0) && residual->size(2) == args.made(args.steps),
-                        "residual: expected the shape of the output");
-      }
+      args.residual = further<T>(call.residual, x, args.cout, args.made(args.steps), "residual");
       out = new_rows(x, args.cout, args.made(args.steps));
       args.y = rows_view<T>(out);
     });
@@ -37,4 +31,4 @@ Tensor conv1d(Tensor x, Tensor weight, Tensor bias, MaybeTensor residual, MaybeT
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("conv1d", TORCH_BOX(&fastvoc::conv1d)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("conv1d", fastvoc::boxed<fastvoc::Conv1dCall, fastvoc::conv1d>); }

@@ -142,8 +142,8 @@ void conv_tile(const ConvTileArgs<T>& args, std::int64_t items, Stream stream) {
 }
 
 // The tile's arguments for a convolution, which lack the tensors.
-template <class T>
-ConvTileArgs<T> conv1d_tile(const std::int64_t* shape) {
+template <class T, class Shape>
+ConvTileArgs<T> conv1d_tile(const Shape& shape) {
   ConvTileArgs<T> args{};
   args.set(shape);
   args.phases = 1;
@@ -155,20 +155,20 @@ ConvTileArgs<T> conv1d_tile(const std::int64_t* shape) {
 }
 
 // The same for a transposed convolution, whose phases have ceil(kernel / stride) taps, the last of them first.
-template <class T>
-ConvTileArgs<T> upsample_tile(const std::int64_t* shape) {
+template <class T, class Shape>
+ConvTileArgs<T> upsample_tile(const Shape& shape) {
   ConvTileArgs<T> args{};
-  args.cout = static_cast<int>(shape[0]);
-  args.cin = static_cast<int>(shape[1]);
-  args.kernel = static_cast<int>(ceil_div(shape[2], shape[3]));
+  args.cout = shape.cout;
+  args.cin = shape.cin;
+  args.kernel = static_cast<int>(ceil_div(shape.kernel, shape.stride));
   args.stride = args.dilation = 1;
   args.left = args.kernel - 1;
   args.post = identity();
-  args.phases = static_cast<int>(shape[3]);
+  args.phases = shape.stride;
   args.width = static_cast<int>(padded(args.cout));
-  args.crop = shape[4];
-  args.up = shape[3];
-  args.more = shape[2] - shape[3] - shape[4] - shape[5];
+  args.crop = shape.left;
+  args.up = shape.stride;
+  args.more = shape.kernel - shape.stride - shape.left - shape.right;
   args.down = 1;
   return args;
 }

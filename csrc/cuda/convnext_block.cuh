@@ -20,11 +20,10 @@ struct ConvNextArgs {
   int hidden;
   bool tiles;
 
-  using Shape = std::array<std::int64_t, 9>;
-  Shape expand() const { return {hidden, norm.channels, 1, 1, 1, 0, 0, 0, tiles}; }
-  Shape project() const { return {norm.channels, hidden, 1, 1, 1, 0, 0, 0, tiles}; }
+  ConvShape expand() const { return {hidden, norm.channels, 1, 1, 1, 0, 0, 0, tiles}; }
+  ConvShape project() const { return {norm.channels, hidden, 1, 1, 1, 0, 0, 0, tiles}; }
   std::int64_t weights() const {
-    return convolution_weights<T>(expand().data()) + convolution_weights<T>(project().data());
+    return convolution_weights<T>(expand()) + convolution_weights<T>(project());
   }
   std::int64_t scratch_size(std::int64_t items) const { return items * norm.steps * (norm.channels + hidden); }
 };
@@ -37,9 +36,9 @@ void convnext_block(const ConvNextArgs<T>& a, std::int64_t items, Stream stream)
   LayerNormArgs<T> norm = a.norm;
   norm.y = normed;
   layer_norm(norm, items, stream);
-  const auto pointwise = [&](const auto& shape, const View<T>& from, const View<T>& to, const T* weight, const T* bias,
+  const auto pointwise = [&](const ConvShape& shape, const View<T>& from, const View<T>& to, const T* weight, const T* bias,
                              const View<const T>& residual, ActKind act) {
-    convolve<T>(shape.data(), items, stream, [&](auto& args) {
+    convolve<T>(shape, items, stream, [&](auto& args) {
       args.x = {from.data, from.item, from.channel, from.step};
       args.y = to;
       args.weight = weight;
@@ -51,7 +50,7 @@ void convnext_block(const ConvNextArgs<T>& a, std::int64_t items, Stream stream)
       args.post.kind = act;
     });
   };
-  const T* second = a.weight + convolution_weights<T>(a.expand().data());
+  const T* second = a.weight + convolution_weights<T>(a.expand());
   pointwise(a.expand(), normed, inner, a.weight, a.expand_bias, View<const T>{}, ActKind::kGelu);
   pointwise(a.project(), inner, a.norm.y, second, a.project_bias, a.norm.x, ActKind::kLeaky);
 }

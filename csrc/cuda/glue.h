@@ -3,20 +3,17 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <optional>
 #include <vector>
 
+#include "common/calls.h"
 #include "common/check.h"
 #include "cuda/common.cuh"
 
 namespace fastvoc {
 
-using Ints = std::vector<std::int64_t>;
-using Doubles = std::vector<double>;
-using MaybeTensor = std::optional<Tensor>;
 using torch::stable::accelerator::DeviceGuard;
 
 constexpr std::int64_t kMaxItems = 65535;  // of a grid's second axis
@@ -77,10 +74,11 @@ void for_dtype(const Tensor& x, const Run& run) {
   }
 }
 
-// The activations of an op as fastvoc/ops/_cuda.py packs them; channels(i) are those of the i-th, with its padding.
-template <class Channels>
-std::vector<cuda::Act> activations(const Ints& kinds, const Doubles& slopes, const MaybeTensor& curves, const Tensor& x,
-                                   std::size_t count, const Channels& channels) {
+// The activations of a call as fastvoc/ops/_cuda.py packs them; channels(i) are those of the i-th, with its padding.
+template <class Given, class Channels>
+std::vector<cuda::Act> activations(const Given& call, std::size_t count, const Channels& channels) {
+  const Ints& kinds = call.kinds;
+  const Doubles& slopes = call.slopes;
   STD_TORCH_CHECK(kinds.size() == count && slopes.size() == count, "activations: expected ", count,
                   " kinds and slopes");
   std::int64_t floats = 0;
@@ -89,8 +87,8 @@ std::vector<cuda::Act> activations(const Ints& kinds, const Doubles& slopes, con
                     "activations: unknown kind ", kinds[i]);
     if (static_cast<cuda::ActKind>(kinds[i]) == cuda::ActKind::kSnake) floats += 2 * channels(i);
   }
-  STD_TORCH_CHECK(floats == 0 || curves.has_value(), "activations: a snake needs its curves");
-  const float* at = floats ? packed_as<float>(*curves, x, ScalarType::Float, floats, "curves") : nullptr;
+  STD_TORCH_CHECK(floats == 0 || call.curves.has_value(), "activations: a snake needs its curves");
+  const float* at = floats ? packed_as<float>(*call.curves, call.x, ScalarType::Float, floats, "curves") : nullptr;
   std::vector<cuda::Act> acts;
   for (std::size_t i = 0; i < count; ++i) {
     acts.push_back({static_cast<cuda::ActKind>(kinds[i]), static_cast<float>(slopes[i]), nullptr, nullptr});
@@ -104,18 +102,28 @@ std::vector<cuda::Act> activations(const Ints& kinds, const Doubles& slopes, con
 
 // Weights for tensor cores are of 16-bit numbers.
 template <class T>
-void check_tiles(std::int64_t tiles) {
-  STD_TORCH_CHECK(tiles == 0 || (tiles == 1 && sizeof(T) == 2), "CUDA: convolutions in tiles take float16 and bfloat16");
+void check_tiles(bool tiles) {
+  STD_TORCH_CHECK(!tiles || sizeof(T) == 2, "CUDA: convolutions in tiles take float16 and bfloat16");
 }
 
 // The arguments that conv1d and upsample share, once their shape is set.
-template <class T, class Args>
-void set_common(Args& args, const Tensor& x, const Tensor& weight, const Tensor& bias, const MaybeTensor& lengths) {
-  args.x = view<T>(x, args.cin, "x");
-  args.weight = packed<T>(weight, x, args.weights(), "weight");
-  args.bias = packed<T>(bias, x, cuda::padded(args.cout), "bias");
-  args.lengths = maybe_lengths(lengths, x);
-  args.steps = x.size(2);
+template <class T, class Args, class Given>
+void set_common(Args& args, const Given& call) {
+  args.x = view<T>(call.x, args.cin, "x");
+  args.weight = packed<T>(call.weight, call.x, args.weights(), "weight");
+  args.bias = packed<T>(call.bias, call.x, cuda::padded(args.cout), "bias");
+  args.lengths = maybe_lengths(call.lengths, call.x);
+  args.steps = call.x.size(2);
+}
+
+// A further input, when there is one, of x's items and this many steps.
+template <class T>
+View<const T> further(const MaybeTensor& t, const Tensor& x, std::int64_t channels, std::int64_t steps, const char* name) {
+  if (!t) return {};
+  check_like(*t, x, name);
+  STD_TORCH_CHECK(t->size(0) == x.size(0) && t->size(2) == steps, name, ": expected ", x.size(0), " items of ", steps,
+                  " steps");
+  return view<T>(*t, channels, name);
 }
 
 }  // namespace fastvoc

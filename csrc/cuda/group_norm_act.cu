@@ -6,8 +6,8 @@
 namespace fastvoc {
 namespace {
 
-Tensor group_norm_act(Tensor x, Tensor weight, Tensor bias, double eps, MaybeTensor residual, MaybeTensor lengths,
-                      Ints kinds, Doubles slopes, MaybeTensor curves) {
+Tensor group_norm_act(const GroupNormActCall& call) {
+  const Tensor& x = call.x;
   check_input(x);
   const DeviceGuard guard(x.get_device_index());
   const std::int64_t channels = x.size(1), width = cuda::padded(channels);
@@ -17,18 +17,14 @@ Tensor group_norm_act(Tensor x, Tensor weight, Tensor bias, double eps, MaybeTen
     cuda::GroupNormArgs<T> args{};
     args.x = view<T>(x, channels, "x");
     args.y = rows_view<T>(out);
-    if (residual) {
-      check_like(*residual, x, "residual");
-      args.residual = view<T>(*residual, channels, "residual");
-      STD_TORCH_CHECK(residual->size(0) == x.size(0) && residual->size(2) == x.size(2), "residual: expected x's shape");
-    }
-    args.weight = packed_as<float>(weight, x, ScalarType::Float, width, "weight");
-    args.bias = packed_as<float>(bias, x, ScalarType::Float, width, "bias");
-    args.lengths = maybe_lengths(lengths, x);
+    args.residual = further<T>(call.residual, x, channels, x.size(2), "residual");
+    args.weight = packed_as<float>(call.weight, x, ScalarType::Float, width, "weight");
+    args.bias = packed_as<float>(call.bias, x, ScalarType::Float, width, "bias");
+    args.lengths = maybe_lengths(call.lengths, x);
     args.steps = x.size(2);
     args.channels = static_cast<int>(channels);
-    args.eps = static_cast<float>(eps);
-    args.act = activations(kinds, slopes, curves, x, 1, [&](std::size_t) { return width; })[0];
+    args.eps = static_cast<float>(call.eps);
+    args.act = activations(call, 1, [&](std::size_t) { return width; })[0];
     const Tensor pieces = torch::stable::new_empty(x, {x.size(0), args.max_pieces(), 3}, ScalarType::Float);
     args.pieces = pieces.mutable_data_ptr<float>();
     cuda::group_norm_act(args, x.size(0), current_stream(x));
@@ -40,4 +36,6 @@ Tensor group_norm_act(Tensor x, Tensor weight, Tensor bias, double eps, MaybeTen
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("group_norm_act", TORCH_BOX(&fastvoc::group_norm_act)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) {
+  m.impl("group_norm_act", fastvoc::boxed<fastvoc::GroupNormActCall, fastvoc::group_norm_act>);
+}

@@ -7,19 +7,19 @@ namespace fastvoc {
 namespace {
 
 template <class T, class Out>
-Tensor run(const Tensor& x, const Tensor& tables, const MaybeTensor& lengths, const Ints& shape, const Doubles& bounds,
-           ScalarType dtype) {
+Tensor run(const IstftHeadCall& call, ScalarType dtype) {
+  const Tensor& x = call.x;
   cuda::IstftHeadArgs<T, Out> args{};
-  args.size = static_cast<int>(shape[0]);
-  args.hop = static_cast<int>(shape[1]);
-  args.left = shape[2];
-  args.right = shape[3];
-  args.sine = shape[4] != 0;
-  args.clip = static_cast<float>(bounds[0]);
-  args.clamp = static_cast<float>(bounds[1]);
+  args.size = call.size;
+  args.hop = call.hop;
+  args.left = call.left;
+  args.right = call.right;
+  args.sine = call.sine;
+  args.clip = static_cast<float>(call.clip);
+  args.clamp = static_cast<float>(call.clamp);
   args.x = view<T>(x, args.size + 2, "x");
-  args.tables = packed_as<float>(tables, x, ScalarType::Float, 4 * shape[0], "tables");
-  args.lengths = maybe_lengths(lengths, x);
+  args.tables = packed_as<float>(call.tables, x, ScalarType::Float, std::int64_t{4} * call.size, "tables");
+  args.lengths = maybe_lengths(call.lengths, x);
   args.steps = x.size(2);
   STD_TORCH_CHECK(args.made(args.steps) > 0, "x: ", args.steps, " frames are too few");
   STD_TORCH_CHECK(args.shared() <= cuda::shared_limit(), "istft_head: n_fft ", args.size, " is too large");
@@ -32,15 +32,13 @@ Tensor run(const Tensor& x, const Tensor& tables, const MaybeTensor& lengths, co
   return torch::stable::transpose(out, 1, 2);
 }
 
-Tensor istft_head(Tensor x, Tensor tables, MaybeTensor lengths, Ints, Ints shape, Doubles bounds) {
-  check_input(x);
-  STD_TORCH_CHECK(shape.size() == 6 && bounds.size() == 2, "istft_head: expected 6 shape values and 2 bounds");
-  const DeviceGuard guard(x.get_device_index());
+Tensor istft_head(const IstftHeadCall& call) {
+  check_input(call.x);
+  const DeviceGuard guard(call.x.get_device_index());
   Tensor out;
-  for_dtype(x, [&](auto zero) {
+  for_dtype(call.x, [&](auto zero) {
     using T = decltype(zero);
-    out = shape[5] ? run<T, float>(x, tables, lengths, shape, bounds, ScalarType::Float)
-                   : run<T, T>(x, tables, lengths, shape, bounds, x.scalar_type());
+    out = call.wide ? run<T, float>(call, ScalarType::Float) : run<T, T>(call, call.x.scalar_type());
   });
   return out;
 }
@@ -48,4 +46,6 @@ Tensor istft_head(Tensor x, Tensor tables, MaybeTensor lengths, Ints, Ints shape
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("istft_head", TORCH_BOX(&fastvoc::istft_head)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) {
+  m.impl("istft_head", fastvoc::boxed<fastvoc::IstftHeadCall, fastvoc::istft_head>);
+}

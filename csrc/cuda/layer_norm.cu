@@ -4,13 +4,14 @@
 namespace fastvoc {
 namespace {
 
-Tensor layer_norm(Tensor x, Tensor weight, Tensor bias, MaybeTensor row, MaybeTensor lengths, double eps) {
+Tensor layer_norm(const LayerNormCall& call) {
+  const Tensor& x = call.x;
   check_input(x);
   const DeviceGuard guard(x.get_device_index());
   const Tensor out = new_rows(x, x.size(1), x.size(2));
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    auto args = norm_args<T>(x, weight, bias, row, lengths, eps);
+    auto args = norm_args<T>(x, call.weight, call.bias, call.row, call.lengths, call.eps);
     args.y = rows_view<T>(out);
     cuda::layer_norm(args, x.size(0), current_stream(x));
   });
@@ -21,4 +22,6 @@ Tensor layer_norm(Tensor x, Tensor weight, Tensor bias, MaybeTensor row, MaybeTe
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("layer_norm", TORCH_BOX(&fastvoc::layer_norm)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) {
+  m.impl("layer_norm", fastvoc::boxed<fastvoc::LayerNormCall, fastvoc::layer_norm>);
+}

@@ -11,29 +11,29 @@ float* state_of(const MaybeTensor& t, const Tensor& x, std::int64_t floats, cons
   return static_cast<float*>(t->mutable_data_ptr());
 }
 
-Tensor lstm(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, MaybeTensor h, MaybeTensor c, Ints shape) {
+Tensor lstm(const LstmCall& call) {
+  const Tensor& x = call.x;
   check_input(x);
-  STD_TORCH_CHECK(shape.size() == 5, "lstm: expected 5 shape values");
-  STD_TORCH_CHECK(h.has_value() == c.has_value(), "lstm: expected both parts of the state, or none");
+  STD_TORCH_CHECK(call.h.has_value() == call.c.has_value(), "lstm: expected both parts of the state, or none");
   const DeviceGuard guard(x.get_device_index());
-  const std::int64_t entries = shape[0] * shape[3], hidden = shape[2];
-  const Tensor out = new_rows(x, hidden * shape[3], x.size(2));
+  const std::int64_t entries = std::int64_t{call.layers} * call.directions, hidden = call.hidden;
+  const Tensor out = new_rows(x, hidden * call.directions, x.size(2));
   const Tensor barriers = torch::stable::new_empty(x, {x.size(0)}, ScalarType::Int);
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     cuda::LstmLayersArgs<T> args{};
-    args.layers = static_cast<int>(shape[0]);
-    args.inputs = static_cast<int>(shape[1]);
-    args.hidden = static_cast<int>(hidden);
-    args.directions = static_cast<int>(shape[3]);
-    args.skip = shape[4] != 0;
-    args.x = view<T>(x, shape[1], "x");
+    args.layers = call.layers;
+    args.inputs = call.inputs;
+    args.hidden = call.hidden;
+    args.directions = call.directions;
+    args.skip = call.skip;
+    args.x = view<T>(x, call.inputs, "x");
     args.y = rows_view<T>(out);
-    args.w = packed<T>(weight, x, args.all_weights(), "weight");
-    args.bias = packed_as<float>(bias, x, ScalarType::Float, entries * cuda::kGates * hidden, "bias");
-    args.h = state_of(h, x, entries * x.size(0) * hidden, "h");
-    args.c = state_of(c, x, entries * x.size(0) * hidden, "c");
-    args.lengths = maybe_lengths(lengths, x);
+    args.w = packed<T>(call.weight, x, args.all_weights(), "weight");
+    args.bias = packed_as<float>(call.bias, x, ScalarType::Float, entries * cuda::kGates * hidden, "bias");
+    args.h = state_of(call.h, x, entries * x.size(0) * hidden, "h");
+    args.c = state_of(call.c, x, entries * x.size(0) * hidden, "c");
+    args.lengths = maybe_lengths(call.lengths, x);
     args.items = x.size(0);
     args.steps = x.size(2);
     const Tensor scratch = torch::stable::new_empty(x, {cuda::lstm_scratch(args)}, ScalarType::Float);
@@ -48,4 +48,4 @@ Tensor lstm(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, MaybeTens
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("lstm", TORCH_BOX(&fastvoc::lstm)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("lstm", fastvoc::boxed<fastvoc::LstmCall, fastvoc::lstm>); }

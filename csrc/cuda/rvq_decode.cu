@@ -6,7 +6,8 @@
 namespace fastvoc {
 namespace {
 
-Tensor rvq_decode(Tensor codes, Tensor books, MaybeTensor lengths) {
+Tensor rvq_decode(const RvqDecodeCall& call) {
+  const Tensor &codes = call.codes, &books = call.books;
   check_input(codes, "codes");
   const DeviceGuard guard(codes.get_device_index());
   STD_TORCH_CHECK(books.dim() == 3 && codes.size(1) <= books.size(0), "books: expected [K, N, D] with a book a code");
@@ -17,7 +18,7 @@ Tensor rvq_decode(Tensor codes, Tensor books, MaybeTensor lengths) {
     STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Long, "codes: expected int64");
     args.codes = view<std::int64_t>(codes, codes.size(1), "codes");
     args.books = packed_as<T>(books, codes, books.scalar_type(), books.numel(), "books");
-    args.lengths = maybe_lengths(lengths, codes);
+    args.lengths = maybe_lengths(call.lengths, codes);
     args.steps = codes.size(2);
     args.count = static_cast<int>(codes.size(1));
     args.entries = static_cast<int>(books.size(1));
@@ -33,4 +34,6 @@ Tensor rvq_decode(Tensor codes, Tensor books, MaybeTensor lengths) {
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("rvq_decode", TORCH_BOX(&fastvoc::rvq_decode)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) {
+  m.impl("rvq_decode", fastvoc::boxed<fastvoc::RvqDecodeCall, fastvoc::rvq_decode>);
+}

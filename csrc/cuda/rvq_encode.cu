@@ -6,7 +6,9 @@
 namespace fastvoc {
 namespace {
 
-Tensor rvq_encode(Tensor x, Tensor books, Tensor panels, Tensor squares, std::int64_t count, MaybeTensor lengths) {
+Tensor rvq_encode(const RvqEncodeCall& call) {
+  const Tensor &x = call.x, &books = call.books;
+  const std::int64_t count = call.n_q;
   check_input(x);
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "x: expected float32");
   STD_TORCH_CHECK(books.dim() == 3 && count >= 1 && count <= books.size(0), "books: expected [K, N, D] with a book a code");
@@ -15,11 +17,11 @@ Tensor rvq_encode(Tensor x, Tensor books, Tensor panels, Tensor squares, std::in
   cuda::RvqEncodeArgs<float> args{};
   args.x = view<float>(x, channels, "x");
   args.books = packed<float>(books, x, books.numel(), "books");
-  args.panels = packed<float>(panels, x, rows * channels, "panels");
-  args.squares = packed<float>(squares, x, rows, "squares");
-  args.lengths = maybe_lengths(lengths, x);
+  args.panels = packed<float>(call.panels, x, rows * channels, "panels");
+  args.squares = packed<float>(call.squares, x, rows, "squares");
+  args.lengths = maybe_lengths(call.lengths, x);
   args.steps = x.size(2);
-  args.count = static_cast<int>(count);
+  args.count = call.n_q;
   args.entries = static_cast<int>(books.size(1));
   args.channels = static_cast<int>(channels);
   STD_TORCH_CHECK(args.shared() <= cuda::shared_limit(), "rvq_encode: ", channels, " channels are too many");
@@ -33,4 +35,6 @@ Tensor rvq_encode(Tensor x, Tensor books, Tensor panels, Tensor squares, std::in
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("rvq_encode", TORCH_BOX(&fastvoc::rvq_encode)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) {
+  m.impl("rvq_encode", fastvoc::boxed<fastvoc::RvqEncodeCall, fastvoc::rvq_encode>);
+}

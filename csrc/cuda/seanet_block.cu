@@ -6,42 +6,48 @@
 namespace fastvoc {
 namespace {
 
-Tensor seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, MaybeTensor shortcut,
-                    MaybeTensor bias_shortcut, MaybeTensor norms, Doubles eps, MaybeTensor lengths, Ints shape,
-                    Ints kinds, Doubles slopes, MaybeTensor curves) {
+Tensor seanet_block(const SeanetBlockCall& call) {
+  const Tensor& x = call.x;
+  const MaybeTensor& norms = call.norms;
   check_input(x);
-  STD_TORCH_CHECK(shape.size() == 11, "seanet_block: expected 11 shape values");
+  STD_TORCH_CHECK(call.left + call.right == call.dilation * (call.kernel - 1) && call.shift == 0,
+                  "seanet_block: expected the length kept");
   const DeviceGuard guard(x.get_device_index());
   Tensor out;
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    check_tiles<T>(shape[10]);
+    check_tiles<T>(call.tiles);
     cuda::SeanetArgs<T> args{};
-    args.set(shape.data());
-    STD_TORCH_CHECK(args.left + args.right == args.dilation * (args.kernel - 1), "seanet_block: expected the length kept");
+    args.channels = call.channels;
+    args.hidden = call.hidden;
+    args.out = call.out;
+    args.kernel = call.kernel;
+    args.dilation = call.dilation;
+    args.left = call.left;
+    args.right = call.right;
+    args.pad = call.pad;
+    args.add_input = call.identity;
+    args.tiles = call.tiles;
     args.items = x.size(0);
     args.steps = x.size(2);
     args.x = view<T>(x, args.channels, "x");
-    args.lengths = maybe_lengths(lengths, x);
+    args.lengths = maybe_lengths(call.lengths, x);
     if (norms) {
       args.norms = norms->const_data_ptr<float>();  // norm_floats() asks whether there are any
       packed_as<float>(*norms, x, ScalarType::Float, args.norm_floats(), "norms");
-      STD_TORCH_CHECK(static_cast<int>(eps.size()) == args.norm_count(), "eps: expected one for each norm");
-      for (std::size_t i = 0; i < eps.size(); ++i) args.eps[i] = static_cast<float>(eps[i]);
+      STD_TORCH_CHECK(static_cast<int>(call.eps.size()) == args.norm_count(), "eps: expected one for each norm");
+      for (std::size_t i = 0; i < call.eps.size(); ++i) args.eps[i] = static_cast<float>(call.eps[i]);
     }
-    args.weight1 = packed<T>(weight1, x, cuda::convolution_weights<T>(args.conv1().data()), "weight1");
-    args.bias1 = packed<T>(bias1, x, cuda::padded(args.hidden), "bias1");
-    const std::int64_t second = cuda::convolution_weights<T>(args.conv2().data(), args.further());
-    args.weight2 = packed<T>(weight2, x, second, "weight2");
-    args.bias2 = packed<T>(bias2, x, cuda::padded(args.out), "bias2");
+    args.weight1 = packed<T>(call.weight1, x, cuda::convolution_weights<T>(args.conv1()), "weight1");
+    args.bias1 = packed<T>(call.bias1, x, cuda::padded(args.hidden), "bias1");
+    args.weight2 = packed<T>(call.weight2, x, cuda::convolution_weights<T>(args.conv2(), args.further()), "weight2");
+    args.bias2 = packed<T>(call.bias2, x, cuda::padded(args.out), "bias2");
     if (norms && !args.add_input) {
-      STD_TORCH_CHECK(shortcut && bias_shortcut, "seanet_block: expected a shortcut");
-      args.shortcut = packed<T>(*shortcut, x, cuda::convolution_weights<T>(args.beside().data()), "shortcut");
-      args.bias_shortcut = packed<T>(*bias_shortcut, x, cuda::padded(args.out), "bias_shortcut");
+      STD_TORCH_CHECK(call.shortcut && call.bias_shortcut, "seanet_block: expected a shortcut");
+      args.shortcut = packed<T>(*call.shortcut, x, cuda::convolution_weights<T>(args.beside()), "shortcut");
+      args.bias_shortcut = packed<T>(*call.bias_shortcut, x, cuda::padded(args.out), "bias_shortcut");
     }
-    const auto acts = activations(kinds, slopes, curves, x, 2, [&](std::size_t i) {
-      return cuda::padded(i ? args.hidden : args.channels);
-    });
+    const auto acts = activations(call, 2, [&](std::size_t i) { return cuda::padded(i ? args.hidden : args.channels); });
     args.act1 = acts[0];
     args.act2 = acts[1];
     out = new_rows(x, args.out, args.steps);
@@ -59,4 +65,6 @@ Tensor seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tens
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("seanet_block", TORCH_BOX(&fastvoc::seanet_block)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) {
+  m.impl("seanet_block", fastvoc::boxed<fastvoc::SeanetBlockCall, fastvoc::seanet_block>);
+}

@@ -27,34 +27,27 @@ struct SeanetArgs {
   float* pieces;  // pieces_size()
   std::int64_t items;
   std::int64_t steps;
-  std::int64_t channels;
-  std::int64_t hidden;
-  std::int64_t out;
-  std::int64_t kernel;
-  std::int64_t dilation;
-  std::int64_t left;
-  std::int64_t right;
-  std::int64_t pad;
-  std::int64_t tiles;
+  int channels;
+  int hidden;
+  int out;
+  int kernel;
+  int dilation;
+  int left;
+  int right;
+  int pad;
+  bool tiles;
   bool add_input;
   Act act1;
   Act act2;
 
-  using Shape = std::array<std::int64_t, 9>;
-  Shape conv1() const { return {hidden, channels, kernel, 1, dilation, left, right, pad, tiles}; }
-  Shape conv2() const { return {out, hidden, 1, 1, 1, 0, 0, 0, tiles}; }
-  Shape beside() const { return {out, channels, 1, 1, 1, 0, 0, 0, tiles}; }
-  int further() const { return norms || add_input ? 0 : static_cast<int>(channels); }
+  ConvShape conv1() const { return {hidden, channels, kernel, 1, dilation, left, right, pad, tiles}; }
+  ConvShape conv2() const { return {out, hidden, 1, 1, 1, 0, 0, 0, tiles}; }
+  ConvShape beside() const { return {out, channels, 1, 1, 1, 0, 0, 0, tiles}; }
+  int further() const { return norms || add_input ? 0 : channels; }
   int norm_count() const { return norms ? add_input ? 2 : 3 : 0; }
   std::int64_t norm_floats() const { return 2 * (padded(hidden) + (norm_count() - 1) * padded(out)); }
   std::int64_t scratch_size() const { return items * steps * (hidden + (norms ? out : 0)); }
   std::int64_t pieces_size() const { return 3 * items * kMaxPieces; }
-  // Takes channels, hidden, out, kernel, dilation, left, right, the padding, nothing, add_input and tiles.
-  void set(const std::int64_t* shape) {
-    for (std::int64_t* field : {&channels, &hidden, &out, &kernel, &dilation, &left, &right, &pad}) *field = *shape++;
-    add_input = shape[1] != 0;
-    tiles = shape[2];
-  }
 };
 
 template <class T>
@@ -62,9 +55,9 @@ void seanet_block(const SeanetArgs<T>& a, Stream stream) {
   const View<T> inner{a.scratch, a.steps * a.hidden, 1, a.hidden};
   const View<T> second{a.scratch + a.items * a.steps * a.hidden, a.steps * a.out, 1, a.out};
   const auto read = [](const View<T>& v) { return View<const T>{v.data, v.item, v.channel, v.step}; };
-  const auto conv = [&](const auto& shape, const View<const T>& from, const View<T>& to, const T* weight, const T* bias,
+  const auto conv = [&](const ConvShape& shape, const View<const T>& from, const View<T>& to, const T* weight, const T* bias,
                         const Act& act, const View<const T>& beside, const View<const T>& residual) {
-    convolve<T>(shape.data(), a.items, stream, [&](auto& args) {
+    convolve<T>(shape, a.items, stream, [&](auto& args) {
       args.x = from;
       args.y = to;
       args.weight = weight;

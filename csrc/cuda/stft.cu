@@ -6,18 +6,23 @@
 namespace fastvoc {
 namespace {
 
-Tensor stft(Tensor x, Tensor tables, MaybeTensor lengths, Ints, Ints shape) {
+Tensor stft(const StftCall& call) {
+  const Tensor& x = call.x;
   check_input(x);
-  STD_TORCH_CHECK(shape.size() == 6, "stft: expected 6 shape values");
   const DeviceGuard guard(x.get_device_index());
   Tensor out;
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     cuda::StftArgs<T> args{};
-    args.set(shape.data());
+    args.size = call.size;
+    args.hop = call.hop;
+    args.left = call.left;
+    args.right = call.right;
+    args.polar = call.polar;
+    args.first_is_real = call.first_is_real;
     args.x = view<T>(x, 1, "x");
-    args.tables = packed_as<float>(tables, x, ScalarType::Float, 3 * shape[0], "tables");
-    args.lengths = maybe_lengths(lengths, x);
+    args.tables = packed_as<float>(call.tables, x, ScalarType::Float, std::int64_t{3} * call.size, "tables");
+    args.lengths = maybe_lengths(call.lengths, x);
     args.steps = x.size(2);
     STD_TORCH_CHECK(args.shared() <= cuda::shared_limit(), "stft: n_fft ", args.size, " is too large");
     out = new_rows(x, args.size + 2, args.made(args.steps));
@@ -31,4 +36,4 @@ Tensor stft(Tensor x, Tensor tables, MaybeTensor lengths, Ints, Ints shape) {
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("stft", TORCH_BOX(&fastvoc::stft)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("stft", fastvoc::boxed<fastvoc::StftCall, fastvoc::stft>); }

@@ -29,12 +29,6 @@ struct StftArgs {
     return bins >= kStftThreads ? 1 : kStftThreads / bins;
   }
   int shared() const { return (2 + together()) * size * static_cast<int>(sizeof(float)); }
-  // Takes size, hop, left, right, whether polar, whether the first frame is real.
-  void set(const std::int64_t* shape) {
-    for (int* field : {&size, &hop, &left, &right}) *field = static_cast<int>(*shape++);
-    polar = *shape++ != 0;
-    first_is_real = *shape != 0;
-  }
 };
 
 // The angle of a real number: 0 or +pi.

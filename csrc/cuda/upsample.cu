@@ -5,19 +5,18 @@
 namespace fastvoc {
 namespace {
 
-Tensor upsample(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints shape, Ints kinds, Doubles slopes,
-                MaybeTensor curves) {
-  STD_TORCH_CHECK(shape.size() == 7, "upsample: expected 7 shape values");
-  STD_TORCH_CHECK(shape[4] >= 0, "upsample: the left crop must not be negative");
+Tensor upsample(const UpsampleCall& call) {
+  const Tensor& x = call.x;
+  STD_TORCH_CHECK(call.left >= 0, "upsample: the left crop must not be negative");
   check_input(x);
   const DeviceGuard guard(x.get_device_index());
-  const auto acts = activations(kinds, slopes, curves, x, 1, [&](std::size_t) { return cuda::padded(shape[1]); });
+  const auto acts = activations(call, 1, [&](std::size_t) { return cuda::padded(call.cin); });
   Tensor out;
   for_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    check_tiles<T>(shape[6]);
-    cuda::convolve_transposed<T>(shape.data(), x.size(0), current_stream(x), [&](auto& args) {
-      set_common<T>(args, x, weight, bias, lengths);
+    check_tiles<T>(call.tiles);
+    cuda::convolve_transposed<T>(call, x.size(0), current_stream(x), [&](auto& args) {
+      set_common<T>(args, call);
       args.pre = acts[0];
       out = new_rows(x, args.cout, args.made(args.steps));
       args.y = rows_view<T>(out);
@@ -30,4 +29,6 @@ Tensor upsample(Tensor x, Tensor weight, Tensor bias, MaybeTensor lengths, Ints 
 }  // namespace
 }  // namespace fastvoc
 
-STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) { m.impl("upsample", TORCH_BOX(&fastvoc::upsample)); }
+STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) {
+  m.impl("upsample", fastvoc::boxed<fastvoc::UpsampleCall, fastvoc::upsample>);
+}

@@ -23,9 +23,15 @@ struct UpsampleArgs : ConvArgs<T, T, T> {
 
   std::int64_t weights() const { return padded(cout) * kernel * cin; }
 
-  // Takes cout, cin, kernel, stride, left and right from the op's shape.
-  void set(const std::int64_t* shape) {
-    for (int* field : {&cout, &cin, &kernel, &stride, &left, &right}) *field = static_cast<int>(*shape++);
+  // Takes what a shape with the names of UpsampleCall says.
+  template <class Shape>
+  void set(const Shape& shape) {
+    cout = shape.cout;
+    cin = shape.cin;
+    kernel = shape.kernel;
+    stride = shape.stride;
+    left = shape.left;
+    right = shape.right;
   }
 };
 

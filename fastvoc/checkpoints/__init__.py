@@ -18,15 +18,19 @@ from fastvoc.checkpoints import (
     chatterbox,
     coqui,
     cosyvoice,
+    dac,
     encodec,
     encodec_lm,
     hiftnet,
     hiftnet_transformers,
     jik876,
+    mimi,
     native,
     nemo,
+    onnx_file,
     parallel_wavegan,
     rvc,
+    snac,
     speechbrain,
     transformers,
     univnet,
@@ -53,6 +57,7 @@ class _Format(Protocol):
 # The plainest names come last: the other dialects extend them.
 _FORMATS: tuple[_Format, ...] = (
     native,
+    onnx_file,
     nemo,
     chatterbox,
     hiftnet_transformers,
@@ -61,6 +66,9 @@ _FORMATS: tuple[_Format, ...] = (
     parallel_wavegan,
     speechbrain,
     transformers,
+    mimi,
+    snac,
+    dac,
     encodec,
     encodec_lm,
     univnet,
@@ -87,7 +95,8 @@ def detect_and_load(path: str | os.PathLike[str], texts: Mapping[str, bytes] | N
         source = replace(source, texts={**source.texts, **(texts or {})})
         for module in _FORMATS:
             if module.detect(source):
-                return replace(module.load(source), stored=_stored(source))
+                checkpoint = module.load(source)
+                return replace(checkpoint, stored=checkpoint.stored or _stored(source))
     except OSError as error:
         raise LoadError(f"{path}: {error.strerror or error}") from error
     if any(name.startswith(("mpd.", "msd.")) for name in source.entries):

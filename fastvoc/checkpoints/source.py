@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fastvoc.checkpoints import safetensors_file, torch_file
 from fastvoc.checkpoints.archive import TAR_ERRORS, open_tar, zip_member, zip_members
@@ -15,6 +15,7 @@ from fastvoc.errors import LoadError
 from fastvoc.hub.files import INDEX, WEIGHTS, weights_among
 
 _INNER_WEIGHTS = (".pth.tar", ".pth", ".pt", ".tar")
+_DAC_SAVE = ", as `dac.DAC.load(file).save(target, package=False)` does for DAC"
 _NEMO_WEIGHTS = "model_weights.ckpt"
 # What wrappers of modules put into names: data parallel training, torch.compile, fully sharded training.
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")
@@ -22,10 +23,9 @@ _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")
 
 @dataclass(frozen=True)
 class Source:
-    """A file's contents.
+    """`entries`: the tensors by dotted name; `texts`: files packed with the weights; `metadata`: safetensors only.
 
-    `entries`: the tensors by dotted name; `texts`: files packed with the weights; `metadata`: safetensors only;
-    `values`: what a file of torch.save holds besides tensors, see `torch_file.read_tensors`.
+    `values`: plain values by dotted name, of torch.save's files only: numbers, texts and lists, unchecked.
     """
 
     path: Path
@@ -134,22 +134,33 @@ def _open_file(path: Path) -> Source:
         if head.startswith(b"PK"):
             members = zip_members(file, path)
             if torch_file.looks_like_torch_zip(members):
-                return _torch(path, "torch", file, path)
+                entries, values = torch_file.read_tree(file, path)
+                return Source(path, "torch", entries, values=values)
+            if torch_file.looks_like_package(members):
+                how = "read it with the package that wrote it and save its state alone"
+                raise refuse(path, f"a torch.package, which is code that would have to run; {how}{_DAC_SAVE}")
             name = _inner_weights(path, members)
             with zip_member(file, path, name, members[name]) as inner:
-                return _torch(path, "zipped torch", inner, path / name)
+                return Source(path, "zipped torch", torch_file.read_tensors(inner, path / name))
         if torch_file.looks_like_legacy_torch(head):
-            return _torch(path, "legacy torch", file, path)
+            entries, values = torch_file.read_tree(file, path)
+            return Source(path, "legacy torch", entries, values=values)
     if head.startswith(b"\x1f\x8b") or head[257:262] == b"ustar":
         return _open_nemo(path)
     if head.startswith(b"version https://git-lfs"):
         raise refuse(path, "a Git LFS pointer, not the weights; fetch them with `git lfs pull`")
-    raise refuse(path, "neither safetensors, nor a file of torch.save, nor a zip or .nemo archive of one")
+    if head[4:8] == b"ORTM":
+        raise refuse(path, "a model in onnxruntime's own format; give the .onnx file that it was made from")
+    if path.suffix == ".onnx" or _looks_like_onnx(head):
+        return Source(path, "onnx", {})  # whose tensors mean nothing without the graph
+    raise refuse(path, "neither safetensors, nor a file of torch.save, nor a zip or .nemo archive of one, nor ONNX")
 
 
-def _torch(path: Path, container: str, file: IO[bytes], where: Path) -> Source:
-    entries, values = torch_file.read_tensors(file, where)
-    return Source(path, container, entries, values=values)
+def _looks_like_onnx(head: bytes) -> bool:
+    """A message that begins with a small version of its format, and goes on with the producer, the graph or opsets."""
+    return (
+        len(head) > 2 and head[0] == 0x08 and head[1] < 0x40 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
+    )
 
 
 def _weights_in(folder: Path) -> Path:
@@ -181,7 +192,7 @@ def _open_nemo(path: Path) -> Source:
         if weights is None:
             raise refuse(path, f"{_NEMO_WEIGHTS} is not a plain file")
         try:
-            entries, _ = torch_file.read_tensors(weights, path / _NEMO_WEIGHTS)
+            entries = torch_file.read_tensors(weights, path / _NEMO_WEIGHTS)
         except LoadError:
             raise
         except TAR_ERRORS as error:

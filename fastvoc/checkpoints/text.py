@@ -159,30 +159,30 @@ class Fields:
             self._bad(name, value, "a mapping")
         return Fields(value, self.path, f"{self._prefix}{name}.", self._names)
 
-    def integer(self, name: str, default: Any = _REQUIRED) -> int:
+    def integer(self, name: str, default: object = _REQUIRED) -> int:
         value = self._get(name, default)
         if not _is_int(value):
             self._bad(name, value, "an integer from 0 to 2^31 - 1")
         return int(value)
 
-    def number(self, name: str, default: Any = _REQUIRED) -> float:
+    def number(self, name: str, default: object = _REQUIRED) -> float:
         value = self._get(name, default)
         if not _is_number(value):
             self._bad(name, value, "a finite number")
         return float(value)
 
-    def optional_number(self, name: str, default: Any = None) -> float | None:
+    def optional_number(self, name: str, default: object = None) -> float | None:
         """Like `number`, where an explicit null means None and an absent field the default."""
         value = self.get(name) if name in self.values else default
         return None if value is None else self.number(name, default)
 
-    def flag(self, name: str, default: Any = _REQUIRED) -> bool:
+    def flag(self, name: str, default: object = _REQUIRED) -> bool:
         value = self._get(name, default)
         if not isinstance(value, bool):
             self._bad(name, value, "true or false")
         return bool(value)
 
-    def text(self, name: str, default: Any = _REQUIRED) -> str:
+    def text(self, name: str, default: object = _REQUIRED) -> str:
         value = self._get(name, default)
         if not isinstance(value, str):
             self._bad(name, value, "a text")
@@ -194,19 +194,19 @@ class Fields:
             self._bad(name, value, "a list of texts")
         return tuple(value)
 
-    def numbers(self, name: str, default: Any = _REQUIRED) -> tuple[float, ...]:
+    def numbers(self, name: str, default: object = _REQUIRED) -> tuple[float, ...]:
         value = self._get(name, default)
         if not isinstance(value, list | tuple) or not all(map(_is_number, value)):
             self._bad(name, value, "a list of finite numbers")
         return tuple(map(float, value))
 
-    def integers(self, name: str, default: Any = _REQUIRED) -> tuple[int, ...]:
+    def integers(self, name: str, default: object = _REQUIRED) -> tuple[int, ...]:
         value = self._get(name, default)
         if not isinstance(value, list | tuple) or not all(map(_is_int, value)):
             self._bad(name, value, "a list of integers")
         return tuple(value)
 
-    def rows(self, name: str, default: Any = _REQUIRED) -> tuple[tuple[int, ...], ...]:
+    def rows(self, name: str, default: object = _REQUIRED) -> tuple[tuple[int, ...], ...]:
         value = self._get(name, default)
         if not isinstance(value, list | tuple) or not all(
             isinstance(row, list | tuple) and all(map(_is_int, row)) for row in value

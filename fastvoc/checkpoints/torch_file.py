@@ -20,7 +20,7 @@ from fastvoc.checkpoints.checkpoint import TensorEntry, refuse
 _MAX_PICKLE_BYTES = 512 << 10
 _MAX_READS = 1 << 18
 _MAX_NESTING = 6
-_PLAIN = (str, int, float, list, tuple)
+_PLAIN = (int, float, str, list)
 # Training tools keep paths beside the weights. A path is read as nothing at all.
 _PATHS = [f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")]
 _PATHS_ALLOWED = threading.Lock()  # torch's list of what it allows is one for all threads
@@ -51,15 +51,23 @@ def looks_like_torch_zip(names: Mapping[str, int]) -> bool:
     return any(name.endswith("/data.pkl") or name == "data.pkl" for name in names)
 
 
+def looks_like_package(names: Mapping[str, int]) -> bool:
+    """Whether a zip with these members is one of torch.package, whose pickles run code of the file."""
+    return any(name.endswith(".data/extern_modules") for name in names)
+
+
 def looks_like_legacy_torch(head: bytes) -> bool:
     """Whether a file starts with the pickled magic number that torch.save wrote before it used zip."""
     return head.startswith((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",))
 
 
-def read_tensors(file: IO[bytes], path: Path) -> tuple[dict[str, TensorEntry], dict[str, Any]]:
-    """Every tensor in a file of torch.save, names of nested dictionaries joined by dots; and the plain values beside.
+def read_tensors(file: IO[bytes], path: Path) -> dict[str, TensorEntry]:
+    """The tensors of `read_tree`."""
+    return read_tree(file, path)[0]
 
-    Plain values are the texts, numbers and lists that the outermost dictionary holds, by name.
+
+def read_tree(file: IO[bytes], path: Path) -> tuple[dict[str, TensorEntry], dict[str, Any]]:
+    """Every tensor in a file of torch.save, and every plain value, names of nested dictionaries joined by dots.
 
     Raises LoadError when the file is broken, when unpickling it would need anything but tensors and plain
     containers, and when a tensor claims more data than the file stores.
@@ -74,14 +82,14 @@ def read_tensors(file: IO[bytes], path: Path) -> tuple[dict[str, TensorEntry], d
         tree = _tree(reader)
     except _LOAD_ERRORS as error:
         raise refuse(path, _reason(error)) from None
-    tensors = dict(_flatten(tree))
+    leaves = dict(_flatten(tree))
+    tensors = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
     _check_storages(path, tensors, stored)
     entries = {
         name: TensorEntry(name, tuple(tensor.shape), tensor.dtype, partial(_dense, tensor))
         for name, tensor in tensors.items()
     }
-    outer = tree if isinstance(tree, Mapping) else {}
-    return entries, {name: v for name, v in outer.items() if isinstance(name, str) and isinstance(v, _PLAIN)}
+    return entries, {name: leaf for name, leaf in leaves.items() if isinstance(leaf, _PLAIN)}
 
 
 def _tree(reader: Any) -> Any:
@@ -142,8 +150,8 @@ def _reason(error: BaseException) -> str:
     return f"not a readable torch file: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
-def _flatten(tree: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(tree, Tensor):
+def _flatten(tree: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, (Tensor, *_PLAIN)):
         yield prefix, tree
     elif isinstance(tree, Mapping) and depth < _MAX_NESTING:
         for key, value in tree.items():

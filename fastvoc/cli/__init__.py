@@ -15,8 +15,10 @@ from fastvoc.cli.bench import bench
 from fastvoc.cli.convert import convert
 from fastvoc.cli.decode import decode
 from fastvoc.cli.encode import encode
+from fastvoc.cli.export import export
 from fastvoc.cli.info import info
 from fastvoc.cli.models import models
+from fastvoc.cli.speak import speak
 from fastvoc.cli.stream import stream
 from fastvoc.cli.train import train
 from fastvoc.cli.vocode import vocode
@@ -32,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _command in (vocode, encode, decode, stream, bench, info, models, convert, train):
+for _command in (vocode, speak, encode, decode, stream, bench, info, models, convert, export, train):
     app.command()(_command)
 
 

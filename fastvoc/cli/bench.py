@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fastvoc import __version__
 from fastvoc.cli.convert import Precision
+from fastvoc.cli.output import check_file
 from fastvoc.errors import ArgumentError
 
 if TYPE_CHECKING:
     from fastvoc.benchmark import Report
+    from fastvoc.codec import Codec
+    from fastvoc.vocoder import Vocoder
 
 
 def bench(
@@ -28,15 +32,21 @@ def bench(
     compare: Annotated[str | None, typer.Option(help="torch: also time the torch reference, in turn.")] = None,
     budget: Annotated[float, typer.Option(min=0.0, help="Seconds for one measurement.")] = 2.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with plots: a file .html.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """Measure a model on this machine: calls, streams, memory, and which implementation each op runs with.
 
     Example: fastvoc bench hifigan --seconds 1,10 --batch 1,8 --compare torch
+
+    Example: fastvoc bench hifigan --html report.html
     """
     from fastvoc.benchmark import measure
     from fastvoc.loading import load
     from fastvoc.runtime.threads import set_num_threads
 
+    if html is not None:
+        check_file("--html", html, (".html",), force=force)
     if compare not in (None, "torch"):
         raise ArgumentError(f"--compare: expected torch, got {compare!r}")
     lengths = [_number(text, "--seconds", float) for text in seconds.split(",")]
@@ -55,10 +65,36 @@ def bench(
         progress=None if json or not sys.stderr.isatty() else lambda text: typer.echo(text, err=True),
     )
     report.machine["fastvoc"] = __version__
+    if html is not None:
+        _write_page(html, model, loaded, report, chunk, bandwidth, budget)
     if json:
         typer.echo(report.to_json())
     else:
         _show(model, report)
+
+
+def _write_page(
+    path: Path,
+    name: str,
+    loaded: Vocoder | Codec,
+    report: Report,
+    chunk: int,
+    bandwidth: float | None,
+    budget: float,
+) -> None:
+    from fastvoc.benchmark import example_call, measure_streams
+    from fastvoc.report import page
+    from fastvoc.roofline import ceilings, errors, layer_times
+    from fastvoc.runtime.io import atomic_path
+
+    streams = list(report.streams)
+    for size in sorted({1, 5, 25} - {chunk}) if streams else ():
+        streams += measure_streams(loaded, size, bandwidth=bandwidth, budget=budget)
+    layers = layer_times(loaded, example_call(loaded, 1.0, bandwidth))
+    most = ceilings(loaded.device, loaded.input_dtype)
+    text = page(name, report, streams, layers, most, errors(loaded))
+    with atomic_path(path) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
 
 
 def _number(text: str, option: str, kind: Any) -> Any:

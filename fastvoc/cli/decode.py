@@ -1,4 +1,4 @@
-"""`fastvoc decode`: an .ecdc stream in, sound out."""
+"""`fastvoc decode`: an .ecdc stream, a .dac file or a file of codes in, sound out."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def decode(
-    source: Annotated[str, typer.Argument(metavar="IN", help=".ecdc file, or - for standard input.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help=".ecdc, .dac or .safetensors file, or - (.ecdc, .dac).")],
     target: Annotated[str, typer.Argument(metavar="OUT", help=".wav or .flac file, folder, or - (WAV).")],
     model: Annotated[
-        str | None, typer.Option(help="EnCodec: name, file, folder or hub id; the stream says which by default.")
+        str | None, typer.Option(help="Codec: name, file, folder or hub id; the stream says which by default.")
     ] = None,
     lm_model: Annotated[
         Path | None, typer.Option(help="File of the language model; the published one by default.")
@@ -30,7 +30,9 @@ def decode(
     float32: Annotated[bool, typer.Option("--float", help="Write 32-bit float, not 16-bit, samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
-    """Make sound of an .ecdc stream, the encodec package's or fastvoc's variant of it.
+    """Make sound of an .ecdc stream, the encodec package's or fastvoc's variant of it, or of a .dac file.
+
+    A .safetensors file of codes says which kind of codec made it.
 
     Memory does not grow with the length of the stream, but for the codes of one that the encodec package coded with its
     24 kHz language model. Such streams are tried as made on 1 to 16 threads.
@@ -38,7 +40,13 @@ def decode(
     Example: fastvoc decode in.ecdc out.wav
 
     Example: fastvoc decode in.ecdc - | aplay
+
+    Example: fastvoc decode speech.dac speech.wav --model path/to/weights_24khz.pth
+
+    Example: fastvoc decode codes.safetensors speech.wav --model mimi
     """
+    from fastvoc.cli.codes import decode_codes
+    from fastvoc.cli.dac import decode_dac, is_dac
     from fastvoc.cli.output import output_path
     from fastvoc.cli.pieces import (
         check_input,
@@ -55,13 +63,31 @@ def decode(
     from fastvoc.models.encodec_lm import FloatLm
     from fastvoc.runtime.threads import set_num_threads
     from fastvoc.sound.blocks import write_blocks
+    from fastvoc.sound.code_file import SUFFIX, read_codes
 
     check_input(source)
     output = output_path(source, target, (".wav",) if float32 else (".wav", ".flac"), force=force)
     if threads is not None:
         set_num_threads(threads)
+    if source.lower().endswith(SUFFIX):
+        if lm_model is not None:
+            raise ArgumentError(f"--lm-model: of .ecdc streams, not of {SUFFIX} files")
+        codes = read_codes(Path(source))
+        codec = load(codes.family if model is None else model, device=device, backend=backend)
+        if not isinstance(codec, Codec):
+            raise ArgumentError(f"--model: {model or codes.family} is no codec")
+        decode_codes(codec, codes, source, output, float32=float32)
+        return
     with ExitStack() as stack:
         file = standard_input() if source == "-" else stack.enter_context(Path(source).open("rb"))
+        if is_dac(file):
+            if lm_model is not None:
+                raise ArgumentError("--lm-model: of .ecdc streams, not of .dac files")
+            codec = load(model or "dac", device=device, backend=backend)
+            if not isinstance(codec, Codec):
+                raise ArgumentError(f"--model: {model} is no codec")
+            decode_dac(codec, file, source, output, float32=float32)
+            return
         reader = Reader(file)
         header = reader.header
         name = "standard input" if source == "-" else source

@@ -89,8 +89,9 @@ def _versions() -> list[tuple[str, str]]:
     from fastvoc import __version__
 
     rows = [("fastvoc", __version__), ("python", platform.python_version()), ("torch", torch.__version__)]
-    packages = ("numpy", "soundfile", "soxr", "safetensors", "huggingface_hub", "triton", "matplotlib")
-    return rows + [(package, _version(package)) for package in packages]
+    packages = ("numpy", "soundfile", "soxr", "safetensors", "huggingface_hub")
+    optional = ("triton", "onnx", "onnxruntime", "matplotlib")
+    return rows + [(package, _version(package)) for package in (*packages, *optional)]
 
 
 def _version(package: str) -> str:

@@ -24,7 +24,7 @@ its meaning. Every other implementation is measured against that. `torch` runs a
 ## Calls
 
 `params` holds the weights and the shape, `lengths` [B] the valid steps of each item, `backend` the implementation to
-force. Tensors are [B, C, T].
+force; what they take and give is told by the docstring of `<op>_ref`, their meaning in torch. Tensors are [B, C, T].
 
 ```text
 {calls}
@@ -32,9 +32,9 @@ force. Tensors are [B, C, T].
 
 ## Native schemas
 
-What the C++ and the CUDA library register with torch, in the namespace `_fastvoc`, on weights packed for them. Beside
-the ops there are what streams take (`*_stream`, `stream_*`), what fits a CUDA tile (`mrf_has_tile`), and the
-instruction set (`cpu_isa`, `limit_isa`).
+What the C++ and the CUDA library register with torch, in the namespace `_fastvoc`: what is packed for an op, then x and
+what a call adds. Beside the ops there are what streams take (`*_stream`, `stream_*`), what fits a CUDA tile
+(`mrf_has_tile`), and the instruction set (`cpu_isa`, `limit_isa`).
 
 ```text
 {schemas}
@@ -65,6 +65,6 @@ def _has_kernel(op: Op) -> bool:
 
 
 def _call(op: Op) -> str:
-    function = getattr(import_module(f"fastvoc.ops.{op.name}"), op.name)
-    taken = inspect.signature(function).parameters.values()
-    return f"{op.name}({', '.join(p.name if p.default is p.empty else f'{p.name}={p.default!r}' for p in taken)})"
+    taken = inspect.signature(op.reference).parameters.values()
+    words = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in taken]
+    return f"{op.name}({', '.join([*words, 'backend=None'])})"

@@ -16,6 +16,7 @@ from fastvoc.errors import ArgumentError, DecodeError, FastvocError, ShapeError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fastvoc.streams.stream import Stream
     from fastvoc.vocoder import Vocoder
 
 
@@ -29,31 +30,47 @@ class Kind(str, Enum):
     mel = "mel"
 
 
+class Out(str, Enum):
+    """What goes out."""
+
+    s16 = "s16"
+    f32 = "f32"
+    mulaw = "mulaw"
+    alaw = "alaw"
+
+
 def stream(
     model: Annotated[str, typer.Option(help="Name, file, folder or hub id of a vocoder.")] = "hifigan",
     kind: Annotated[
         Kind, typer.Option("--input", help="Raw samples, or mel: float32 frames. A WAV header is recognised.")
     ] = Kind.s16,
-    rate: Annotated[int | None, typer.Option(min=1, help="Rate of raw samples in Hz; the model's by default.")] = None,
+    input_rate: Annotated[
+        int | None, typer.Option(min=1, help="Rate of raw samples in Hz; the model's by default.")
+    ] = None,
     channels: Annotated[int, typer.Option(min=1, help="Channels of raw samples; they are mixed to one.")] = 1,
     chunk: Annotated[int, typer.Option(min=1, help="Mel frames to gather before the model runs.")] = 5,
     lookahead: Annotated[
         int | None, typer.Option(min=0, help="Frames of look-ahead; fewer than exact: earlier, not exact.")
     ] = None,
+    rate: Annotated[int | None, typer.Option(help="Rate of what goes out in Hz; the model's by default.")] = None,
+    form: Annotated[Out, typer.Option("--format", help="Samples that go out; mulaw and alaw are G.711's.")] = Out.s16,
     dtype: Annotated[Precision, typer.Option(help="Type of weights and activations.")] = Precision.fp32,
     backend: Annotated[str | None, typer.Option(help="Force torch, cpp, triton or cuda; best by default.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     latency: Annotated[bool, typer.Option("--latency", help="Only print how late the sound is.")] = False,
 ) -> None:
-    """Make speech from what comes in on standard input, while it comes; 16-bit samples go to standard output.
+    """Make speech from what comes in on standard input, while it comes; samples go to standard output, s16 by default.
 
     Example: arecord -f S16_LE -r 22050 | fastvoc stream | aplay -f S16_LE -r 22050
+
+    Example: fastvoc stream --rate 8000 --format mulaw < speech.wav > call.ul
 
     Example: fastvoc stream --latency --model generator_v1
     """
     from fastvoc.loading import load
     from fastvoc.runtime.threads import set_num_threads
-    from fastvoc.sound.pcm import encode_s16, write_now
+    from fastvoc.sound.formats import to_bytes
+    from fastvoc.sound.pcm import write_now
     from fastvoc.vocoder import Vocoder
 
     if threads is not None:
@@ -61,34 +78,38 @@ def stream(
     voc = load(model, dtype=dtype.value, backend=backend)
     if not isinstance(voc, Vocoder):
         raise ArgumentError(f"--model: {model} is no vocoder")
-    _print_latency(voc, chunk, lookahead, kind)
+    out_rate = rate or voc.sample_rate
+    live = voc.stream(lookahead=lookahead, rate=rate, format=form.value)
+    _print_latency(voc, live, chunk, lookahead, kind)
     if latency:
         return
     made, busy, first = 0, 0.0, 0.0
-    source = _Input(voc, kind, rate, channels)
+    source = _Input(voc, kind, input_rate, channels)
     try:
-        with voc.stream(lookahead=lookahead) as live:
+        with live:
             for mel in _gathered(source.frames(), chunk):
                 start = perf_counter()
                 wav = live.push(mel)
                 first = first or perf_counter() - start
                 busy += perf_counter() - start
                 made += len(wav)
-                write_now(sys.stdout.buffer, encode_s16(wav))
+                write_now(sys.stdout.buffer, to_bytes(wav))
             start = perf_counter()
             wav = live.flush()
             busy += perf_counter() - start
             made += len(wav)
-            write_now(sys.stdout.buffer, encode_s16(wav))
+            write_now(sys.stdout.buffer, to_bytes(wav))
     except ShapeError as error:  # too short an input, which may be so because it ends in an error
         raise source.error or error from None
     if source.error is not None:
         raise source.error
-    seconds = made / voc.sample_rate
+    seconds = made / out_rate
     speed = seconds / busy if busy else 0.0
     typer.echo(
         f"{seconds:.2f} s of speech, {speed:.1f} times real time, first chunk in {1000 * first:.1f} ms", err=True
     )
+    if clipped := int(live.clipped):
+        typer.echo(f"{clipped} samples were clipped", err=True)
 
 
 class _Input:
@@ -157,7 +178,7 @@ def _gathered(frames: Iterator[Tensor], chunk: int) -> Iterator[Tensor]:
         yield torch.cat(held, 1)
 
 
-def _print_latency(voc: Vocoder, chunk: int, lookahead: int | None, kind: Kind) -> None:
+def _print_latency(voc: Vocoder, live: Stream, chunk: int, lookahead: int | None, kind: Kind) -> None:
     exact = voc.latency
     frames = exact.frames if lookahead is None else lookahead
     frame_ms = 1000 * voc.hop / voc.sample_rate
@@ -165,6 +186,8 @@ def _print_latency(voc: Vocoder, chunk: int, lookahead: int | None, kind: Kind) 
     if kind is not Kind.mel and voc.mel_config is not None:
         ahead = voc.mel_config.n_fft - voc.mel_config.padding - voc.mel_config.hop_length
         parts.append(("the mel front end", 1000 * max(ahead, 0) / voc.sample_rate))
+    if (resampling := live.latency.ms - frames * frame_ms) > 1e-6:
+        parts.append(("the filter of the other rate", resampling))
     total = sum(ms for _, ms in parts)
     listed = " + ".join(f"{ms:.1f} ms {name}" for name, ms in parts)
     exactly = "" if frames == exact.frames else f" (exact output needs {exact.frames} frames, {exact.ms:.1f} ms)"

@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING
 from fastvoc.runtime.names import lazy
 
 if TYPE_CHECKING:
+    from fastvoc.compat.dac_transformers import DacConfig as DacConfig
+    from fastvoc.compat.dac_transformers import DacDecoderOutput as DacDecoderOutput
+    from fastvoc.compat.dac_transformers import DacEncoderOutput as DacEncoderOutput
+    from fastvoc.compat.dac_transformers import DacFeatureExtractor as DacFeatureExtractor
+    from fastvoc.compat.dac_transformers import DacModel as DacModel
+    from fastvoc.compat.dac_transformers import DacOutput as DacOutput
     from fastvoc.compat.encodec_transformers import EncodecConfig as EncodecConfig
     from fastvoc.compat.encodec_transformers import EncodecDecoderOutput as EncodecDecoderOutput
     from fastvoc.compat.encodec_transformers import EncodecEncoderOutput as EncodecEncoderOutput
@@ -26,6 +32,11 @@ if TYPE_CHECKING:
     from fastvoc.compat.hiftnet_transformers import HiFTNetConfig as HiFTNetConfig
     from fastvoc.compat.hiftnet_transformers import HiFTNetModel as HiFTNetModel
     from fastvoc.compat.hiftnet_transformers import HiFTNetVocoder as HiFTNetVocoder
+    from fastvoc.compat.mimi_transformers import MimiConfig as MimiConfig
+    from fastvoc.compat.mimi_transformers import MimiDecoderOutput as MimiDecoderOutput
+    from fastvoc.compat.mimi_transformers import MimiEncoderOutput as MimiEncoderOutput
+    from fastvoc.compat.mimi_transformers import MimiModel as MimiModel
+    from fastvoc.compat.mimi_transformers import MimiOutput as MimiOutput
     from fastvoc.compat.outputs import BatchFeature as BatchFeature
     from fastvoc.compat.outputs import ModelOutput as ModelOutput
     from fastvoc.compat.univnet_transformers import UnivNetConfig as UnivNetConfig
@@ -40,6 +51,14 @@ if TYPE_CHECKING:
     from fastvoc.compat.vocos_transformers import VocosWithEncodecModel as VocosWithEncodecModel
 
 _HOMES = {
+    "dac_transformers": (
+        "DacConfig",
+        "DacDecoderOutput",
+        "DacEncoderOutput",
+        "DacFeatureExtractor",
+        "DacModel",
+        "DacOutput",
+    ),
     "encodec_transformers": (
         "EncodecConfig",
         "EncodecDecoderOutput",
@@ -55,6 +74,7 @@ _HOMES = {
         "SpeechT5HifiGanConfig",
     ),
     "hiftnet_transformers": ("HiFTNetConfig", "HiFTNetModel", "HiFTNetVocoder"),
+    "mimi_transformers": ("MimiConfig", "MimiDecoderOutput", "MimiEncoderOutput", "MimiModel", "MimiOutput"),
     "outputs": ("BatchFeature", "ModelOutput"),
     "univnet_transformers": ("UnivNetConfig", "UnivNetFeatureExtractor", "UnivNetModel", "UnivNetModelOutput"),
     "vocos_transformers": (

@@ -100,7 +100,7 @@ class DecodingGraphable(_Loaded):
         self._wrong = torch.zeros((), dtype=torch.bool, device=codec.device)
 
     def samples(self, frames: int) -> int:
-        return frames * int(self._loaded.hop)
+        return int(self._loaded.config.samples(frames))
 
     def request(self, codes: Any, scale: Any = None, lengths: Lengths = None) -> Request:
         codec = self._loaded
@@ -108,10 +108,11 @@ class DecodingGraphable(_Loaded):
         return Request(segments[0], torch.int64, tuple(row[0] for row in frames), {}, {}, finish)
 
     def blank(self, frames: int, count: int, example: Mapping[str, Any]) -> Request:
-        books = example.get("codebooks", self._loaded.config.n_q)
+        config = self._loaded.config
+        rows = sum(config.rates[: example.get("codebooks", config.n_q)])
         if unknown := sorted(set(example) - {"codebooks"}):
             raise ArgumentError(f"{unknown[0]}: no such input; a codec's graph takes codebooks")
-        return self.request(torch.zeros((count, books, frames), dtype=torch.int64, device=self.device))
+        return self.request(torch.zeros((count, rows, frames), dtype=torch.int64, device=self.device))
 
     def run(self, x: Tensor, lengths: Tensor | None, inputs: Mapping[str, Any]) -> Tensor:
         codec = self._loaded

@@ -74,13 +74,25 @@ KNOWN = (
     HubModel("charactr/vocos-mel-24khz", "vocos", 24000, ("config.yaml", "pytorch_model.bin")),
     HubModel("charactr/vocos-encodec-24khz", "vocos", 24000, ("config.yaml", "pytorch_model.bin")),
     HubModel("facebook/encodec_24khz", "encodec", 24000),
+    HubModel("facebook/encodec_32khz", "encodec", 32000),
     HubModel("facebook/encodec_48khz", "encodec", 48000),
+    HubModel("descript/dac_16khz", "dac", 16000),
+    HubModel("descript/dac_24khz", "dac", 24000),
+    HubModel("descript/dac_44khz", "dac", 44100),
+    HubModel("hubertsiuzdak/snac_24khz", "snac", 24000),
+    HubModel("hubertsiuzdak/snac_32khz", "snac", 32000),
+    HubModel("hubertsiuzdak/snac_44khz", "snac", 44100),
+    HubModel("kyutai/mimi", "mimi", 24000),
+    HubModel("kyutai/moshiko-pytorch-bf16", "mimi", 24000, ("tokenizer-e351c8d8-checkpoint125.safetensors",)),
     HubModel("nvidia/bigvgan_v2_24khz_100band_256x", "bigvgan", 24000, ("config.json", "bigvgan_generator.pt")),
 )
 ALIASES = {
     "hiftnet": "FunAudioLLM/CosyVoice2-0.5B",
     "vocos": "charactr/vocos-mel-24khz",
     "encodec": "facebook/encodec_24khz",
+    "dac": "descript/dac_44khz",
+    "mimi": "kyutai/mimi",
+    "snac": "hubertsiuzdak/snac_24khz",
     "bigvgan": "nvidia/bigvgan_v2_24khz_100band_256x",
 }
 
@@ -148,7 +160,8 @@ def _needed(repo: str, names: Iterable[str], options: Options = _PLAIN) -> list[
     found = options.weights_among(names)
     if not found or (shards := model_files.shards_among(found[-1], names)) is None:
         return []
-    return [name for name in model_files.TEXTS if name in names] + found[-1:] + shards
+    texts = (*model_files.TEXTS, f"{found[-1]}.json")  # the last is Piper's, of an ONNX voice
+    return [name for name in texts if name in names] + found[-1:] + shards
 
 
 def _cached_names(snapshot: Path, options: Options = _PLAIN) -> list[str]:

@@ -30,6 +30,7 @@ WEIGHTS = (
     "*.ckpt",
     "*.pkl",
     "*.safetensors",
+    "*.onnx",
 )
 TEXTS = (
     "config.json",

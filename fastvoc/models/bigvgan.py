@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from fastvoc.models.checks import (
     require_positive,
 )
 from fastvoc.nn.conv import Conv1d
-from fastvoc.nn.model import Model
+from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.network import Trace, Value, mean
 from fastvoc.nn.snake_aa import AmpBlock, SnakeAa
 from fastvoc.nn.streams import NetworkStream
@@ -194,6 +195,10 @@ class BigVgan(Model):
             x = run.join(mean, *(block.network(run, x) for block in blocks))
         x = run(self.conv_post, run(self.activation_post, x))
         return x if self.config.use_tanh_at_final else run.map(_bounded, x)
+
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        self._choose(chosen)
+        return Written({"mel": Given(("batch", self.config.num_mels, "frames"))}, self.network)
 
     def stream(self, backend: str | None = None, *, exact: bool = True) -> NetworkStream:
         """The generator's state for mel spectrograms that arrive in chunks; `exact` as in `Vocoder.stream`."""

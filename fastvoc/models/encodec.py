@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import prod
 
 import torch
@@ -12,8 +12,9 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.encodec_stream import EncodecStream
 from fastvoc.models.segments import Blend, Segment, cut
+from fastvoc.models.whole_codec import CodecModel
 from fastvoc.nn.lstm import Lstm
-from fastvoc.nn.model import Model, Stated
+from fastvoc.nn.model import Given, Stated, Written
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.rvq import ResidualVectorQuantizer
@@ -91,12 +92,14 @@ def _block(c: EncodecConfig, width: int, layer: int, style: SeanetStyle) -> Sean
     )
 
 
-class Encodec(Model):
+class Encodec(CodecModel):
     """The codec: samples to codes and back.
 
     Parameters carry the numbers of the published files with weight norm folded: `encoder.layers.{n}`,
     `decoder.layers.{n}`, `quantizer.codebooks.{k}` [bins, dimension].
     """
+
+    config: EncodecConfig
 
     def __init__(self, config: EncodecConfig) -> None:
         super().__init__()
@@ -171,6 +174,7 @@ class Encodec(Model):
         scale: Tensor | None = None,
         frames: list[list[int]] | None = None,
         backend: str | None = None,
+        **inputs: object,
     ) -> Tensor:
         """Codes to samples; the segments are faded into each other.
 
@@ -236,6 +240,17 @@ class Encodec(Model):
     def _decode(self, run: Trace, codes: Value) -> Value:
         return self.decoder.network(run, run(self.quantizer.decoding, codes))
 
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        """The decoder of one segment."""
+        self._choose(chosen)
+        codes = {"codes": Given(("batch", "codebooks", "frames"), whole=True)}
+        if not self.config.normalize:
+            return Written(codes, self._decode)
+        return Written({**codes, "scale": Given(("batch",))}, self._decode_scaled)
+
+    def _decode_scaled(self, run: Trace, codes: Value, scale: Value) -> Value:
+        return run.join(_scaled, self._decode(run, codes), scale)
+
     def _encoding(self, n_q: int) -> Network:
         return self.reading("_encode", (self.config.hop,), n_q=n_q)
 
@@ -249,7 +264,7 @@ class Encodec(Model):
         weight: Tensor = next(self.decoder.parameters())
         return weight.dtype
 
-    def decode_stream(self, backend: str | None = None) -> EncodecStream:
+    def decode_stream(self, backend: str | None = None, **inputs: object) -> EncodecStream:
         """The decoder's state for codes [B, K, n] that arrive in chunks. Raises ArgumentError unless it is causal."""
         self._check_causal()
         return EncodecStream(
@@ -282,6 +297,10 @@ class Encodec(Model):
 
     def layers(self) -> dict[str, Prepared]:
         return {**self._encoding(self.config.n_q).layers, **self._decoding.layers}
+
+
+def _scaled(wav: Tensor, volume: Tensor) -> Tensor:
+    return wav * volume[:, None, None]
 
 
 def _groups(pieces: list[Segment], whole: int) -> Iterator[list[Segment]]:

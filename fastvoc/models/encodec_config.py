@@ -81,6 +81,15 @@ class EncodecConfig:
         """Samples from the beginning of a segment to that of the next."""
         return None if self.segment_length is None else max(1, int((1 - self.overlap) * self.segment_length))
 
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """Codes of every codebook in a frame."""
+        return (1,) * self.n_q
+
+    def samples(self, frames: int) -> int:
+        """Samples that a whole signal of so many frames decodes to."""
+        return frames * self.hop
+
     def frames(self, samples: int) -> list[int]:
         """Frames of codes in each segment of a signal."""
         if self.segment_length is None or self.segment_stride is None:

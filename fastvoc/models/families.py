@@ -14,9 +14,12 @@ from fastvoc.nn.model import Model
 # Family: module, configuration, model.
 _FAMILIES = {
     "bigvgan": ("bigvgan", "BigVganConfig", "BigVgan"),
+    "dac": ("dac", "DacConfig", "Dac"),
     "encodec": ("encodec", "EncodecConfig", "Encodec"),
+    "mimi": ("mimi", "MimiConfig", "Mimi"),
     "hifigan": ("hifigan", "HifiGanConfig", "HifiGan"),
     "encodec_lm": ("encodec_lm", "EncodecLmConfig", "EncodecLm"),
+    "snac": ("snac", "SnacConfig", "Snac"),
     "univnet": ("univnet", "UnivNetConfig", "UnivNet"),
     "vocos": ("vocos", "VocosConfig", "Vocos"),
     "hiftnet": ("hiftnet", "HiftConfig", "HiftNet"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.checks import (
@@ -22,7 +24,7 @@ from fastvoc.models.checks import (
 )
 from fastvoc.models.speakers import Shift, Speaker, WideEmbedding, speaker_vectors
 from fastvoc.nn.conv import Conv1d, WideConv1d
-from fastvoc.nn.model import Model
+from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.mrf import MrfStage, ResidualBlock, WideResidualBlock
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.prepared import Prepared
@@ -293,6 +295,24 @@ class HifiGan(Model):
 
     def _normalised(self, mel: Tensor) -> Tensor:
         return (mel - self.mean[:, None]) / self.scale[:, None]
+
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        config = self.config
+        inputs = {"latent" if config.latent else "mel": Given(("batch", config.num_mels, "frames"))}
+        if not config.gin_channels:
+            self._choose(chosen)
+            return Written(inputs, self.network)
+        self._choose(chosen, "speaker")
+        told = Given(("batch",), whole=True) if config.num_speakers else Given(("batch", config.gin_channels))
+        return Written({**inputs, "speaker": told}, self._told)
+
+    def _told(self, run: Trace, mel: Value, speaker: Value) -> Value:
+        if self.config.num_speakers:
+            speaker = run.map(self._rows, speaker)
+        return self.network(run, mel, self._conditioning(run, run.map(lambda vectors: vectors[:, :, None], speaker)))
+
+    def _rows(self, numbers: Tensor) -> Tensor:
+        return F.embedding(numbers, self.emb_g.weight)
 
     def _conditioning(self, run: Trace, vectors: Value) -> Value:
         return run(self.cond, vectors)

@@ -6,20 +6,20 @@ the original by values of the configuration.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.errors import ArgumentError, ExportError, ShapeError
 from fastvoc.models.checks import check_floats, check_like, chunk_f0, item_seeds
 from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
 from fastvoc.models.hift_config import HiftConfig
 from fastvoc.models.hift_parts import ReflectOne, Shortened, shortened
 from fastvoc.models.jdc import Jdc
 from fastvoc.nn.conv import Conv1d
-from fastvoc.nn.model import Model
+from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.mrf import MrfStage, ResidualBlock
 from fastvoc.nn.network import Trace, Value
 from fastvoc.nn.prepared import Prepared
@@ -249,6 +249,31 @@ class HiftNet(Model):
         wav = run(self.istft, run(self.conv_post, x))
         return wav if final else run(Shortened(config.hop), wav)
 
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        """Without choice all from a log-mel; `source` in place of F0, start phases and noise."""
+        self._choose(chosen, "f0", "phase", "noise", "source")
+        if "source" in chosen and len(chosen) > 1:
+            raise ExportError("inputs: source comes in place of f0, phase and noise, expected it alone")
+        axes: dict[str, tuple[int | str, ...]] = {
+            "f0": ("batch", "frames"),
+            "phase": ("batch", self.config.harmonics + 1),
+            "noise": ("batch", self.config.harmonics + 1, "samples"),
+            "source": ("batch", 1, "samples"),
+        }
+        names = [name for name in axes if name in chosen]
+
+        def network(run: Trace, mel: Value, *values: Value) -> Value:
+            given = dict(zip(names, values, strict=True))
+            source = given.get("source") or self._made_source(run, mel, given)
+            return self._wave(run, mel, source)
+
+        first = Given(("batch", self.config.num_mels, "frames"))
+        return Written({"mel": first, **{name: Given(axes[name]) for name in names}}, network)
+
+    def _made_source(self, run: Trace, mel: Value, given: Mapping[str, Value]) -> Value:
+        f0 = run.map(_one_row, given["f0"]) if "f0" in given else self.f0_predictor.network(run, mel)
+        return run(self.m_source, f0, None, given.get("phase"), None, given.get("noise"))
+
     def _live(self, run: Trace, mel: Value, seed: Value) -> Value:
         return self._live_given(run, mel, self.f0_predictor.network(run, mel), seed)
 
@@ -296,6 +321,10 @@ class HiftNet(Model):
 
     def _check_input(self, name: str, value: Tensor, shape: tuple[int, ...] | None) -> None:
         check_floats(name, value, shape, self.conv_pre.weight.device)
+
+
+def _one_row(x: Tensor) -> Tensor:
+    return x[:, None]
 
 
 def _f0_predictor(config: HiftConfig) -> ConvF0 | Jdc:

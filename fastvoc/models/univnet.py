@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import prod
@@ -23,7 +23,7 @@ from fastvoc.models.checks import (
 )
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.lvc import KernelPredictor, LvcLayer
-from fastvoc.nn.model import Model
+from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.noise import NormalNoise
 from fastvoc.nn.prepared import Prepared
@@ -247,7 +247,7 @@ class UnivNet(Model):
             x = block.network(run, x, mel)
         return run(self.conv_post, x)
 
-    def _seeded(self, run: Trace, mel: Value, seed: Value) -> Value:
+    def _seeded(self, run: Trace, mel: Value, seed: Value | None) -> Value:
         return self.network(run, mel, run(NormalNoise(self.config.model_in_channels), mel, seed))
 
     @property
@@ -267,6 +267,14 @@ class UnivNet(Model):
         if noise.device != mel.device:
             raise DeviceError(f"noise: expected a tensor on {mel.device} like the mel, got {noise.device}")
         return noise.to(mel.dtype)
+
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        self._choose(chosen, "noise")
+        mel = {"mel": Given(("batch", self.config.num_mels, "frames"))}
+        if "noise" in chosen:
+            noise = Given(("batch", self.config.model_in_channels, "frames"))
+            return Written({**mel, "noise": noise}, self.network)
+        return Written(mel, lambda run, mel: self._seeded(run, mel, None))
 
     def stream(
         self, backend: str | None = None, *, seed: int | Sequence[int] | Tensor = 0, exact: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.convnext import ConvNextBlock
 from fastvoc.nn.layer import OfCodes
 from fastvoc.nn.linear import Linear
-from fastvoc.nn.model import Model, Stated
+from fastvoc.nn.model import Given, Model, Stated, Written
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.norm import LayerNorm
 from fastvoc.nn.prepared import Prepared
@@ -84,7 +84,7 @@ class VocosBackbone(Stated):
         """[B, input_channels, T] -> [B, dim, T]; `row` [B] int64 on the CPU for adaptive norms."""
         return self.reading(per_frame=(1, 0))(x, row, lengths=lengths, backend=backend)
 
-    def network(self, run: Trace, x: Value, row: Value) -> Value:
+    def network(self, run: Trace, x: Value, row: Value | None) -> Value:
         """The same in steps."""
         x = run(self.norm, run(self.embed, x), row)
         for block in self._blocks:
@@ -186,9 +186,24 @@ class Vocos(Model):
     def _network(self) -> Network:
         return self.reading(per_frame=(1, 0))
 
-    def network(self, run: Trace, features: Value, row: Value) -> Value:
+    def network(self, run: Trace, features: Value, row: Value | None) -> Value:
         """The steps from features to the waveform; `row` as `rows` gives it."""
         return self.head.network(run, self.backbone.network(run, features, row))
+
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        config = self.config
+        self._choose(chosen, *self.inputs)
+        first = {"mel": Given(("batch", config.input_channels, "frames"))}
+        if config.num_codebooks:
+            first = {"codes": Given(("batch", "codebooks", "frames"), whole=True)}
+        rows = {name: Given(("batch",), whole=True) for name in self.inputs}
+        return Written({**first, **rows}, self._from_codes if config.num_codebooks else self._from_mel)
+
+    def _from_mel(self, run: Trace, mel: Value, row: Value | None = None) -> Value:
+        return self.network(run, mel, row)
+
+    def _from_codes(self, run: Trace, codes: Value, row: Value | None = None) -> Value:
+        return self.network(run, self._features(run, codes), row)
 
     def _features(self, run: Trace, codes: Value) -> Value:
         return run(self.feature_extractor, codes)

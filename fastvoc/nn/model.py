@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError
-from fastvoc.nn.network import Network
+from fastvoc.errors import ArgumentError, ExportError
+from fastvoc.nn.network import Network, Value
 from fastvoc.nn.pieces import in_pieces
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import QuantizedInput
@@ -34,6 +35,24 @@ class Stated(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_networks"}
+
+
+class Given(NamedTuple):
+    """An input of a whole network: its axes, each a length or the name of an open one; whole numbers or floats."""
+
+    axes: tuple[int | str, ...]
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """A whole network as a file has it: its inputs by name, in the order in which `network(run, *values)` takes them.
+
+    The output is [batch, channels, samples].
+    """
+
+    inputs: Mapping[str, Given]
+    network: Callable[..., Value]
 
 
 class Model(Stated):
@@ -74,6 +93,20 @@ class Model(Stated):
     def input_shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
         """The tensors that `forward` takes besides a signal of so many frames, without the batch axis."""
         return {}
+
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        """The network from what a caller has to the waveform, for a file of another runtime.
+
+        chosen: of `inputs` those that come from outside, where the network could make them itself.
+        Raises ExportError for one that cannot, and where there is no such network.
+        """
+        raise ExportError(f"{type(self).__name__} cannot be exported")
+
+    def _choose(self, chosen: Collection[str], *offered: str) -> None:
+        """Raises ExportError for an input that is chosen and not offered."""
+        if unknown := [name for name in chosen if name not in offered]:
+            choices = f"expected some of {', '.join(offered)}" if offered else "there is none to choose"
+            raise ExportError(f"inputs: {type(self).__name__} cannot take {unknown[0]!r} from outside; {choices}")
 
     def int8_layers(self) -> dict[str, QuantizedInput]:
         """The layers by name that compute in int8 where it is converted to that: all that can but `float_layers`."""

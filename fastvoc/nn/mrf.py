@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,16 @@ class BlockConv(NamedTuple):
 
     conv: DilatedConv
     snake: Snake | None
+
+
+class Block(Protocol):
+    """A module with the weights of a residual block."""
+
+    def layers(self) -> list[tuple[BlockConv, ...]]:
+        """The layers in order, each the one or two convolutions that it applies."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """As `torch.nn.Module.modules`."""
 
 
 class ResidualBlock(nn.Module):
@@ -81,9 +91,7 @@ class WideResidualBlock(WideOnCpu, ResidualBlock):
 class MrfStage(Layer):
     """mrf over residual blocks that the model owns; `act` comes before the convolutions without a Snake."""
 
-    def __init__(
-        self, name: str, blocks: Sequence[ResidualBlock], act: Activation = IDENTITY, pad_mode: str = "zeros"
-    ) -> None:
+    def __init__(self, name: str, blocks: Sequence[Block], act: Activation = IDENTITY, pad_mode: str = "zeros") -> None:
         self.name, self._owned = name, list(blocks)
         self._blocks = [block.layers() for block in blocks]
         self._convs = [conv for block in self._blocks for layer in block for conv in layer]
@@ -101,7 +109,7 @@ class MrfStage(Layer):
         return self._convs[0].conv.weight.shape[0]
 
     def owners(self) -> list[nn.Module]:
-        return list(self._owned)
+        return [module for block in self._owned for module in block.modules()]
 
     def _tensors(self) -> list[Tensor]:
         rows = [(*conv.held(), *((snake.alpha, snake.beta) if snake else ())) for conv, snake in self._convs]

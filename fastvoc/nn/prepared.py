@@ -13,7 +13,7 @@ from fastvoc.errors import BackendError
 from fastvoc.nn.weights import Weights
 from fastvoc.runtime.autocast import without_autocast
 from fastvoc.runtime.forks import survive_forks
-from fastvoc.runtime.registry import Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
+from fastvoc.runtime.registry import Cost, Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
 
 EITHER = (torch.float32, torch.bfloat16)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -48,9 +48,10 @@ class Prepared:
         self.tensors = tensors
         self._kept: tuple[Weights | None, dict[Any, _Entry]] = (None, {})
         self.packings = 0  # times that `prepare` was called
+        self._watch: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": (None, {})}
+        return {**self.__dict__, "_kept": (None, {}), "_watch": None}
 
     def __call__(self, x: Tensor, *args: Tensor | int | None, backend: str | None = None) -> Tensor:
         """The op on `x`; `args` are its further arguments, as its reference takes them."""
@@ -127,21 +128,39 @@ class Prepared:
 
         And whether x may be float32 or bfloat16 whatever `dtype` is. checked: the op's check is asked every time.
         """
+        run, either = self._bound(dtype, backend, checked)
+        return (run, either) if self._watch is None else (self._watch(run), either)
+
+    def watch(self, wrap: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None) -> None:
+        """Has what networks run from now on be what `wrap` makes of it, for measurements; None ends that."""
+        self._watch = wrap
+        self.packings += 1  # so that networks bind it anew
+
+    def _bound(self, dtype: torch.dtype, backend: str | None, checked: bool) -> tuple[Callable[..., Tensor], bool]:
         tensors = self.tensors()
         entry = self._entry(tensors, tensors[0].device, dtype, backend)
         run, packed, params, check = entry.impl.run, entry.packed, entry.params, self._op.check
+        bind = entry.impl.bind
+        call = (lambda x, *args: run(x, packed, *args)) if bind is None else bind(packed)
         if checked or getattr(params, "pad_mode", None) == "reflect":
 
             def asked(x: Tensor, *args: Tensor | int | None) -> Tensor:
                 check(x, params, *args)
-                return run(x, packed, *args)
+                return call(x, *args)
 
             return asked, False
-        if entry.impl.bind is not None and dtype in EITHER:
-            return entry.impl.bind(packed), True
-        return lambda x, *args: run(x, packed, *args), False
+        return call, entry.impl.either and dtype in EITHER
 
-    def held(self) -> Any:
+    def cost(self, x: Tensor, *args: Tensor | int | None) -> Cost:
+        """What a call with these arguments takes; x and other tensors may be on device meta."""
+        return self._op.cost(x, self._params(), *args)
+
+    def params(self) -> object:
+        """The op's parameters, from the weights as they are now."""
+        made: object = self._params()
+        return made
+
+    def held(self) -> object:
         """The weights, packed and not, as they are now: what a recorded call goes on reading."""
         return self.tensors(), self._kept
 

@@ -19,10 +19,12 @@ class ResidualVectorQuantizer(Wide):
     """rvq_encode and rvq_decode with their codebooks: `codebooks.{k}` [entries, channels].
 
     They stay in float32 where the network around them is cast to less: a rounded codebook names other entries.
+    name: what its parts are called in a network.
     """
 
-    def __init__(self, num_codebooks: int, entries: int, channels: int) -> None:
+    def __init__(self, num_codebooks: int, entries: int, channels: int, name: str = "quantizer") -> None:
         super().__init__()
+        self.name = name
         self.codebooks = nn.ParameterList(nn.Parameter(torch.empty(entries, channels)) for _ in range(num_codebooks))
         self.encoder = Prepared(rvq_encode.OP, self.params, self._tensors)
         self.decoder = Prepared(rvq_decode.OP, self.params, self._tensors)
@@ -57,9 +59,8 @@ class ResidualVectorQuantizer(Wide):
 class Encode(Layer):
     """[B, channels, T] -> codes [B, count, T] int64."""
 
-    name = "quantizer.encode"
-
     def __init__(self, quantizer: ResidualVectorQuantizer, count: int) -> None:
+        self.name = f"{quantizer.name}.encode"
         self._quantizer, self._count, self.prepared = quantizer, count, quantizer.encoder
 
     def owners(self) -> list[nn.Module]:
@@ -83,9 +84,8 @@ class Encode(Layer):
 class Decode(OfCodes):
     """Codes [B, K, T] int64, K up to the number of codebooks -> [B, channels, T] in the codebooks' dtype."""
 
-    name = "quantizer.decode"
-
     def __init__(self, quantizer: ResidualVectorQuantizer) -> None:
+        self.name = f"{quantizer.name}.decode"
         self._quantizer, self.prepared = quantizer, quantizer.decoder
 
     def width(self) -> int:

@@ -57,6 +57,7 @@ class SeanetConv(Layer, nn.Module):
         *,
         stride: int = 1,
         dilation: int = 1,
+        bias: bool = True,
         pre: Activation = IDENTITY,
     ) -> None:
         super().__init__()
@@ -72,6 +73,7 @@ class SeanetConv(Layer, nn.Module):
             stride=stride,
             dilation=dilation,
             padding=padding,
+            bias=bias,
             pad_mode=style.pad_mode,
             pre=pre,
         )
@@ -185,6 +187,11 @@ class SeanetUpsample(Layer, nn.Module):
 
     def ops(self) -> dict[str, Prepared]:
         return {"conv": self.conv.prepared} | ({} if self.norm is None else {"norm": self.norm.prepared})
+
+    @property
+    def crop(self) -> tuple[int, int] | None:
+        """Steps cut off behind its norm on the left and the right; None without a norm."""
+        return self._crop
 
 
 class SeanetBlock(Layer, nn.Module):

@@ -21,3 +21,8 @@ def full_float32(x: Tensor) -> Iterator[None]:
         yield
     finally:
         cudnn.allow_tf32 = True
+
+
+def output(x: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """An output of this shape on device meta, of x's dtype when None."""
+    return x.new_empty(shape, dtype=dtype, device="meta")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,15 +18,17 @@ from fastvoc.ops._checks import (
     check_pad_mode,
     check_reflect,
 )
+from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
-from fastvoc.ops._reference import full_float32
+from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device, shortest
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.lengths import shortest
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import Spec, define
 
 PAD_MODES = ("zeros", "reflect", "replicate")  # numbered as in csrc/cpu/args.h
 
@@ -84,32 +85,6 @@ class Conv1dParams:
         return (steps + sum(self.padding) - reach) // self.stride + 1
 
 
-def conv1d(
-    x: Tensor,
-    params: Conv1dParams,
-    residual: Tensor | None = None,
-    lengths: Tensor | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """y = post(conv(pad(pre(x))) + bias + residual).
-
-    Args:
-        x: [B, C_in, T], dtype and device of the weights; any strides, time-major ones are the fast ones.
-        params: weights and shape.
-        residual: [B, C_out, T_out], added before `post`.
-        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, C_out, T_out] with T_out = `params.output_length(T)`.
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, residual, lengths, backend=backend)
-
-
 def _check(x: Tensor, params: Conv1dParams, residual: Tensor | None = None, lengths: Tensor | None = None) -> None:
     check_activations("conv1d", x, params.weight.shape[1], params.weight)
     check_lengths("conv1d", lengths, x.shape[0], x.shape[2])
@@ -126,7 +101,20 @@ def _check(x: Tensor, params: Conv1dParams, residual: Tensor | None = None, leng
 def conv1d_ref(
     x: Tensor, params: Conv1dParams, residual: Tensor | None = None, lengths: Tensor | None = None
 ) -> Tensor:
-    """The op's meaning in torch."""
+    """y = post(conv(pad(pre(x))) + bias + residual).
+
+    Args:
+        x: [B, C_in, T], dtype and device of the weights; any strides, time-major ones are the fast ones.
+        params: weights and shape.
+        residual: [B, C_out, T_out], added before `post`.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+
+    Returns:
+        [B, C_out, T_out] with T_out = `params.output_length(T)`.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
 
         def one(item: Tensor, i: int) -> Tensor:
@@ -154,21 +142,29 @@ def _multiply_integers(x: Tensor, params: Conv1dParams, input_range: Tensor, mod
     return y if params.bias is None else y + params.bias[:, None]
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     weight: Tensor
     bias: Tensor
-    shape: list[int]
-    acts: packing.Activations
+    cout: int
+    cin: int
+    kernel: int
+    stride: int
+    dilation: int
+    left: int
+    right: int
+    pad: int
+    tiles: bool  # whether the weights are packed for tensor cores
+    kinds: list[int]
+    slopes: list[float]
+    curves: Tensor | None
 
 
 def _pack(params: Conv1dParams) -> _Packed:
     cout, cin, kernel = params.weight.shape
-    pad_mode = PAD_MODES.index(params.pad_mode)
-    shape = [cout, cin, kernel, params.stride, params.dilation, *params.padding, pad_mode]
+    shape = cout, cin, kernel, params.stride, params.dilation, *params.padding, PAD_MODES.index(params.pad_mode)
     bias = packing.pad_bias(params.bias, cout, params.weight)
     acts = packing.pack_activations((params.pre, params.post))
-    return _Packed(packing.pack_conv(params.weight), bias, shape, acts)
+    return _Packed(packing.pack_conv(params.weight), bias, *shape, False, *acts)
 
 
 def _pack_cpp(params: Conv1dParams) -> _Packed:
@@ -178,71 +174,45 @@ def _pack_cpp(params: Conv1dParams) -> _Packed:
         weight, step = packing.quantise_weight(params.weight)
         bias = packing.pack_integer_bias(params.bias, weight[None], step, grid)
         acts = packing.pack_activations((params.pre, params.post), grids=(grid, None))
-        return replace(packed, weight=packing.pack_conv_groups(weight.to(torch.int8)), bias=bias, acts=acts)
+        groups = packing.pack_conv_groups(weight.to(torch.int8))
+        return packed._replace(weight=groups, bias=bias, **acts._asdict())
     if params.weight.dtype is torch.float64:
         return packed
     single = params.weight.shape[0] == 1 and params.dilation == 1 and params.post.kind != "snake"
     pack = packing.pack_conv_window if single else packing.pack_conv_groups
-    return replace(packed, weight=pack(params.weight), bias=packed.bias.float())
+    return packed._replace(weight=pack(params.weight), bias=packed.bias.float())
 
 
-def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    valid = on_device(lengths, x)
-    y: Tensor = torch.ops._fastvoc.conv1d(x, packed.weight, packed.bias, residual, valid, packed.shape, *packed.acts)
-    return y
-
-
-def _bind_native(packed: _Packed) -> Callable[..., Tensor]:
-    native = _library.native("conv1d")
-    weight, bias, more = packed.weight, packed.bias, (packed.shape, *packed.acts)
-    return lambda x, residual=None, lengths=None: native(x, weight, bias, residual, lengths, *more)
+def _pack_cuda(params: Conv1dParams) -> _Packed:
+    """Weights for tensor cores where they compute it, else as for the CPU."""
+    plain = _pack(params)._replace(**pack_cuda_activations((params.pre, params.post))._asdict())
+    cout, cin, kernel = params.weight.shape
+    rows = (packing.TILE_STEPS - 1) * params.stride + (kernel - 1) * params.dilation + 1
+    if not fits_conv_tile(params.weight.dtype, cin, cout, rows):
+        return plain
+    return plain._replace(weight=packing.pack_conv_tiles(params.weight), tiles=True)
 
 
 def _supports_cpp(spec: Spec) -> str | None:
     if spec.params.input_range is not None:
         return _library.cpu_integer_refusal(spec.dtype, spec.params.weight[0].numel())
     if spec.dtype is not torch.float64:
-        return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
+        return floats(spec)
     if "snake" in (spec.params.pre.kind, spec.params.post.kind):
         return "computes a snake in torch.float32, not in torch.float64"
     return _library.cpu_problem()
-
-
-def _pack_cuda(params: Conv1dParams) -> _Packed:
-    """Weights for tensor cores where they compute it, which the last shape value says, else as for the CPU."""
-    plain = replace(_pack(params), acts=pack_cuda_activations((params.pre, params.post)))
-    cout, cin, kernel = params.weight.shape
-    rows = (packing.TILE_STEPS - 1) * params.stride + (kernel - 1) * params.dilation + 1
-    if not fits_conv_tile(params.weight.dtype, cin, cout, rows):
-        return replace(plain, shape=[*plain.shape, 0])
-    return replace(plain, weight=packing.pack_conv_tiles(params.weight), shape=[*plain.shape, 1])
 
 
 def _supports_device(spec: Spec) -> str | None:
     return None if spec.params.input_range is None else "does not multiply whole numbers"
 
 
-_library.define(
-    "conv1d(Tensor x, Tensor weight, Tensor bias, Tensor? residual, Tensor? lengths, int[] shape, int[] acts,"
-    " float[] slopes, Tensor? curves) -> Tensor"
-)
+def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
+    steps = (x.shape[2] + p.left + p.right - p.dilation * (p.kernel - 1) - 1) // p.stride + 1
+    return x.new_empty((x.shape[0], steps, p.cout), dtype=packing.result_type(p.weight)).transpose(1, 2)
 
 
-@torch.library.register_fake("_fastvoc::conv1d")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    shape: list[int],
-    acts: list[int],
-    slopes: list[float],
-    curves: Tensor | None,
-) -> Tensor:
-    cout, _, kernel, stride, dilation, left, right = shape[:7]
-    steps = (x.shape[2] + left + right - dilation * (kernel - 1) - 1) // stride + 1
-    return x.new_empty((x.shape[0], steps, cout), dtype=packing.result_type(weight)).transpose(1, 2)
+NATIVE = Native("conv1d", _Packed, _fake, conv1d_ref)
 
 
 def geometry(params: Conv1dParams) -> Geometry:
@@ -257,23 +227,16 @@ def _stream_ref(params: Conv1dParams, _: Any) -> TailStream:
 
 
 def _stream_native(params: Conv1dParams, packed: _Packed) -> TailStream:
-    native = _library.native("conv1d")
-    more = packed.weight, packed.bias, None, None, [*packed.shape[:5], 0, 0, 0], *packed.acts
-    return TailStream(geometry(params), params.weight.shape[0], lambda rows: native(rows, *more), (params, packed))
+    run = NATIVE.bound(packed._replace(left=0, right=0, pad=0))
+    return TailStream(geometry(params), params.weight.shape[0], run, (params, packed))
 
 
-OP = define("conv1d", _check, conv1d_ref, _stream_ref)
-OP.register(
-    Impl(
-        "cpp",
-        _run_native,
-        frozenset({"cpu"}),
-        priority=10,
-        bind=_bind_native,
-        pack=_pack_cpp,
-        supports=_supports_cpp,
-        stream=_stream_native,
-    )
-)
-register_cuda(OP, _run_native, _pack_cuda, _supports_device)
+def _work(x: Tensor, params: Conv1dParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    y = output(x, x.shape[0], params.weight.shape[0], params.output_length(x.shape[2]))
+    return y.numel() * params.weight[0].numel(), y
+
+
+OP = conv1d = define("conv1d", _check, conv1d_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, either=True)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device)
 register_triton(OP, _supports_device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,13 +11,13 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import FLOATS, check_lengths
+from fastvoc.ops._cpp import float32, register_cpp
 from fastvoc.ops._cuda import register_cuda
-from fastvoc.ops._reference import full_float32
+from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops._triton import register_triton
-from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, define
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import define
 
 
 @dataclass(frozen=True)
@@ -46,33 +47,6 @@ class Conv2dParams:
         return [self.weight, self.bias]
 
 
-def conv2d(
-    x: Tensor,
-    params: Conv2dParams,
-    residual: Tensor | None = None,
-    lengths: Tensor | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """y = pool(leaky_relu(conv(x) + bias + residual)).
-
-    Args:
-        x: [B, C_in, T, F], dtype and device of the weights; any strides, channels-last ones are the fast ones.
-        params: weights and shape.
-        residual: [B, C_out, T, F], added before the leaky ReLU.
-        lengths: [B] int64 on the CPU, valid time steps of each item; what lies beyond is never read, the output there
-            is 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, C_out, T, F // pool].
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, residual, lengths, backend=backend)
-
-
 def _check(x: Tensor, params: Conv2dParams, residual: Tensor | None = None, lengths: Tensor | None = None) -> None:
     weight = params.weight
     if not isinstance(x, Tensor):
@@ -99,7 +73,21 @@ def _check(x: Tensor, params: Conv2dParams, residual: Tensor | None = None, leng
 def conv2d_ref(
     x: Tensor, params: Conv2dParams, residual: Tensor | None = None, lengths: Tensor | None = None
 ) -> Tensor:
-    """The op's meaning in torch."""
+    """y = pool(leaky_relu(conv(x) + bias + residual)).
+
+    Args:
+        x: [B, C_in, T, F], dtype and device of the weights; any strides, channels-last ones are the fast ones.
+        params: weights and shape.
+        residual: [B, C_out, T, F], added before the leaky ReLU.
+        lengths: [B] int64 on the CPU, valid time steps of each item; what lies beyond is never read, the output there
+            is 0.
+
+    Returns:
+        [B, C_out, T, F // pool].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
 
         def one(item: Tensor, steps: int, i: int) -> Tensor:
@@ -114,34 +102,34 @@ def conv2d_ref(
     return F.max_pool2d(y, (1, params.pool))
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     weight: Tensor
     bias: Tensor
-    shape: tuple[int, int, int, int]
-    slope: float
+    cout: int
+    cin: int
+    time: int
+    across: int
     pool: int
+    slope: float
 
 
 def _pack(params: Conv2dParams) -> _Packed:
-    cout, cin, time, bands = params.weight.shape
+    cout, cin, time, across = params.weight.shape
     weight = torch.cat([packing.pack_conv(params.weight[:, :, k]).flatten() for k in range(time)])
     bias = packing.pad_bias(params.bias, cout, params.weight)
-    return _Packed(weight, bias, (cout, cin, time, bands), params.slope, params.pool)
+    return _Packed(weight, bias, cout, cin, time, across, params.pool, params.slope)
+
+
+def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[1] // p.cin // p.pool * p.cout)).transpose(1, 2)
+
+
+NATIVE = Native("conv2d", _Packed, _fake, conv2d_ref)
 
 
 def _run_native(x: Tensor, packed: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    bands = x.shape[3]
-    rows: Tensor = torch.ops._fastvoc.conv2d(
-        _rows(x),
-        packed.weight,
-        packed.bias,
-        None if residual is None else _rows(residual),
-        on_device(lengths, x),
-        [*packed.shape, bands, packed.pool],
-        packed.slope,
-    )
-    y = rows.transpose(1, 2).reshape(x.shape[0], x.shape[2], bands // packed.pool, packed.shape[0])
+    rows = NATIVE.run(_rows(x), packed, None if residual is None else _rows(residual), lengths)
+    y = rows.transpose(1, 2).reshape(x.shape[0], x.shape[2], x.shape[3] // packed.pool, packed.cout)
     return y.permute(0, 3, 1, 2)
 
 
@@ -150,36 +138,13 @@ def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(2).transpose(1, 2)
 
 
-_library.define(
-    "conv2d(Tensor x, Tensor weight, Tensor bias, Tensor? residual, Tensor? lengths, int[] shape, float slope)"
-    " -> Tensor"
-)
+def _work(x: Tensor, params: Conv2dParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    batch, steps, bands = x.shape[0], x.shape[2], x.shape[3]
+    y = output(x, batch, len(params.bias), steps, bands // params.pool)
+    return batch * steps * bands * params.weight.numel(), y
 
 
-@torch.library.register_fake("_fastvoc::conv2d")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    shape: list[int],
-    slope: float,
-) -> Tensor:
-    cout, _, _, _, bands, pool = shape
-    return x.new_empty((x.shape[0], x.shape[2], bands // pool * cout)).transpose(1, 2)
-
-
-OP = define("conv2d", _check, conv2d_ref)
-OP.register(
-    Impl(
-        "cpp",
-        _run_native,
-        frozenset({"cpu"}),
-        priority=10,
-        pack=_pack,
-        supports=lambda s: _library.cpu_refusal(s.dtype),
-    )
-)
+OP = conv2d = define("conv2d", _check, conv2d_ref, _work)
+register_cpp(OP, NATIVE, _pack, float32, run=_run_native)
 register_cuda(OP, _run_native, _pack)
 register_triton(OP)

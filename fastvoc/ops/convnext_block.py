@@ -6,8 +6,8 @@ The block of ConvNeXt (Liu et al. 2022, arXiv 2201.03545) along time, as Vocos u
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,15 +15,15 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, register_cuda
-from fastvoc.ops._reference import full_float32
+from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.layer_norm import LayerNormParams, check_row, layer_norm_ref, pack_rows
 from fastvoc.ops.stream import Geometry, TailStream
-from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import define
 
 # Hidden channels computed at a time, so that a strip of them stays in the L2 cache.
 _CHUNK = 512
@@ -79,32 +79,6 @@ class ConvNextBlockParams:
         return own if self.gamma is None else [*own, self.gamma]
 
 
-def convnext_block(
-    x: Tensor,
-    params: ConvNextBlockParams,
-    row: Tensor | None = None,
-    lengths: Tensor | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """y = x + gamma * project(gelu(expand(norm(depthwise(x))))), zeros beside the signal, the exact GELU.
-
-    Args:
-        x: [B, C, T], dtype and device of the weights; any strides, time-major ones are the fast ones.
-        params: the weights.
-        row: [B] int64 on the CPU, the row of an adaptive norm for each item; None for a plain norm.
-        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, C, T].
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, row, lengths, backend=backend)
-
-
 def _check(x: Tensor, params: ConvNextBlockParams, row: Tensor | None = None, lengths: Tensor | None = None) -> None:
     check_activations("convnext_block", x, params.expand_weight.shape[1], params.expand_weight)
     check_row("convnext_block", row, params.norm.rows, x.shape[0])
@@ -114,7 +88,20 @@ def _check(x: Tensor, params: ConvNextBlockParams, row: Tensor | None = None, le
 def convnext_block_ref(
     x: Tensor, params: ConvNextBlockParams, row: Tensor | None = None, lengths: Tensor | None = None
 ) -> Tensor:
-    """The op's meaning in torch."""
+    """y = x + gamma * project(gelu(expand(norm(depthwise(x))))), zeros beside the signal, the exact GELU.
+
+    Args:
+        x: [B, C, T], dtype and device of the weights; any strides, time-major ones are the fast ones.
+        params: the weights.
+        row: [B] int64 on the CPU, the row of an adaptive norm for each item; None for a plain norm.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
 
         def one(item: Tensor, i: int) -> Tensor:
@@ -132,38 +119,48 @@ def convnext_block_ref(
     return x + y.transpose(1, 2)
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     depthwise: Tensor
     norm_weight: Tensor
     norm_bias: Tensor
     weight: Tensor
     expand_bias: Tensor
     project_bias: Tensor
-    shape: list[int]
+    channels: int
+    hidden: int
+    kernel: int
+    chunk: int  # hidden channels at a time on the CPU
+    tiles: bool  # whether the weights are packed for tensor cores
+    margin: int  # steps left out at either end, those of a stream's chunk that are only read
     eps: float
 
 
 def _pack(params: ConvNextBlockParams) -> _Packed:
     hidden, channels = params.expand_weight.shape
-    kernel = params.depthwise_weight.shape[2]
     project, shift = scaled_projection(params)
     shift = shift.float()
     chunk = min(-(-hidden // packing.PANEL) * packing.PANEL, _CHUNK)
     weights = []
     for h in range(0, hidden, chunk):
         weights += [params.expand_weight[h : h + chunk], project[:, h : h + chunk]]
-    taps = params.depthwise_weight[:, 0].t()
-    return _Packed(
-        pack_rows(torch.cat([taps, params.depthwise_bias[None]])).float(),
-        pack_rows(params.norm.weight).float(),
-        pack_rows(params.norm.bias).float(),
-        torch.cat([packing.pack_pairs(weight) for weight in weights]),
-        packing.pad_bias(params.expand_bias, hidden, params.expand_weight).float(),
-        packing.pad_bias(shift, channels, shift),
-        [channels, hidden, kernel, chunk, 0],
-        params.norm.eps,
-    )
+    weight = torch.cat([packing.pack_pairs(weight) for weight in weights])
+    expand_bias = packing.pad_bias(params.expand_bias, hidden, params.expand_weight).float()
+    return _packed(params, weight, expand_bias, packing.pad_bias(shift, channels, shift), chunk)
+
+
+def _packed(
+    params: ConvNextBlockParams,
+    weight: Tensor,
+    expand_bias: Tensor,
+    project_bias: Tensor,
+    chunk: int,
+    tiles: bool = False,
+) -> _Packed:
+    hidden, channels = params.expand_weight.shape
+    depthwise = torch.cat([params.depthwise_weight[:, 0].t(), params.depthwise_bias[None]])
+    taps, scale, offset = (pack_rows(t).float() for t in (depthwise, params.norm.weight, params.norm.bias))
+    shape = channels, hidden, params.depthwise_weight.shape[2], chunk, tiles, 0
+    return _Packed(taps, scale, offset, weight, expand_bias, project_bias, *shape, params.norm.eps)
 
 
 def scaled_projection(params: ConvNextBlockParams) -> tuple[Tensor, Tensor]:
@@ -176,66 +173,21 @@ def scaled_projection(params: ConvNextBlockParams) -> tuple[Tensor, Tensor]:
 
 
 def _pack_cuda(params: ConvNextBlockParams) -> _Packed:
-    """The pointwise layers packed as for conv1d, for tensor cores where the fourth shape value says so."""
+    """The pointwise layers packed as for conv1d, for tensor cores where they compute them."""
     hidden, channels = params.expand_weight.shape
-    taps = params.depthwise_weight[:, 0].t()
     project, shift = scaled_projection(params)
     tiles = fits_conv_tile(project.dtype, channels, hidden, packing.TILE_STEPS)
     pack = packing.pack_conv_tiles if tiles else packing.pack_conv
-    return _Packed(
-        pack_rows(torch.cat([taps, params.depthwise_bias[None]])).float(),
-        pack_rows(params.norm.weight).float(),
-        pack_rows(params.norm.bias).float(),
-        torch.cat([pack(weight[:, :, None]).flatten() for weight in (params.expand_weight, project)]),
-        packing.pad_bias(params.expand_bias, hidden, project),
-        packing.pad_bias(shift, channels, project),
-        [channels, hidden, params.depthwise_weight.shape[2], int(tiles), 0],
-        params.norm.eps,
-    )
+    weight = torch.cat([pack(weight[:, :, None]).flatten() for weight in (params.expand_weight, project)])
+    biases = (packing.pad_bias(params.expand_bias, hidden, project), packing.pad_bias(shift, channels, project))
+    return _packed(params, weight, *biases, 0, tiles)
 
 
-def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.convnext_block(
-        x,
-        p.depthwise,
-        p.norm_weight,
-        p.norm_bias,
-        p.weight,
-        p.expand_bias,
-        p.project_bias,
-        on_device(row, x),
-        on_device(lengths, x),
-        p.shape,
-        p.eps,
-    )
-    return y
+def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2] - 2 * p.margin, x.shape[1])).transpose(1, 2)
 
 
-def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
-
-
-_library.define(
-    "convnext_block(Tensor x, Tensor depthwise, Tensor norm_weight, Tensor norm_bias, Tensor weight,"
-    " Tensor expand_bias, Tensor project_bias, Tensor? row, Tensor? lengths, int[] shape, float eps) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::convnext_block")
-def _fake(
-    x: Tensor,
-    depthwise: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight: Tensor,
-    expand_bias: Tensor,
-    project_bias: Tensor,
-    row: Tensor | None,
-    lengths: Tensor | None,
-    shape: list[int],
-    eps: float,
-) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2] - 2 * shape[4], x.shape[1])).transpose(1, 2)
+NATIVE = Native("convnext_block", _Packed, _fake, convnext_block_ref)
 
 
 def _stream(params: ConvNextBlockParams, run: Callable[..., Tensor], native: Any = None) -> TailStream:
@@ -253,13 +205,15 @@ def _stream_ref(params: ConvNextBlockParams, _: Any) -> TailStream:
 
 
 def _stream_native(params: ConvNextBlockParams, packed: _Packed) -> TailStream:
-    bare = replace(packed, shape=[*packed.shape[:4], params.depthwise_weight.shape[2] // 2])
-    return _stream(params, lambda rows, row=None: _run_native(rows, bare, row), (params, packed))
+    return _stream(params, NATIVE.bound(packed._replace(margin=packed.kernel // 2)), (params, packed))
 
 
-OP = define("convnext_block", _check, convnext_block_ref, _stream_ref)
-OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
-)
-register_cuda(OP, _run_native, _pack_cuda)
+def _work(x: Tensor, params: ConvNextBlockParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    weights = params.depthwise_weight, params.expand_weight, params.project_weight
+    return x.shape[0] * x.shape[2] * sum(t.numel() for t in weights), output(x, *x.shape)
+
+
+OP = convnext_block = define("convnext_block", _check, convnext_block_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack, stream=_stream_native)
+register_cuda(OP, NATIVE.run, _pack_cuda)
 register_triton(OP)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,23 +17,33 @@ from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.convnext_block import ConvNextBlockParams, scaled_projection
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.ops.stream import OpStream
-from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
+from fastvoc.runtime.native import Native
 
 
-@dataclass(frozen=True)
-class _Network:
+class _Network(NamedTuple):
     """The layers as C++ takes them: all small weights in one tensor, those of the products, and their shapes."""
 
     weights: list[Tensor]
-    shape: list[int]
-    eps: list[float]
-    sides: list[int]
+    cin: int
+    kernel: int  # of the convolution
+    channels: int
+    out: int
+    rows: int  # of the norms but the last
+    hidden: list[int]  # of every block, as the next two
+    kernels: list[int]
+    chunks: list[int]
+    eps: list[float]  # of every norm
+
+    @property
+    def sides(self) -> list[int]:
+        """Steps that the convolution and every block read to either side."""
+        return [kernel // 2 for kernel in (self.kernel, *self.kernels)]
 
     @property
     def state_floats(self) -> int:
         """Floats that an item keeps: 2 * side steps of the input of the convolution and of every block."""
-        widths = [self.shape[0]] + [self.shape[2]] * (len(self.sides) - 1)
+        widths = [self.cin] + [self.channels] * len(self.kernels)
         return sum(
             2 * side * -(-width // packing.PANEL) * packing.PANEL
             for side, width in zip(self.sides, widths, strict=True)
@@ -45,8 +54,8 @@ class ConvNextStream:
     """The network between two chunks; `step` takes the norms' `row` [B] with every chunk where they are adaptive."""
 
     def __init__(self, network: _Network) -> None:
-        self._network = network
-        self._delay = sum(network.sides)
+        self._network, self._native = network, NATIVE.bound(network)
+        self._floats, self._delay = network.state_floats, sum(network.sides)
         self._have = 0
         self._state: Tensor | None = None
 
@@ -66,12 +75,12 @@ class ConvNextStream:
         return first - self._delay, last + self._delay
 
     def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
-        state, n = self._state, self._network
+        state = self._state
         if state is None:
-            state = x.new_zeros((x.shape[0], n.state_floats))
+            state = x.new_zeros((x.shape[0], self._floats))
         have = min(self._have, self._delay)
         row = more[0] if more else None
-        y, self._state = _library.native("convnext_stream")(x, state, have, final, n.weights, row, n.shape, n.eps)
+        y, self._state = self._native(x, state, have, final, row)
         self._have = have + x.shape[2]
         result: Tensor = y
         return result
@@ -94,13 +103,11 @@ def joined(layers: Sequence[OpStream], *, exact: bool = True) -> ConvNextStream 
     if any(params.norm.rows != norm[0].rows for params, _ in blocks):
         return None
     cout, cin, kernel = conv[0].weight.shape
-    shape, sides = [cin, kernel, cout, linear[0].weight.shape[0], norm[0].rows or 1], [kernel // 2]
-    eps = [norm[1].eps]
-    for _, p in blocks:
-        shape += p.shape[1:4]
-        eps.append(p.eps)
-        sides.append(p.shape[2] // 2)
-    return ConvNextStream(_Network(_weights(native, exact), shape, [*eps, last[1].eps], sides))
+    shape = cin, kernel, cout, linear[0].weight.shape[0], norm[0].rows or 1
+    packed = [p for _, p in blocks]
+    listed = [p.hidden for p in packed], [p.kernel for p in packed], [p.chunk for p in packed]
+    eps = [norm[1].eps, *(p.eps for p in packed), last[1].eps]
+    return ConvNextStream(_Network(_weights(native, exact), *shape, *listed, eps))
 
 
 # By the last product's packed weights while they live, and by `exact`: the packed weights of all layers, and what C++
@@ -110,7 +117,7 @@ _JOINED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 def _weights(native: list[Any], exact: bool) -> list[Tensor]:
     """What C++ takes, the same for all streams of a network: all small weights in one tensor, then the products'."""
-    parts = [t for _, packed in native for t in vars(packed).values() if isinstance(t, Tensor)]
+    parts = [t for _, packed in native for t in packed if isinstance(t, Tensor)]
     made = _JOINED.setdefault(native[-1][1].weight, {})
     before, weights = made.get(exact, ((), []))
     if len(before) != len(parts) or any(kept() is not t for kept, t in zip(before, parts, strict=True)):
@@ -169,24 +176,13 @@ def _takes(params: Any, packed: Any) -> bool:
     return isinstance(params, ConvNextBlockParams) and packed.weight.dtype is torch.float32
 
 
-_library.define(
-    "convnext_stream(Tensor x, Tensor state, int have, bool last, Tensor[] weights, Tensor? row, int[] shape,"
-    " float[] eps) -> (Tensor, Tensor)"
-)
-
-
-@torch.library.register_fake("_fastvoc::convnext_stream")
 def _fake(
-    x: Tensor,
-    state: Tensor,
-    have: int,
-    last: bool,
-    weights: list[Tensor],
-    row: Tensor | None,
-    shape: list[int],
-    eps: list[float],
+    n: _Network, x: Tensor, state: Tensor, have: int, last: bool, row: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    delay = shape[1] // 2 + sum(kernel // 2 for kernel in shape[6::3])
+    delay = n.kernel // 2 + sum(kernel // 2 for kernel in n.kernels)
     end = have + x.shape[2]
     steps = (end if last else max(0, end - delay)) - max(0, have - delay)
-    return x.new_empty((x.shape[0], steps, shape[3])).transpose(1, 2), torch.empty_like(state)
+    return x.new_empty((x.shape[0], steps, n.out)).transpose(1, 2), torch.empty_like(state)
+
+
+NATIVE = Native("convnext_stream", _Network, _fake)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
+from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
-from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native, like_rows
+from fastvoc.runtime.registry import define
 
 
 @dataclass(frozen=True)
@@ -43,34 +44,6 @@ class GroupNormParams:
         return [self.weight, self.bias, *self.act.tensors()]
 
 
-def group_norm_act(
-    x: Tensor,
-    params: GroupNormParams,
-    residual: Tensor | None = None,
-    lengths: Tensor | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """y = act((x - mean) / sqrt(variance + eps) * weight + bias + residual).
-
-    Mean and biased variance run over all C x T values of an item.
-
-    Args:
-        x: [B, C, T], dtype and device of the weights.
-        params: weights, eps, activation.
-        residual: [B, C, T], added before the activation.
-        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, C, T].
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, residual, lengths, backend=backend)
-
-
 def _check(x: Tensor, params: GroupNormParams, residual: Tensor | None = None, lengths: Tensor | None = None) -> None:
     check_activations("group_norm_act", x, params.weight.shape[0], params.weight)
     check_lengths("group_norm_act", lengths, x.shape[0], x.shape[2])
@@ -81,7 +54,22 @@ def _check(x: Tensor, params: GroupNormParams, residual: Tensor | None = None, l
 def group_norm_act_ref(
     x: Tensor, params: GroupNormParams, residual: Tensor | None = None, lengths: Tensor | None = None
 ) -> Tensor:
-    """The op's meaning in torch."""
+    """y = act((x - mean) / sqrt(variance + eps) * weight + bias + residual).
+
+    Mean and biased variance run over all C x T values of an item.
+
+    Args:
+        x: [B, C, T], dtype and device of the weights.
+        params: weights, eps, activation.
+        residual: [B, C, T], added before the activation.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
 
         def one(item: Tensor, i: int) -> Tensor:
@@ -94,54 +82,30 @@ def group_norm_act_ref(
     return params.act(y if residual is None else y + residual)
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     weight: Tensor
     bias: Tensor
     eps: float
-    acts: packing.Activations
+    kinds: list[int]
+    slopes: list[float]
+    curves: Tensor | None
 
 
 def _pack(params: GroupNormParams) -> _Packed:
     weight, bias = (packing.pad_bias(t, t.shape[0], t).float() for t in (params.weight, params.bias))
-    return _Packed(weight, bias, params.eps, packing.pack_activations((params.act,)))
+    return _Packed(weight, bias, params.eps, *packing.pack_activations((params.act,)))
 
 
 def _pack_cuda(params: GroupNormParams) -> _Packed:
-    return replace(_pack(params), acts=pack_cuda_activations((params.act,)))
+    return _pack(params)._replace(**pack_cuda_activations((params.act,))._asdict())
 
 
-def _run_native(x: Tensor, p: _Packed, residual: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.group_norm_act(x, p.weight, p.bias, p.eps, residual, on_device(lengths, x), *p.acts)
-    return y
+def _work(x: Tensor, *_: object) -> tuple[int, Tensor]:
+    return 0, output(x, *x.shape)
 
 
-def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
-
-
-_library.define(
-    "group_norm_act(Tensor x, Tensor weight, Tensor bias, float eps, Tensor? residual, Tensor? lengths, int[] acts,"
-    " float[] slopes, Tensor? curves) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::group_norm_act")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    acts: list[int],
-    slopes: list[float],
-    curves: Tensor | None,
-) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
-
-
-OP = define("group_norm_act", _check, group_norm_act_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
-register_cuda(OP, _run_native, _pack_cuda)
+NATIVE = Native("group_norm_act", _Packed, like_rows, group_norm_act_ref)
+OP = group_norm_act = define("group_norm_act", _check, group_norm_act_ref, _work)
+register_cpp(OP, NATIVE, _pack)
+register_cuda(OP, NATIVE.run, _pack_cuda)
 register_triton(OP)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,14 +12,16 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
-from fastvoc.ops.stft import check_transform, supports_cpp
+from fastvoc.ops.stft import check_transform, supports_cpp, transform_work
 from fastvoc.ops.stream import PolyphaseStream
-from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device, shortest
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.lengths import shortest
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import Spec, define
 
 _SMALLEST_ENVELOPE = 1e-11  # torch.istft and Vocos refuse what is below
 
@@ -84,28 +86,6 @@ class IstftHeadParams:
         raise ArgumentError("istft_head: window: leaves samples without weight at this hop")
 
 
-def istft_head(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-    """exp and clip of the magnitudes, inverse real transform, window, overlap-add, division by the windows' envelope.
-
-    Args:
-        x: [B, n_fft + 2, T], dtype and device of the window, or bfloat16 beside a float32 one: n_fft / 2 + 1 rows of
-            log-magnitude, then the phase rows.
-        params: shape of the transform.
-        lengths: [B] int64 on the CPU, valid frames of each item; what lies beyond is never read, the output there is 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, 1, S] with S = (T - 1) * hop for padding center, T * hop for same. The imaginary parts of the first and last
-        bin have no effect.
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument; so few frames that no window covers some
-            sample (with padding center, a single frame).
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, lengths, backend=backend)
-
-
 def _check(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None) -> None:
     narrow = isinstance(x, Tensor) and x.dtype is torch.bfloat16 and params.window.dtype is torch.float32
     check_activations("istft_head", x, params.n_fft + 2, params.window.to(x.dtype) if narrow else params.window)
@@ -116,7 +96,24 @@ def _check(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None) ->
 
 
 def istft_head_ref(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None) -> Tensor:
-    """The op's meaning in torch; float16 and bfloat16 compute in float32."""
+    """exp and clip of the magnitudes, inverse real transform, window, overlap-add, division by the windows' envelope.
+
+    float16 and bfloat16 compute in float32.
+
+    Args:
+        x: [B, n_fft + 2, T], dtype and device of the window, or bfloat16 beside a float32 one: n_fft / 2 + 1 rows of
+            log-magnitude, then the phase rows.
+        params: shape of the transform.
+        lengths: [B] int64 on the CPU, valid frames of each item; what lies beyond is never read, the output there is 0.
+
+    Returns:
+        [B, 1, S] with S = (T - 1) * hop for padding center, T * hop for same. The imaginary parts of the first and last
+        bin have no effect.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument; so few frames that no window covers some
+            sample (with padding center, a single frame).
+    """
     if lengths is not None:
         samples = params.output_length(x.shape[2])
         return by_item(x, lengths, samples, lambda item, _: istft_head_ref(item, params))
@@ -146,12 +143,17 @@ def _overlap_add(frames: Tensor, hop: int, crop: tuple[int, int]) -> Tensor:
     return summed[:, 0, 0, crop[0] : total - crop[1]]
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     tables: Tensor
-    radices: list[int]
-    shape: list[int]
-    bounds: list[float]
+    radices: list[int]  # of the passes of the transform on the CPU
+    size: int
+    hop: int
+    sine: bool
+    wide: bool  # whether the samples are float32
+    clip: float
+    clamp: float
+    left: int  # samples dropped at either end, last: a stream's change
+    right: int
 
 
 def _pack(params: IstftHeadParams) -> _Packed:
@@ -161,26 +163,21 @@ def _pack(params: IstftHeadParams) -> _Packed:
     squares = window.square()
     overlap = F.pad(squares, (0, -size % hop)).reshape(-1, hop).sum(0)
     inverse = (1 / overlap).repeat(1 + -(-packing.PANEL // hop))[: hop + packing.PANEL]
-    tables = torch.cat([factors, torch.cat([window / size, squares, inverse]).float()])
-    shape = [size, hop, params.trim, params.trim, int(params.phase == "sin")]
-    bounds = [float("inf") if bound is None else bound for bound in (params.clip, params.clamp)]
-    return _Packed(tables, radices, shape, bounds)
-
-
-def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.istft_head(x, p.tables, on_device(lengths, x), p.radices, p.shape, p.bounds)
-    return y
+    return _packed(params, torch.cat([factors, torch.cat([window / size, squares, inverse]).float()]), radices, True)
 
 
 def _pack_cuda(params: IstftHeadParams) -> _Packed:
-    """Tables as csrc/cuda/istft_head.cuh reads them; the last shape value says whether the samples are float32."""
+    """Tables as csrc/cuda/istft_head.cuh reads them."""
     turns = torch.arange(params.n_fft, dtype=torch.float64, device="cpu") * (2 * torch.pi / params.n_fft)
     window = params.window.detach().cpu().double()
     tables = torch.cat([turns.cos(), turns.sin(), window / params.n_fft, window.square()]).float()
-    wide = int(params.window.dtype is torch.float32)
-    shape = [params.n_fft, params.hop, params.trim, params.trim, int(params.phase == "sin"), wide]
-    bounds = [float("inf") if bound is None else bound for bound in (params.clip, params.clamp)]
-    return _Packed(tables.to(params.window.device), [], shape, bounds)
+    return _packed(params, tables.to(params.window.device), [], params.window.dtype is torch.float32)
+
+
+def _packed(params: IstftHeadParams, tables: Tensor, radices: list[int], wide: bool) -> _Packed:
+    clip, clamp = (float("inf") if bound is None else bound for bound in (params.clip, params.clamp))
+    shape = params.n_fft, params.hop, params.phase == "sin", wide
+    return _Packed(tables, radices, *shape, clip, clamp, params.trim, params.trim)
 
 
 def _supports_cpp(spec: Spec) -> str | None:
@@ -193,19 +190,12 @@ def _supports_triton(spec: Spec) -> str | None:
     return None if dtype is torch.float32 else f"computes in torch.float32, not in {dtype}"
 
 
-_library.define(
-    "istft_head(Tensor x, Tensor tables, Tensor? lengths, int[] radices, int[] shape, float[] bounds) -> Tensor"
-)
+def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
+    samples = (x.shape[2] - 1) * p.hop + p.size - p.left - p.right
+    return x.new_empty((x.shape[0], samples, 1), dtype=torch.float32 if p.wide else x.dtype).transpose(1, 2)
 
 
-@torch.library.register_fake("_fastvoc::istft_head")
-def _fake(
-    x: Tensor, tables: Tensor, lengths: Tensor | None, radices: list[int], shape: list[int], bounds: list[float]
-) -> Tensor:
-    size, hop, left, right = shape[:4]
-    samples = (x.shape[2] - 1) * hop + size - left - right
-    dtype = torch.float32 if len(shape) < 6 or shape[5] else x.dtype
-    return x.new_empty((x.shape[0], samples, 1), dtype=dtype).transpose(1, 2)
+NATIVE = Native("istft_head", _Packed, _fake, istft_head_ref)
 
 
 def _stream(
@@ -220,19 +210,16 @@ def _stream_ref(params: IstftHeadParams, _: Any) -> PolyphaseStream:
 
 
 def _stream_native(params: IstftHeadParams, packed: _Packed) -> PolyphaseStream:
-    native, p = _library.native("istft_head"), packed
-    sizes, rest = p.shape[:2], p.shape[4:]
-
-    def run(rows: Tensor, left: int, right: int) -> Tensor:
-        y: Tensor = native(rows, p.tables, None, p.radices, [*sizes, left, right, *rest], p.bounds)
-        return y
-
-    return _stream(params, run, native=True)
+    native = NATIVE.bound(packed[:-2])
+    return _stream(params, lambda rows, left, right: native(left, right, rows), native=True)
 
 
-OP = define("istft_head", _check, istft_head_ref, _stream_ref)
-OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
-)
-register_cuda(OP, _run_native, _pack_cuda)
+def _work(x: Tensor, params: IstftHeadParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    y = output(x, x.shape[0], 1, params.output_length(x.shape[2]), dtype=params.window.dtype)
+    return x.shape[0] * x.shape[2] * transform_work(params.n_fft), y
+
+
+OP = istft_head = define("istft_head", _check, istft_head_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack, _supports_cpp, stream=_stream_native)
+register_cuda(OP, NATIVE.run, _pack_cuda)
 register_triton(OP, _supports_triton)

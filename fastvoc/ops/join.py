@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native, Nothing
 
 
 class Join:
@@ -53,7 +53,7 @@ class Sum:
             [part.new_empty((part.shape[0], 0, part.shape[1])) for part in (x, y)] if self._held is None else self._held
         )
         if self._native and all(_takes(part) for part in (x, y)):
-            total, *self._held = _library.native("stream_sum")(x, y, *held)
+            total, *self._held = NATIVE.fast(x, y, *held)
             result: Tensor = total
             return result
         rows = [torch.cat([kept, part.transpose(1, 2)], 1) for kept, part in zip(held, (x, y), strict=True)]
@@ -107,12 +107,11 @@ def _takes(x: Tensor) -> bool:
     return x.dtype is torch.float32 and (x.stride(1) == 1 or not x.shape[2])
 
 
-_library.define("stream_sum(Tensor x, Tensor y, Tensor kept_x, Tensor kept_y) -> (Tensor, Tensor, Tensor)")
-
-
-@torch.library.register_fake("_fastvoc::stream_sum")
-def _fake(x: Tensor, y: Tensor, kept_x: Tensor, kept_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(_: Nothing, x: Tensor, y: Tensor, kept_x: Tensor, kept_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     have = kept_x.shape[1] + x.shape[2], kept_y.shape[1] + y.shape[2]
     count, channels = min(have), x.shape[1]
     rest = [x.new_empty((x.shape[0], steps - count, channels)) for steps in have]
     return x.new_empty((x.shape[0], count, channels)).transpose(1, 2), rest[0], rest[1]
+
+
+NATIVE = Native("stream_sum", Nothing, _fake)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,13 +11,15 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.stream import PointStream
-from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
 from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native, like_rows
+from fastvoc.runtime.registry import define
 
 
 @dataclass(frozen=True)
@@ -48,32 +50,6 @@ class LayerNormParams:
         return [self.weight, self.bias]
 
 
-def layer_norm(
-    x: Tensor,
-    params: LayerNormParams,
-    row: Tensor | None = None,
-    lengths: Tensor | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """y[:, c, t] = (x[:, c, t] - mean) / sqrt(var + eps) * weight[c] + bias[c]; mean and variance of x[:, :, t].
-
-    Args:
-        x: [B, C, T], dtype and device of the weights.
-        params: scale and shift.
-        row: [B] int64 on the CPU, the row of weight and bias for each item; for an adaptive norm, and only there.
-        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, C, T].
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, row, lengths, backend=backend)
-
-
 def check_row(op: str, row: Tensor | None, rows: int | None, batch: int) -> None:
     """`row` must be [B] int64 on the CPU with values in 0..rows - 1, and None where there are no rows."""
     if (row is None) != (rows is None):
@@ -101,7 +77,20 @@ def _check(x: Tensor, params: LayerNormParams, row: Tensor | None = None, length
 def layer_norm_ref(
     x: Tensor, params: LayerNormParams, row: Tensor | None = None, lengths: Tensor | None = None
 ) -> Tensor:
-    """The op's meaning in torch."""
+    """y[:, c, t] = (x[:, c, t] - mean) / sqrt(var + eps) * weight[c] + bias[c]; mean and variance of x[:, :, t].
+
+    Args:
+        x: [B, C, T], dtype and device of the weights.
+        params: scale and shift.
+        row: [B] int64 on the CPU, the row of weight and bias for each item; for an adaptive norm, and only there.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
 
         def one(item: Tensor, i: int) -> Tensor:
@@ -122,8 +111,7 @@ def pack_rows(rows: Tensor) -> Tensor:
     return padded
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     weight: Tensor
     bias: Tensor
     eps: float
@@ -133,22 +121,7 @@ def _pack(params: LayerNormParams) -> _Packed:
     return _Packed(pack_rows(params.weight).float(), pack_rows(params.bias).float(), params.eps)
 
 
-def _run_native(x: Tensor, p: _Packed, row: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-    there = on_device(row, x), on_device(lengths, x)
-    y: Tensor = torch.ops._fastvoc.layer_norm(x, p.weight, p.bias, *there, p.eps)
-    return y
-
-
-def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
-
-
-_library.define("layer_norm(Tensor x, Tensor weight, Tensor bias, Tensor? row, Tensor? lengths, float eps) -> Tensor")
-
-
-@torch.library.register_fake("_fastvoc::layer_norm")
-def _fake(x: Tensor, weight: Tensor, bias: Tensor, row: Tensor | None, lengths: Tensor | None, eps: float) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
+NATIVE = Native("layer_norm", _Packed, like_rows, layer_norm_ref)
 
 
 def _stream_ref(params: LayerNormParams, _: Any) -> PointStream:
@@ -156,12 +129,14 @@ def _stream_ref(params: LayerNormParams, _: Any) -> PointStream:
 
 
 def _stream_native(params: LayerNormParams, packed: _Packed) -> PointStream:
-    return PointStream(lambda x, row=None: _run_native(x, packed, row), params.weight.shape[-1], (params, packed))
+    return PointStream(NATIVE.bound(packed), params.weight.shape[-1], (params, packed))
 
 
-OP = define("layer_norm", _check, layer_norm_ref, _stream_ref)
-OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
-)
-register_cuda(OP, _run_native, _pack)
+def _work(x: Tensor, *_: object) -> tuple[int, Tensor]:
+    return 0, output(x, *x.shape)
+
+
+OP = layer_norm = define("layer_norm", _check, layer_norm_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack, stream=_stream_native)
+register_cuda(OP, NATIVE.run, _pack)
 register_triton(OP)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
-from fastvoc.ops._reference import full_float32
+from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops._triton import refuse_triton
-from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import define
 
 Layer = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -85,35 +85,6 @@ class LstmParams:
         return torch.float64 if self.layers[0][1].dtype is torch.float64 else torch.float32
 
 
-def lstm(
-    x: Tensor,
-    params: LstmParams,
-    lengths: Tensor | None = None,
-    state: tuple[Tensor, Tensor] | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """y = lstm(x), plus x with `skip`.
-
-    Args:
-        x: [B, C, T], dtype and device of the weights; time-major strides are the fast ones.
-        params: weights.
-        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        state: (h, c), each a contiguous [L, B, H] in `params.state_dtype`, where each item's layers begin; both are
-            advanced in place to each item's last valid step, and autograd does not see them. Zeros when None. Not with
-            `bidirectional`.
-        backend: implementation to force.
-
-    Returns:
-        [B, H, T], [B, 2H, T] when bidirectional.
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    h, c = (None, None) if state is None else state
-    return OP(x, params, lengths, h, c, backend=backend)
-
-
 def _check(
     x: Tensor, params: LstmParams, lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None
 ) -> None:
@@ -137,7 +108,24 @@ def _check(
 def lstm_ref(
     x: Tensor, params: LstmParams, lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None
 ) -> Tensor:
-    """The op's meaning in torch; float16 and bfloat16 compute in float32."""
+    """y = lstm(x), plus x with `skip`.
+
+    float16 and bfloat16 compute in float32.
+
+    Args:
+        x: [B, C, T], dtype and device of the weights; time-major strides are the fast ones.
+        params: weights.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+        h, c: each a contiguous [L, B, H] in `params.state_dtype`, where each item's layers begin; both are advanced in
+            place to each item's last valid step, and autograd does not see them. Zeros when both are None. Not with
+            `bidirectional`.
+
+    Returns:
+        [B, H, T], [B, 2H, T] when bidirectional.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
 
         def one(item: Tensor, i: int) -> Tensor:
@@ -163,19 +151,22 @@ def lstm_ref(
     return (wide + y if params.skip else y).to(x.dtype)
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     weight: Tensor
     bias: Tensor
-    shape: list[int]
+    layers: int
+    inputs: int
+    hidden: int
+    directions: int
+    skip: bool
 
 
 def _pack(params: LstmParams) -> _Packed:
     weights = [packing.pack_lstm(w).flatten() for w_ih, w_hh, _, _ in params.layers for w in (w_ih, w_hh)]
     biases = [packing.pack_lstm((b_ih.float() + b_hh.float())[:, None]).flatten() for *_, b_ih, b_hh in params.layers]
     count = len(params.layers) // params.directions
-    shape = [count, params.inputs, params.hidden, params.directions, int(params.skip)]
-    return _Packed(torch.cat(weights), torch.cat(biases), shape)
+    shape = count, params.inputs, params.hidden, params.directions, params.skip
+    return _Packed(torch.cat(weights), torch.cat(biases), *shape)
 
 
 def _pack_cuda(params: LstmParams) -> _Packed:
@@ -185,36 +176,14 @@ def _pack_cuda(params: LstmParams) -> _Packed:
         by_unit = w_hh.detach().reshape(4, params.hidden, params.hidden).transpose(0, 1)
         weights += [packing.pack_conv(w_ih[:, :, None]).flatten(), by_unit.flatten()]
         biases.append((b_ih.float() + b_hh.float()).detach())
-    return replace(_pack(params), weight=torch.cat(weights), bias=torch.cat(biases))
+    return _pack(params)._replace(weight=torch.cat(weights), bias=torch.cat(biases))
 
 
-def _run_native(
-    x: Tensor, packed: _Packed, lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None
-) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.lstm(x, packed.weight, packed.bias, on_device(lengths, x), h, c, packed.shape)
-    return y
+def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], p.hidden * p.directions)).transpose(1, 2)
 
 
-def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
-
-
-_library.define(
-    "lstm(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, Tensor(a!)? h, Tensor(b!)? c, int[] shape) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::lstm")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    lengths: Tensor | None,
-    h: Tensor | None,
-    c: Tensor | None,
-    shape: list[int],
-) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], shape[2] * shape[3])).transpose(1, 2)
+NATIVE = Native("lstm", _Packed, _fake, lstm_ref, mutates=("h", "c"))
 
 
 class LstmStream:
@@ -261,15 +230,18 @@ def _stream_ref(params: LstmParams, _: Any) -> LstmStream:
 
 
 def _stream_native(params: LstmParams, packed: _Packed) -> LstmStream:
-    native, p = _library.native("lstm"), packed
-    return LstmStream(params, lambda x, h, c: native(x, p.weight, p.bias, None, h, c, p.shape))
+    native = NATIVE.bound(packed)
+    return LstmStream(params, lambda x, h, c: native(x, None, h, c))
 
 
-OP = define("lstm", _check, lstm_ref, _stream_ref)
-OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
-)
-register_cuda(OP, _run_native, _pack_cuda)
+def _work(x: Tensor, params: LstmParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    weights = sum(w_ih.numel() + w_hh.numel() for w_ih, w_hh, *_ in params.layers)
+    return x.shape[0] * x.shape[2] * weights, output(x, x.shape[0], params.outputs, x.shape[2])
+
+
+OP = lstm = define("lstm", _check, lstm_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack, stream=_stream_native)
+register_cuda(OP, NATIVE.run, _pack_cuda)
 refuse_triton(
     OP,
     "a step must wait for all of the one before it, which Triton's blocks cannot; cuDNN's, which torch runs, and the"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,12 +11,13 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import FLOATS, by_item, check_lengths
+from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.lvc_stream import LvcStream
-from fastvoc.runtime import library as _library
-from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import define
 
 
 @dataclass(frozen=True)
@@ -38,38 +39,6 @@ class LvcParams:
     def tensors(self) -> list[Tensor]:
         """None: the kernels come with the call."""
         return []
-
-
-def lvc(
-    x: Tensor,
-    params: LvcParams,
-    kernels: Tensor,
-    biases: Tensor,
-    residual: Tensor | None = None,
-    lengths: Tensor | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """y = gate(conv(x with the kernel of its frame) + bias of its frame) + residual, zeros around the item.
-
-    Args:
-        x: [B, C_in, L * hop] floating point; time-major strides are the fast ones.
-        params: steps per frame, and whether the output is gated.
-        kernels: [B, K, C_in, C_out, L], K as `taps`, in the dtype and on the device of x, as are the next two; kernels
-            whose C_out has stride 1 are the fast ones.
-        biases: [B, C_out, L].
-        residual: [B, C, L * hop], where C is C_out, or C_out / 2 when gated.
-        lengths: [B] int64 on the CPU, valid steps of each item, whole frames; what lies beyond is never read, the
-            output there is 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, C, L * hop].
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, kernels, biases, residual, lengths, backend=backend)
 
 
 def _check(
@@ -116,7 +85,24 @@ def lvc_ref(
     residual: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> Tensor:
-    """The op's meaning in torch."""
+    """y = gate(conv(x with the kernel of its frame) + bias of its frame) + residual, zeros around the item.
+
+    Args:
+        x: [B, C_in, L * hop] floating point; time-major strides are the fast ones.
+        params: steps per frame, and whether the output is gated.
+        kernels: [B, K, C_in, C_out, L], K as `taps`, in the dtype and on the device of x, as are the next two; kernels
+            whose C_out has stride 1 are the fast ones.
+        biases: [B, C_out, L].
+        residual: [B, C, L * hop], where C is C_out, or C_out / 2 when gated.
+        lengths: [B] int64 on the CPU, valid steps of each item, whole frames; what lies beyond is never read, the
+            output there is 0.
+
+    Returns:
+        [B, C, L * hop].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
 
         def one(item: Tensor, i: int) -> Tensor:
@@ -135,55 +121,37 @@ def lvc_ref(
     return y if residual is None else y + residual
 
 
-def _run_native(
-    x: Tensor,
-    params: LvcParams,
-    kernels: Tensor,
-    biases: Tensor,
-    residual: Tensor | None = None,
-    lengths: Tensor | None = None,
-) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.lvc(x, kernels, biases, residual, on_device(lengths, x), params.hop, params.gated)
-    return y
+class _Packed(NamedTuple):
+    hop: int
+    gated: bool
 
 
-def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
+def _pack(params: LvcParams) -> _Packed:
+    return _Packed(params.hop, params.gated)
 
 
-_library.define(
-    "lvc(Tensor x, Tensor kernels, Tensor biases, Tensor? residual, Tensor? lengths, int hop, bool gated) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::lvc")
-def _fake(
-    x: Tensor,
-    kernels: Tensor,
-    biases: Tensor,
-    residual: Tensor | None,
-    lengths: Tensor | None,
-    hop: int,
-    gated: bool,
-) -> Tensor:
-    channels = kernels.shape[3] // 2 if gated else kernels.shape[3]
+def _fake(p: _Packed, x: Tensor, kernels: Tensor, *_: Tensor | None) -> Tensor:
+    channels = kernels.shape[3] // 2 if p.gated else kernels.shape[3]
     return x.new_empty((x.shape[0], x.shape[2], channels)).transpose(1, 2)
 
 
-def _stream(params: LvcParams, run: Callable[..., Tensor]) -> LvcStream:
-    return LvcStream(params.hop, params.taps // 2, lambda x, kernels, biases: run(x, params, kernels, biases))
+NATIVE = Native("lvc", _Packed, _fake, lvc_ref)
 
 
-OP = define("lvc", _check, lvc_ref, lambda params, _: _stream(params, lvc_ref))
-OP.register(
-    Impl(
-        "cpp",
-        _run_native,
-        frozenset({"cpu"}),
-        priority=10,
-        supports=_supports_cpp,
-        stream=lambda params, _: _stream(params, _run_native),
-    )
-)
-register_cuda(OP, _run_native, lambda params: params)
-register_triton(OP, pack=lambda params: params)
+def _stream_ref(params: LvcParams, _: Any) -> LvcStream:
+    return LvcStream(params.hop, params.taps // 2, lambda x, kernels, biases: lvc_ref(x, params, kernels, biases))
+
+
+def _stream_native(params: LvcParams, packed: _Packed) -> LvcStream:
+    return LvcStream(params.hop, params.taps // 2, NATIVE.bound(packed))
+
+
+def _work(x: Tensor, params: LvcParams, kernels: Tensor, *_: Tensor | None) -> tuple[int, Tensor]:
+    channels = kernels.shape[3] // 2 if params.gated else kernels.shape[3]
+    return kernels.numel() * params.hop, output(x, x.shape[0], channels, x.shape[2])
+
+
+OP = lvc = define("lvc", _check, lvc_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack, stream=_stream_native)
+register_cuda(OP, NATIVE.run, _pack)
+register_triton(OP, pack=_pack)

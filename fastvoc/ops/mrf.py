@@ -19,16 +19,18 @@ from fastvoc.ops._checks import (
     check_pad_mode,
     check_reflect,
 )
+from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
+from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
-from fastvoc.ops.mrf_stream import PAD_MODES, MrfStream, NativeMrfStream
+from fastvoc.ops.mrf_stream import PAD_MODES, MrfPacked, MrfStream, NativeMrfStream
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import Spec, define
 
 _MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 720  # of csrc/cpu/mrf_args.h
 _TILES = -1  # scheme of weights for csrc/cuda/mrf_tile.cuh
@@ -106,25 +108,6 @@ class MrfParams:
         return [conv for block in self.blocks for layer in block for conv in layer]
 
 
-def mrf(x: Tensor, params: MrfParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-    """The mean over residual blocks; in each, every layer computes h = h + conv(act(conv(act(h)))).
-
-    Args:
-        x: [B, C, T], dtype and device of the weights.
-        params: blocks and activation.
-        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, C, T].
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, lengths, backend=backend)
-
-
 def _check(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> None:
     weight = params.blocks[0][0][0].weight
     check_activations("mrf", x, weight.shape[0], weight)
@@ -139,7 +122,19 @@ def _bare(conv: MrfConv, params: MrfParams) -> Conv1dParams:
 
 
 def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tensor:
-    """The op's meaning in torch."""
+    """The mean over residual blocks; in each, every layer computes h = h + conv(act(conv(act(h)))).
+
+    Args:
+        x: [B, C, T], dtype and device of the weights.
+        params: blocks and activation.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
         return by_item(x, lengths, x.shape[2], lambda item, _: mrf_ref(item, params))
     mode = "reflect" if params.pad_mode == "reflect" else "zeros"
@@ -153,20 +148,6 @@ def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tens
             h = h + y
         total = total + h
     return total / len(params.blocks)
-
-
-@dataclass(frozen=True)
-class _Packed:
-    weight: Tensor
-    bias: Tensor
-    channels: int
-    kernels: list[int]
-    dilations: list[int]
-    schemes: list[int]
-    layers: list[int]
-    depth: int
-    acts: packing.Activations
-    pad_mode: int
 
 
 def _scheme(conv: MrfConv) -> packing.ToomCook | None:
@@ -207,57 +188,51 @@ def tiles(params: MrfParams) -> tuple[int, int]:
 
 
 def _pack(
-    params: MrfParams,
-    schemes: list[packing.ToomCook | None],
-    pack: Callable[[Tensor], Tensor] = packing.pack_conv,
-) -> _Packed:
+    params: MrfParams, schemes: list[packing.ToomCook | None], pack: Callable[[Tensor], Tensor] = packing.pack_conv
+) -> MrfPacked:
     convs = params.convs()
     channels = convs[0].weight.shape[0]
     weights = [
         pack(c.weight).flatten() if s is None else packing.pack_toom_cook(c.weight, s)
         for c, s in zip(convs, schemes, strict=True)
     ]
-    return _Packed(
+    return MrfPacked(
         torch.cat(weights),
         torch.cat([packing.pad_bias(c.bias, channels, c.weight) for c in convs]),
         channels,
+        len(params.blocks[0][0]),
+        PAD_MODES.index(params.pad_mode),
+        [len(block) for block in params.blocks],
         [c.weight.shape[2] for c in convs],
         [c.dilation for c in convs],
         [0 if s is None else s.code for s in schemes],
-        [len(block) for block in params.blocks],
-        len(params.blocks[0][0]),
-        packing.pack_activations([params.act_before(c) for c in convs]),
-        PAD_MODES.index(params.pad_mode),
+        *packing.pack_activations([params.act_before(c) for c in convs]),
     )
 
 
-def _pack_cpp(params: MrfParams) -> _Packed:
+def _pack_cpp(params: MrfParams) -> MrfPacked:
     return _for_cpu(params, _schemes(params))
 
 
-def _pack_exact(params: MrfParams) -> _Packed:
+def _pack_exact(params: MrfParams) -> MrfPacked:
     return _for_cpu(params, [None] * len(params.convs()))
 
 
-def _for_cpu(params: MrfParams, schemes: list[packing.ToomCook | None]) -> _Packed:
+def _for_cpu(params: MrfParams, schemes: list[packing.ToomCook | None]) -> MrfPacked:
     first = params.convs()[0]
     half = packing.row_width(first.weight.shape[0]) < packing.PANEL
     pack = packing.pack_conv_halves if half else packing.pack_conv_groups
     packed = _pack(params, schemes, pack)
-    packed = replace(packed, bias=packed.bias.float())
+    packed = packed._replace(bias=packed.bias.float())
     if first.input_range is not None:
         packed = _pack_integers(params, packed, pack)
     if not half:
         return packed
-    curves = None if packed.acts.curves is None else packing.half_panels_twice(packed.acts.curves)
-    return replace(packed, bias=packing.half_panels_twice(packed.bias), acts=packed.acts._replace(curves=curves))
+    curves = None if packed.curves is None else packing.half_panels_twice(packed.curves)
+    return packed._replace(bias=packing.half_panels_twice(packed.bias), curves=curves)
 
 
-def _pack_direct(params: MrfParams) -> _Packed:
-    return _pack(params, [None] * len(params.convs()))
-
-
-def _pack_integers(params: MrfParams, packed: _Packed, pack: Callable[[Tensor], Tensor]) -> _Packed:
+def _pack_integers(params: MrfParams, packed: MrfPacked, pack: Callable[[Tensor], Tensor]) -> MrfPacked:
     convs = params.convs()
     weights, biases, grids = [], [], []
     for conv in convs:
@@ -269,22 +244,7 @@ def _pack_integers(params: MrfParams, packed: _Packed, pack: Callable[[Tensor], 
         biases.append(packing.pack_integer_bias(conv.bias, weight[None], step, grid))
         grids.append(grid)
     acts = packing.pack_activations([params.act_before(conv) for conv in convs], grids=grids)
-    return replace(packed, weight=torch.cat(weights), bias=torch.cat(biases), acts=acts)
-
-
-def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
-    valid = on_device(lengths, x)
-    y: Tensor = torch.ops._fastvoc.mrf(
-        x, p.weight, p.bias, valid, p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
-    )
-    return y
-
-
-def _bind_native(p: _Packed) -> Callable[..., Tensor]:
-    native = _library.native("mrf")
-    weight, bias = p.weight, p.bias
-    more = p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
-    return lambda x, lengths=None: native(x, weight, bias, lengths, *more)
+    return packed._replace(weight=torch.cat(weights), bias=torch.cat(biases), **acts._asdict())
 
 
 def _supports_cpp(spec: Spec) -> str | None:
@@ -297,33 +257,30 @@ def _supports_cpp(spec: Spec) -> str | None:
         return "wants an input range for every convolution or for none"
     if convs[0].input_range is not None:
         return _library.cpu_integer_refusal(spec.dtype, max(conv.weight[0].numel() for conv in convs))
-    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
+    return floats(spec)
 
 
-def _pack_plain(params: MrfParams) -> _Packed:
-    return replace(_pack_direct(params), acts=pack_cuda_activations([params.act_before(c) for c in params.convs()]))
+def _pack_plain(params: MrfParams) -> MrfPacked:
+    convs = params.convs()
+    acts = pack_cuda_activations([params.act_before(c) for c in convs])
+    return _pack(params, [None] * len(convs))._replace(**acts._asdict())
 
 
-def _pack_cuda(params: MrfParams) -> _Packed:
+def _pack_cuda(params: MrfParams) -> MrfPacked:
     plain = _pack_plain(params)
-    weight = params.convs()[0].weight
-    if weight.dtype not in (torch.float16, torch.bfloat16):
-        return plain
-    shape = (plain.kernels, plain.dilations, plain.layers, plain.depth, plain.pad_mode, plain.acts.kinds)
-    has_tile = torch.ops._fastvoc.mrf_has_tile(weight, *shape)
-    return pack_tiles(params, plain) if has_tile else plain
+    half = plain.weight.dtype in (torch.float16, torch.bfloat16)
+    return pack_tiles(params, plain) if half and HAS_TILE.op(*plain) else plain
 
 
-def pack_tiles(params: MrfParams, plain: _Packed) -> _Packed:
+def pack_tiles(params: MrfParams, plain: MrfPacked) -> MrfPacked:
     """The stage for tensor cores, which take channels padded to a power of two from 16 on; scheme -1 says so."""
     convs = params.convs()
     width = max(16, 1 << (plain.channels - 1).bit_length())
-    return replace(
-        plain,
+    return plain._replace(
         weight=torch.cat([packing.pack_fragments(c.weight, width, width).flatten() for c in convs]),
         bias=torch.cat([packing.pad_bias(c.bias, plain.channels, c.weight, width) for c in convs]),
         schemes=[_TILES] * len(convs),
-        acts=pack_cuda_activations([params.act_before(c) for c in convs], width),
+        **pack_cuda_activations([params.act_before(c) for c in convs], width)._asdict(),
     )
 
 
@@ -343,33 +300,16 @@ def _supports_triton(spec: Spec) -> str | None:
     return None
 
 
-_library.define(
-    "mrf(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] kernels, int[] dilations, int[] schemes,"
-    " int[] layers, int depth, int pad_mode, int[] acts, float[] slopes, Tensor? curves) -> Tensor"
-)
-_library.define(
-    "mrf_has_tile(Tensor weight, int[] kernels, int[] dilations, int[] layers, int depth, int pad_mode, int[] acts)"
-    " -> bool"
-)
+def _fake(p: MrfPacked, x: Tensor, *_: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[1]), dtype=packing.result_type(p.weight)).transpose(1, 2)
 
 
-@torch.library.register_fake("_fastvoc::mrf")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    lengths: Tensor | None,
-    kernels: list[int],
-    dilations: list[int],
-    schemes: list[int],
-    layers: list[int],
-    depth: int,
-    pad_mode: int,
-    acts: list[int],
-    slopes: list[float],
-    curves: Tensor | None,
-) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1]), dtype=packing.result_type(weight)).transpose(1, 2)
+def _fake_has_tile(_: MrfPacked) -> bool:
+    return False
+
+
+NATIVE = Native("mrf", MrfPacked, _fake, mrf_ref)
+HAS_TILE = Native("mrf_has_tile", MrfPacked, _fake_has_tile)
 
 
 def _stream(params: MrfParams, run: Callable[[MrfConv], Callable[[Tensor], Tensor]]) -> MrfStream:
@@ -384,25 +324,15 @@ def _stream_ref(params: MrfParams, _: Any) -> MrfStream:
     return _stream(params, lambda conv: lambda rows: conv1d_ref(rows, _bare(conv, params)))
 
 
-def _stream_native(params: MrfParams, p: _Packed) -> NativeMrfStream:
-    pads = [[params.padding(conv) for layer in block for conv in layer] for block in params.blocks]
-    more = p.kernels, p.dilations, p.schemes, p.layers, p.depth, p.pad_mode, *p.acts
-    return NativeMrfStream(pads, p.depth, p.channels, _library.native("mrf_stream"), (p.weight, p.bias, *more))
+def _stream_native(params: MrfParams, packed: MrfPacked) -> NativeMrfStream:
+    return NativeMrfStream([[params.padding(c) for layer in block for c in layer] for block in params.blocks], packed)
 
 
-OP = define("mrf", _check, mrf_ref, _stream_ref)
-OP.register(
-    Impl(
-        "cpp",
-        _run_native,
-        frozenset({"cpu"}),
-        priority=10,
-        bind=_bind_native,
-        pack=_pack_cpp,
-        supports=_supports_cpp,
-        stream=_stream_native,
-        pack_exact=_pack_exact,
-    )
-)
-register_cuda(OP, _run_native, _pack_cuda, _supports_cuda)
+def _work(x: Tensor, params: MrfParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    return x.shape[0] * x.shape[2] * sum(c.weight.numel() for c in params.convs()), output(x, *x.shape)
+
+
+OP = mrf = define("mrf", _check, mrf_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, pack_exact=_pack_exact, either=True)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda)
 register_triton(OP, _supports_triton)

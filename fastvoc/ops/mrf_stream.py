@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastvoc.ops.join import Join
 from fastvoc.ops.stream import TailStream
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 from fastvoc.runtime.packing import result_type, row_width
 
 PAD_MODES = ("zeros", "reflect", "causal")  # in the order of their numbers in csrc/cpu/mrf_args.h
+
+
+class MrfPacked(NamedTuple):
+    """A stage as the kernels take it."""
+
+    weight: Tensor
+    bias: Tensor
+    channels: int
+    depth: int  # convolutions of a layer
+    pad: int
+    layers: list[int]  # of every block
+    kernels: list[int]  # of every convolution, as the next two
+    dilations: list[int]
+    schemes: list[int]
+    kinds: list[int]
+    slopes: list[float]
+    curves: Tensor | None
 
 
 class _Block:
@@ -81,22 +98,14 @@ class MrfStream:
 class NativeMrfStream:
     """The state of a stage as the C++ kernels keep it: one tensor for all convolutions (csrc/cpu/mrf_stream_args.h).
 
-    `pads[b]` are the paddings (left, right) of block b's convolutions, `depth` of them a layer; `native(x, state, have,
-    final, *packed)` gives the output and the new state.
+    `pads[b]` are the paddings (left, right) of block b's convolutions.
     """
 
-    def __init__(
-        self,
-        pads: Sequence[Sequence[tuple[int, int]]],
-        depth: int,
-        channels: int,
-        native: Callable[..., tuple[Tensor, Tensor]],
-        packed: tuple[Any, ...],
-    ) -> None:
+    def __init__(self, pads: Sequence[Sequence[tuple[int, int]]], packed: MrfPacked) -> None:
         self._left = max(sum(left for left, _ in row) for row in pads)
         self._right = max(sum(right for _, right in row) for row in pads)
-        self._floats = sum(_kept(row, depth, self._right) for row in pads) * row_width(channels)
-        self._native, self._packed, self._have = native, packed, 0
+        self._floats = sum(_kept(row, packed.depth, self._right) for row in pads) * row_width(packed.channels)
+        self._native, self._have = NATIVE.bound(packed), 0
         self._most = self._left + self._right + 1
         self._state: Tensor | None = None
 
@@ -120,7 +129,8 @@ class NativeMrfStream:
         if state is None or not state.numel():  # float32 whatever the stream computes in
             state = x.new_empty((x.shape[0], self._floats), dtype=torch.float32)
         have = self._have if self._have < self._most else self._most
-        y, self._state = self._native(x, state, have, final, *self._packed)
+        made: tuple[Tensor, Tensor] = self._native(x, state, have, final)
+        y, self._state = made
         self._have = have + x.shape[2]
         return y
 
@@ -134,36 +144,15 @@ def _kept(pads: Sequence[tuple[int, int]], depth: int, farthest: int) -> int:
     return inputs + sum((ahead[i - 1] if i else farthest) - ahead[i + depth - 1] for i in starts)
 
 
-_library.define(
-    "mrf_stream(Tensor x, Tensor state, int have, bool last, Tensor weight, Tensor bias, int[] kernels,"
-    " int[] dilations, int[] schemes, int[] layers, int depth, int pad_mode, int[] acts, float[] slopes,"
-    " Tensor? curves) -> (Tensor, Tensor)"
-)
-
-
-@torch.library.register_fake("_fastvoc::mrf_stream")
-def _fake(
-    x: Tensor,
-    state: Tensor,
-    have: int,
-    last: bool,
-    weight: Tensor,
-    bias: Tensor,
-    kernels: list[int],
-    dilations: list[int],
-    schemes: list[int],
-    layers: list[int],
-    depth: int,
-    pad_mode: int,
-    acts: list[int],
-    slopes: list[float],
-    curves: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    causal = PAD_MODES[pad_mode] == "causal"
-    right = [0 if causal else (kernel - 1) * dilation // 2 for kernel, dilation in zip(kernels, dilations, strict=True)]
-    ends = [*accumulate(count * depth for count in layers)]
-    ahead = max(sum(right[end - count * depth : end]) for count, end in zip(layers, ends, strict=True))
+def _fake(p: MrfPacked, x: Tensor, state: Tensor, have: int, last: bool) -> tuple[Tensor, Tensor]:
+    causal, convs = PAD_MODES[p.pad] == "causal", zip(p.kernels, p.dilations, strict=True)
+    right = [0 if causal else (kernel - 1) * dilation // 2 for kernel, dilation in convs]
+    ends = [*accumulate(count * p.depth for count in p.layers)]
+    ahead = max(sum(right[end - count * p.depth : end]) for count, end in zip(p.layers, ends, strict=True))
     end = have + x.shape[2]
     steps = (end if last else max(end - ahead, 0)) - max(have - ahead, 0)
-    y = x.new_empty((x.shape[0], steps, x.shape[1]), dtype=result_type(weight)).transpose(1, 2)
+    y = x.new_empty((x.shape[0], steps, x.shape[1]), dtype=result_type(p.weight)).transpose(1, 2)
     return y, torch.empty_like(state)
+
+
+NATIVE = Native("mrf_stream", MrfPacked, _fake)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,12 +19,14 @@ from torch.nn import functional as F
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops import _philox
 from fastvoc.ops._checks import check_activations, check_lengths
+from fastvoc.ops._cpp import float32, register_cpp
 from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._reference import output
 from fastvoc.ops._triton import float32_only, register_triton
 from fastvoc.ops.nsf_stream import NsfStream
-from fastvoc.runtime import library as _library
 from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import Spec, define
 
 KINDS = ("sample", "frame_linear", "frame_nearest")
 NOISES = ("none", "normal", "uniform")
@@ -82,45 +84,6 @@ class NsfSourceParams:
     def lookahead(self) -> int:
         """Frames of F0 that a frame of output needs beyond its own."""
         return 1 if self.kind == "frame_linear" else 0
-
-
-def nsf_source(
-    f0: Tensor,
-    params: NsfSourceParams,
-    seed: Tensor | None = None,
-    phase: Tensor | None = None,
-    noise: Tensor | None = None,
-    lengths: Tensor | None = None,
-    state: Tensor | None = None,
-    frames: Tensor | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """tanh(bias + sum over harmonics of weight * (sine + noise)).
-
-    Args:
-        f0: [B, 1, T] Hz per frame, dtype and device of the weights; `hop` samples hold each value.
-        params: weights and shape.
-        seed: [B] int64 on f0's device; 0 when None. An item's noise depends on its own seed only.
-        phase: [B, H + 1] start phases in radians, dtype and device of f0. None: for kind sample drawn uniformly from
-            the seed, 0 for the fundamental; 0 for the others, whose published start phases have no effect.
-        noise: [B, H + 1, T * hop] takes the place of the drawn noise; it is scaled as that would be.
-        lengths: [B] int64 on the CPU, valid frames of each item; what lies beyond is never read, the output there is 0.
-        state: [B, H + 2] contiguous int64 on f0's device, where each item begins: the absolute number of its first
-            sample, then the phases before that. Advanced in place past the frames made. Calls that hand on a state
-            from `begin` make the pieces of one signal; they equal the whole.
-        frames: [B] int64 on the CPU, frames to make of each item, at most its length; all when None. Further frames of
-            f0 are look-ahead: kind frame_linear wants one (`params.lookahead`), or takes the signal to end there.
-        backend: implementation to force.
-
-    Returns:
-        [B, 1, T * hop], 0 beyond the frames made. NaN where the phase runs by an F0 of NaN or infinity; it stands still
-        there.
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(f0, params, state, phase, seed, noise, lengths, frames, backend=backend)
 
 
 def begin(params: NsfSourceParams, batch: int, seed: Tensor | None = None, phase: Tensor | None = None) -> Tensor:
@@ -201,7 +164,31 @@ def nsf_source_ref(
     lengths: Tensor | None = None,
     frames: Tensor | None = None,
 ) -> Tensor:
-    """The op's meaning in torch: phases in integers, sines and drawn noise in float64, rounded once to f0's dtype."""
+    """tanh(bias + sum over harmonics of weight * (sine + noise)).
+
+    Phases are integers here, sines and drawn noise in float64, rounded once to f0's dtype.
+
+    Args:
+        f0: [B, 1, T] Hz per frame, dtype and device of the weights; `hop` samples hold each value.
+        params: weights and shape.
+        seed: [B] int64 on f0's device; 0 when None. An item's noise depends on its own seed only.
+        phase: [B, H + 1] start phases in radians, dtype and device of f0. None: for kind sample drawn uniformly from
+            the seed, 0 for the fundamental; 0 for the others, whose published start phases have no effect.
+        noise: [B, H + 1, T * hop] takes the place of the drawn noise; it is scaled as that would be.
+        lengths: [B] int64 on the CPU, valid frames of each item; what lies beyond is never read, the output there is 0.
+        state: [B, H + 2] contiguous int64 on f0's device, where each item begins: the absolute number of its first
+            sample, then the phases before that. Advanced in place past the frames made. Calls that hand on a state
+            from `begin` make the pieces of one signal; they equal the whole.
+        frames: [B] int64 on the CPU, frames to make of each item, at most its length; all when None. Further frames of
+            f0 are look-ahead: kind frame_linear wants one (`params.lookahead`), or takes the signal to end there.
+
+    Returns:
+        [B, 1, T * hop], 0 beyond the frames made. NaN where the phase runs by an F0 of NaN or infinity; it stands still
+        there.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     batch, _, steps = f0.shape
     hop = params.hop
     valid = torch.full((batch,), steps, dtype=torch.int64, device="cpu") if lengths is None else lengths
@@ -298,73 +285,35 @@ def _poison(f0: Tensor, params: NsfSourceParams) -> Tensor:
     return at + torch.where(late, F.pad(bad, (0, 1))[:, 1:, None], 0).flatten(1)
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     weight: Tensor
     bias: Tensor
-    shape: list[int]
-    levels: list[float]
+    rate: int
+    hop: int
+    kind: int
+    drawn: int
+    amp: float
+    noise_std: float
+    threshold: float
 
 
 def _pack(params: NsfSourceParams) -> _Packed:
-    shape = [params.sample_rate, params.hop, KINDS.index(params.kind), NOISES.index(params.noise)]
-    levels = [params.amp, params.noise_std, params.threshold]
-    return _Packed(params.weight.detach().contiguous(), params.bias.detach(), shape, levels)
-
-
-def _run_native(
-    f0: Tensor,
-    p: _Packed,
-    state: Tensor | None = None,
-    phase: Tensor | None = None,
-    seed: Tensor | None = None,
-    noise: Tensor | None = None,
-    lengths: Tensor | None = None,
-    frames: Tensor | None = None,
-) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.nsf_source(
-        f0,
-        p.weight,
-        p.bias,
-        state,
-        phase,
-        seed,
-        noise,
-        on_device(lengths, f0),
-        on_device(frames, f0),
-        p.shape,
-        p.levels,
-    )
-    return y
+    shape = params.sample_rate, params.hop, KINDS.index(params.kind), NOISES.index(params.noise)
+    levels = params.amp, params.noise_std, params.threshold
+    return _Packed(params.weight.detach().contiguous(), params.bias.detach(), *shape, *levels)
 
 
 def _supports_cpp(spec: Spec) -> str | None:
     if spec.params.rows > _MAX_SINES:
         return f"makes up to {_MAX_SINES} sines, not {spec.params.rows}"
-    return _library.cpu_refusal(spec.dtype)
+    return float32(spec)
 
 
-_library.define(
-    "nsf_source(Tensor f0, Tensor weight, Tensor bias, Tensor(a!)? state, Tensor? phase, Tensor? seed, Tensor? noise,"
-    " Tensor? lengths, Tensor? frames, int[] shape, float[] levels) -> Tensor"
-)
+def _fake(p: _Packed, f0: Tensor, *_: Tensor | None) -> Tensor:
+    return f0.new_empty((f0.shape[0], f0.shape[2] * p.hop, 1)).transpose(1, 2)
 
 
-@torch.library.register_fake("_fastvoc::nsf_source")
-def _fake(
-    f0: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    state: Tensor | None,
-    phase: Tensor | None,
-    seed: Tensor | None,
-    noise: Tensor | None,
-    lengths: Tensor | None,
-    frames: Tensor | None,
-    shape: list[int],
-    levels: list[float],
-) -> Tensor:
-    return f0.new_empty((f0.shape[0], f0.shape[2] * shape[1], 1)).transpose(1, 2)
+NATIVE = Native("nsf_source", _Packed, _fake, nsf_source_ref, mutates=("state",))
 
 
 def _stream(params: NsfSourceParams, run: Callable[..., Tensor]) -> NsfStream:
@@ -382,12 +331,15 @@ def _stream_ref(params: NsfSourceParams, _: Any) -> NsfStream:
 
 
 def _stream_native(params: NsfSourceParams, packed: _Packed) -> NsfStream:
-    return _stream(params, lambda f0, *args: _run_native(f0, packed, *args))
+    return _stream(params, NATIVE.bound(packed))
 
 
-OP = define("nsf_source", _check, nsf_source_ref, _stream_ref)
-OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
-)
-register_cuda(OP, _run_native, _pack)
+def _work(f0: Tensor, params: NsfSourceParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    y = output(f0, f0.shape[0], 1, f0.shape[2] * params.hop)
+    return y.numel() * params.rows, y
+
+
+OP = nsf_source = define("nsf_source", _check, nsf_source_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack, _supports_cpp, stream=_stream_native)
+register_cuda(OP, NATIVE.run, _pack)
 register_triton(OP, float32_only, pack=_pack)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,12 +11,15 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import by_item, check_lengths
+from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
 from fastvoc.runtime import flags
 from fastvoc.runtime import library as _library
 from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import Spec, define
 
 
 @dataclass(frozen=True)
@@ -31,26 +35,6 @@ class RvqParams:
     def tensors(self) -> list[Tensor]:
         """The weights."""
         return [self.codebooks]
-
-
-def rvq_decode(codes: Tensor, params: RvqParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-    """y[b, :, t] = sum over k of codebooks[k, codes[b, k, t]], added in the order of k.
-
-    Args:
-        codes: [B, K, T] int64, values in 0..N-1, on the device of the codebooks; K may be less than the codebooks'.
-        params: codebooks.
-        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, D, T] in the dtype of the codebooks.
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument; on the CPU, a code out of range is an
-            ArgumentError (elsewhere it is clamped, since the host would have to wait for it).
-        BackendError: the forced backend refuses.
-    """
-    return OP(codes, params, lengths, backend=backend)
 
 
 def _check(codes: Tensor, params: RvqParams, lengths: Tensor | None = None) -> None:
@@ -77,7 +61,20 @@ def _check(codes: Tensor, params: RvqParams, lengths: Tensor | None = None) -> N
 
 
 def rvq_decode_ref(codes: Tensor, params: RvqParams, lengths: Tensor | None = None) -> Tensor:
-    """The op's meaning in torch."""
+    """y[b, :, t] = sum over k of codebooks[k, codes[b, k, t]], added in the order of k.
+
+    Args:
+        codes: [B, K, T] int64, values in 0..N-1, on the device of the codebooks; K may be less than the codebooks'.
+        params: codebooks.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+
+    Returns:
+        [B, D, T] in the dtype of the codebooks.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument; on the CPU, a code out of range is an
+            ArgumentError (elsewhere it is clamped, since the host would have to wait for it).
+    """
     if lengths is not None:
         return by_item(codes, lengths, codes.shape[2], lambda item, _: rvq_decode_ref(item, params))
     if codes.device.type != "cpu":
@@ -98,18 +95,17 @@ def _note(codes: Tensor, entries: int, lengths: Tensor | None = None) -> None:
     flags.note(flags.CODES, wrong)
 
 
-def _pack(params: RvqParams) -> Tensor:
-    return params.codebooks.detach().contiguous()
+class _Packed(NamedTuple):
+    books: Tensor
 
 
-def _run_native(codes: Tensor, books: Tensor, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.rvq_decode(codes, books, on_device(lengths, codes))
-    return y
+def _pack(params: RvqParams) -> _Packed:
+    return _Packed(params.codebooks.detach().contiguous())
 
 
-def _run_cuda(codes: Tensor, books: Tensor, lengths: Tensor | None = None) -> Tensor:
-    _note(codes, books.shape[1], lengths)
-    return _run_native(codes, books, lengths)
+def _run_cuda(codes: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
+    _note(codes, packed.books.shape[1], lengths)
+    return NATIVE.run(codes, packed, lengths)
 
 
 def _supports_cpp(spec: Spec) -> str | None:
@@ -121,15 +117,17 @@ def _supports_triton(spec: Spec) -> str | None:
     return "sums up in torch.float32, not in torch.float64" if dtype is torch.float64 else None
 
 
-_library.define("rvq_decode(Tensor codes, Tensor books, Tensor? lengths) -> Tensor")
+def _fake(p: _Packed, codes: Tensor, *_: Tensor | None) -> Tensor:
+    return p.books.new_empty((codes.shape[0], codes.shape[2], p.books.shape[2])).transpose(1, 2)
 
 
-@torch.library.register_fake("_fastvoc::rvq_decode")
-def _fake(codes: Tensor, books: Tensor, lengths: Tensor | None) -> Tensor:
-    return books.new_empty((codes.shape[0], codes.shape[2], books.shape[2])).transpose(1, 2)
+def _work(codes: Tensor, params: RvqParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    books = params.codebooks
+    return 0, output(books, codes.shape[0], books.shape[2], codes.shape[2])
 
 
-OP = define("rvq_decode", _check, rvq_decode_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
+NATIVE = Native("rvq_decode", _Packed, _fake, rvq_decode_ref)
+OP = rvq_decode = define("rvq_decode", _check, rvq_decode_ref, _work)
+register_cpp(OP, NATIVE, _pack, _supports_cpp)
 register_cuda(OP, _run_cuda, _pack, dtype=lambda spec: spec.params.codebooks.dtype)
 register_triton(OP, _supports_triton)

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cpp import float32, register_cpp
 from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._reference import output
 from fastvoc.ops._triton import float32_only, register_triton
 from fastvoc.ops.rvq_decode import RvqParams
-from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
-
-
-def rvq_encode(
-    x: Tensor, params: RvqParams, n_q: int, lengths: Tensor | None = None, backend: str | None = None
-) -> Tensor:
-    """Codes of x: from one codebook to the next, the nearest entry is taken and subtracted.
-
-    Nearest is the largest -(|x|^2 - 2 x.e + |e|^2), computed in that order in the dtype of x; the first index wins a
-    tie. Two entries whose distances differ by less than the rounding of that sum (about 1e-7 |x|^2 in float32) may
-    change places between implementations.
-
-    Args:
-        x: [B, D, T], dtype and device of the codebooks.
-        params: codebooks.
-        n_q: codebooks to use, 1 to K.
-        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the codes there are 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, n_q, T] int64.
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, n_q, lengths, backend=backend)
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import define
 
 
 def _check(x: Tensor, params: RvqParams, n_q: int, lengths: Tensor | None = None) -> None:
@@ -53,7 +28,24 @@ def _check(x: Tensor, params: RvqParams, n_q: int, lengths: Tensor | None = None
 
 
 def rvq_encode_ref(x: Tensor, params: RvqParams, n_q: int, lengths: Tensor | None = None) -> Tensor:
-    """The op's meaning in torch."""
+    """Codes of x: from one codebook to the next, the nearest entry is taken and subtracted.
+
+    Nearest is the largest -(|x|^2 - 2 x.e + |e|^2), computed in that order in the dtype of x; the first index wins a
+    tie. Two entries whose distances differ by less than the rounding of that sum (about 1e-7 |x|^2 in float32) may
+    change places between implementations.
+
+    Args:
+        x: [B, D, T], dtype and device of the codebooks.
+        params: codebooks.
+        n_q: codebooks to use, 1 to K.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the codes there are 0.
+
+    Returns:
+        [B, n_q, T] int64.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
         return by_item(x, lengths, x.shape[2], lambda item, _: rvq_encode_ref(item, params, n_q))
     residual = x.detach().transpose(1, 2).reshape(-1, x.shape[1])
@@ -68,8 +60,7 @@ def rvq_encode_ref(x: Tensor, params: RvqParams, n_q: int, lengths: Tensor | Non
     return torch.stack(codes, 1)
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     books: Tensor
     panels: Tensor
     squares: Tensor
@@ -87,28 +78,17 @@ def _pack(params: RvqParams) -> _Packed:
     )
 
 
-def _run_native(x: Tensor, packed: _Packed, n_q: int, lengths: Tensor | None = None) -> Tensor:
-    codes: Tensor = torch.ops._fastvoc.rvq_encode(
-        x, packed.books, packed.panels, packed.squares, n_q, on_device(lengths, x)
-    )
-    return codes
+def _fake(_: _Packed, x: Tensor, n_q: int, *__: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], n_q, x.shape[2]), dtype=torch.int64)
 
 
-def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype)
+def _work(x: Tensor, params: RvqParams, n_q: int, *_: Tensor | None) -> tuple[int, Tensor]:
+    codes = output(x, x.shape[0], n_q, x.shape[2], dtype=torch.int64)
+    return codes.numel() * params.codebooks[0].numel(), codes
 
 
-_library.define(
-    "rvq_encode(Tensor x, Tensor books, Tensor panels, Tensor squares, int count, Tensor? lengths) -> Tensor"
-)
-
-
-@torch.library.register_fake("_fastvoc::rvq_encode")
-def _fake(x: Tensor, books: Tensor, panels: Tensor, squares: Tensor, count: int, lengths: Tensor | None) -> Tensor:
-    return x.new_empty((x.shape[0], count, x.shape[2]), dtype=torch.int64)
-
-
-OP = define("rvq_encode", _check, rvq_encode_ref)
-OP.register(Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp))
-register_cuda(OP, _run_native, _pack, float32_only)
+NATIVE = Native("rvq_encode", _Packed, _fake, rvq_encode_ref)
+OP = rvq_encode = define("rvq_encode", _check, rvq_encode_ref, _work)
+register_cpp(OP, NATIVE, _pack, float32)
+register_cuda(OP, NATIVE.run, _pack, float32_only)
 register_triton(OP, float32_only)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,16 +12,17 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, BackendError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
+from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY
 from fastvoc.ops.conv1d import PAD_MODES, Conv1dParams, conv1d_ref, geometry
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act_ref
 from fastvoc.ops.stream import TailStream
-from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import Spec, define
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,12 @@ class SeanetBlockParams:
         return [t for tensors in parts for t in tensors]
 
 
-def seanet_block(
-    x: Tensor, params: SeanetBlockParams, lengths: Tensor | None = None, backend: str | None = None
-) -> Tensor:
+def _check(x: Tensor, params: SeanetBlockParams, lengths: Tensor | None = None) -> None:
+    check_activations("seanet_block", x, params.conv1.weight.shape[1], params.conv1.weight)
+    check_lengths("seanet_block", lengths, x.shape[0], x.shape[2])
+
+
+def seanet_block_ref(x: Tensor, params: SeanetBlockParams, lengths: Tensor | None = None) -> Tensor:
     """y = shortcut(x) + conv2(conv1(x)), with the activations before and the norms behind them that `params` name.
 
     Where reflect padding asks for more steps than an item has, zeros are appended to it first and cut off afterwards,
@@ -98,25 +102,13 @@ def seanet_block(
         x: [B, C, T], dtype and device of the weights.
         params: convolutions.
         lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        backend: implementation to force.
 
     Returns:
         [B, C_out, T].
 
     Raises:
         ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
     """
-    return OP(x, params, lengths, backend=backend)
-
-
-def _check(x: Tensor, params: SeanetBlockParams, lengths: Tensor | None = None) -> None:
-    check_activations("seanet_block", x, params.conv1.weight.shape[1], params.conv1.weight)
-    check_lengths("seanet_block", lengths, x.shape[0], x.shape[2])
-
-
-def seanet_block_ref(x: Tensor, params: SeanetBlockParams, lengths: Tensor | None = None) -> Tensor:
-    """The op's meaning in torch."""
     if lengths is not None:
         return by_item(x, lengths, x.shape[2], lambda item, _: seanet_block_ref(item, params))
     y = _norm(_conv(x, params.conv1), params.norm1)
@@ -138,8 +130,7 @@ def _conv(x: Tensor, conv: Conv1dParams) -> Tensor:
     return conv1d_ref(longer, replace(conv, pre=IDENTITY))[:, :, :steps]
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     weight1: Tensor
     bias1: Tensor
     weight2: Tensor
@@ -147,53 +138,68 @@ class _Packed:
     shortcut: Tensor | None
     bias_shortcut: Tensor | None
     norms: Tensor | None
-    eps: list[float]
-    shape: list[int]
-    acts: packing.Activations
+    eps: list[float]  # of every norm
+    channels: int
+    hidden: int
+    out: int
+    kernel: int
+    dilation: int
+    left: int
+    right: int
+    pad: int
+    shift: int  # of the shortcut's input against conv1's, in a stream
+    identity: bool
+    tiles: bool  # whether the weights are packed for tensor cores
+    kinds: list[int]
+    slopes: list[float]
+    curves: Tensor | None
+
+
+class _Weights(NamedTuple):
+    """What is packed in a way of its own for each device."""
+
+    weight1: Tensor
+    bias1: Tensor
+    weight2: Tensor
+    bias2: Tensor
+    shortcut: Tensor | None = None
+    bias_shortcut: Tensor | None = None
+
+
+def _packed(params: SeanetBlockParams, weights: _Weights, acts: packing.Activations, tiles: bool = False) -> _Packed:
+    conv1, norms = params.conv1, list(params.norms().values())
+    hidden, channels, kernel = conv1.weight.shape
+    # Scale and shift of each norm, float32, padded to whole panels.
+    rows = [packing.pad_bias(t, t.shape[0], t).float() for norm in norms for t in (norm.weight, norm.bias)]
+    shape = channels, hidden, params.conv2.weight.shape[0], kernel, conv1.dilation, *conv1.padding
+    flags = PAD_MODES.index(conv1.pad_mode), 0, params.shortcut is None, tiles
+    together = torch.cat(rows) if rows else None
+    return _Packed(*weights, together, [norm.eps for norm in norms], *shape, *flags, *acts)
 
 
 def _pack(params: SeanetBlockParams) -> _Packed:
     conv1, conv2, shortcut = params.conv1, params.conv2, params.shortcut
-    hidden, channels, kernel = conv1.weight.shape
-    out = conv2.weight.shape[0]
+    hidden, out = conv1.weight.shape[0], conv2.weight.shape[0]
     pack = packing.pack_conv_groups
     weight2 = F.pad(conv2.weight.detach(), (0, 0, 0, -hidden % packing.PANEL))
-    bias2 = packing.pad_bias(conv2.bias, out, conv2.weight).float()
-    beside = bias_beside = None
-    if shortcut is not None:
-        beside, bias_beside = shortcut.weight.detach(), packing.pad_bias(shortcut.bias, out, shortcut.weight).float()
-    norms = list(params.norms().values())
-    if not norms and beside is not None and bias_beside is not None:
-        weight2, bias2 = torch.cat([weight2, beside], 1), bias2 + bias_beside
-        beside = bias_beside = None
-    pad_mode = PAD_MODES.index(conv1.pad_mode)
-    shape = [channels, hidden, out, kernel, conv1.dilation, *conv1.padding, pad_mode, 0, int(shortcut is None)]
-    acts = packing.pack_activations((conv1.pre, conv2.pre))
     bias1 = packing.pad_bias(conv1.bias, hidden, conv1.weight).float()
-    return _Packed(
-        pack(conv1.weight),
-        bias1,
-        pack(weight2),
-        bias2,
-        None if beside is None else pack(beside),
-        bias_beside,
-        _pack_norms(norms),
-        [norm.eps for norm in norms],
-        shape,
-        acts,
-    )
-
-
-def _pack_norms(norms: list[GroupNormParams]) -> Tensor | None:
-    """Scale and shift of each norm, float32, padded to whole panels."""
-    rows = [packing.pad_bias(t, t.shape[0], t).float() for norm in norms for t in (norm.weight, norm.bias)]
-    return torch.cat(rows) if rows else None
+    bias2 = packing.pad_bias(conv2.bias, out, conv2.weight).float()
+    acts = packing.pack_activations((conv1.pre, conv2.pre))
+    if shortcut is None:
+        return _packed(params, _Weights(pack(conv1.weight), bias1, pack(weight2), bias2), acts)
+    beside, bias_beside = shortcut.weight.detach(), packing.pad_bias(shortcut.bias, out, shortcut.weight).float()
+    if params.norms():
+        weights = _Weights(pack(conv1.weight), bias1, pack(weight2), bias2, pack(beside), bias_beside)
+    else:
+        both = pack(torch.cat([weight2, beside], 1))
+        weights = _Weights(pack(conv1.weight), bias1, both, bias2 + bias_beside)
+    return _packed(params, weights, acts)
 
 
 def _pack_cuda(params: SeanetBlockParams) -> _Packed:
     """Convolutions as for conv1d, the shortcut's beside those of conv2 unless norms come between.
 
-    All are for tensor cores where the last shape value says so.
+    All are for tensor cores or none.
     """
     conv1, conv2, shortcut = params.conv1, params.conv2, params.shortcut
     hidden, channels, kernel = conv1.weight.shape
@@ -201,10 +207,9 @@ def _pack_cuda(params: SeanetBlockParams) -> _Packed:
     span = conv1.dilation * (kernel - 1)
     tiles = fits_conv_tile(dtype, min(channels, hidden), out, packing.TILE_STEPS + span)
     pack = packing.pack_conv_tiles if tiles else packing.pack_conv
-    norms = list(params.norms().values())
     weight2, bias2 = pack(conv2.weight), packing.pad_bias(conv2.bias, out, conv2.weight)
     beside = bias_beside = None
-    if shortcut is not None and norms:
+    if shortcut is not None and params.norms():
         beside, bias_beside = pack(shortcut.weight), packing.pad_bias(shortcut.bias, out, shortcut.weight)
     elif shortcut is not None:
         if tiles:
@@ -213,28 +218,9 @@ def _pack_cuda(params: SeanetBlockParams) -> _Packed:
             weight2 = torch.cat([weight2.flatten(), pack(shortcut.weight).flatten()])
         further = packing.pad_bias(shortcut.bias, out, shortcut.weight)
         bias2 = (bias2.double() + further.double()).to(dtype)
-    pad_mode = PAD_MODES.index(conv1.pad_mode)
-    shape = [channels, hidden, out, kernel, conv1.dilation, *conv1.padding, pad_mode, 0, int(shortcut is None)]
-    return _Packed(
-        pack(conv1.weight),
-        packing.pad_bias(conv1.bias, hidden, conv1.weight),
-        weight2,
-        bias2,
-        beside,
-        bias_beside,
-        _pack_norms(norms),
-        [norm.eps for norm in norms],
-        [*shape, int(tiles)],
-        pack_cuda_activations((conv1.pre, conv2.pre)),
-    )
-
-
-def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
-    norms = p.shortcut, p.bias_shortcut, p.norms, p.eps
-    y: Tensor = torch.ops._fastvoc.seanet_block(
-        x, p.weight1, p.bias1, p.weight2, p.bias2, *norms, on_device(lengths, x), p.shape, *p.acts
-    )
-    return y
+    bias1 = packing.pad_bias(conv1.bias, hidden, conv1.weight)
+    weights = _Weights(pack(conv1.weight), bias1, weight2, bias2, beside, bias_beside)
+    return _packed(params, weights, pack_cuda_activations((conv1.pre, conv2.pre)), tiles)
 
 
 def _shape_refusal(p: SeanetBlockParams) -> str | None:
@@ -250,40 +236,19 @@ def _shape_refusal(p: SeanetBlockParams) -> str | None:
 
 
 def _supports_cpp(spec: Spec) -> str | None:
-    return _shape_refusal(spec.params) or _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
+    return _shape_refusal(spec.params) or floats(spec)
 
 
 def _supports_device(spec: Spec) -> str | None:
     return _shape_refusal(spec.params)
 
 
-_library.define(
-    "seanet_block(Tensor x, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, Tensor? shortcut,"
-    " Tensor? bias_shortcut, Tensor? norms, float[] eps, Tensor? lengths, int[] shape, int[] acts, float[] slopes,"
-    " Tensor? curves) -> Tensor"
-)
+def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
+    steps = x.shape[2] + p.left + p.right - p.dilation * (p.kernel - 1)
+    return x.new_empty((x.shape[0], steps, p.out)).transpose(1, 2)
 
 
-@torch.library.register_fake("_fastvoc::seanet_block")
-def _fake(
-    x: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    shortcut: Tensor | None,
-    bias_shortcut: Tensor | None,
-    norms: Tensor | None,
-    eps: list[float],
-    lengths: Tensor | None,
-    shape: list[int],
-    acts: list[int],
-    slopes: list[float],
-    curves: Tensor | None,
-) -> Tensor:
-    _, _, out, kernel, dilation, left, right, *_ = shape
-    steps = x.shape[2] + left + right - dilation * (kernel - 1)
-    return x.new_empty((x.shape[0], steps, out)).transpose(1, 2)
+NATIVE = Native("seanet_block", _Packed, _fake, seanet_block_ref)
 
 
 def _stream(params: SeanetBlockParams, run: Callable[[Tensor], Tensor], native: Any = None) -> TailStream:
@@ -305,15 +270,17 @@ def _stream_ref(params: SeanetBlockParams, _: Any) -> TailStream:
 
 
 def _stream_native(params: SeanetBlockParams, packed: _Packed) -> TailStream:
-    shape = [*packed.shape[:5], 0, 0, 0, params.conv1.padding[0], packed.shape[9]]
-    native, p = _library.native("seanet_block"), packed
-    weights = p.weight1, p.bias1, p.weight2, p.bias2, p.shortcut, p.bias_shortcut, p.norms, p.eps
-    return _stream(params, lambda rows: native(rows, *weights, None, shape, *p.acts), (params, packed))
+    bare = packed._replace(left=0, right=0, pad=0, shift=packed.left)
+    return _stream(params, NATIVE.bound(bare), (params, packed))
 
 
-OP = define("seanet_block", _check, seanet_block_ref, _stream_ref)
-OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
-)
-register_cuda(OP, _run_native, _pack_cuda, _supports_device)
+def _work(x: Tensor, params: SeanetBlockParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    batch, steps = x.shape[0], x.shape[2]
+    weights = sum(conv.weight.numel() for conv in params.convs().values())
+    return batch * steps * weights, output(x, batch, params.conv2.weight.shape[0], steps)
+
+
+OP = seanet_block = define("seanet_block", _check, seanet_block_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack, _supports_cpp, stream=_stream_native)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device)
 register_triton(OP, _supports_device)

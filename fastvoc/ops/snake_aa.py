@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
-from fastvoc.ops._reference import full_float32
+from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.stream import MarginStream
-from fastvoc.runtime import library as _library
-from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native, like_rows
+from fastvoc.runtime.registry import define
 
 TAPS = 12
 _REACH = 5
@@ -59,25 +59,6 @@ class SnakeAaParams:
         return [self.alpha, self.inverse]
 
 
-def snake_aa(x: Tensor, params: SnakeAaParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-    """y = down(snake(up(x))): replicate-padded interpolation by 2, snake, replicate-padded decimation by 2.
-
-    Args:
-        x: [B, C, T], dtype and device of the weights; any strides, time-major ones are the fast ones.
-        params: weights and filter.
-        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, C, T].
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, lengths, backend=backend)
-
-
 def _check(x: Tensor, params: SnakeAaParams, lengths: Tensor | None = None) -> None:
     check_activations("snake_aa", x, params.alpha.shape[0], params.alpha)
     check_lengths("snake_aa", lengths, x.shape[0], x.shape[2])
@@ -92,7 +73,19 @@ def upsampled_ref(x: Tensor, taps: Tensor) -> Tensor:
 
 
 def snake_aa_ref(x: Tensor, params: SnakeAaParams, lengths: Tensor | None = None) -> Tensor:
-    """The op's meaning in torch."""
+    """y = down(snake(up(x))): replicate-padded interpolation by 2, snake, replicate-padded decimation by 2.
+
+    Args:
+        x: [B, C, T], dtype and device of the weights; any strides, time-major ones are the fast ones.
+        params: weights and filter.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
         return by_item(x, lengths, x.shape[2], lambda item, _: snake_aa_ref(item, params))
     with full_float32(x):
@@ -102,8 +95,7 @@ def snake_aa_ref(x: Tensor, params: SnakeAaParams, lengths: Tensor | None = None
         return F.conv1d(F.pad(up, (5, 6), mode="replicate"), weight, stride=2, groups=x.shape[1])
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     alpha: Tensor
     inverse: Tensor
     taps: Tensor
@@ -114,21 +106,7 @@ def _pack(params: SnakeAaParams) -> _Packed:
     return _Packed(alpha.contiguous(), inverse.contiguous(), params.taps.to(alpha).contiguous())
 
 
-def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.snake_aa(x, packed.alpha, packed.inverse, packed.taps, on_device(lengths, x))
-    return y
-
-
-def _supports_cpp(spec: Spec) -> str | None:
-    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
-
-
-_library.define("snake_aa(Tensor x, Tensor alpha, Tensor inverse, Tensor taps, Tensor? lengths) -> Tensor")
-
-
-@torch.library.register_fake("_fastvoc::snake_aa")
-def _fake(x: Tensor, alpha: Tensor, inverse: Tensor, taps: Tensor, lengths: Tensor | None) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[2], x.shape[1])).transpose(1, 2)
+NATIVE = Native("snake_aa", _Packed, like_rows, snake_aa_ref)
 
 
 def _stream_ref(params: SnakeAaParams, _: Any) -> MarginStream:
@@ -136,12 +114,14 @@ def _stream_ref(params: SnakeAaParams, _: Any) -> MarginStream:
 
 
 def _stream_native(params: SnakeAaParams, packed: _Packed) -> MarginStream:
-    return MarginStream(_REACH, len(params.alpha), lambda rows: _run_native(rows, packed))
+    return MarginStream(_REACH, len(params.alpha), NATIVE.bound(packed))
 
 
-OP = define("snake_aa", _check, snake_aa_ref, _stream_ref)
-OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=_supports_cpp, stream=_stream_native)
-)
-register_cuda(OP, _run_native, _pack)
+def _work(x: Tensor, *_: object) -> tuple[int, Tensor]:
+    return 2 * TAPS * x.numel(), output(x, *x.shape)  # two steps of 6 taps up, one of 12 down
+
+
+OP = snake_aa = define("snake_aa", _check, snake_aa_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack, stream=_stream_native)
+register_cuda(OP, NATIVE.run, _pack)
 register_triton(OP)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,13 +13,14 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths, check_reflect
+from fastvoc.ops._cpp import float32, register_cpp
 from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._reference import output
 from fastvoc.ops._triton import float32_only, register_triton
 from fastvoc.ops.stream import Geometry, TailStream
-from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import Spec, define
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,13 @@ def check_transform(op: str, n_fft: int, hop: int, window: Tensor) -> None:
         raise ShapeError(f"{op}: window: expected [{n_fft}], got {list(window.shape)}")
 
 
-def stft(x: Tensor, params: StftParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+def _check(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> None:
+    check_activations("stft", x, 1, params.window)
+    check_lengths("stft", lengths, x.shape[0], x.shape[2])
+    check_reflect("stft", (params.n_fft // 2,), lengths, x.shape[2])
+
+
+def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Tensor:
     """Frames centred on multiples of the hop, the signal reflected by n_fft / 2 at either end (torch.stft's default).
 
     Args:
@@ -69,7 +77,6 @@ def stft(x: Tensor, params: StftParams, lengths: Tensor | None = None, backend: 
         params: shape of the transform.
         lengths: [B] int64 on the CPU, valid samples of each item; what lies beyond is never read, the output there is
             0.
-        backend: implementation to force.
 
     Returns:
         [B, n_fft + 2, 1 + L // hop]: n_fft / 2 + 1 rows of each kind. Where the exact value is real, its angle is 0 or
@@ -78,19 +85,7 @@ def stft(x: Tensor, params: StftParams, lengths: Tensor | None = None, backend: 
 
     Raises:
         ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
     """
-    return OP(x, params, lengths, backend=backend)
-
-
-def _check(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> None:
-    check_activations("stft", x, 1, params.window)
-    check_lengths("stft", lengths, x.shape[0], x.shape[2])
-    check_reflect("stft", (params.n_fft // 2,), lengths, x.shape[2])
-
-
-def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Tensor:
-    """The op's meaning in torch."""
     if lengths is not None:
         frames = params.output_length(x.shape[2])
         return by_item(x, lengths, frames, lambda item, _: stft_ref(item, params))
@@ -125,50 +120,54 @@ def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     tables: Tensor
-    radices: list[int]
-    shape: list[int]
+    radices: list[int]  # of the passes of the transform on the CPU
+    size: int
+    hop: int
+    left: int
+    right: int
+    polar: bool
+    first_is_real: bool
 
 
 def _pack(params: StftParams) -> _Packed:
-    size, half = params.n_fft, params.n_fft // 2
-    radices, factors = packing.pack_real_fft(size)
+    radices, factors = packing.pack_real_fft(params.n_fft)
     window = F.pad(params.window.detach().cpu() * 0.5, (0, packing.PANEL))
-    flags = [int(params.features == "polar"), int(params.first_is_real)]
-    return _Packed(torch.cat([factors, window]), radices, [size, params.hop, half, half, *flags])
+    return _packed(params, torch.cat([factors, window]), radices)
 
 
 def _pack_cuda(params: StftParams) -> _Packed:
     """Tables as csrc/cuda/stft.cuh reads them."""
     turns = torch.arange(params.n_fft, dtype=torch.float64, device="cpu") * (2 * torch.pi / params.n_fft)
     tables = torch.cat([turns.cos(), turns.sin(), params.window.detach().cpu().double()]).float()
+    return _packed(params, tables.to(params.window.device), [])
+
+
+def _packed(params: StftParams, tables: Tensor, radices: list[int]) -> _Packed:
     half = params.n_fft // 2
-    shape = [params.n_fft, params.hop, half, half, int(params.features == "polar"), int(params.first_is_real)]
-    return _Packed(tables.to(params.window.device), [], shape)
-
-
-def _run_native(x: Tensor, p: _Packed, lengths: Tensor | None = None) -> Tensor:
-    y: Tensor = torch.ops._fastvoc.stft(x, p.tables, on_device(lengths, x), p.radices, p.shape)
-    return y
+    flags = params.features == "polar", params.first_is_real
+    return _Packed(tables, radices, params.n_fft, params.hop, half, half, *flags)
 
 
 def supports_cpp(spec: Spec) -> str | None:
     """Why the C++ transforms refuse a call, or None."""
     if packing.fft_radices(spec.params.n_fft) is None:
         return f"transforms twice a product of 2, 3 and 5, not {spec.params.n_fft}"
-    return _library.cpu_refusal(spec.dtype)
+    return float32(spec)
 
 
-_library.define("stft(Tensor x, Tensor tables, Tensor? lengths, int[] radices, int[] shape) -> Tensor")
+def transform_work(size: int) -> int:
+    """Multiply-adds of a real transform of so many numbers, half of its 2.5 n log2 n operations, and of the window."""
+    return round(1.25 * size * math.log2(size)) + size
 
 
-@torch.library.register_fake("_fastvoc::stft")
-def _fake(x: Tensor, tables: Tensor, lengths: Tensor | None, radices: list[int], shape: list[int]) -> Tensor:
-    size, hop, left, right = shape[:4]
-    frames = (x.shape[2] + left + right - size) // hop + 1
-    return x.new_empty((x.shape[0], frames, size + 2)).transpose(1, 2)
+def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
+    frames = (x.shape[2] + p.left + p.right - p.size) // p.hop + 1
+    return x.new_empty((x.shape[0], frames, p.size + 2)).transpose(1, 2)
+
+
+NATIVE = Native("stft", _Packed, _fake, stft_ref)
 
 
 class StftStream(TailStream):
@@ -185,19 +184,17 @@ def _stream_ref(params: StftParams, _: Any) -> StftStream:
 
 
 def _stream_native(params: StftParams, packed: _Packed) -> StftStream:
-    native, p = _library.native("stft"), packed
-    polar, real = p.shape[4:]
-
-    def run(rows: Tensor, first: bool) -> Tensor:
-        y: Tensor = native(rows, p.tables, None, p.radices, [*p.shape[:2], 0, 0, polar, int(first and real)])
-        return y
-
-    return StftStream(params, run, (params, packed))
+    bare = packed._replace(left=0, right=0)
+    begin, later = NATIVE.bound(bare), NATIVE.bound(bare._replace(first_is_real=False))
+    return StftStream(params, lambda rows, first: begin(rows) if first else later(rows), (params, packed))
 
 
-OP = define("stft", _check, stft_ref, _stream_ref)
-OP.register(
-    Impl("cpp", _run_native, frozenset({"cpu"}), priority=10, pack=_pack, supports=supports_cpp, stream=_stream_native)
-)
-register_cuda(OP, _run_native, _pack_cuda)
+def _work(x: Tensor, params: StftParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    frames = params.output_length(x.shape[2])
+    return x.shape[0] * frames * transform_work(params.n_fft), output(x, x.shape[0], params.n_fft + 2, frames)
+
+
+OP = stft = define("stft", _check, stft_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack, supports_cpp, stream=_stream_native)
+register_cuda(OP, NATIVE.run, _pack_cuda)
 register_triton(OP, float32_only)

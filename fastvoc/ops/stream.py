@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
 
 
 class OpStream(Protocol):
@@ -71,16 +71,28 @@ class Geometry:
         return max(first, 0)
 
 
-def cut_rows(x: Tensor, tail: Tensor | None, cut: list[int], native: bool) -> tuple[Tensor, Tensor]:
-    """Of the steps of `tail` [B, n, C] and then of x [B, C, T]: [low, high), and from `keep` on, each [B, steps, C].
+class Cut(NamedTuple):
+    """What is taken of the steps that were kept and then of a chunk: [low, high), and what is kept, from `keep` on.
 
-    cut: before, low, high, after, keep; the first has `before` and `after` steps of zeros beside it. native: by C++,
-    in one call.
+    The first has `before` and `after` steps of zeros beside it.
+    """
+
+    before: int
+    low: int
+    high: int
+    after: int
+    keep: int
+
+
+def cut_rows(x: Tensor, tail: Tensor | None, cut: Cut, native: bool) -> tuple[Tensor, Tensor]:
+    """Of the steps of `tail` [B, n, C] and then of x [B, C, T] what `cut` says, each [B, steps, C].
+
+    native: by C++, in one call.
     """
     if tail is not None and not tail.shape[1]:
         tail = None
     if native:
-        made: tuple[Tensor, Tensor] = _library.native("stream_rows")(x, tail, cut)
+        made: tuple[Tensor, Tensor] = NATIVE.fast(*cut, x, tail)
         return made
     before, low, high, after, keep = cut
     rows = x.transpose(1, 2)
@@ -96,15 +108,13 @@ def _kept(rows: Tensor, first: int) -> Tensor:
     return rows[:, first:].clone(memory_format=torch.contiguous_format)
 
 
-_library.define("stream_rows(Tensor x, Tensor? tail, int[] cut) -> (Tensor, Tensor)")
-
-
-@torch.library.register_fake("_fastvoc::stream_rows")
-def _fake(x: Tensor, tail: Tensor | None, cut: list[int]) -> tuple[Tensor, Tensor]:
-    before, low, high, after, keep = cut
+def _fake(cut: Cut, x: Tensor, tail: Tensor | None = None) -> tuple[Tensor, Tensor]:
     have = x.shape[2] + (0 if tail is None else tail.shape[1])
-    shape = x.shape[0], before + high - low + after, x.shape[1]
-    return x.new_empty(shape), x.new_empty((x.shape[0], have - keep, x.shape[1]))
+    shape = x.shape[0], cut.before + cut.high - cut.low + cut.after, x.shape[1]
+    return x.new_empty(shape), x.new_empty((x.shape[0], have - cut.keep, x.shape[1]))
+
+
+NATIVE = Native("stream_rows", Cut, _fake)
 
 
 @dataclass(frozen=True)
@@ -112,10 +122,10 @@ class _Plan:
     """How a chunk was cut: past the beginning the next one of its length, found in an equal case, is cut alike."""
 
     case: tuple[int, int, int]  # steps of the chunk and of the tail, outputs made over inputs dropped
-    cut: list[int]
+    keep: int
     crop: tuple[int, ...]
     count: int
-    rows: Callable[..., Any]
+    rows: Callable[..., Any]  # (chunk, tail) -> what the op reads, what is kept
 
 
 class _Tailed:
@@ -163,8 +173,8 @@ class _Tailed:
             )
         ):
             return self._cut(x, final, *more)
-        window, self._tail = plan.rows(x, tail, plan.cut)
-        self._first, self._made = self._first + plan.cut[4], self._made + plan.count
+        window, self._tail = plan.rows(x, tail)
+        self._first, self._made = self._first + plan.keep, self._made + plan.count
         return self._run(window.transpose(1, 2), *plan.crop, *more)
 
     def _cut(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
@@ -198,12 +208,12 @@ class TailStream(_Tailed):
         if g.pad_mode == "zeros" or (low >= 0 and high <= have):
             begins, ends = min(max(low, first), have), min(max(high, first), have)
             before, after = (min(max(n, 0), high - low) for n in (-low, high - have))
-            cut = [before, begins - first, ends - first, after, keep - first]
+            cut = Cut(before, begins - first, ends - first, after, keep - first)
             native = self.native is not None
             window, tail = cut_rows(x, self._tail, cut, native)
             if native and kept and end > begin and first > 0 and low >= 0 and not final:
                 case = x.shape[2], kept, begin * self._inputs - first * self._outputs
-                self._plan = _Plan(case, cut, (), end - begin, _library.native("stream_rows"))
+                self._plan = _Plan(case, cut.keep, (), end - begin, NATIVE.bound(cut))
         else:
             rows = x.transpose(1, 2)
             rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
@@ -272,7 +282,7 @@ class PolyphaseStream(_Tailed):
         wanted = [(made + left) // self._stride - self._history for made in (begin, end)]
         low = max(min(wanted[0], have - 1), 0) if end > begin else have
         keep = max(min(wanted[1], have - 1), first)
-        cut = [0, low - first, have - first, 0, keep - first]
+        cut = Cut(0, low - first, have - first, 0, keep - first)
         window, tail = cut_rows(x, self._tail, cut, self.native)
         if end > begin:
             begins = begin + left - low * self._stride
@@ -281,7 +291,7 @@ class PolyphaseStream(_Tailed):
             y = self._run(window.transpose(1, 2), *crop)
             if self.native and kept and first > 0 and [low, keep] == wanted and not final:
                 case = x.shape[2], kept, begin * self._inputs - first * self._outputs
-                self._plan = _Plan(case, cut, crop, end - begin, _library.native("stream_rows"))
+                self._plan = _Plan(case, cut.keep, crop, end - begin, NATIVE.bound(cut))
         else:
             y = x.new_empty((x.shape[0], self._channels_out, 0))
         self._tail, self._first, self._made = tail, keep, end

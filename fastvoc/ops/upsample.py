@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,15 +11,17 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_input_range, check_lengths
+from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
-from fastvoc.ops._reference import full_float32
+from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import PolyphaseStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
-from fastvoc.runtime.lengths import on_device, shortest
-from fastvoc.runtime.registry import Impl, Spec, define
+from fastvoc.runtime.lengths import shortest
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import Spec, define
 
 
 @dataclass(frozen=True)
@@ -63,25 +64,6 @@ class UpsampleParams:
         return (steps - 1) * self.stride + self.weight.shape[2] - sum(self.crop)
 
 
-def upsample(x: Tensor, params: UpsampleParams, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-    """y = crop(conv_transpose(pre(x))) + bias.
-
-    Args:
-        x: [B, C_in, T], dtype and device of the weights.
-        params: weights and shape.
-        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
-        backend: implementation to force.
-
-    Returns:
-        [B, C_out, T_out] with T_out = `params.output_length(T)`.
-
-    Raises:
-        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
-        BackendError: the forced backend refuses.
-    """
-    return OP(x, params, lengths, backend=backend)
-
-
 def _check(x: Tensor, params: UpsampleParams, lengths: Tensor | None = None) -> None:
     check_activations("upsample", x, params.weight.shape[0], params.weight)
     check_lengths("upsample", lengths, x.shape[0], x.shape[2])
@@ -91,7 +73,19 @@ def _check(x: Tensor, params: UpsampleParams, lengths: Tensor | None = None) -> 
 
 
 def upsample_ref(x: Tensor, params: UpsampleParams, lengths: Tensor | None = None) -> Tensor:
-    """The op's meaning in torch."""
+    """y = crop(conv_transpose(pre(x))) + bias.
+
+    Args:
+        x: [B, C_in, T], dtype and device of the weights.
+        params: weights and shape.
+        lengths: [B] int64 on the CPU, valid steps of each item; what lies beyond is never read, the output there is 0.
+
+    Returns:
+        [B, C_out, T_out] with T_out = `params.output_length(T)`.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+    """
     if lengths is not None:
         steps = params.output_length(x.shape[2])
         return by_item(x, lengths, steps, lambda item, _: upsample_ref(item, params))
@@ -113,21 +107,27 @@ def _multiply_integers(x: Tensor, params: UpsampleParams, input_range: Tensor) -
     return sums.to(x.dtype) * (grid.step * step)[:, None]
 
 
-@dataclass(frozen=True)
-class _Packed:
+class _Packed(NamedTuple):
     weight: Tensor
     bias: Tensor
-    shape: list[int]
-    acts: packing.Activations
+    cout: int
+    cin: int
+    kernel: int
+    stride: int
+    tiles: bool  # whether the weights are packed for tensor cores
+    kinds: list[int]
+    slopes: list[float]
+    curves: Tensor | None
+    left: int  # the crop, last: a stream's changes
+    right: int
 
 
 def _pack(params: UpsampleParams) -> _Packed:
     cin, cout, kernel = params.weight.shape
     weight = packing.pack_upsample(params.weight, params.stride)
     bias = packing.pad_bias(params.bias, cout, params.weight)
-    return _Packed(
-        weight, bias, [cout, cin, kernel, params.stride, *params.crop], packing.pack_activations((params.pre,))
-    )
+    acts = packing.pack_activations((params.pre,))
+    return _Packed(weight, bias, cout, cin, kernel, params.stride, False, *acts, *params.crop)
 
 
 def _pack_cpp(params: UpsampleParams) -> _Packed:
@@ -138,25 +138,23 @@ def _pack_cpp(params: UpsampleParams) -> _Packed:
         phases = torch.nn.functional.pad(whole, (0, -whole.shape[2] % params.stride)).unflatten(2, (-1, params.stride))
         bias = packing.pack_integer_bias(params.bias, phases.permute(3, 1, 0, 2), step, grid)
         weight = packing.pack_upsample(whole.to(torch.int8), params.stride, packing.pack_conv_groups)
-        return replace(packed, weight=weight, bias=bias, acts=packing.pack_activations((params.pre,), grids=(grid,)))
+        acts = packing.pack_activations((params.pre,), grids=(grid,))
+        return packed._replace(weight=weight, bias=bias, **acts._asdict())
     cout, kernel, stride = params.weight.shape[1], params.weight.shape[2], params.stride
     if kernel % stride or stride * cout % packing.PANEL:
         weight = packing.pack_upsample(params.weight, stride, packing.pack_conv_groups)
-        return replace(packed, weight=weight, bias=packed.bias.float())
+        return packed._replace(weight=weight, bias=packed.bias.float())
     bias = packed.bias[:cout].repeat(stride).float()
-    return replace(packed, weight=packing.pack_upsample_merged(params.weight, stride), bias=bias)
+    return packed._replace(weight=packing.pack_upsample_merged(params.weight, stride), bias=bias)
 
 
-def _run_native(x: Tensor, packed: _Packed, lengths: Tensor | None = None) -> Tensor:
-    valid = on_device(lengths, x)
-    y: Tensor = torch.ops._fastvoc.upsample(x, packed.weight, packed.bias, valid, packed.shape, *packed.acts)
-    return y
-
-
-def _bind_native(packed: _Packed) -> Callable[..., Tensor]:
-    native = _library.native("upsample")
-    weight, bias, more = packed.weight, packed.bias, (packed.shape, *packed.acts)
-    return lambda x, lengths=None: native(x, weight, bias, lengths, *more)
+def _pack_cuda(params: UpsampleParams) -> _Packed:
+    """Weights for tensor cores where they compute it, else as for the CPU."""
+    plain = _pack(params)._replace(**pack_cuda_activations((params.pre,))._asdict())
+    cin, cout, kernel = params.weight.shape
+    if not fits_conv_tile(params.weight.dtype, cin, cout * params.stride, packing.TILE_STEPS + kernel // params.stride):
+        return plain
+    return plain._replace(weight=packing.pack_upsample_tiles(params.weight, params.stride), tiles=True)
 
 
 def _supports_cpp(spec: Spec) -> str | None:
@@ -164,17 +162,7 @@ def _supports_cpp(spec: Spec) -> str | None:
         return "crops on the left, never appends"
     if spec.params.input_range is not None:
         return _library.cpu_integer_refusal(spec.dtype, spec.params.weight[:, 0].numel())
-    return _library.cpu_refusal(spec.dtype, (torch.float32, torch.bfloat16))
-
-
-def _pack_cuda(params: UpsampleParams) -> _Packed:
-    """Weights for tensor cores where they compute it, which the last shape value says, else as for the CPU."""
-    plain = replace(_pack(params), acts=pack_cuda_activations((params.pre,)))
-    cin, cout, kernel = params.weight.shape
-    if not fits_conv_tile(params.weight.dtype, cin, cout * params.stride, packing.TILE_STEPS + kernel // params.stride):
-        return replace(plain, shape=[*plain.shape, 0])
-    weight = packing.pack_upsample_tiles(params.weight, params.stride)
-    return replace(plain, weight=weight, shape=[*plain.shape, 1])
+    return floats(spec)
 
 
 def _supports_device(spec: Spec) -> str | None:
@@ -183,26 +171,12 @@ def _supports_device(spec: Spec) -> str | None:
     return "crops on the left, never appends" if spec.params.crop[0] < 0 else None
 
 
-_library.define(
-    "upsample(Tensor x, Tensor weight, Tensor bias, Tensor? lengths, int[] shape, int[] acts, float[] slopes,"
-    " Tensor? curves) -> Tensor"
-)
+def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
+    steps = (x.shape[2] - 1) * p.stride + p.kernel - p.left - p.right
+    return x.new_empty((x.shape[0], steps, p.cout), dtype=packing.result_type(p.weight)).transpose(1, 2)
 
 
-@torch.library.register_fake("_fastvoc::upsample")
-def _fake(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    lengths: Tensor | None,
-    shape: list[int],
-    acts: list[int],
-    slopes: list[float],
-    curves: Tensor | None,
-) -> Tensor:
-    cout, _, kernel, stride, left, right = shape[:6]
-    steps = (x.shape[2] - 1) * stride + kernel - left - right
-    return x.new_empty((x.shape[0], steps, cout), dtype=packing.result_type(weight)).transpose(1, 2)
+NATIVE = Native("upsample", _Packed, _fake, upsample_ref)
 
 
 def _stream_ref(params: UpsampleParams, _: Any) -> PolyphaseStream:
@@ -216,28 +190,18 @@ def _stream_ref(params: UpsampleParams, _: Any) -> PolyphaseStream:
 
 def _stream_native(params: UpsampleParams, packed: _Packed) -> PolyphaseStream:
     cout, kernel = params.weight.shape[1:]
-    native = _library.native("upsample")
-    weight, bias, shape, acts = packed.weight, packed.bias, packed.shape[:4], packed.acts
-
-    def run(rows: Tensor, left: int, right: int) -> Tensor:
-        y: Tensor = native(rows, weight, bias, None, [*shape, left, right], *acts)
-        return y
-
-    return PolyphaseStream(kernel, params.stride, params.crop, cout, run, native=True)
-
-
-OP = define("upsample", _check, upsample_ref, _stream_ref)
-OP.register(
-    Impl(
-        "cpp",
-        _run_native,
-        frozenset({"cpu"}),
-        priority=10,
-        bind=_bind_native,
-        pack=_pack_cpp,
-        supports=_supports_cpp,
-        stream=_stream_native,
+    native = NATIVE.bound(packed[:-2])
+    return PolyphaseStream(
+        kernel, params.stride, params.crop, cout, lambda rows, left, right: native(left, right, rows), native=True
     )
-)
-register_cuda(OP, _run_native, _pack_cuda, _supports_device)
+
+
+def _work(x: Tensor, params: UpsampleParams, *_: Tensor | None) -> tuple[int, Tensor]:
+    y = output(x, x.shape[0], params.weight.shape[1], params.output_length(x.shape[2]))
+    return x.shape[0] * x.shape[2] * params.weight.numel(), y
+
+
+OP = upsample = define("upsample", _check, upsample_ref, _work, _stream_ref)
+register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, either=True)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device)
 register_triton(OP, _supports_device)

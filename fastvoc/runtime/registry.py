@@ -6,12 +6,13 @@ priority of the implementations. A forced backend never falls back: when it refu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from inspect import signature
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -46,8 +47,8 @@ class Impl:
     `pack` turns the op's parameters into what `run` wants (packed weights); `supports` returns None or the reason for
     which it refuses a call. `stream` makes the op's state for a signal in chunks, from parameters and packed weights
     (see `fastvoc.ops.stream`), where the op has such a form. `pack_exact` takes the place of `pack` under `use_exact`.
-    `bind` makes of packed weights what runs the op unchecked on x, of float32 or bfloat16 whatever the weights are, and
-    its further arguments, all given, lengths on x's device.
+    `bind` makes of packed weights what runs the op unchecked on x and its further arguments, all given, lengths on x's
+    device; `either` tells that x may then be float32 or bfloat16 whatever the weights are.
     """
 
     name: str
@@ -59,8 +60,9 @@ class Impl:
     stream: Callable[[Any, Any], Any] | None = None
     pack_exact: Callable[[Any], Any] | None = None
     bind: Callable[[Any], Callable[..., torch.Tensor]] | None = None
+    either: bool = False
 
-    def packed(self, params: Any, exact: bool) -> Any:
+    def packed(self, params: object, exact: bool) -> Any:
         """The op's parameters as `run` wants them."""
         return (self.pack_exact if exact and self.pack_exact is not None else self.pack)(params)
 
@@ -74,26 +76,68 @@ class Verdict:
     chosen: bool
 
 
+class Params(Protocol):
+    """Parameters of an op: its weights and its shape."""
+
+    def tensors(self) -> Sequence[torch.Tensor]:
+        """The tensors among them."""
+
+
+class Cost(NamedTuple):
+    """What a call takes: multiply-adds of the direct algorithm, and bytes, each tensor read or written once.
+
+    Products of weights and transforms count, functions of single values and sums do not.
+    """
+
+    multiply_adds: int
+    read_bytes: int
+    written_bytes: int
+
+
 @dataclass
 class Op:
-    """A named operation: its check of a call `check(x, params, ...)`, its torch reference, and its implementations."""
+    """A named operation: its check of a call `check(x, params, ...)`, its torch reference, and its implementations.
+
+    `work` takes the same and gives the multiply-adds of a call and its output, on device meta.
+    """
 
     name: str
     check: Callable[..., None]
     reference: Callable[..., torch.Tensor]
+    work: Callable[..., tuple[int, torch.Tensor]]
     impls: dict[str, Impl] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Callable[[str], Op], tuple[str]]:
         return _defined, (self.name,)
 
     @without_autocast
-    def __call__(self, x: torch.Tensor, params: Any, *args: Any, backend: str | None = None) -> torch.Tensor:
-        """Checks the call, then runs the reference where autograd must see it, else the chosen implementation."""
+    def __call__(
+        self, x: torch.Tensor, params: Any, *args: Any, backend: str | None = None, **named: Any
+    ) -> torch.Tensor:
+        """The op on x, its parameters, and its further inputs as its reference takes them.
+
+        Checks the call, then runs the reference where autograd must see it, else the chosen implementation; `backend`
+        forces one.
+
+        Raises:
+            ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
+            BackendError: the forced backend refuses.
+        """
+        if named:
+            bound = signature(self.reference).bind(x, params, *args, **named)
+            bound.apply_defaults()
+            args = bound.args[2:]
         self.check(x, params, *args)
         if wants_grad(x, *params.tensors(), *(a for a in args if isinstance(a, torch.Tensor))):
             return self.reference(x, params, *args)
         impl = self.select(Spec(x.device.type, x.dtype, params), backend)
         return impl.run(x, impl.packed(params, exact()), *args)
+
+    def cost(self, x: torch.Tensor, params: Params, *args: object) -> Cost:
+        """What a call with these arguments takes; their values do not count, so that they may be on device meta."""
+        multiply_adds, made = self.work(x, params, *args)
+        read = [x, *params.tensors(), *(a for a in args if isinstance(a, torch.Tensor))]
+        return Cost(multiply_adds, sum(map(_bytes, read)), _bytes(made))
 
     def register(self, impl: Impl) -> None:
         """Adds an implementation; its name must be one of `BACKENDS` and new to this op."""
@@ -139,6 +183,7 @@ def define(
     name: str,
     check: Callable[..., None],
     reference: Callable[..., torch.Tensor],
+    work: Callable[..., tuple[int, torch.Tensor]],
     stream: Callable[[Any, Any], Any] | None = None,
 ) -> Op:
     """Creates an op, with its reference as implementation `torch`, and puts it in the table.
@@ -155,9 +200,13 @@ def define(
         state.step = without_autocast(state.step)
         return state
 
-    OPS[name] = Op(name, check, reference)
+    OPS[name] = Op(name, check, reference, work)
     OPS[name].register(Impl("torch", reference, frozenset({"cpu", "cuda"}), priority=0, stream=stream and streamed))
     return OPS[name]
+
+
+def _bytes(t: torch.Tensor) -> int:
+    return t.numel() * t.element_size()
 
 
 def _defined(name: str) -> Op:

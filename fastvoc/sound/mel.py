@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -153,6 +153,89 @@ PRESETS: dict[str, MelConfig] = {
     "speecht5_16k": SPEECHT5_16K,
     "pwg_22k": PWG_22K,
 }
+
+
+# What a log-mel's values may be besides the logarithm of its configuration.
+UNITS = ("log", "linear", "db")
+# What two front ends must have in common, since a mel does not tell.
+_LOST = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "scale", "pad", "power", "magnitude_eps")
+
+
+def convert(
+    mel: torch.Tensor,
+    source: MelConfig,
+    target: MelConfig,
+    *,
+    unit: str = "log",
+    mean: float | torch.Tensor = 0.0,
+    std: float | torch.Tensor = 1.0,
+) -> torch.Tensor:
+    """A mel of one front end as that of another where that is exact: another logarithm, unit, floor or norm.
+
+    Args:
+        mel: [n_mels, T] or [B, n_mels, T], floating point, by `source`.
+        unit: of its values: "log" as `source` says, "linear", or "db", 20 log10 of amplitudes or 10 log10 of powers.
+        mean, std: what it was normalised with, (mel - mean) / std, a number or one for each band [n_mels].
+
+    Returns:
+        The log-mel of `target`, in the dtype of `mel`, to its rounding.
+
+    Raises:
+        ArgumentError: the front ends differ in what a mel does not tell (the message names it), a unit or std that
+            cannot be, or values on a floor below which `target` would look.
+        ShapeError, DtypeError: a mel of another form.
+    """
+    if unit not in UNITS:
+        raise ArgumentError(f"unit: expected one of {', '.join(UNITS)}, got {unit!r}")
+    if not isinstance(mel, torch.Tensor) or not mel.is_floating_point():
+        raise DtypeError(f"mel: expected a floating-point tensor, got {getattr(mel, 'dtype', type(mel).__name__)}")
+    if mel.dim() not in (2, 3) or mel.shape[-2] != source.n_mels:
+        raise ShapeError(f"mel: expected [{source.n_mels}, T] or [B, {source.n_mels}, T], got {list(mel.shape)}")
+    for name in (
+        "sample_rate",
+        "n_fft",
+        "win_length",
+        "hop_length",
+        "n_mels",
+        "scale",
+        "pad",
+        "power",
+        "magnitude_eps",
+    ):
+        if getattr(source, name) != getattr(target, name):
+            ours, theirs = getattr(source, name), getattr(target, name)
+            raise ArgumentError(f"{name}: {ours!r} became {theirs!r}; only the waveform tells, make the mel from that")
+    for name in ("f_min", "f_max"):
+        low, high = (
+            (source.sample_rate / 2 if v is None else v) for v in (getattr(source, name), getattr(target, name))
+        )
+        if low != high:
+            raise ArgumentError(f"{name}: {low:g} became {high:g} Hz; only the waveform tells, make the mel from that")
+    spread = torch.as_tensor(std, dtype=torch.float64, device=mel.device)
+    if not bool((spread > 0).all()):
+        raise ArgumentError(f"std: expected positive numbers, got {std!r}")
+    middle = torch.as_tensor(mean, dtype=torch.float64, device=mel.device)
+    values = mel.double() * _by_band(spread) + _by_band(middle)
+    if unit == "linear":
+        values = values.clamp(min=source.floor).log()
+    elif unit == "db":
+        values = values * (math.log(10.0) / (20.0 if source.power == 1.0 else 10.0))
+    elif source.log == "log10":
+        values = values * math.log(10.0)
+    lost = values <= math.log(source.floor) + 1e-5
+    if source.norm != target.norm:
+        areas = mel_filterbank(replace(source, norm="slaney"), torch.float64).sum(1).clamp(min=1e-30).log()
+        plain = mel_filterbank(replace(source, norm=None), torch.float64).sum(1).clamp(min=1e-30).log()
+        change = areas - plain if target.norm == "slaney" else plain - areas
+        values = values + change.to(mel.device)[:, None]
+    if bool((lost & (values > math.log(target.floor) + 1e-5)).any()):
+        raise ArgumentError(f"floor: values of {source.floor:g} may have been less, which {target.floor:g} would show")
+    values = values.clamp(min=math.log(target.floor))
+    return (values if target.log == "ln" else values / math.log(10.0)).to(mel.dtype)
+
+
+def _by_band(value: torch.Tensor) -> torch.Tensor:
+    return value[:, None] if value.dim() == 1 else value
 
 
 def mel_filterbank(config: MelConfig, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -56,6 +56,8 @@ def suspect(mel: Tensor, config: MelConfig) -> str | None:
         return None
     low, middle, high, top = (mel.flatten().kthvalue(_rank(mel, q)).values.item() for q in (0.0, 0.5, 0.99, 1.0))
     mean, spread = mel.mean().item(), mel.std().item()
+    if whole.mean(1).abs().max() < 0.02 and (whole.std(1) - 1.0).abs().max() < 0.05:
+        return "normalised"  # every band by its own statistics
     if low >= 0.0:
         return "linear" if middle < 0.15 * top else "normalised" if top < 1.05 else None
     if spread > 8.0 and top - low > 35.0:

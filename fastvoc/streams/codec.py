@@ -12,6 +12,8 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.explanation import explain
 from fastvoc.nn.streams import ModelStream
+from fastvoc.sound.formats import Format
+from fastvoc.streams.delivery import Delivery
 from fastvoc.streams.stream import Check, Latency, Stream
 
 
@@ -19,12 +21,13 @@ class _Side:
     """One direction of a codec, for `Stream` and `fastvoc.Streams`; `Decoding` and `Encoding` say which."""
 
     hop: int
+    latency: Latency
     entries: int | None = None
 
     def __init__(self, codec: Any, codebooks: int) -> None:
         self._codec, self._codebooks = codec, codebooks
         self.device, self.dtype = codec.device, codec.input_dtype
-        self.latency = Latency(0, 0, 0.0)
+        self.sample_rate, self.stats = int(codec.sample_rate), codec.stats
 
     def signature(self, options: dict[str, Any]) -> str:
         codec = self._codec
@@ -32,6 +35,9 @@ class _Side:
         chosen = [row.chosen for row in explain(codec, codec.backend)]
         digest = hashlib.sha256(config.encode()).hexdigest()
         return json.dumps([digest, str(self.dtype), chosen, self._codebooks])
+
+    def lookahead(self, state: ModelStream) -> int:
+        return self.latency.frames
 
     def _only_chunk(self, options: dict[str, Any]) -> None:
         if options:
@@ -41,39 +47,59 @@ class _Side:
 class Decoding(_Side):
     """Codes [K, n] or [B, K, n] -> samples [C, m] or [B, C, m], `hop` for each frame.
 
-    The first samples come with the seventh frame (the first convolution reflects that far), later ones at once.
+    Of a model with codes of several rates (SNAC) a chunk is the list of levels [n * rate_k] or [B, n * rate_k] of n
+    whole frames, or the same in one tensor as `Codec.packed` makes it.
+    EnCodec's first samples come with the seventh frame (the first convolution reflects that far), later ones at once;
+    those of other models `latency` later.
     """
 
     def __init__(self, codec: Any, codebooks: int) -> None:
         super().__init__(codec, codebooks)
         self.hop, self.entries = int(codec.hop), int(codec.config.bins)
         self.rate, self.step = float(codec.sample_rate / codec.hop), "frame"
+        self._rows = sum(codec.config.rates[:codebooks])
+        ahead = codec.model.lookahead[0]
+        self.latency = Latency(ahead, ahead * self.hop, 1000 * ahead / self.rate)
 
-    def stream(self, *, check: bool | None = None) -> Stream:
+    def stream(
+        self,
+        *,
+        check: bool | None = None,
+        seed: int | None = None,
+        noise: int | None = None,
+        rate: int | None = None,
+        format: Format = "f32",
+        dither: int | None = None,
+    ) -> Stream:
         """A stream of its own. Raises ArgumentError for a model that works on whole segments (EnCodec at 48 kHz).
 
+        seed, noise: as in `Codec.decode`, noise only 0; `fastvoc.Streams.open` takes them, too.
         check: look at the codes of every chunk: one outside the codebooks raises before the stream changes. None: True
-        on the CPU; elsewhere such a code counts as the nearest one, and `codec.check()` tells of it.
+        on the CPU; elsewhere such a code counts as the nearest one, and `codec.check()` tells of it. rate, format,
+        dither: as `Vocoder.stream` has them.
         """
-        return Stream(self, {}, check=check)
+        given = {name: value for name, value in (("seed", seed), ("noise", noise)) if value is not None}
+        return Stream(self, given, check=check, delivery=Delivery.of(self.sample_rate, rate, format, dither))
 
     def streamable(self) -> Decoding:
         """Itself: what `fastvoc.Streams` asks for."""
         return self
 
     def samples(self, frames: int) -> int:
-        return frames * self.hop
+        return int(self._codec.config.samples(frames))
 
     def new_stream(self, options: dict[str, Any]) -> ModelStream:
-        self._only_chunk(options)
-        stream: ModelStream = self._codec.model.decode_stream(self._codec.backend)
+        self._codec.check_decode_inputs(options)
+        stream: ModelStream = self._codec.model.decode_stream(self._codec.backend, **options)
         return stream
 
     def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
         self._only_chunk(inputs)
-        count = self._codebooks
+        count = self._rows
         if value is None:
             return torch.zeros((batch or 1, count, 0), dtype=torch.int64, device=self.device), False, {}
+        if isinstance(value, list | tuple) and self._codec.has_levels:
+            value = self._codec.packed(value)
         codes = self._codec._integers(value, "chunk")
         if codes.dim() not in (2, 3) or codes.shape[-2] != count or (codes.dim() == 3 and not len(codes)):
             raise ShapeError(f"chunk: expected [{count}, n] or [B, {count}, n], got {list(codes.shape)}")
@@ -90,7 +116,8 @@ class Decoding(_Side):
 class Encoding(_Side):
     """Samples [n] (mono), [C, n] or [B, C, n] -> codes int64 [K, m] or [B, K, m].
 
-    The first codes come with the seventh frame of samples, since the last convolution reflects that far.
+    EnCodec's first codes come with the seventh frame of samples, since the last convolution reflects that far; those of
+    other models `latency` later, or a little earlier.
     """
 
     hop = 1
@@ -98,6 +125,9 @@ class Encoding(_Side):
     def __init__(self, codec: Any, codebooks: int) -> None:
         super().__init__(codec, codebooks)
         self.rate, self.step = float(codec.sample_rate), "sample"
+        self._rows = sum(codec.config.rates[:codebooks])
+        ahead = codec.model.lookahead[1]
+        self.latency = Latency(ahead, ahead, 1000 * ahead / self.rate)
 
     def stream(self, *, check: Check = None) -> Stream:
         """A stream of its own. Raises ArgumentError for a model that works on whole segments (EnCodec at 48 kHz).
@@ -131,7 +161,7 @@ class Encoding(_Side):
         return (wav if batched else wav[None]).to(self.dtype), batched, {}
 
     def nothing(self, batch: int) -> Tensor:
-        return torch.zeros((batch, self._codebooks, 0), dtype=torch.int64, device=self.device)
+        return torch.zeros((batch, self._rows, 0), dtype=torch.int64, device=self.device)
 
     def result(self, y: Tensor, batched: bool) -> Tensor:
         return (y if batched else y[0]).clone()

@@ -17,6 +17,7 @@ from torch import Tensor
 from fastvoc.codec import Codec
 from fastvoc.ecdc.coder_python import Codes
 from fastvoc.errors import ArgumentError
+from fastvoc.models.encodec import Encodec
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.segments import Fade
 from fastvoc.nn.streams import ModelStream
@@ -27,11 +28,15 @@ _TOGETHER = 8
 Piece = tuple[Codes, float | None]
 
 
-def check_piecewise(config: EncodecConfig) -> None:
-    """Raises ArgumentError for a model that needs a signal as a whole."""
+def piecewise(codec: Codec) -> tuple[Encodec, EncodecConfig]:
+    """Its model and configuration. Raises ArgumentError for one that is no EnCodec or needs a signal as a whole."""
+    model, config = codec.model, codec.config
+    if not isinstance(model, Encodec) or not isinstance(config, EncodecConfig):
+        raise ArgumentError(f"codec: expected an EnCodec, got {type(model).__name__}")
     causal = config.causal and config.norm == "weight_norm" and config.trim_right_ratio == 1.0
     if config.segment is None and (not causal or config.normalize):
         raise ArgumentError("codec: this model neither cuts signals into segments nor is it causal")
+    return model, config
 
 
 class CodecEncoder:
@@ -39,13 +44,12 @@ class CodecEncoder:
 
     def __init__(self, codec: Codec, bandwidth: float) -> None:
         """Raises ArgumentError for a bandwidth that the model lacks, or a model that needs a signal as a whole."""
-        check_piecewise(codec.config)
+        self._codec, (self._model, self._config) = codec, piecewise(codec)
         codec.check_bandwidth(bandwidth)
-        self._codec, self._config = codec, codec.config
         self.codebooks = codec.config.codebooks(bandwidth)
         self.samples = 0
         self._held: Tensor = torch.zeros((codec.channels, 0), dtype=torch.float32, device="cpu")
-        self._live = None if codec.config.segment else codec.model.encode_stream(self.codebooks, codec.backend)
+        self._live = None if self._config.segment else codec.model.encode_stream(self.codebooks, codec.backend)
 
     def push(self, wav: Tensor) -> list[Piece]:
         """The next samples [C, n] -> what they complete."""
@@ -89,7 +93,7 @@ class CodecEncoder:
 
     def _encode(self, batch: Tensor) -> list[Piece]:
         codec = self._codec
-        codes, volumes = codec.model.encode_segment(
+        codes, volumes = self._model.encode_segment(
             batch.to(codec.device, codec.input_dtype), self.codebooks, None, codec.backend
         )
         scales = [None] * len(batch) if volumes is None else volumes.float().tolist()
@@ -101,11 +105,10 @@ class CodecDecoder:
 
     def __init__(self, codec: Codec) -> None:
         """Raises ArgumentError for a model that needs a signal as a whole."""
-        check_piecewise(codec.config)
-        self._codec, self._config = codec, codec.config
+        self._codec, (_, self._config) = codec, piecewise(codec)
         self._given = 0
         self._segments: list[tuple[Tensor, float | None]] = []
-        self._live = None if codec.config.segment else codec.model.decode_stream(codec.backend)
+        self._live = None if self._config.segment else codec.model.decode_stream(codec.backend)
         self._codes: list[Tensor] = []
         self._held: Tensor = torch.zeros((codec.channels, 0), dtype=torch.float32, device="cpu")
         self._fade: Fade | None = None

@@ -15,7 +15,10 @@ from fastvoc.errors import ArgumentError, FastvocError, ShapeError, StreamError
 from fastvoc.graphs.capture import Capture
 from fastvoc.graphs.steps import StepGraphs, frozen_counters
 from fastvoc.nn.streams import ModelStream
-from fastvoc.streams.stream import Check, Streamable, check_chunk
+from fastvoc.runtime.stats import clock
+from fastvoc.sound.formats import Format
+from fastvoc.streams.delivery import Deliverer, Delivery, counted, ready
+from fastvoc.streams.stream import Check, Latency, Streamable, check_chunk, delivered_latency
 
 _SETTLED = 64  # chunks after which every stream is at the point where it stays
 
@@ -46,7 +49,8 @@ class Streams:
     """Live streams by id, each with the output that it would have alone.
 
     model: what `fastvoc.load` returned. max_streams: more than this many open at once raise StreamError. graphs_mb:
-    on a CUDA device, run chunks from graphs that hold up to so much memory; None runs none. check: as `Vocoder.stream`.
+    on a CUDA device, run chunks from graphs that hold up to so much memory; None runs none. check, rate, format and
+    dither: as `Vocoder.stream`, for all of them. Streams at the same point of their rates are converted together.
     A stream joins when its id first appears in `step` (or with `open`, for options), and leaves with `close`.
     """
 
@@ -58,15 +62,22 @@ class Streams:
         graphs_mb: float | None = None,
         capture: Capture | None = None,
         check: Check = None,
+        rate: int | None = None,
+        format: Format = "f32",
+        dither: int | None = None,
     ) -> None:
         if max_streams < 1:
             raise ArgumentError(f"max_streams: expected 1 or more, got {max_streams}")
         self._owner: Streamable = model.streamable()
         self._max, self._check = max_streams, check
+        self._delivery = Delivery.of(self._owner.sample_rate, rate, format, dither)
+        self._deliverers: dict[Hashable, Deliverer] = {}
+        self.clipped: int | Tensor = 0  # samples beyond full scale, of formats that clip; on a GPU a tensor
         self._groups: dict[Hashable, _Group] = {}
         self._options: dict[Hashable, dict[str, Any]] = {}
         self._fed: dict[Hashable, int] = {}  # steps that went into those that have begun
         self._lock = threading.Lock()
+        self._owner.stats.pools.add(self)
         self.graphs: StepGraphs | None = None
         if graphs_mb is not None:
             device = self._owner.device
@@ -93,6 +104,11 @@ class Streams:
     def __reduce__(self) -> NoReturn:
         raise StreamError("streams: no copies or pickles; send the model and open streams where it arrives")
 
+    @property
+    def latency(self) -> Latency:
+        """How far outputs lie behind inputs, the filter of another rate included; `samples` are of that rate."""
+        return delivered_latency(self._owner, self._owner.latency.frames, self._delivery)
+
     def __len__(self) -> int:
         return len(self._groups)
 
@@ -117,19 +133,17 @@ class Streams:
         and its `stream` is the id: drop that one, or mend its chunk, and step again.
         """
         with self._alone():
-            for key, values in inputs.items():
-                if strange := [name for name in values if name not in chunks]:
-                    raise ArgumentError(f"{key}: for {strange[0]!r}, of which there is no chunk")
-            ready = {
-                name: self._chunk(name, chunk, {key: v[name] for key, v in inputs.items() if name in v})
-                for name, chunk in chunks.items()
-            }
-            new = [name for name in ready if name not in self._groups]
-            if len(self._groups) + len(new) > self._max:
-                raise StreamError(f"streams: {len(self._groups)} of {self._max} are open, {len(new)} more do not fit")
-            for name in new:
-                self._open(name, {})
-            return self._run(ready, final=False)
+            stats = self._owner.stats
+            start = stats.begin()
+            try:
+                fit = self._fit(chunks, inputs)
+                checked = clock()
+                results, computed, clipped = self._run(fit, final=False)
+            except BaseException as error:
+                stats.failed("streams", start, error)
+                raise
+            self._count(start, checked, computed, fit, results, clipped)
+            return results
 
     def close(self, name: Hashable, chunk: Any = None, **inputs: Any) -> Tensor:
         """Ends a stream, with a last chunk if given, its `inputs` as in `Stream.push` -> the rest of its samples [m].
@@ -139,13 +153,18 @@ class Streams:
         with self._alone():
             if name not in self._groups:
                 raise StreamError(f"streams: no stream {name!r} is open")
-            ready = self._chunk(name, chunk, inputs)
-            if name in self._fed or ready.x.shape[-1]:
-                result = self._run({name: ready}, final=True)[name]
-            else:
-                result = self._owner.result(self._owner.nothing(1), False)
+            stats = self._owner.stats
+            start = stats.begin()
+            try:
+                fit = {name: self._chunk(name, chunk, inputs)}
+                checked = clock()
+                results, computed, clipped = self._run(fit, final=True)
+            except BaseException as error:
+                stats.failed("streams", start, error)
+                raise
+            self._count(start, checked, computed, fit, results, clipped)
             self._forget(name)
-            return result
+            return results[name]
 
     def drop(self, name: Hashable) -> None:
         """Ends a stream without its last samples. Raises StreamError when no stream of this id is open."""
@@ -163,6 +182,38 @@ class Streams:
                 yield
         finally:
             self._lock.release()
+
+    def _fit(
+        self, chunks: Mapping[Hashable, Any], inputs: Mapping[str, Mapping[Hashable, Any]]
+    ) -> dict[Hashable, _Chunk]:
+        """The chunks of a step, checked, their streams open."""
+        for key, values in inputs.items():
+            if strange := [name for name in values if name not in chunks]:
+                raise ArgumentError(f"{key}: for {strange[0]!r}, of which there is no chunk")
+        fit = {
+            name: self._chunk(name, chunk, {key: v[name] for key, v in inputs.items() if name in v})
+            for name, chunk in chunks.items()
+        }
+        new = [name for name in fit if name not in self._groups]
+        if len(self._groups) + len(new) > self._max:
+            raise StreamError(f"streams: {len(self._groups)} of {self._max} are open, {len(new)} more do not fit")
+        for name in new:
+            self._open(name, {})
+        return fit
+
+    def _count(
+        self,
+        start: float,
+        checked: float,
+        computed: float,
+        chunks: Mapping[Hashable, _Chunk],
+        results: Mapping[Hashable, Tensor],
+        clipped: int | Tensor | None,
+    ) -> None:
+        """Tells the model's `stats` of a step."""
+        steps = sum(chunk.x.shape[-1] for chunk in chunks.values())
+        frames = steps if self._owner.step == "frame" else sum(made.shape[-1] for made in results.values())
+        self._owner.stats.made("streams", start, checked, computed, frames, clipped)
 
     def _open(self, name: Hashable, options: dict[str, Any]) -> None:
         if name in self._groups:
@@ -184,7 +235,10 @@ class Streams:
             raise named from None
         return _Chunk(x, given)
 
-    def _run(self, chunks: dict[Hashable, _Chunk], *, final: bool) -> dict[Hashable, Tensor]:
+    def _run(
+        self, chunks: dict[Hashable, _Chunk], *, final: bool
+    ) -> tuple[dict[Hashable, Tensor], float, int | Tensor | None]:
+        """The samples of each, the time when the model had made them, and how many were clipped."""
         together: dict[Any, list[Hashable]] = {}
         results: dict[Hashable, Tensor] = {}
         for name, chunk in chunks.items():
@@ -207,6 +261,9 @@ class Streams:
                 else:
                     y = self.graphs.step(group.model, x)
                 results |= {name: self._owner.result(y[i : i + 1], False) for i, name in enumerate(group.ids)}
+            computed, clipped = clock(), None
+            if self._delivery is not None:
+                results, clipped = self._deliver(results, self._delivery, final=final)
         except BaseException:
             for group, snapshot in zip(groups, before, strict=True):
                 group.model.undo(snapshot)
@@ -214,7 +271,21 @@ class Streams:
         for name, chunk in chunks.items():
             if chunk.x.shape[-1]:
                 self._fed[name] = self._fed.get(name, 0) + chunk.x.shape[-1]
-        return {name: results[name] for name in chunks}
+        return {name: results[name] for name in chunks}, computed, clipped
+
+    def _deliver(
+        self, results: dict[Hashable, Tensor], delivery: Delivery, *, final: bool
+    ) -> tuple[dict[Hashable, Tensor], int | Tensor | None]:
+        """The samples in the wanted rate and format, and how many were clipped."""
+        for name in results:
+            if name not in self._deliverers:
+                self._deliverers[name] = Deliverer(delivery)
+        own = [self._deliverers[name] for name in results]
+        steps = ready(own, list(results.values()), final=final)
+        counts = [step.clipped for step in steps if step.clipped is not None]
+        clipped = counted(torch.stack(counts).sum()) if counts else None
+        self.clipped = self.clipped + (0 if clipped is None else clipped)
+        return {name: one.done(step) for name, one, step in zip(results, own, steps, strict=True)}, clipped
 
     def _gather(self, names: list[Hashable]) -> _Group:
         """The group of exactly these streams, made anew where they ran apart or with others before."""
@@ -246,6 +317,7 @@ class Streams:
         group = self._groups.pop(name)
         del self._options[name]
         self._fed.pop(name, None)
+        self._deliverers.pop(name, None)
         self._shrink(group, [name])
 
 

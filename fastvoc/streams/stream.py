@@ -24,6 +24,8 @@ from fastvoc.errors import ArgumentError, StreamError
 from fastvoc.nn.model import Model
 from fastvoc.nn.streams import ModelStream
 from fastvoc.runtime import flags
+from fastvoc.runtime.stats import Stats, clock
+from fastvoc.streams.delivery import Deliverer, Delivery, counted
 
 _VERSION = 2  # of a saved state: names, shapes and counters of what it holds
 Check = bool | Literal["later"] | None
@@ -40,10 +42,25 @@ class Latency:
 
 def context_frames(model: Model, hop: int, backend: str | None = None) -> tuple[int, int]:
     """Frames to the left and to the right of a frame that its samples depend on."""
-    far = 1 << 24
     options = {name: value for name, value in model.warmup_inputs.items() if name in model.stream_options}
-    first, last = model.stream(backend, **options).reads(far * hop, far * hop + hop - 1)
+    return reach(model.stream(backend, **options), hop)
+
+
+def reach(state: ModelStream, hop: int) -> tuple[int, int]:
+    """The same of a stream's state."""
+    far = 1 << 24
+    first, last = state.reads(far * hop, far * hop + hop - 1)
     return far - first, last - far
+
+
+def delivered_latency(owner: Streamable, lookahead: int, delivery: Delivery | None) -> Latency:
+    """How far a stream's output lies behind its input: with the filter of another rate, in samples of that rate."""
+    if delivery is None:
+        return Latency(lookahead, lookahead * owner.hop, 1000 * lookahead / owner.rate)
+    samples = lookahead * owner.hop + delivery.reach
+    frames = lookahead - (-delivery.reach // owner.hop)
+    ahead = -(-samples * delivery.rate // delivery.from_rate)
+    return Latency(frames, ahead, 1000 * samples / delivery.from_rate)
 
 
 def latency(model: Model, hop: int, sample_rate: int, backend: str | None = None) -> Latency:
@@ -59,6 +76,9 @@ class Streamable(Protocol):
     def latency(self) -> Latency:
         """The look-ahead that exact output needs."""
 
+    def lookahead(self, state: ModelStream) -> int:
+        """Input steps after one that its exact output needs, in a stream of this state."""
+
     @property
     def hop(self) -> int:
         """Output steps per input step."""
@@ -66,6 +86,14 @@ class Streamable(Protocol):
     @property
     def rate(self) -> float:
         """Input steps per second."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Output steps per second, where they are samples."""
+
+    @property
+    def stats(self) -> Stats:
+        """What counts its chunks."""
 
     @property
     def step(self) -> str:
@@ -144,15 +172,23 @@ class Stream:
     """One signal, or a batch of equally long ones, that comes in chunks; made by `Vocoder.stream`.
 
     `lookahead` frames, when given, are fewer than exact output needs: what is missing is guessed by going on with the
-    last frame, and what has been guessed is not taken back. `check`: as `Vocoder.stream` has it.
+    last frame, and what has been guessed is not taken back. `check`: as `Vocoder.stream` has it. `delivery`: the rate
+    and format of what comes out.
     """
 
     def __init__(
-        self, owner: Streamable, options: dict[str, Any], lookahead: int | None = None, check: Check = None
+        self,
+        owner: Streamable,
+        options: dict[str, Any],
+        lookahead: int | None = None,
+        check: Check = None,
+        delivery: Delivery | None = None,
     ) -> None:
         self._owner, self._options, self._check = owner, options, check
+        self._delivery = None if delivery is None else Deliverer(delivery)
+        self.clipped: int | Tensor = 0  # samples beyond full scale, of formats that clip; on a GPU a tensor
         self._model: ModelStream = owner.new_stream(options)
-        exact = owner.latency.frames
+        exact = owner.lookahead(self._model)
         if lookahead is not None and not 0 <= lookahead <= exact:
             raise ArgumentError(f"lookahead: expected 0..{exact} frames, got {lookahead}")
         self._lookahead = exact if lookahead is None else lookahead
@@ -166,6 +202,18 @@ class Stream:
         self._ended = False
         self._last: Tensor | None = None
         self._given = self._early = self._sent = 0
+        if self._delivery is not None:
+            self._delivery.clear()
+
+    @property
+    def latency(self) -> Latency:
+        """How far this stream's output lies behind its input, the filter of another rate included.
+
+        `samples` are of the rate that comes out.
+        """
+        return delivered_latency(
+            self._owner, self._lookahead, None if self._delivery is None else self._delivery.delivery
+        )
 
     def __reduce__(self) -> NoReturn:
         raise StreamError("stream: no copies or pickles; `restore` of the same model's stream takes what `state` gives")
@@ -224,6 +272,10 @@ class Stream:
             tensors = {name: t.clone(memory_format=contiguous) for name, t in kept if t.numel()}
             if self._last is not None:
                 tensors["last"] = self._last.contiguous()
+            delivery: list[int] = []
+            if self._delivery is not None:
+                more, delivery = self._delivery.state()
+                tensors |= {name: t.contiguous() for name, t in more.items()}
             empty = {n: list(t.shape) for n, t in self._model.tensors().items() if not t.numel()}
             description = {
                 "version": _VERSION,
@@ -231,6 +283,7 @@ class Stream:
                 "counters": self._model.counters,
                 "empty": empty,
                 "stream": [self._batch, self._batched, self._given, self._early, self._sent],
+                "delivery": delivery,
             }
             text = json.dumps(description)
             return save(tensors, {"fastvoc.stream": text, "sha256": _digest(text, tensors)})
@@ -239,21 +292,26 @@ class Stream:
         """Goes on where the stream was whose `state` this is.
 
         Raises StreamError, and changes nothing, when the bytes are damaged or come from another model, dtype or
-        implementation, or from a stream of the other value of `exact`.
+        implementation, from a stream of the other value of `exact`, or of another rate or format.
         """
         with self._alone():
             tensors, description = _read_state(state)
             if description["model"] != self._signature():
-                raise StreamError("state: it belongs to another model, dtype, implementation or value of exact")
+                raise StreamError(
+                    "state: it belongs to another model, dtype, implementation, rate or format, or value of exact"
+                )
             model = self._owner.new_stream(self._options)
             last = tensors.pop("last", None)
+            device = self._owner.device
+            held = {name: tensors.pop(name).to(device) for name in list(tensors) if name.startswith("delivery/")}
             for name, shape in description["empty"].items():
                 tensors[name] = torch.empty(shape, dtype=self._owner.dtype, device="cpu")
-            device = self._owner.device
             model.restore({n: t.to(device) for n, t in tensors.items()}, _tuples(description["counters"]))
             self._clear()
             self._model, self._last = model, None if last is None else last.to(device)
             self._batch, self._batched, self._given, self._early, self._sent = description["stream"]
+            if self._delivery is not None:
+                self._delivery.restore(held, description["delivery"])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -269,10 +327,50 @@ class Stream:
             raise StreamError("stream: it has ended; reset() begins a new one")
 
     def _signature(self) -> str:
-        return str(self._owner.signature(self._options))
+        own = str(self._owner.signature(self._options))
+        return own if self._delivery is None else f"{own} {self._delivery.delivery}"
 
     @torch.inference_mode()
     def _advance(self, chunk: Any, inputs: dict[str, Any], *, final: bool) -> Tensor:
+        stats, before, clipped = self._owner.stats, None, None
+        start = stats.begin()
+        try:
+            x, batched, given = self._checked(chunk, inputs)
+            checked, frames = clock(), x.shape[-1]
+            before = self._model.snapshot()
+            if empty := final and not self._given + frames:
+                out = y = self._owner.nothing(len(x))
+            else:
+                y = self._model.step(x, final, **given)
+                ahead = self._guessed(x, final) if self._guess else None
+                out = y if ahead is None else torch.cat([y, ahead], -1)
+                due = None if ahead is None else self._early + self._due(self._given + frames)
+                out = out[..., self._early : due]
+            computed = clock()
+            result = self._owner.result(out, batched)
+            if self._delivery is not None:
+                step = self._delivery.ready(result, final=final)
+                clipped, result = step.clipped, self._delivery.done(step)
+        except BaseException as error:
+            if before is not None:
+                self._model.undo(before)
+            stats.failed("stream", start, error)
+            raise
+        if not empty:
+            self._batch, self._batched = len(x), batched
+        self._given += frames
+        self._last = x[..., -1:].clone() if frames else self._last
+        self._ended = final
+        self._early = max(self._early + out.shape[-1] - y.shape[-1], 0)
+        self._sent += out.shape[-1]
+        if clipped is not None:
+            self.clipped = self.clipped + counted(clipped)
+        made = frames if self._owner.step == "frame" else out.shape[-1]
+        stats.made("stream", start, checked, computed, x.shape[0] * made, clipped)
+        return result
+
+    def _checked(self, chunk: Any, inputs: dict[str, Any]) -> tuple[Tensor, bool, dict[str, Tensor]]:
+        """A chunk as the model takes it. Raises as `push`."""
         self._usable()
         x, batched, given = self._owner.chunk(chunk, inputs, self._batch)
         if chunk is None:
@@ -281,31 +379,12 @@ class Stream:
             was = f"a batch of {self._batch}" if self._batched else "no batch"
             raise StreamError(f"chunk: this stream has had {was} so far, got {list(chunk.shape)}")
         check_chunk(self._owner, x, given, self._given, self._check)
-        frames = x.shape[-1]
-        if final and not self._given + frames:
-            self._ended = True
-            return self._owner.result(self._owner.nothing(len(x)), batched)
-        before = self._model.snapshot()
-        try:
-            y = self._model.step(x, final, **given)
-            ahead = self._guessed(x, final)
-        except BaseException:
-            self._model.undo(before)
-            raise
-        self._batch, self._batched = len(x), batched
-        self._given += frames
-        self._last = x[..., -1:].clone() if frames else self._last
-        self._ended = final
-        out = y if ahead is None else torch.cat([y, ahead], -1)
-        out = out[..., self._early : self._early + self._due()] if ahead is not None else out[..., self._early :]
-        self._early = max(self._early + out.shape[-1] - y.shape[-1], 0)
-        self._sent += out.shape[-1]
-        return self._owner.result(out, batched)
+        return x, batched, given
 
-    def _due(self) -> int:
-        """Samples that a short look-ahead still owes for the frames given so far."""
-        wanted = max(self._given - self._lookahead, 0) * self._owner.hop
-        return max(min(wanted, self._owner.samples(self._given)) - self._sent, 0)
+    def _due(self, given: int) -> int:
+        """Samples that a short look-ahead still owes for so many frames."""
+        wanted = max(given - self._lookahead, 0) * self._owner.hop
+        return max(min(wanted, self._owner.samples(given)) - self._sent, 0)
 
     def _guessed(self, x: Tensor, final: bool) -> Tensor | None:
         """What would come next if the last frame went on: not exact, but earlier."""

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from codec_models import UNUSUAL, lively, noise
+from kept import kept
 from op_cases import CONV1D, MRF, UPSAMPLE, cast, channels, with_ranges
 from stream_families import FAMILIES, MAKERS, mel_of
 from torch import Tensor
@@ -35,19 +36,26 @@ FLAGS = ("-O2", "-std=c++20", "-ffp-contract=fast")
 pytestmark = pytest.mark.native
 
 
-def build(target: Path, sources: list[Path], includes: list[Path]) -> None:
+def build(name: str, sources: list[Path], includes: list[Path]) -> Path:
     """A static program for Arm; skips where there is no compiler or emulator for it."""
     missing = [name for name in (COMPILER, EMULATOR) if shutil.which(name) is None]
     need("arm", f"{' and '.join(missing)} not installed" if missing else None)
 
-    def compiled(source: Path) -> str:
-        made = target.with_name(f"{source.stem}.o")
-        run(COMPILER, *FLAGS, *(f"-I{path}" for path in includes), "-c", source, "-o", made)
-        return str(made)
+    def compile_all(partial: Path) -> None:
+        def compiled(source: Path) -> str:
+            made = partial.with_name(f"{source.stem}.o")
+            run(COMPILER, *FLAGS, *(f"-I{path}" for path in includes), "-c", source, "-o", made)
+            return str(made)
 
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compiled, sources))
-    run(COMPILER, "-static", *objects, "-o", target)
+        with ThreadPoolExecutor(2) as pool:
+            objects = list(pool.map(compiled, sources))
+        run(COMPILER, "-static", *objects, "-o", partial)
+        for made in objects:
+            Path(made).unlink()
+
+    version = subprocess.run([COMPILER, "--version"], capture_output=True, text=True, check=True).stdout
+    folders = [folder for folder in includes if folder != ROOT / "csrc"] + [CPU, CODER, ROOT / "csrc/common"]
+    return kept(name, [version, *FLAGS, *sources, *folders], compile_all)
 
 
 def run(*command: Any) -> None:
@@ -108,9 +116,8 @@ def allowed(result: Tensor, call: calls.Call) -> float:
 
 def test_every_op(tmp_path: Path, nan_poison: None) -> None:
     """Two threads run them, so that what they share is shared on Arm as well; NaN is what nobody wrote."""
-    target = tmp_path / "run_calls"
     sources = [source for source in sorted(CPU.glob("*.cpp")) if not source.stem.startswith("isa_avx")]
-    build(target, [HERE / "run_calls.cpp", *sources], [HERE / "include", ROOT / "csrc"])
+    target = build("run_calls", [HERE / "run_calls.cpp", *sources], [HERE / "include", ROOT / "csrc"])
     with torch.inference_mode(), calls.Recorder() as recorder:
         convolutions()
         vocoders()
@@ -149,8 +156,7 @@ def _part(part: Any) -> bytes:
 
 def test_the_coder(tmp_path: Path) -> None:
     """Packed codes, the integer model's probabilities and the arithmetic code are the same bytes."""
-    target = tmp_path / "run_coder"
-    build(target, [HERE / "run_coder.cpp", CODER / "integer_lm.cpp"], [CODER])
+    target = build("run_coder", [HERE / "run_coder.cpp", CODER / "integer_lm.cpp"], [CODER])
     random = np.random.default_rng(3)
     config = EncodecLmConfig(codebooks=3, dim=24, layers=2, heads=3, hidden=40, past=5)
     state = {name: torch.randn(shape) / 3 + ("norm" in name) for name, shape in config.tensors()}

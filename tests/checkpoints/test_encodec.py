@@ -85,6 +85,27 @@ def test_golden_without_a_configuration(tmp_path: Path) -> None:
     assert stereo == replace(ENCODEC_48K, n_filters=3, dimension=12, n_q=2, bandwidths=(3.0,))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_residual_layers": 2},
+        {"n_residual_layers": 3, "lstm": 1, "ratios": (4, 2), "compress": 4},
+        {"lstm": 3, "ratios": (3, 3, 2, 2, 2)},
+        {"ratios": (7,), "conv_shortcut": False, "n_residual_layers": 2, "residual_kernel_size": 5},
+        {"kernel_size": 9, "last_kernel_size": 5, "bins": 128},
+    ],
+)
+@pytest.mark.parametrize("stereo", [False, True])
+def test_depth_is_read_off_the_tensors(changes: dict[str, Any], stereo: bool, tmp_path: Path) -> None:
+    kind = replace(ENCODEC_48K if stereo else ENCODEC_24K, n_filters=4, dimension=12)
+    wanted = replace(kind, n_q=1 << 10, **changes).fitted(kind.sample_rate, kind.n_q)
+    path = tmp_path / "state.th"
+    torch.save(file_tensors(random_state(wanted), wanted, "original", "folded" if stereo else "weight_g"), path)
+    checkpoint = detect_and_load(path)
+    assert checkpoint.config == wanted
+    assert ("dilation_base" in checkpoint.assumed) == (wanted.n_residual_layers > 1)
+
+
 @pytest.mark.golden
 def test_weight_norm_forms_fold_to_the_same_bits() -> None:
     first, second = (detect_and_load(golden(f"hf_encodec_24k_small{end}").dir) for end in ("", "_weight_g"))

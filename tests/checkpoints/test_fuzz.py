@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import re
 import shutil
@@ -27,17 +28,18 @@ from checkpoint_files import (
 from codec_files import file_tensors, original_config, transformers_config
 from codec_files import random_state as codec_state
 from codec_models import UNUSUAL
+from examples import examples
 from hift_files import write_cosyvoice, write_hiftnet_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx_files import write_voice
 
 from fastvoc.checkpoints import Checkpoint, detect_and_load, save
 from fastvoc.errors import LoadError
 
 MAX_SECONDS = 1.0
-QUICK = settings(
-    max_examples=60,
-    deadline=None,
+QUICK = examples(
+    60,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -88,6 +90,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_univnet(root / "univnet")
     write_cosyvoice(root / "cosyvoice")
     write_hiftnet_model(root / "hiftnet_model")
+    if importlib.util.find_spec("onnx") is not None:
+        write_voice(root / "onnx", SMALL)
     return {folder.name: folder for folder in root.iterdir()}
 
 
@@ -104,6 +108,8 @@ TARGETS = {
     "cosyvoice": "cosyvoice2.yaml",
     "hiftnet_model": "config.json",
 }
+if importlib.util.find_spec("onnx") is not None:
+    TARGETS["onnx"] = "voice.onnx"
 
 
 @st.composite

@@ -17,7 +17,7 @@ from fastvoc.runtime import env
 from fastvoc.runtime import library as _library
 from helpers import ROOT
 
-COMMANDS = ("vocode", "encode", "decode", "info", "models", "convert", "train")
+COMMANDS = ("vocode", "speak", "encode", "decode", "info", "models", "convert", "export", "train")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

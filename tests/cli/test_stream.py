@@ -183,3 +183,29 @@ def test_what_is_good_before_a_fault_is_spoken(model: Path, voc: Vocoder) -> Non
     assert done.returncode == 2
     assert b"sample 0" in done.stderr
     assert not done.stdout
+
+
+def test_another_rate_and_format(model: Path, voc: Vocoder) -> None:
+    wav = chords(22050, 22050, 20, 0.7)
+    mel = voc.mel(wav)
+    data = mel.T.contiguous().numpy().astype("<f4").tobytes()
+    for form, dtype, step in (("s16", "<i2", 1), ("mulaw", "u1", 255), ("f32", "<f4", 1e-4)):
+        done = piped(model, data, "--input", "mel", "--rate", "8000", "--format", form)
+        assert done.returncode == 0, done.stderr
+        meant = voc(mel, check=False, exact=True, rate=8000, format=form).numpy()
+        got = np.frombuffer(done.stdout, dtype)
+        assert len(got) == len(meant)
+        assert np.abs(got.astype(float) - meant.astype(float)).max() <= step
+    assert f"{len(meant) / 8000:.2f} s of speech".encode() in done.stderr
+    late = piped(model, b"", "--latency", "--rate", "8000")
+    assert b"the filter of the other rate" in late.stderr
+    assert f"{voc.stream(rate=8000).latency.ms - voc.latency.ms:.1f} ms the filter".encode() in late.stderr
+    assert piped(model, data, "--input", "mel", "--rate", "80").returncode == 2
+
+
+def test_the_rate_of_raw_samples(model: Path, voc: Vocoder) -> None:
+    wav = chords(22050, 16000, 20, 0.7)[:8000]
+    done = piped(model, encode_s16(wav), "--input-rate", "16000")
+    assert done.returncode == 0, done.stderr
+    size = len(StreamResampler(16000, 22050).push(wav, last=True)) // voc.hop * voc.hop
+    assert len(done.stdout) == 2 * size

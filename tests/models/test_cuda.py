@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_emulation import dry_launches, emulated, library, set_device
+from cuda_emulation import dry_launches, emulated, set_device
 from torch import Tensor
 
 from fastvoc.checkpoints import detect_and_load
@@ -104,9 +104,10 @@ def test_golden_univnet() -> None:
 @pytest.mark.slow
 def test_golden_rvc() -> None:
     case = golden("rvc_nsf_hifigan")
-    inputs = {"f0": case.inputs["f0"], "speaker": case.inputs["speaker_embedding"], "noise": case.inputs["noise_unit"].mT}
+    f0, speaker, noise = (case.inputs[name] for name in ("f0", "speaker_embedding", "noise_unit"))
     with torch.inference_mode(), emulated():
-        assert_golden(load(case)(case.inputs["latent"], backend="cuda", **inputs), case, "wav")
+        wav = load(case)(case.inputs["latent"], backend="cuda", f0=f0, speaker=speaker, noise=noise.mT)
+    assert_golden(wav, case, "wav")
 
 
 @pytest.mark.golden
@@ -142,8 +143,7 @@ def _decoded() -> Tensor:
 def test_launches_per_forward(forward: Callable[[], Tensor], most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In bfloat16 on sm_90; the LSTM of EnCodec is four of them."""
     monkeypatch.setattr(WideOnCpu, "stays_wide", lambda *_: False)  # as on a device
-    set_device(library("convolutions.cpp"))
-    library("recurrent.cpp").set_multiprocessors(132)
+    set_device(multiprocessors=132)
     with torch.inference_mode(), emulated(), dry_launches() as count:
         forward()
         made = count()

@@ -12,6 +12,7 @@ from codec_models import MONO, STEREO, UNUSUAL, codec_implementations, lively, n
 from torch import Tensor
 
 from fastvoc.checkpoints import detect_and_load
+from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.encodec import Encodec
 from fastvoc.models.encodec_config import EncodecConfig
@@ -142,6 +143,28 @@ def test_golden_transformers_48k(impl: str) -> None:
     for i, piece in enumerate((audio[:, :, :48000], audio[:, :, 47520:])):
         compare(model.encoder(piece / scale[:, i, None, None], None, impl), f"mid.latent_frame{i}")
     assert compare.left == {"last_frame_pad_length"}
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("impl", IMPLS)
+def test_golden_transformers_32k(impl: str) -> None:
+    """The kind that MusicGen uses: it sees both sides, and its bandwidth is not among the usual ones."""
+    compare = Compared(golden("hf_encodec_32k_small"))
+    model = load(compare.case, impl)
+    assert (model.config.sample_rate, model.config.frame_rate, model.config.causal) == (32000, 50, False)
+    for end in ("", "_short"):
+        audio = compare.case.inputs[f"audio{end}"]
+        (codes,), scale = model.encode(audio, backend=impl)
+        assert scale is None
+        compare(codes[None], f"codes{end}")
+        compare(model.decode([codes], backend=impl), f"audio{end}")
+    compare(model.encoder(compare.case.inputs["audio"], None, impl), "mid.latent")
+    compare(model.quantizer.decode(compare.case.outputs["codes"][0], None, impl), "mid.quantized")
+    assert not compare.left
+    codec = Codec(model, model.config, backend=impl)
+    assert torch.equal(codec.encode(compare.case.inputs["audio"]).codes, compare.case.outputs["codes"][0])
+    with pytest.raises(ArgumentError, match="looks ahead"):
+        codec.decoding(4).stream()
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -260,7 +260,7 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ([*values[:-1], 4.5], "field 'config: sr': expected an integer"),
         ([*values[:12], 3, *values[13:]], "field 'config: upsample_rates': expected a list of integers, got 3"),
         ([*values[:12], [4, 4, 2], *values[13:]], "illegal configuration: NsfHifiGanConfig.upsample_kernel_sizes"),
-            ([*values[:13], 32, *values[14:]], r"tensor 'weight\.dec\..* has shape"),
+        ([*values[:13], 32, *values[14:]], r"tensor 'weight\.dec\..* has shape"),
     ):
         with pytest.raises(LoadError, match=message):
             fastvoc.load(write_rvc(tmp_path, config=config))

@@ -120,8 +120,9 @@ def test_golden_univnet() -> None:
 @pytest.mark.slow
 def test_golden_rvc() -> None:
     case, model = _loaded("rvc_nsf_hifigan")
-    inputs = {"f0": case.inputs["f0"], "speaker": case.inputs["speaker_embedding"], "noise": case.inputs["noise_unit"].mT}
-    assert_golden(model(case.inputs["latent"], backend="triton", **inputs), case, "wav")
+    f0, speaker, noise = (case.inputs[name] for name in ("f0", "speaker_embedding", "noise_unit"))
+    wav = model(case.inputs["latent"], backend="triton", f0=f0, speaker=speaker, noise=noise.mT)
+    assert_golden(wav, case, "wav")
 
 
 def test_what_is_left_with_torch() -> None:

@@ -154,7 +154,7 @@ def test_wrong_arguments_are_named(impl: str) -> None:
         (DeviceError, "x: expected", x.to("meta")),
     ):
         with pytest.raises(error, match=text):
-            conv2d(bad, p, backend=impl)  # type: ignore[arg-type]
+            conv2d(bad, p, backend=impl)
     for error, text, residual, lengths in (
         (ShapeError, "residual: expected", x, None),
         (DtypeError, "residual: expected", torch.randn(2, 6, 9, 8).double(), None),

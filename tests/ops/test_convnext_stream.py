@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -22,7 +19,7 @@ from fastvoc.ops.stream import OpStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
 from fastvoc.runtime.registry import OPS
-from helpers import need_native, relative_l2
+from helpers import relative_l2, run_under
 
 pytestmark = pytest.mark.native
 
@@ -239,12 +236,12 @@ def test_wrong_weights_are_told(exact: bool) -> None:
     x = torch.randn(1, 37, 5)
     good = stream._network
     for wrong in (
-        replace(good, weights=good.weights[:-1]),
-        replace(good, weights=[*good.weights, good.weights[0]]),
-        replace(good, shape=good.shape[:-1]),
-        replace(good, eps=good.eps[:-1]),
-        replace(good, weights=[good.weights[1], *good.weights[1:]]),
-        replace(good, weights=[*good.weights[:2], good.weights[2].short(), *good.weights[3:]]),
+        good._replace(weights=good.weights[:-1]),
+        good._replace(weights=[*good.weights, good.weights[0]]),
+        good._replace(chunks=good.chunks[:-1]),
+        good._replace(eps=good.eps[:-1]),
+        good._replace(weights=[good.weights[1], *good.weights[1:]]),
+        good._replace(weights=[*good.weights[:2], good.weights[2].short(), *good.weights[3:]]),
     ):
         with pytest.raises(RuntimeError, match=r"convnext_stream|weight|expected"):
             ConvNextStream(wrong).step(x, False, None)
@@ -257,9 +254,9 @@ def test_fake_tensors_have_the_real_shapes() -> None:
     native = torch.ops._fastvoc.convnext_stream
     for have, steps, last in ((0, 4, False), (0, 4, True), (30, 11, False), (30, 0, True)):
         x, state, row = torch.randn(2, 6, steps), torch.zeros(2, n.state_floats), torch.tensor([0, 2])
-        real = native(x, state, have, last, n.weights, row, n.shape, n.eps)
+        real = native(*n, x, state, have, last, row)
         with FakeTensorMode(allow_non_fake_inputs=True):
-            fake = native(torch.empty(2, 6, steps), state, have, last, n.weights, row, n.shape, n.eps)
+            fake = native(*n, torch.empty(2, 6, steps), state, have, last, row)
         assert [(t.shape, t.dtype) for t in fake] == [(t.shape, t.dtype) for t in real]
 
 
@@ -286,9 +283,4 @@ print(json.dumps(equal))
 
 @pytest.mark.parametrize("isa", _library.ISAS[:-1])
 def test_lower_instruction_sets(isa: str) -> None:
-    need_native()
-    paths = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
-    env = {**os.environ, "FASTVOC_ISA": isa, "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert all(json.loads(done.stdout).values())
+    assert all(json.loads(run_under(isa, SCRIPT)).values())

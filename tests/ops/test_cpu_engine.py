@@ -87,6 +87,15 @@ def test_every_op_equals_its_meaning_on_every_instruction_set(isa: str) -> None:
     run_under(isa, script)
 
 
+def test_what_the_machine_lacks_is_never_used() -> None:
+    """FASTVOC_ISA is the highest that may be used, not one that must be there."""
+    script = "from fastvoc.runtime import library as _library; print(_library.cpu_isa())"
+    env = {**os.environ, "FASTVOC_ISA": _library.ISAS[-1]}
+    done = subprocess.run([sys.executable, "-P", "-c", script], env=env, capture_output=True, text=True, check=True)
+    here = _library.cpu_isa()
+    assert done.stdout.strip() == here or "FASTVOC_ISA" in os.environ
+
+
 def test_unknown_instruction_set_is_an_error() -> None:
     script = "from fastvoc.runtime import library as _library; print(_library.cpu_problem())"
     done = subprocess.run(

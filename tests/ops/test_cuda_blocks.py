@@ -144,8 +144,7 @@ def test_ragged_batch_equals_single_items_in_any_layout(case: Case, dtype: torch
 
 def test_blocks_use_tensor_cores_where_they_can() -> None:
     def tiles(params: Any, op: str) -> bool:
-        packed = OPS[op].impls["cuda"].pack(params)
-        return bool(packed.shape[3] if op == "convnext_block" else packed.shape[-1])
+        return bool(OPS[op].impls["cuda"].pack(params).tiles)
 
     for dtype in DTYPES:
         half = dtype is not torch.float32

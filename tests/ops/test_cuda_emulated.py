@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_emulation import DTYPES, RUN, SHARED_LIMITS, dry_launches, library, pack_mrf, set_device
+from cuda_emulation import DTYPES, RUN, SHARED_LIMITS, dry_launches, pack_mrf, set_device
 from op_cases import (
     CONV1D,
     MRF,
@@ -52,7 +52,7 @@ pytestmark = pytest.mark.usefixtures("device")
 
 @pytest.fixture
 def device() -> None:
-    set_device(library("convolutions.cpp"))
+    set_device()
 
 
 def emulate(op: str, x: Tensor, params: Any, *args: Tensor | None) -> Tensor:
@@ -170,7 +170,7 @@ def test_launches_do_not_change_the_bits(name: str, large: int, small: int) -> N
     x = torch.randn(1, channels(params), 200).bfloat16()
     outputs = []
     for arch, launches in (("sm_90", large), ("sm_120", small)):
-        set_device(library("convolutions.cpp"), SHARED_LIMITS[arch])
+        set_device(shared=SHARED_LIMITS[arch])
         with dry_launches() as count:
             RUN["mrf"](x, pack_mrf(params))
             assert count() == launches
@@ -182,7 +182,7 @@ def test_launches_do_not_change_the_bits(name: str, large: int, small: int) -> N
 @pytest.mark.parametrize("name", ["32", "64", "64-far", "128", "128-deep", "256"])
 def test_smaller_shared_memory(name: str, arch: str) -> None:
     params = as_dtype(TILES[name][0](), torch.float16)
-    set_device(library("convolutions.cpp"), SHARED_LIMITS[arch])
+    set_device(shared=SHARED_LIMITS[arch])
     assert pack_mrf(params).schemes[0] == -1
     x = torch.randn(1, channels(params), 90).half()
     y = RUN["mrf"](x, pack_mrf(params))
@@ -194,7 +194,7 @@ def test_order_of_threads_does_not_matter(name: str) -> None:
     params = as_dtype(TILES[name][0](), torch.float16)
     x = torch.randn(1, channels(params), 150).half()
     forwards = RUN["mrf"](x, pack_mrf(params, tiles=True))
-    set_device(library("convolutions.cpp"), backwards=True)
+    set_device(backwards=True)
     assert torch.equal(RUN["mrf"](x, pack_mrf(params, tiles=True)), forwards)
 
 
@@ -222,7 +222,7 @@ def test_convolutions_on_tensor_cores(name: str) -> None:
     op, make, steps = CONV_TILES[name]
     params = as_dtype(make(), torch.float16)
     packed = {"conv1d": CONV1D_OP, "upsample": UPSAMPLE_OP}[op].impls["cuda"].pack(params)
-    assert packed.shape[-1] == 1
+    assert packed.tiles
     lengths = torch.tensor([steps, max(steps // 2, 14), steps - 1])
     x = torch.full((3, channels(params), steps), torch.nan, dtype=torch.float16)
     for i, n in enumerate(lengths.tolist()):

@@ -14,6 +14,7 @@ from fastvoc.ops.conv2d import Conv2dParams, conv2d_ref
 from fastvoc.ops.lvc import LvcParams, lvc_ref
 from fastvoc.ops.snake_aa import OP as SNAKE
 from fastvoc.ops.snake_aa import SnakeAaParams, snake_aa_ref
+from fastvoc.runtime.registry import OPS
 from helpers import assert_golden, golden, relative_l2
 
 ROUNDING = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
@@ -82,20 +83,21 @@ def test_lvc(name: str, dtype: torch.dtype) -> None:
         kernels[i, ..., :n] = torch.randn(taps, cin, cout, n) * (cin * taps) ** -0.5
         biases[i, :, :n] = torch.randn(cout, n)
     lengths = torch.tensor(frames) * hop
-    y = RUN["lvc"](x, params, kernels, biases, residual, lengths)
+    packed = OPS["lvc"].impls["cuda"].pack(params)
+    y = RUN["lvc"](x, packed, kernels, biases, residual, lengths)
     wide = [t.double() for t in (kernels, biases, residual)]
     assert relative_l2(y, lvc_ref(x.double(), params, *wide, lengths)) < ROUNDING[dtype]
     rows = kernels.permute(0, 4, 1, 2, 3).contiguous().permute(0, 2, 3, 4, 1)
     for layout, view in strided(x).items():
-        again = RUN["lvc"](view, params, rows, strided(biases)[layout], strided(residual)[layout], lengths)
+        again = RUN["lvc"](view, packed, rows, strided(biases)[layout], strided(residual)[layout], lengths)
         assert torch.equal(again, y), layout
     for i, n in enumerate(frames):
         one, steps = slice(i, i + 1), n * hop
         beside = residual[one, :, :steps]
-        alone = RUN["lvc"](x[one, :, :steps], params, kernels[one, ..., :n], biases[one, :, :n], beside)
+        alone = RUN["lvc"](x[one, :, :steps], packed, kernels[one, ..., :n], biases[one, :, :n], beside)
         assert torch.equal(alone[0], y[i, :, :steps])
         assert not y[i, :, steps:].any()
-    item = RUN["lvc"](x[:1], params, kernels[:1], biases[:1])
+    item = RUN["lvc"](x[:1], packed, kernels[:1], biases[:1])
     assert relative_l2(item, lvc_ref(x[:1].double(), params, wide[0][:1], wide[1][:1])) < ROUNDING[dtype]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cuda_emulation import DTYPES, RUN, library
+from cuda_emulation import DTYPES, RUN, set_device
 from op_cases import strided
 from torch import Tensor
 
@@ -41,7 +41,7 @@ each_case = pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS.keys()
 
 @pytest.fixture(autouse=True)
 def multiprocessors() -> None:
-    library("recurrent.cpp").set_multiprocessors(6)
+    set_device()
 
 
 def run(x: Tensor, params: LstmParams, *args: Tensor | None) -> Tensor:
@@ -81,7 +81,7 @@ def test_device_does_not_matter() -> None:
     x = torch.randn(9, params.inputs, 4)
     first = run(x, params)
     for count in (1, 19):
-        library("recurrent.cpp").set_multiprocessors(count)
+        set_device(multiprocessors=count)
         assert torch.equal(run(x, params), first), count
 
 

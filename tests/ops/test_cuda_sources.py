@@ -172,7 +172,7 @@ def test_rvq_decode_equals_its_meaning(dtype: torch.dtype) -> None:
     for i, n in enumerate(lengths.tolist()):
         codes[i, :, n:] = torch.iinfo(torch.int64).max
     for layout, x in strided(codes).items():
-        y = RUN["rvq_decode"](x, params.codebooks, lengths)
+        y = RUN["rvq_decode"](x, (params.codebooks,), lengths)
         assert relative_l2(y, rvq_decode_ref(codes, double(params), lengths)) < ROUNDING[dtype], layout
     assert not y[1, :, 7:].any()
 
@@ -180,4 +180,4 @@ def test_rvq_decode_equals_its_meaning(dtype: torch.dtype) -> None:
 def test_rvq_decode_clamps_codes() -> None:
     books, codes = torch.randn(2, 5, 3), torch.tensor([[[-9, 2, 5], [0, 2**62, -(2**63)]]])
     expected = rvq_decode_ref(codes.clamp(0, 4), RvqParams(books))
-    assert torch.equal(RUN["rvq_decode"](codes, books), expected)
+    assert torch.equal(RUN["rvq_decode"](codes, (books,)), expected)

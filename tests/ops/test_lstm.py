@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastvoc.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from fastvoc.nn.lstm import Lstm
-from fastvoc.ops.lstm import LstmParams, lstm, lstm_ref
+from fastvoc.ops.lstm import OP, LstmParams, lstm_ref
 from fastvoc.runtime.registry import OPS
 from helpers import implementations, relative_l2
 
@@ -32,6 +32,16 @@ def lstm_params(inputs: int, hidden: int, layers: int = 1, *, skip: bool = False
         ]
         width = hidden * (2 if both else 1)
     return LstmParams(tuple(rows), skip, both)
+
+
+def lstm(
+    x: Tensor,
+    params: LstmParams,
+    lengths: Tensor | None = None,
+    state: tuple[Tensor, Tensor] | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    return OP(x, params, lengths, *(state or (None, None)), backend=backend)
 
 
 CASES = {
@@ -159,7 +169,7 @@ def test_ragged_items_keep_their_own_state(make: Callable[[], LstmParams], impl:
     y = lstm(x, params, lengths, (h, c), backend=impl)
     for i, n in enumerate(lengths.tolist()):
         alone = [t[:, i : i + 1].clone() for t in start]
-        assert torch.equal(y[i, :, :n], lstm(x[i : i + 1, :, :n], params, state=tuple(alone), backend=impl)[0])
+        assert torch.equal(y[i, :, :n], lstm(x[i : i + 1, :, :n], params, state=(alone[0], alone[1]), backend=impl)[0])
         assert torch.equal(alone[0], h[:, i : i + 1])
         assert torch.equal(alone[1], c[:, i : i + 1])
         meant = [t[:, i : i + 1].double() for t in start]
@@ -278,7 +288,7 @@ def test_the_schema_tells_what_is_written() -> None:
     packed = OPS["lstm"].impls["cpp"].pack(params)
     x = torch.randn(2, params.inputs, 4)
     h, c = params.zero_state(2)
-    args = (x, packed.weight, packed.bias, None, h, c, packed.shape)
+    args = (*packed, x, None, h, c)
     torch.library.opcheck(torch.ops._fastvoc.lstm.default, args, test_utils=("test_schema", "test_faketensor"))
 
 

@@ -173,7 +173,8 @@ def test_fake_tensors_have_the_real_shapes() -> None:
         real = lvc(x, case.params(), kernels, biases, backend="cpp")
         with FakeTensorMode() as mode:
             args = [mode.from_tensor(t) for t in (x, kernels, biases)]
-            fake = OPS["lvc"].impls["cpp"].run(args[0], case.params(), *args[1:])
+            impl = OPS["lvc"].impls["cpp"]
+            fake = impl.run(args[0], impl.pack(case.params()), *args[1:])
         assert fake.shape == real.shape
         assert fake.stride() == real.stride()
 

@@ -200,7 +200,7 @@ def test_drawn_noise_equals_the_reference(noise: str, impl: str) -> None:
     seed = torch.tensor([0, 1, -1, 2**62 + 12345])
     f0 = contour(4, 300)
     expected = nsf_source_ref(f0.double(), to_double(params), seed=seed)
-    y = nsf_source(f0, params, seed, backend=impl)
+    y = nsf_source(f0, params, seed=seed, backend=impl)
     assert (y - expected).abs().max() < 2e-6
 
 
@@ -226,12 +226,12 @@ def test_noise_is_distributed_as_said(noise: str, mean: float, deviation: float,
 def test_noise_follows_seed_sample_and_harmonic_only(impl: str) -> None:
     params = make()
     f0 = contour(1, 40).expand(3, -1, -1)
-    y = nsf_source(f0, params, torch.tensor([5, 6, 5]), backend=impl)
+    y = nsf_source(f0, params, seed=torch.tensor([5, 6, 5]), backend=impl)
     assert torch.equal(y[0], y[2])
     assert (y[0] - y[1]).abs().max() > 0.01
-    assert torch.equal(y[:1], nsf_source(f0[:1], params, torch.tensor([5]), backend=impl))
+    assert torch.equal(y[:1], nsf_source(f0[:1], params, seed=torch.tensor([5]), backend=impl))
     assert torch.equal(
-        nsf_source(f0[:1], params, backend=impl), nsf_source(f0[:1], params, torch.tensor([0]), backend=impl)
+        nsf_source(f0[:1], params, backend=impl), nsf_source(f0[:1], params, seed=torch.tensor([0]), backend=impl)
     )
 
 
@@ -240,7 +240,7 @@ def test_start_phases_are_drawn_where_they_matter(impl: str) -> None:
     for kind in KINDS:
         params = make(kind, noise="none")
         f0 = torch.full((2, 1, 5), 100.0)
-        y = nsf_source(f0, params, torch.tensor([1, 2]), backend=impl)
+        y = nsf_source(f0, params, seed=torch.tensor([1, 2]), backend=impl)
         zero = nsf_source(f0, params, phase=torch.zeros(2, 9), backend=impl)
         if kind == "sample":
             assert min((y[0] - y[1]).abs().max(), (y[0] - zero[0]).abs().max()) > 0.01
@@ -248,7 +248,7 @@ def test_start_phases_are_drawn_where_they_matter(impl: str) -> None:
             assert torch.equal(y, zero)
     fundamental = replace(make(noise="none"), weight=torch.eye(9)[0])
     assert torch.equal(
-        nsf_source(f0, fundamental, torch.tensor([1, 2]), backend=impl),
+        nsf_source(f0, fundamental, seed=torch.tensor([1, 2]), backend=impl),
         nsf_source(f0, fundamental, phase=torch.zeros(2, 9), backend=impl),
     )
 
@@ -271,13 +271,13 @@ def test_start_phase_shifts_the_sines(kind: str, impl: str) -> None:
 def test_chunks_equal_the_whole(kind: str, noise: str, impl: str, nan_poison: None) -> None:
     params = make(kind, 37, noise=noise)
     f0, seed = contour(3, 41), torch.tensor([3, 4, 2**40])
-    whole = nsf_source(f0, params, seed, backend=impl)
+    whole = nsf_source(f0, params, seed=seed, backend=impl)
     for sizes in ((41,), (1,) * 41, (7, 1, 20, 13), (40, 1)):
         state, pieces, start = begin(params, 3, seed), [], 0
         for size in sizes:
             seen = min(start + size + params.lookahead, 41)
             count = torch.full((3,), size)
-            piece = nsf_source(f0[:, :, start:seen], params, seed, state=state, frames=count, backend=impl)
+            piece = nsf_source(f0[:, :, start:seen], params, seed=seed, state=state, frames=count, backend=impl)
             assert not piece[:, :, size * 37 :].any()
             pieces.append(piece[:, :, : size * 37])
             start += size
@@ -317,10 +317,10 @@ def test_ragged_batch_equals_single_items(kind: str, impl: str, nan_poison: None
         f0[i, :, :n] = contour(1, n)[0]
         noise[i, :, : n * 48] = torch.randn(9, n * 48)
     for given in (None, noise):
-        batched = nsf_source(f0, params, seed, phase, given, lengths, backend=impl)
+        batched = nsf_source(f0, params, None, phase, seed, given, lengths, backend=impl)
         for i, n in enumerate(lengths.tolist()):
             own = None if given is None else given[i : i + 1, :, : n * 48]
-            alone = nsf_source(f0[i : i + 1, :, :n], params, seed[i : i + 1], phase[i : i + 1], own, backend=impl)
+            alone = nsf_source(f0[i : i + 1, :, :n], params, None, phase[i : i + 1], seed[i : i + 1], own, backend=impl)
             if impl == "cpp":
                 assert torch.equal(batched[i, :, : n * 48], alone[0])
             else:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from op_cases import (
     CONV1D,
+    DEPTHWISE,
     MRF,
     NARROW_MRF,
     UPSAMPLE,
@@ -26,7 +27,7 @@ from helpers import implementations, relative_l2
 
 CASES = [
     pytest.param(op, make, impl.values[0], marks=impl.marks, id=f"{op}-{name}-{impl.values[0]}")
-    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF | NARROW_MRF))
+    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF | NARROW_MRF), ("depthwise", DEPTHWISE))
     for name, make in table.items()
     for impl in implementations(op)
 ]

@@ -6,12 +6,14 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
+import mimi_models
 import pytest
 import torch
 from codec_models import MONO, STEREO, lively
 from native_calls import WITHOUT_TENSORS, Call, Recorder
 from stream_families import MAKERS, mel_of
 from torch import Tensor
+from whole_codecs import whole_codec
 
 import fastvoc.ops
 from fastvoc.codec import Codec
@@ -46,10 +48,12 @@ def _calls() -> dict[str, list[Call]]:
             stream.push(mel[:, :7])
             stream.flush(mel[:, 7:])
         Jdc().eval().requires_grad_(False)(torch.randn(2, 80, 5), torch.tensor([5, 4]))
-        for config in (MONO, STEREO):
-            codec = Codec(lively(config), config)
+        codecs = [Codec(lively(config), config) for config in (MONO, STEREO)]
+        for codec in (*codecs, whole_codec("snac"), Codec(mimi_models.lively(mimi_models.SMALL), mimi_models.SMALL)):
             wav = torch.randn(codec.channels, 3 * codec.hop, generator=torch.Generator().manual_seed(1))
             codec(wav, codec.bandwidths[0])
+            if codec.config.family == "mimi":
+                codec.encoding(codebooks=1).stream().push(wav[None])  # whose layers write into what they are given
     found: dict[str, dict[object, Call]] = {}
     for call in recorder.calls:
         found.setdefault(call.name, {}).setdefault(_kind(call), call)

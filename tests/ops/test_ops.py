@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from op_cases import CONV1D, MRF, NARROW_MRF, SNAKE_AA, UPSAMPLE, channels, double, strided
+from op_cases import CONV1D, DEPTHWISE, MRF, NARROW_MRF, SNAKE_AA, UPSAMPLE, channels, double, strided
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops.conv1d import conv1d, conv1d_ref
+from fastvoc.ops.depthwise import depthwise, depthwise_ref
 from fastvoc.ops.mrf import mrf, mrf_ref
 from fastvoc.ops.snake_aa import snake_aa, snake_aa_ref
 from fastvoc.ops.upsample import upsample, upsample_ref
@@ -21,10 +22,18 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "upsample": (upsample, upsample_ref),
     "mrf": (mrf, mrf_ref),
     "snake_aa": (snake_aa, snake_aa_ref),
+    "depthwise": (depthwise, depthwise_ref),
+}
+TABLES: dict[str, dict[str, Callable[[], Any]]] = {
+    "conv1d": CONV1D,
+    "upsample": UPSAMPLE,
+    "mrf": MRF | NARROW_MRF,
+    "snake_aa": SNAKE_AA,
+    "depthwise": DEPTHWISE,
 }
 CASES = [
     pytest.param(op, make, impl.values[0], marks=impl.marks, id=f"{op}-{name}-{impl.values[0]}")
-    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF | NARROW_MRF), ("snake_aa", SNAKE_AA))
+    for op, table in TABLES.items()
     for name, make in table.items()
     for impl in implementations(op)
 ]
@@ -104,6 +113,7 @@ def test_autograd_sees_the_reference(op: str, make: Callable[[], Any], impl: str
         ("mrf", MRF["v1"]),
         ("mrf", MRF["snake-causal"]),
         ("snake_aa", SNAKE_AA["blocks"]),
+        ("depthwise", DEPTHWISE["snake-odd"]),
     ],
 )
 def test_threads_batch_and_position_do_not_change_a_bit(op: str, make: Callable[[], Any]) -> None:
@@ -129,6 +139,7 @@ def test_threads_batch_and_position_do_not_change_a_bit(op: str, make: Callable[
         ("upsample", UPSAMPLE["k16-s8"]),
         ("mrf", MRF["v3"]),
         ("snake_aa", SNAKE_AA["odd"]),
+        ("depthwise", DEPTHWISE["odd"]),
     ],
 )
 def test_fake_tensors_have_the_real_shapes(op: str, make: Callable[[], Any]) -> None:
@@ -177,6 +188,7 @@ def test_wrong_parameters_are_named() -> None:
     from op_cases import conv1d_params, mrf_params
 
     from fastvoc.ops.conv1d import Conv1dParams
+    from fastvoc.ops.depthwise import DepthwiseParams
     from fastvoc.ops.mrf import MrfConv, MrfParams
     from fastvoc.ops.snake_aa import SnakeAaParams
     from fastvoc.ops.upsample import UpsampleParams
@@ -187,6 +199,12 @@ def test_wrong_parameters_are_named() -> None:
         conv1d_params(stride=0)
     with pytest.raises(ArgumentError, match="stride"):
         UpsampleParams(torch.randn(2, 2, 2), None, 0)
+    with pytest.raises(ShapeError, match="K odd"):
+        DepthwiseParams(torch.randn(4, 1, 6), None)
+    with pytest.raises(ShapeError, match="C, 1, K"):
+        DepthwiseParams(torch.randn(4, 4, 7), None)
+    with pytest.raises(ArgumentError, match="dilation"):
+        DepthwiseParams(torch.randn(4, 1, 7), None, 0)
     with pytest.raises(ShapeError, match="keep the length"):
         mrf_params(4, (4,), ((1,),), 1)
     with pytest.raises(ShapeError, match="alpha, inverse"):

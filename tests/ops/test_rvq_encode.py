@@ -138,7 +138,7 @@ def test_wrong_arguments_are_named(impl: str) -> None:
     x = torch.randn(2, 20, 5)
     for n_q in (0, 4, -1, 2.0, True, None):
         with pytest.raises(ArgumentError, match="n_q"):
-            rvq_encode(x, params, n_q, backend=impl)  # type: ignore[arg-type]
+            rvq_encode(x, params, n_q, backend=impl)
     with pytest.raises(ShapeError, match="x: expected"):
         rvq_encode(x[:, 1:], params, 1, backend=impl)
     with pytest.raises(DtypeError, match="x: expected"):

@@ -134,7 +134,7 @@ def test_a_source_stream_keeps_its_seed_and_start_phase() -> None:
     params = source("sample")
     f0, seed, phase = signal(nsf_source.OP, params, 2, 20), torch.tensor([5, 6]), torch.randn(2, 9)
     for given in (None, phase):
-        whole = nsf_source.nsf_source(f0, params, seed, given, backend="torch")
+        whole = nsf_source.nsf_source(f0, params, None, given, seed, backend="torch")
         first, second = stream_of(nsf_source.OP, params, "torch"), stream_of(nsf_source.OP, params, "torch")
         head = first.step(f0[:, :, :7], False, None, given, seed)
         second.restore(first.tensors(), first.counters)

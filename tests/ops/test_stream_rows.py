@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastvoc.ops.join import Sum
-from fastvoc.ops.stream import cut_rows
+from fastvoc.ops.stream import Cut, cut_rows
 from helpers import need_native
 
 pytestmark = pytest.mark.native
@@ -23,7 +23,7 @@ def test_rows_are_cut_as_by_torch(dtype: torch.dtype, nan_poison: None) -> None:
             for low, high in ((0, have), (have // 2, have), (0, have // 2), (have, have)):
                 for keep in (0, have // 3, have):
                     for before, after in ((0, 0), (2, 0), (0, 1), (3, 2)):
-                        cut = [before, low, high, after, keep]
+                        cut = Cut(before, low, high, after, keep)
                         ours, theirs = (cut_rows(x, kept, cut, native) for native in (True, False))
                         for a, b in zip(ours, theirs, strict=True):
                             assert torch.equal(a, b)
@@ -35,10 +35,10 @@ def test_wrong_rows_are_told() -> None:
     x, tail = torch.randn(1, 4, 3), torch.randn(1, 2, 4)
     for cut in ([0, 0, 6, 0, 0], [0, 3, 2, 0, 0], [-1, 0, 1, 0, 0], [0, 0, 1, 0, 6], [0, -1, 1, 0, 0]):
         with pytest.raises(RuntimeError, match="stream_rows"):
-            cut_rows(x, tail, cut, True)
+            cut_rows(x, tail, Cut(*cut), True)
     for wrong in (tail.double(), tail[:, :, :3], torch.randn(2, 2, 4), tail.transpose(1, 2)):
         with pytest.raises(RuntimeError, match="tail: expected"):
-            cut_rows(x, wrong, [0, 0, 1, 0, 0], True)
+            cut_rows(x, wrong, Cut(0, 0, 1, 0, 0), True)
 
 
 def test_sums_of_branches_are_torchs_bit_for_bit(nan_poison: None) -> None:
@@ -77,7 +77,7 @@ def test_fake_tensors_have_the_real_shapes() -> None:
     need_native()
     x, y, kept = torch.randn(2, 6, 3).transpose(1, 2), torch.randn(2, 1, 3).transpose(1, 2), torch.randn(2, 2, 3)
     ops = torch.ops._fastvoc
-    calls = ((ops.stream_sum, (x, y, kept, kept)), (ops.stream_rows, (x, kept, [1, 2, 7, 2, 4])))
+    calls = ((ops.stream_sum, (x, y, kept, kept)), (ops.stream_rows, (1, 2, 7, 2, 4, x, kept)))
     for op, args in calls:
         real = op(*args)
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from op_cases import cast, double, mrf_params, with_snakes
 from torch import Tensor
@@ -17,7 +18,7 @@ from helpers import relative_l2
 
 pytestmark = pytest.mark.native
 BF16 = torch.bfloat16
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+QUICK = examples(40, derandomize=True, database=None)
 KERNELS = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 15])
 
 

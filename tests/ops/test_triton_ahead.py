@@ -9,6 +9,8 @@ import sys
 from typing import Any
 
 import pytest
+import torch
+from kept import kept
 
 from fastvoc.ops._triton import triton_problem
 from helpers import ROOT, need
@@ -18,13 +20,23 @@ LIMITS = {"80": 163 * 1024, "90": 227 * 1024, "100": 227 * 1024, "120": 99 * 102
 
 def _rows(target: str, models: str, *options: str) -> list[dict[str, Any]]:
     need("triton", triton_problem())
+    import triton
+
+    code = [path for folder in ("fastvoc", "kernels", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+    made_of = [sys.version, torch.__version__, triton.__version__, target, models, *options, *code]
+    made_of += sorted((ROOT / "kernels").rglob("*.json"))
+    found = kept("ahead.json", made_of, lambda path: path.write_text(_compiled(target, models, *options)))
+    rows: list[dict[str, Any]] = json.loads(found.read_text())["kernels"]
+    return rows
+
+
+def _compiled(target: str, models: str, *options: str) -> str:
     script = [sys.executable, str(ROOT / "benchmarks" / "kernels.py"), "--target", target, "--models", models]
     path = filter(None, [str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH"), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     done = subprocess.run([*script, "--json", *options], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
-    rows: list[dict[str, Any]] = json.loads(done.stdout)["kernels"]
-    return rows
+    return done.stdout
 
 
 @pytest.mark.parametrize(

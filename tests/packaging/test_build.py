@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers import ROOT, compiler
+from helpers import ROOT, compiler, need
 
 sys.path.append(str(ROOT / "csrc"))
 import native_build
@@ -109,6 +109,23 @@ def test_native_wheel_is_for_the_python_of_the_coder(tree: Path) -> None:
         library.write_bytes(archive.read("fastvoc/_C_cpu.so"))
     code = f"import ctypes, torch; print(ctypes.CDLL({str(library)!r}).answer())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "42\n"
+
+
+def test_a_wheel_for_another_machine(tree: Path) -> None:
+    """Cross-compiled: the CPU library alone, tagged for that machine, which finds torch's libraries there."""
+    cxx = "aarch64-linux-gnu-g++"
+    need("arm", None if shutil.which(cxx) else f"{cxx} is not installed")
+    name, files = wheel(tree, "cpu", CXX=cxx, FASTVOC_LABEL="1")
+    assert name == "fastvoc-0.1.0+cpu-py3-none-linux_aarch64.whl"
+    assert {file for file in files if "_C_" in file} == {"fastvoc/_C_cpu.so"}
+    library = tree / "build" / "probe.so"
+    with zipfile.ZipFile(tree / "dist" / name) as archive:
+        library.write_bytes(archive.read("fastvoc/_C_cpu.so"))
+        record = json.loads(archive.read("fastvoc/_build_info.json"))
+    listing = subprocess.run(["readelf", "-h", "-d", str(library)], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"Machine: +AArch64", listing)
+    assert {"libtorch_cpu.so", "libc10.so"} <= set(re.findall(r"NEEDED.*\[(.+)\]", listing))
+    assert record["libraries"]["coder"]["left_out"] == "FASTVOC_BUILD=cpu for aarch64"
 
 
 def test_without_the_coder_a_native_wheel_serves_every_python(tree: Path) -> None:
@@ -204,6 +221,36 @@ def units_of(folder: Path, *flags: str, header: str | None = None) -> list[nativ
     return units
 
 
+def test_ccache_keeps_what_begins_with_a_precompiled_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two builds of one tree, the second from ccache, header and unit."""
+    cxx, ccache = compiler(), shutil.which("ccache")
+    if ccache is None or "g++" not in Path(cxx).name:
+        pytest.skip("ccache and g++ are not installed")
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "kept"))
+    monkeypatch.setenv("CCACHE_CONFIGPATH", os.devnull)
+    monkeypatch.delenv("CCACHE_DISABLE", raising=False)
+    root = tmp_path / "tree"
+    (root / "csrc/cpu").mkdir(parents=True)
+    (root / "csrc/cpu/glue.h").write_text("#pragma once\n#include <vector>\n")
+    (root / "csrc/cpu/unit.cpp").write_text('#include "glue.h"\nbool none(std::vector<int> x) { return x.empty(); }\n')
+    monkeypatch.setattr(native_build, "ROOT", root)
+    tools = native_toolchain.Toolchain([cxx, "-I", str(root / "csrc")], [], {"compiler": "g++"})
+    monkeypatch.setattr(native_build, "toolchain", lambda name: tools)
+
+    def hits() -> int:
+        listing = subprocess.run([ccache, "--print-stats"], capture_output=True, text=True, check=True).stdout
+        found = dict(line.split("\t") for line in listing.splitlines())
+        return int(found["direct_cache_hit"]) + int(found["preprocessed_cache_hit"])
+
+    for expected in (0, 2):
+        library = native_build.plan("cpu", tmp_path / "x.so", root / "objects")
+        assert library.units[0].header is not None
+        native_build.build([library])
+        assert library.failure is None
+        assert hits() == expected
+        shutil.rmtree(root / "objects")
+
+
 @pytest.mark.parametrize("header", [None, "all.h"])
 def test_a_build_compiles_each_source_that_changed_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str | None
@@ -272,7 +319,7 @@ def test_what_takes_longest_comes_first_whatever_its_library(
     assert "fastvoc: cpu/a.cpp: 1.5 s\n" in capsys.readouterr().out
 
 
-def test_kernels_are_optimised_and_headers_are_compiled_once_without_ccache(
+def test_kernels_are_optimised_and_headers_are_compiled_once(
     tools: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", compiler())
@@ -287,14 +334,18 @@ def test_kernels_are_optimised_and_headers_are_compiled_once_without_ccache(
     units = planned()
     assert "-O3" in units["isa_avx2_floats"].command
     assert "-O1" in units["mrf"].command
+    monkeypatch.setattr(native_build, "target_machine", lambda: "x86_64")
+    assert "-O2" in planned()["isa_portable_floats"].command
+    monkeypatch.setattr(native_build, "target_machine", lambda: "aarch64")
+    assert "-O3" in planned()["isa_portable_floats"].command
     headers = {id(unit.header): unit.header for unit in units.values()}
     assert sorted(header.source.name for header in headers.values() if header) == ["glue.h", "std.h"]
     ccache = tmp_path / "ccache"
     ccache.write_text("")
     ccache.chmod(0o755)
     for unit in planned().values():
-        assert unit.command[:2] == [str(ccache), "g++"]
-        assert unit.header is None
+        assert unit.command[2:4] == [str(ccache), "g++"]
+        assert unit.header is not None
     ccache.unlink()
     facts["compiler"] = "Debian clang version 14"
     assert all(unit.header is None for unit in planned().values())

@@ -16,14 +16,17 @@ from helpers import ROOT
 # The house, from the ground floor up; a folder stands for all that it holds and that has no floor of its own.
 FLOORS = (
     ("errors", "ecdc", "hub", "runtime", "sound", "graphs"),
-    ("runtime.registry", "runtime.library", "kernels"),
+    ("runtime.registry", "runtime.native", "runtime.library", "kernels"),
     ("ops",),
     ("nn",),
     ("models", "streams", "graphs.steps"),
     ("loaded",),
     ("graphs.requests",),
     ("checkpoints", "vocoder", "codec", "streams.codec", "streams.pieces", "training", "explanation"),
-    ("loading", "compression", "compat", "benchmark", "quantization"),
+    (
+        *("loading", "compression", "dac_compression", "compat", "benchmark", "quantization"),
+        *("piper", "exporting", "patching", "metrics", "roofline", "svg", "report"),
+    ),
     ("cli", "__init__", "__main__"),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -107,7 +110,7 @@ def test_import_is_quick() -> None:
 
 
 def test_import_is_lazy() -> None:
-    unwanted = {"typer", "rich", "soundfile", "soxr", "triton", "matplotlib", "huggingface_hub", "yaml"}
+    unwanted = {"typer", "rich", "soundfile", "soxr", "triton", "matplotlib", "huggingface_hub", "yaml", "onnx"}
     code = "import sys, torch; before = set(sys.modules); import fastvoc; print(*set(sys.modules) - before)"
     assert unwanted.isdisjoint(_python(code).split())
 

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from helpers import ROOT, golden_folder, need
+from fastvoc.runtime import library as _library
+from helpers import ROOT, golden_folder, need, need_isa
 
 pytestmark = pytest.mark.native
 
@@ -17,6 +18,9 @@ pytestmark = pytest.mark.native
 @pytest.mark.golden
 @pytest.mark.parametrize("isa", ["portable", "avx2"])
 def test_golden_cases(isa: str) -> None:
+    need_isa(isa)
+    if isa == _library.cpu_isa():
+        pytest.skip(f"the golden cases of this very run are those of {isa}")
     need("golden", None if golden_folder().is_dir() else f"no golden data in {golden_folder()}")
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "golden and not slow"]
     done = subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable
 from functools import cache
+from math import gcd
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from fastvoc.models.checks import item_seeds
 from fastvoc.models.encodec import Encodec
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.ops.noise import normal_noise
+from fastvoc.sound.resampling import resampled
 from fastvoc.vocoder import Vocoder
 from helpers import need_native
 
@@ -69,6 +71,24 @@ def test_the_end_of_a_long_stream(family: str, seconds: int) -> None:
     kept = 10 * voc.sample_rate
     end = last_of(voc.stream(), lambda i: block[:, i % 50 * CHUNK :][:, :CHUNK], chunks, kept)
     assert torch.equal(end, offline_end(voc, block, chunks * CHUNK, kept))
+
+
+@pytest.mark.native
+@each_length
+@pytest.mark.parametrize("rate", [8000, 48000])
+def test_the_end_of_a_long_stream_at_a_rate(rate: int, seconds: int) -> None:
+    """Against the end of the model's samples, from a whole period of both rates on."""
+    need_native()
+    voc = vocoder("hifigan", "cpp")
+    chunks = seconds * voc.sample_rate // voc.hop // CHUNK
+    block = mel_of(voc, 50 * CHUNK)
+    period = voc.sample_rate // gcd(voc.sample_rate, rate)
+    samples = chunks * CHUNK * voc.hop
+    kept = 10 * voc.sample_rate + (samples - 10 * voc.sample_rate) % period
+    meant = resampled(offline_end(voc, block, chunks * CHUNK, kept), voc.sample_rate, rate)
+    size = len(meant) - rate
+    end = last_of(voc.stream(rate=rate), lambda i: block[:, i % 50 * CHUNK :][:, :CHUNK], chunks, size)
+    assert torch.equal(end, meant[-size:])
 
 
 def offline_end(voc: Vocoder, block: Tensor, frames: int, kept: int) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import random
+from pathlib import Path
 
 import pytest
 import torch
+from model_files import saved
 from stream_families import FAMILIES, mel_of, vocoder
 from torch import Tensor
 
@@ -154,6 +156,17 @@ def test_f0_comes_with_the_chunks(family: str, backend: str) -> None:
         alone = voc(mel, check=False, exact=True, **given)
         assert ours.shape == alone.shape
         assert torch.equal(ours, alone) if backend == "cpp" else relative_l2(ours, alone) < 2e-6
+
+
+def test_f0_comes_to_a_model_that_reads_all_frames_for_it(tmp_path: Path) -> None:
+    voc = fastvoc.load_vocoder(saved("hift-jdc", tmp_path))
+    mel, f0 = mel_of(voc, 90), 120 + 100 * torch.rand(90)
+    with pytest.raises(ArgumentError, match="f0: expected True"):
+        voc.stream()
+    stream = voc.stream(f0=True)
+    ours = torch.cat([stream.push(mel[:, :50], f0=f0[:50]), stream.flush(mel[:, 50:], f0=f0[50:])])
+    assert 0 < stream.latency.frames < 40
+    assert relative_l2(ours, voc(mel, f0=f0, check=False, exact=True)) < 2e-6
 
 
 def test_f0_for_the_wrong_stream_is_refused() -> None:

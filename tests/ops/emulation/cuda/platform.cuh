@@ -40,6 +40,10 @@ struct float2 {
   float x, y;
 };
 
+enum cudaError_t { cudaSuccess };
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t) { return ""; }
+
 inline float sinpif(float x) { return static_cast<float>(std::sin(M_PI * x)); }
 inline float cospif(float x) { return static_cast<float>(std::cos(M_PI * x)); }
 
@@ -93,7 +97,7 @@ inline Half narrow<Half>(float v) {
   return {static_cast<std::uint16_t>(sign | (units + (exponent + 14) * 1024))};
 }
 
-using Stream = int;
+using Stream = void*;
 
 inline unsigned char* shared_memory() { return emulation::Block::current()->memory(); }
 

@@ -16,17 +16,6 @@ namespace stand_in {
 using torch::stable::Tensor;
 using Value = std::variant<std::monostate, Tensor, std::int64_t, double, std::vector<std::int64_t>, std::vector<double>,
                            std::vector<Tensor>>;
-using Boxed = std::vector<Tensor> (*)(const std::vector<Value>&);
-
-class Library {
- public:
-  static std::map<std::string, Boxed>& kernels() {
-    static std::map<std::string, Boxed> all;
-    return all;
-  }
-  void impl(const char* name, Boxed kernel) { kernels()[name] = kernel; }
-};
-
 template <class T>
 struct Unboxed {
   static T of(const Value& value) { return std::get<T>(value); }
@@ -42,32 +31,64 @@ struct Unboxed<std::optional<T>> {
   }
 };
 
-// Numbers that a kernel returns are left out: only cpu_isa and its like have them.
-template <class Result>
-std::vector<Tensor> tensors(const Result& result) {
-  if constexpr (std::is_same_v<Result, Tensor>) return {result};
-  else if constexpr (std::is_arithmetic_v<Result>) return {};
-  else return std::apply([](const auto&... each) { return std::vector<Tensor>{each...}; }, result);
+inline thread_local std::size_t given = 0;  // values that the kernel called last has returned
+
+}  // namespace stand_in
+
+using StableIValue = stand_in::Value;
+
+namespace torch::stable::detail {
+
+template <class T>
+T to(const StableIValue& value) {
+  return stand_in::Unboxed<T>::of(value);
 }
 
+template <class T>
+StableIValue from(const T& value) {
+  ++stand_in::given;
+  if constexpr (std::is_integral_v<T>) return std::int64_t{value};
+  else return value;
+}
+
+}  // namespace torch::stable::detail
+
+namespace stand_in {
+
+using Boxed = void (*)(StableIValue*, std::uint64_t, std::uint64_t);
+
+class Library {
+ public:
+  static std::map<std::string, Boxed>& kernels() {
+    static std::map<std::string, Boxed> all;
+    return all;
+  }
+  void impl(const char* name, Boxed kernel) { kernels()[name] = kernel; }
+};
+
+// What a kernel returns for these values.
+inline std::vector<Value> call(const std::string& name, std::vector<Value> stack) {
+  const auto kernel = Library::kernels().find(name);
+  if (kernel == Library::kernels().end()) refuse("no such kernel: ", name);
+  const std::size_t count = stack.size();
+  stack.resize(count + 3);
+  given = 0;
+  kernel->second(stack.data(), count, 0);
+  stack.resize(given);
+  return stack;
+}
+
+// A kernel of numbers, as torch's macro boxes it.
 template <auto kernel>
 struct Box;
 template <class Result, class... Args, Result (*kernel)(Args...)>
 struct Box<kernel> {
-  static std::vector<Tensor> call(const std::vector<Value>& values) {
-    if (values.size() != sizeof...(Args)) refuse("expected ", sizeof...(Args), " arguments, got ", values.size());
-    return at(values, std::index_sequence_for<Args...>());
-  }
+  static void call(StableIValue* stack, std::uint64_t, std::uint64_t) { at(stack, std::index_sequence_for<Args...>()); }
 
  private:
   template <std::size_t... i>
-  static std::vector<Tensor> at(const std::vector<Value>& values, std::index_sequence<i...>) {
-    if constexpr (std::is_void_v<Result>) {
-      kernel(Unboxed<std::decay_t<Args>>::of(values[i])...);
-      return {};
-    } else {
-      return tensors(kernel(Unboxed<std::decay_t<Args>>::of(values[i])...));
-    }
+  static void at(StableIValue* stack, std::index_sequence<i...>) {
+    stack[0] = torch::stable::detail::from(kernel(Unboxed<std::decay_t<Args>>::of(stack[i])...));
   }
 };
 

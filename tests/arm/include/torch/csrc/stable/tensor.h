@@ -1,4 +1,4 @@
-// Stands in for torch's stable tensor: memory on the CPU, sizes and strides.
+// Stands in for torch's stable tensor: memory on the CPU, its own or lent, sizes and strides.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,12 @@
 
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
+
+namespace stand_in {
+
+inline bool cuda = false;  // whether tensors say that they lie on a CUDA device
+
+}  // namespace stand_in
 
 namespace torch::stable {
 
@@ -31,6 +37,14 @@ inline std::size_t bytes_of(headeronly::ScalarType type) {
 
 class Tensor {
  public:
+  Tensor() = default;
+
+  Tensor(void* lent, std::vector<std::int64_t> sizes, std::vector<std::int64_t> strides, headeronly::ScalarType type)
+      : memory_(static_cast<std::byte*>(lent), [](std::byte*) {}),
+        sizes_(std::move(sizes)),
+        strides_(std::move(strides)),
+        type_(type) {}
+
   Tensor(std::vector<std::int64_t> sizes, headeronly::ScalarType type) : sizes_(std::move(sizes)), type_(type) {
     strides_.resize(sizes_.size());
     std::int64_t step = 1;
@@ -40,8 +54,8 @@ class Tensor {
                   [](std::byte* data) { ::operator delete(data, kAlignment); });
   }
 
-  bool is_cpu() const { return true; }
-  bool is_cuda() const { return false; }
+  bool is_cpu() const { return !stand_in::cuda; }
+  bool is_cuda() const { return stand_in::cuda; }
   std::int32_t get_device_index() const { return -1; }
   headeronly::ScalarType scalar_type() const { return type_; }
   std::size_t element_size() const { return bytes_of(type_); }
@@ -96,7 +110,7 @@ class Tensor {
 
   std::shared_ptr<std::byte> memory_;
   std::vector<std::int64_t> sizes_, strides_;
-  headeronly::ScalarType type_;
+  headeronly::ScalarType type_ = headeronly::ScalarType::Float;
 };
 
 }  // namespace torch::stable

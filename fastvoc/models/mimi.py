@@ -1,0 +1,140 @@
+"""Mimi (Défossez et al. 2024, arXiv 2410.00037; github.com/kyutai-labs/moshi)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fastvoc.errors import ArgumentError
+from fastvoc.models.encodec import SeanetLayer, SeanetStack
+from fastvoc.models.mimi_config import MimiConfig
+from fastvoc.models.whole_codec import WholeCodec
+from fastvoc.nn.attention import AttentionBlock
+from fastvoc.nn.depthwise_upsample import DepthwiseUpsample
+from fastvoc.nn.network import Network, Trace, Value
+from fastvoc.nn.seanet import SeanetBlock, SeanetConv, SeanetStyle, SeanetUpsample
+from fastvoc.nn.split_rvq import SplitQuantizer
+from fastvoc.ops.activation import elu
+
+
+def _encoder(c: MimiConfig, style: SeanetStyle) -> SeanetStack:
+    layers: dict[int, SeanetLayer] = {0: SeanetConv(1, c.n_filters, c.kernel_size, style)}
+    at, width = 1, c.n_filters
+    for ratio in reversed(c.ratios):
+        for j in range(c.n_residual_layers):
+            layers[at] = _block(c, width, j, style)
+            at += 1
+        # Numbers that are left out are those of activations.
+        layers[at + 1] = SeanetConv(width, 2 * width, 2 * ratio, style, stride=ratio, pre=elu())
+        at, width = at + 2, 2 * width
+    layers[at + 1] = SeanetConv(width, c.dimension, c.last_kernel_size, style, pre=elu())
+    return SeanetStack(layers)
+
+
+def _decoder(c: MimiConfig, style: SeanetStyle) -> SeanetStack:
+    width = c.n_filters << len(c.ratios)
+    layers: dict[int, SeanetLayer] = {0: SeanetConv(c.dimension, width, c.kernel_size, style)}
+    at = 1
+    for ratio in c.ratios:
+        layers[at + 1] = SeanetUpsample(width, width // 2, ratio, style)
+        at, width = at + 2, width // 2
+        for j in range(c.n_residual_layers):
+            layers[at] = _block(c, width, j, style)
+            at += 1
+    layers[at + 1] = SeanetConv(width, 1, c.last_kernel_size, style, pre=elu())
+    return SeanetStack(layers)
+
+
+def _block(c: MimiConfig, width: int, layer: int, style: SeanetStyle) -> SeanetBlock:
+    return SeanetBlock(
+        width,
+        width // c.compress,
+        c.residual_kernel_size,
+        c.dilation_base**layer,
+        causal=True,
+        pad_mode=style.pad_mode,
+        conv_shortcut=c.conv_shortcut,
+    )
+
+
+class _Transformer(nn.Module):
+    """Layers that run one after the other."""
+
+    def __init__(self, c: MimiConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            AttentionBlock(
+                c.dimension,
+                c.hidden,
+                c.heads,
+                c.window,
+                kv_heads=c.kv_heads,
+                head_dim=c.head_dim,
+                theta=c.theta,
+                eps=c.norm_eps,
+            )
+            for _ in range(c.layers)
+        )
+
+    def network(self, run: Trace, x: Value) -> Value:
+        """[B, C, T] -> [B, C, T]."""
+        for layer in self.layers:
+            assert isinstance(layer, AttentionBlock)
+            x = run(layer, x)
+        return x
+
+
+class Mimi(WholeCodec):
+    """The codec: samples to codes and back, both of them causal.
+
+    Parameters carry the names of Transformers' files, with the weights of a block's convolutions as `EncodecModel` here
+    has them, and the codebooks as `quantizer.{semantic,acoustic}.rvq.codebooks.{k}` [bins, code_dimension].
+    """
+
+    config: MimiConfig
+    pads_itself = True
+
+    def __init__(self, config: MimiConfig) -> None:
+        super().__init__()
+        self.config = config
+        style, steps = SeanetStyle(True, False, config.pad_mode), config.downsample
+        self.encoder = _encoder(config, style)
+        self.encoder_transformer = _Transformer(config)
+        self.downsample = SeanetConv(
+            config.dimension,
+            config.dimension,
+            2 * steps,
+            SeanetStyle(True, False, "replicate"),
+            stride=steps,
+            bias=False,
+        )
+        width = config.dimension if config.projected else None
+        self.quantizer = SplitQuantizer(config.n_q, config.semantic, config.bins, config.code_dimension, width)
+        self.upsample = DepthwiseUpsample(config.dimension, 2 * steps, steps)
+        self.decoder_transformer = _Transformer(config)
+        self.decoder = _decoder(config, style)
+
+    def forward(
+        self, wav: Tensor, n_q: int | None = None, lengths: Tensor | None = None, backend: str | None = None
+    ) -> Tensor:
+        """Encodes and decodes [B, 1, S] with `n_q` codebooks, all when None -> [B, 1, S]."""
+        segments, _ = self.encode(wav, n_q, lengths, backend)
+        samples = [wav.shape[2]] * len(wav) if lengths is None else lengths.tolist()
+        return self.decode(segments, None, [self.config.frames(s) for s in samples], backend)[:, :, : wav.shape[2]]
+
+    def _encode(self, run: Trace, wav: Value, *, n_q: int) -> Value:
+        x = self.encoder_transformer.network(run, self.encoder.network(run, wav))
+        return self.quantizer.encode(run, run(self.downsample, x), n_q)
+
+    def _decode(self, run: Trace, codes: Value) -> Value:
+        x = run(self.upsample, run(self.quantizer.decoding, codes))
+        return self.decoder.network(run, self.decoder_transformer.network(run, x))
+
+    def encoding(self, n_q: int) -> Network:
+        most = self.config.n_q
+        if isinstance(n_q, bool) or not isinstance(n_q, int) or not 1 <= n_q <= most:
+            raise ArgumentError(f"n_q: expected an integer in 1..{most}, got {n_q!r}")
+        return super().encoding(n_q)
+
+    @property
+    def lookahead(self) -> tuple[int, int]:
+        return 0, 0

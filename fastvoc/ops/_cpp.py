@@ -1,0 +1,56 @@
+"""How every op registers its C++ kernels for the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.runtime import library as _library
+from fastvoc.runtime.native import Native
+from fastvoc.runtime.registry import Impl, Op, Spec
+
+FLOAT32_BFLOAT16 = (torch.float32, torch.bfloat16)
+
+
+def floats(spec: Spec) -> str | None:
+    """Refuses what is neither float32 nor bfloat16."""
+    return _library.cpu_refusal(spec.dtype, FLOAT32_BFLOAT16)
+
+
+def float32(spec: Spec) -> str | None:
+    """Refuses what is not float32."""
+    return _library.cpu_refusal(spec.dtype)
+
+
+def register_cpp(
+    op: Op,
+    native: Native[Any],
+    pack: Callable[[Any], Any],
+    supports: Callable[[Spec], str | None] = floats,
+    *,
+    stream: Callable[[Any, Any], Any] | None = None,
+    pack_exact: Callable[[Any], Any] | None = None,
+    either: bool = False,
+    run: Callable[..., Tensor] | None = None,
+) -> None:
+    """Adds implementation `cpp`. `either`: x may be float32 or bfloat16 whatever the weights are.
+
+    `run` takes the place of the native op's where its inputs are laid out first.
+    """
+    op.register(
+        Impl(
+            "cpp",
+            native.run if run is None else run,
+            frozenset({"cpu"}),
+            priority=10,
+            pack=pack,
+            supports=supports,
+            stream=stream,
+            pack_exact=pack_exact,
+            bind=native.bound if run is None else None,
+            either=either,
+        )
+    )

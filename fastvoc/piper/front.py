@@ -1,0 +1,93 @@
+"""The front of a voice: the part of its graph that makes the decoder's input, as a model of its own in onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastvoc.checkpoints.checkpoint import refuse
+from fastvoc.checkpoints.onnx_graph import Array, Graph
+
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+
+
+def cut(graph: Graph, outputs: Sequence[str], seed: int | None = None) -> bytes:
+    """The part of a graph that makes these values, as an ONNX file: no node, constant or input that they do not need.
+
+    seed: of the first node that makes random numbers, the next ones count up; None leaves them to chance.
+    """
+    import onnx
+
+    whole = graph.model.graph
+    wanted, kept = set(outputs), []
+    for node in reversed(whole.node):
+        if not wanted.isdisjoint(node.output):
+            kept.append(node)
+            wanted.update(_reads(node))
+    kept.reverse()
+    model = onnx.ModelProto(ir_version=graph.model.ir_version, producer_name="fastvoc")
+    model.opset_import.extend(graph.model.opset_import)
+    front = model.graph
+    front.name = "front"
+    front.node.extend(kept)
+    front.input.extend(value for value in whole.input if value.name in wanted)
+    front.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)  # whose types onnxruntime infers
+    for tensor in whole.initializer:
+        if tensor.name in wanted:
+            graph.fetch(tensor.name)
+            front.initializer.append(tensor)
+    front.sparse_initializer.extend(tensor for tensor in whole.sparse_initializer if tensor.values.name in wanted)
+    if seed is not None:
+        sow(front.node, seed)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def sow(nodes: Sequence[Any], seed: int) -> None:
+    """Gives the nodes that make random numbers, in their order, the seeds from `seed` on."""
+    import onnx
+
+    for count, node in enumerate(node for node in nodes if node.op_type in _RANDOM):
+        rest = [attribute for attribute in node.attribute if attribute.name != "seed"]
+        del node.attribute[:]
+        node.attribute.extend([*rest, onnx.helper.make_attribute("seed", float(seed + count))])
+
+
+def _reads(node: Any) -> Iterator[str]:
+    """The values that a node reads, also in the graphs inside of it."""
+    yield from filter(None, node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs) if attribute.type in (attribute.GRAPH, attribute.GRAPHS) else ():
+            for inner in graph.node:
+                yield from _reads(inner)
+            yield from (value.name for value in graph.output)
+
+
+class Front:
+    """A cut model in onnxruntime, on the CPU. Raises LoadError when that is not installed or does not take it."""
+
+    def __init__(self, path: Path, model: bytes, threads: int) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            problem = f"the front of a voice needs the package onnxruntime ({error}): pip install onnxruntime"
+            raise refuse(path, problem) from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        # Its threads would go on waiting actively beside those of the decoder.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own, which have no base but this
+            reason = " ".join(str(error).split())[:200]
+            raise refuse(path, f"onnxruntime does not take the front of this voice: {reason}") from error
+        self.inputs = [value.name for value in self._session.get_inputs()]
+
+    def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """The outputs for these inputs, of which only those are taken that the front has; floats as float32."""
+        made = self._session.run(None, {name: feeds[name] for name in self.inputs})
+        return [np.asarray(array, dtype=np.float32) for array in made]

@@ -1,0 +1,185 @@
+"""Samples as a transport wants them: its rate, its format, what was clipped counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.ops.noise import triangular_noise
+from fastvoc.sound.formats import DTYPES, check_format, to_format
+from fastvoc.sound.resampling import Converter, Place, check_rate, joined, parted, resampled_length
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What becomes of a model's samples: their rate and the wanted one in Hz, a format, the seed of dither or None.
+
+    Raises ArgumentError for a rate outside 1000..384000 Hz, an unknown format, and dither of another one than s16.
+    """
+
+    from_rate: int
+    rate: int
+    format: str = "f32"
+    dither: int | None = None
+
+    def __post_init__(self) -> None:
+        check_rate(self.rate)
+        check_format(self.format, self.dither)
+
+    @classmethod
+    def of(cls, from_rate: int, rate: int | None, kind: str, dither: int | None) -> Delivery | None:
+        """None where nothing is to be done. Raises ArgumentError as the constructor."""
+        if rate is None and kind == "f32" and dither is None:
+            return None
+        found = cls(from_rate, from_rate if rate is None else rate, kind, dither)
+        return None if found == cls(from_rate, from_rate) else found
+
+    @cached_property
+    def converter(self) -> Converter | None:
+        """None where the rates are equal."""
+        return None if self.rate == self.from_rate else Converter(self.from_rate, self.rate)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of what comes out."""
+        return DTYPES[self.format]
+
+    @property
+    def reach(self) -> int:
+        """Samples of the model after a sample's position that it depends on."""
+        return 0 if self.converter is None else self.converter.reach
+
+    def length(self, samples: int) -> int:
+        """Samples out for so many of the model: round(n * rate / from_rate), halves upwards."""
+        return resampled_length(samples, self.from_rate, self.rate)
+
+    def whole(self, wav: Tensor, counts: Sequence[int] | None = None) -> tuple[Tensor, Tensor | None]:
+        """Signals [B, ..., n], of which item i has counts[i] samples -> the same in the rate and format.
+
+        And how many were clipped. Beyond an item's own samples there is silence.
+        """
+        rows = _rows(wav)
+        y = rows if self.converter is None else self.converter.whole(rows)
+        y = y.view(*wav.shape[:-1], y.shape[-1])
+        if counts is not None:
+            y = y.clone() if y is wav else y
+            for item, count in zip(y, counts, strict=True):
+                item[..., self.length(count) :] = 0.0
+        out, clipped = to_format(y, self.format, self.noise(y, 0))
+        if counts is not None and self.dither is not None:
+            for item, count in zip(out, counts, strict=True):
+                item[..., self.length(count) :] = 0
+        return out, clipped
+
+    def noise(self, y: Tensor, start: int) -> Tensor | None:
+        """The dither of samples [..., m] from position `start` on: by seed, position and row alone."""
+        if self.dither is None:
+            return None
+        rows = y.shape[:-1].numel()
+        seeds = self.dither + torch.arange(rows, dtype=torch.int64, device=y.device)
+        return triangular_noise(seeds, y.shape[-1], start).view(y.shape)
+
+
+def counted(clipped: Tensor) -> int | Tensor:
+    """A count as a number; on a GPU, where reading it means waiting, as it is."""
+    return int(clipped) if clipped.device.type == "cpu" else clipped
+
+
+@dataclass
+class _Step:
+    """What a chunk made, and where its signal then stands."""
+
+    made: Tensor
+    count: int
+    place: Place | None
+    clipped: Tensor | None
+
+
+class Deliverer:
+    """A `Delivery` of one signal, or a batch of them, in chunks; the same samples as `Delivery.whole`.
+
+    `ready` computes and changes nothing, `done` takes its result for the state.
+    """
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.clear()
+
+    def clear(self) -> None:
+        """Begins anew."""
+        self._place: Place | None = None
+        self._count = 0
+
+    def ready(self, y: Tensor, *, final: bool) -> _Step:
+        """The samples [..., m] that a model's [..., n] complete."""
+        converter = self.delivery.converter
+        if converter is None:
+            return self.formatted(y, None)
+        rows = _rows(y)
+        made, place = converter.step(self.place_for(rows), rows, final=final)
+        return self.formatted(made.view(*y.shape[:-1], made.shape[1]), place)
+
+    def done(self, step: _Step) -> Tensor:
+        """The samples of a step, after which the signal stands there."""
+        self._count, self._place = step.count, step.place
+        return step.made
+
+    def state(self) -> tuple[dict[str, Tensor], list[int]]:
+        """Everything that goes on from here."""
+        if self._place is None:
+            return {}, [self._count]
+        return {"delivery/tail": self._place.tail}, [self._count, self._place.given, self._place.made]
+
+    def restore(self, tensors: dict[str, Tensor], counters: Sequence[int]) -> None:
+        """Goes on from the state of another one."""
+        self._count = counters[0]
+        self._place = Place(counters[1], counters[2], tensors["delivery/tail"]) if len(counters) > 1 else None
+
+    def group(self, y: Tensor) -> tuple[object, object]:
+        """Equal for chunks that may be converted together."""
+        converter = self.delivery.converter
+        return y.shape, None if converter is None or self._place is None else converter.alike(self._place)
+
+    def place_for(self, rows: Tensor) -> Place:
+        """Where the signals of a chunk [R, n] stand."""
+        converter = self.delivery.converter
+        assert converter is not None
+        return self._place or converter.begin(len(rows), rows.device)
+
+    def formatted(self, y: Tensor, place: Place | None) -> _Step:
+        """The step that ends in samples [..., m] of the wanted rate."""
+        out, clipped = to_format(y, self.delivery.format, self.delivery.noise(y, self._count))
+        return _Step(out, self._count + y.shape[-1], place, clipped)
+
+
+def ready(deliverers: Sequence[Deliverer], ys: Sequence[Tensor], *, final: bool) -> list[_Step]:
+    """`Deliverer.ready` for many signals of one delivery: those at the same point run together."""
+    converter = deliverers[0].delivery.converter if deliverers else None
+    if converter is None:
+        return [d.formatted(y, None) for d, y in zip(deliverers, ys, strict=True)]
+    together: dict[Any, list[int]] = {}
+    for i, (deliverer, y) in enumerate(zip(deliverers, ys, strict=True)):
+        together.setdefault(i if final else deliverer.group(y), []).append(i)
+    steps: dict[int, _Step] = {}
+    for group in together.values():
+        rows = [_rows(ys[i]) for i in group]
+        places = [deliverers[i].place_for(row) for i, row in zip(group, rows, strict=True)]
+        if len(group) == 1:
+            (made, after), before = converter.step(places[0], rows[0], final=final), places[0]
+        else:
+            before = joined(places)
+            made, after = converter.step(before, torch.cat(rows), final=final)
+        parts = made.split([len(row) for row in rows])
+        for i, part, place in zip(group, parts, parted(places, before, after), strict=True):
+            steps[i] = deliverers[i].formatted(part.view(*ys[i].shape[:-1], part.shape[-1]), place)
+    return [steps[i] for i in range(len(ys))]
+
+
+def _rows(y: Tensor) -> Tensor:
+    """[..., n] as [R, n]."""
+    return y.reshape(y.shape[:-1].numel(), y.shape[-1])

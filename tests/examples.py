@@ -1,0 +1,23 @@
+"""How many examples property tests try: the profile of the tier decides, `quick` for `make test`, else `full`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+
+FULL = 100  # what Hypothesis tries by default
+SHARE = {"quick": 6, "full": 1}  # one example of so many
+
+
+def load(profile: str) -> None:
+    """Makes a profile the default of tests that are collected from now on."""
+    for name, share in SHARE.items():
+        settings.register_profile(name, max_examples=FULL // share, deadline=None)
+    settings.load_profile(profile)
+
+
+def examples(count: int, **options: Any) -> settings:
+    """Settings of a test with `count` examples in the full profile, and its share of them in the quick one."""
+    share = settings.default.max_examples / FULL
+    return settings(max_examples=max(1, round(count * share)), deadline=None, **options)

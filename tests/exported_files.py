@@ -1,0 +1,64 @@
+"""Exported files in onnxruntime: random inputs of a model, what the file makes of them, and what the model does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvoc.codec import Codec
+from fastvoc.loaded import LoadedModel
+
+Feeds = dict[str, np.ndarray[Any, Any]]
+
+
+def outputs(data: bytes) -> Callable[[Feeds], dict[str, Tensor]]:
+    """What runs a file on one thread: inputs by name -> outputs by name."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda feeds: {name: torch.from_numpy(y) for name, y in zip(names, session.run(names, feeds), strict=True)}
+
+
+def feeds_of(loaded: LoadedModel, inputs: Sequence[str], batch: int, frames: int) -> Feeds:
+    """Random values for every input of a model's file."""
+    draw = torch.Generator().manual_seed(100 * batch + frames)
+    lengths = {"batch": batch, "frames": frames, "samples": frames * loaded.hop, "codebooks": 2}
+    found: Feeds = {}
+    for name, given in loaded.model.written(inputs).inputs.items():
+        shape = [axis if isinstance(axis, int) else lengths[axis] for axis in given.axes]
+        value = torch.randn(shape, generator=draw)
+        if name == "f0":
+            value = 100 + 100 * torch.rand(shape, generator=draw)
+            value[:, frames // 3 : frames // 2] = 0.0
+        elif name == "scale":
+            value = 0.5 + torch.rand(shape, generator=draw)
+        elif given.whole:
+            most = {"codes": getattr(loaded.config, "bins", 16), "speaker": 3, "bandwidth_id": 2}[name]
+            value = torch.randint(0, most, shape, generator=draw)
+        found[name] = value.numpy()
+    return found
+
+
+def reference(loaded: LoadedModel, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Tensor:
+    """What the model itself makes of them in torch, [batch, channels, samples]."""
+    values = {name: torch.from_numpy(value) for name, value in feeds.items()}
+    with torch.no_grad():
+        if isinstance(loaded, Codec):
+            return loaded.model.decode_segment(values["codes"], values.get("scale"), None, "torch")
+        first = values.pop(next(iter(feeds)))
+        call = loaded.model if first.is_floating_point() else loaded.model.decode_codes
+        made: Tensor = call(first, None, backend="torch", **values)
+    return made
+
+
+def off_by(ours: Tensor, theirs: Tensor) -> float:
+    """The greatest difference over the root mean square."""
+    wide = theirs.double()
+    return float((ours.double() - wide).abs().max() / wide.square().mean().sqrt())

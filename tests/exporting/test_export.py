@@ -1,0 +1,373 @@
+"""Exported files: the same samples in onnxruntime as from the model, and what they consist of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exported_files import feeds_of, off_by, outputs, reference
+from model_files import _MODELS
+from stream_families import randomised
+from torch import Tensor, nn
+
+import fastvoc
+from fastvoc.codec import Codec
+from fastvoc.errors import DtypeError, ExportError, FastvocError
+from fastvoc.exporting import emitters
+from fastvoc.exporting.export import serialized
+from fastvoc.loaded import LoadedModel
+from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.models.vocos_config import VocosConfig
+from fastvoc.nn.model import Model
+from fastvoc.nn.network import Trace, Value
+from fastvoc.ops.upsample import UpsampleParams
+from fastvoc.vocoder import Vocoder
+from helpers import ROOT, assert_golden, golden, relative_l2
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+NAMES = sorted(_MODELS.keys() - {"int8"})
+
+
+def made(name: str) -> LoadedModel:
+    torch.manual_seed(0)
+    loaded: LoadedModel = _MODELS[name]()
+    loaded.backend = "torch"
+    loaded.model.eval().requires_grad_(False).prepare(backend="torch")
+    return loaded
+
+
+def chosen(name: str) -> tuple[str, ...]:
+    """What decides all randomness of a model from outside, and the F0, to whose roundings the phases are sensitive."""
+    if name.startswith("hift"):
+        return ("f0", "phase", "noise")
+    return ("noise",) if name.startswith("univnet") else ()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parity(name: str) -> None:
+    loaded, inputs = made(name), chosen(name)
+    run = outputs(serialized(loaded, inputs=inputs))
+    for batch, frames in ((1, loaded.model.min_frames), (2, 5), (1, 24), (3, 61)):
+        feeds = feeds_of(loaded, inputs, batch, frames)
+        (wav,) = run(feeds).values()
+        expected = reference(loaded, feeds)
+        assert wav.shape == expected.shape
+        assert off_by(wav, expected) <= 1e-5, (batch, frames)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("hift")])
+def test_a_source_from_outside(name: str) -> None:
+    loaded = made(name)
+    feeds = feeds_of(loaded, ("source",), 2, 9)
+    (wav,) = outputs(serialized(loaded, inputs=("source",)))(feeds).values()
+    assert off_by(wav, reference(loaded, feeds)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("hift")])
+def test_f0_is_that_of_the_model(name: str) -> None:
+    """Its roundings move the phases, so that the samples agree less than with an F0 from outside."""
+    loaded = made(name)
+    feeds = feeds_of(loaded, ("phase", "noise"), 2, 20)
+    (wav,) = outputs(serialized(loaded, inputs=("phase", "noise")))(feeds).values()
+    assert off_by(wav, reference(loaded, feeds)) <= 2e-3
+
+
+@pytest.mark.parametrize("name", ["hift-sample", "hift-causal", "univnet"])
+def test_the_runtime_draws_noise(name: str) -> None:
+    loaded = made(name)
+    feeds = feeds_of(loaded, (), 1, 40)
+
+    def wav(seed: int) -> Tensor:
+        return outputs(serialized(loaded, seed=seed))(feeds)["audio"]
+
+    one, same, other = wav(1), wav(1), wav(2)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    ours = loaded(torch.from_numpy(feeds["mel"]))  # type: ignore[operator]
+    assert 0.8 < float(one.square().mean().sqrt() / ours.square().mean().sqrt()) < 1.25
+
+
+GOLDEN = {
+    "hifigan_v2": ("mel", "wav"),
+    "hifigan_v3": ("mel", "wav"),
+    "hifigan_odd_kernel": ("mel", "wav"),
+    "bigvgan_base_small": ("mel", "wav"),
+    "bigvgan_v2_small": ("mel", "wav"),
+    "vocos_mel_same": ("features", "wav"),
+    "vocos_mel_center": ("features", "wav"),
+    "hf_univnet": ("input_features", "wav"),
+    "chatterbox_hift": ("mel", "wav"),
+    "cosyvoice1_hift": ("mel", "wav"),
+    "cosyvoice2_hift": ("mel", "wav"),
+    "hiftnet_original": ("mel", "wav"),
+}
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden(name: str) -> None:
+    """What the published implementations computed."""
+    case, (given, result) = golden(name), GOLDEN[name]
+    x = case.inputs[given]
+    feeds = {"mel": x.mT if given == "input_features" else x}
+    if "source" in case.inputs:
+        source = case.inputs["source"]
+        feeds["source"] = source if source.dim() == 3 else source[:, None]
+    if "noise_sequence" in case.inputs:
+        feeds["noise"] = case.inputs["noise_sequence"].mT
+    data = serialized(fastvoc.load(case.dir, backend="torch"), inputs=sorted(feeds.keys() - {"mel"}))
+    wav = outputs(data)({key: value.contiguous().numpy() for key, value in feeds.items()})["audio"]
+    assert_golden(wav.reshape(case.outputs[result].shape), case, result)
+
+
+@pytest.mark.golden
+def test_golden_codes() -> None:
+    case = golden("vocos_encodec")
+    run = outputs(serialized(fastvoc.load(case.dir, backend="torch")))
+    for i, books in enumerate((2, 4, 8, 16)):
+        codes = case.inputs["codes"][:books].transpose(0, 1).contiguous()
+        rows = torch.full((len(codes),), i)
+        wav = run({"codes": codes.numpy(), "bandwidth_id": rows.numpy()})["audio"]
+        assert_golden(wav[:, 0], case, f"wav_{i}")
+
+
+@pytest.mark.golden
+def test_golden_encodec() -> None:
+    case = golden("encodec_24k")
+    run = outputs(serialized(fastvoc.load(case.dir, backend="torch")))
+    for bandwidth in ("1p5", "3", "6"):
+        wav = run({"codes": case.outputs[f"codes_bw{bandwidth}"].numpy()})["audio"]
+        assert_golden(wav, case, f"audio_bw{bandwidth}")
+
+
+@pytest.mark.golden
+def test_golden_vits() -> None:
+    case = golden("vits_hf")
+    run = outputs(serialized(fastvoc.load(case.dir, backend="torch")))
+    latent = case.inputs["latent"]
+    wav = run({"latent": latent.numpy(), "speaker": torch.full((len(latent),), 3).numpy()})["audio"]
+    assert_golden(wav, case, "wav")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_has_what_every_runtime_knows(name: str) -> None:
+    loaded = made(name)
+    model = onnx.load_model_from_string(serialized(loaded))
+    kinds = {node.op_type for node in model.graph.node}
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
+    assert kinds.isdisjoint({"STFT", "DFT", "If", "Loop", "Scan", "SequenceAt"})
+    if name.startswith("vocos"):  # whose only transposed convolution would be an inverse transform
+        assert "ConvTranspose" not in kinds
+        assert "MatMul" in kinds
+    stated = {prop.key: prop.value for prop in model.metadata_props}
+    assert (stated["family"], stated["sample_rate"]) == (loaded.config.family, str(loaded.sample_rate))
+    assert type(loaded.config).from_dict(json.loads(stated["config"])) == loaded.config
+    signal = model.graph.input[0]
+    axes = [axis.dim_param or axis.dim_value for axis in signal.type.tensor_type.shape.dim]
+    assert (axes[0], axes[2]) == ("batch", "frames")
+
+
+@pytest.mark.parametrize("name", ["hifigan-1", "univnet", "vocos-same", "codec-mono"])
+def test_weights_keep_their_names_and_are_there_once(name: str) -> None:
+    loaded = made(name)
+    data = serialized(loaded)
+    held = {w.name: tuple(w.dims) for w in onnx.load_model_from_string(data).graph.initializer}
+    named = {n: tuple(p.shape) for n, p in loaded.model.named_parameters() if n in held}
+    assert named == {n: held[n] for n in named}
+    assert len(named) >= 3
+    weights = sum(t.numel() for n, t in loaded.model.named_parameters() if not n.startswith(("encoder", "quantizer")))
+    assert len(data) < 4 * weights + 120_000
+
+
+def test_bfloat16_weights_are_computed_in_float32() -> None:
+    loaded = made("hifigan-2")
+    rounded = made("hifigan-2")
+    loaded.model.to(torch.bfloat16)
+    for name, parameter in rounded.model.named_parameters():
+        parameter.copy_(loaded.model.get_parameter(name).float())
+    for name, buffer in rounded.model.named_buffers():
+        buffer.copy_(loaded.model.get_buffer(name).float())
+    feeds = feeds_of(rounded, (), 2, 9)
+    (wav,) = outputs(serialized(loaded))(feeds).values()
+    assert wav.dtype is torch.float32
+    assert off_by(wav, reference(rounded, feeds)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["hifigan-1", "vocos-same", "codec-mono"])
+def test_sixteen_bits_are_stored_only(name: str) -> None:
+    """The same as the weights rounded to float16, in a file of little more than half the size."""
+    loaded, whole = made(name), serialized(made(name))
+    half = serialized(loaded, dtype="fp16")
+    assert len(half) < 0.75 * len(whole)
+    feeds = feeds_of(loaded, (), 1, 9)
+    (wav,) = outputs(half)(feeds).values()
+    expected = reference(loaded, feeds)
+    assert 1e-5 < off_by(wav, expected) < 0.05
+
+
+def test_weights_beyond_float16_are_refused() -> None:
+    loaded = made("hifigan-1")
+    loaded.model.get_parameter("conv_pre.weight")[0, 0, 0] = 1e5
+    with pytest.raises(ExportError, match=r"^conv_pre: conv_pre\.weight: a value is too large for float16"):
+        serialized(loaded, dtype="fp16")
+
+
+def test_a_file_replaces_another_at_once_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "voice.onnx"
+    fastvoc.export(made("hifigan-1"), path)
+    onnx.checker.check_model(str(path), full_check=True)
+    before = path.read_bytes()
+    with pytest.raises(ExportError):
+        fastvoc.export(made("univnet"), path, inputs=("f0",))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["voice.onnx"]
+    with pytest.raises(OSError, match="No such file"):
+        fastvoc.export(made("hifigan-1"), tmp_path / "none" / "voice.onnx")
+
+
+def test_equal_models_give_equal_bytes() -> None:
+    assert serialized(made("hift-sample")) == serialized(made("hift-sample"))
+
+
+def _hifigan() -> Vocoder:
+    voc = made("hifigan-1")
+    assert isinstance(voc, Vocoder)
+    return voc
+
+
+def test_what_cannot_be_exported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "voice.onnx"
+
+    def refused(loaded: Any, message: str, **options: Any) -> None:
+        with pytest.raises(ExportError, match=message):
+            fastvoc.export(loaded, path, **options)
+        assert not path.exists()
+
+    int8 = _MODELS["int8"]()
+    fastvoc.save(int8, tmp_path / "int8.safetensors")
+    refused(fastvoc.load(tmp_path / "int8.safetensors"), r"^mrf\.1: int8 layers cannot be exported")
+    refused(made("hifigan-1"), "^inputs: HifiGan cannot take 'f0' from outside; there is none", inputs=("f0",))
+    refused(made("univnet"), "UnivNet cannot take 'seed' from outside; expected some of noise", inputs=("seed",))
+    refused(made("hift-sample"), "expected it alone", inputs=("f0", "source"))
+    refused(made("vits"), "^inputs: sherpa-onnx gives a vocoder a log-mel", runtime="sherpa-onnx")
+    refused(made("codec-mono"), "^inputs: sherpa-onnx gives a vocoder a log-mel", runtime="sherpa-onnx")
+    refused(made("hifigan-1"), "^runtime: expected one of sherpa-onnx or None, got 'tflite'", runtime="tflite")
+    with monkeypatch.context() as here:
+        here.delitem(emitters.BY_PARAMS, UpsampleParams)
+        refused(_hifigan(), r"^ups\.0: WideUpsample cannot be exported")
+    with pytest.raises(ExportError, match=r"^Model cannot be exported"):  # where a family does not say how
+        Model().written()
+    voc = _hifigan()
+
+    def softened(run: Trace, mel: Value) -> Value:
+        return run.map(lambda x: nn.functional.softplus(x), mel)
+
+    monkeypatch.setattr(voc.model, "network", softened)
+    refused(voc, r"^step\.0: softplus cannot be exported")
+    monkeypatch.setattr(voc.model, "network", lambda run, mel: run.map(lambda x: x.cumsum(2), mel))
+    refused(voc, r"^step\.0: cumsum cannot be exported")
+
+
+def test_wrong_arguments_are_named(tmp_path: Path) -> None:
+    voc = made("hifigan-1")
+    with pytest.raises(DtypeError, match="dtype: expected fp32 or fp16, got 'bf16'"):
+        fastvoc.export(voc, tmp_path / "x.onnx", dtype="bf16")
+    with pytest.raises(DtypeError, match="inputs: expected names, got the text 'noise'"):
+        fastvoc.export(voc, tmp_path / "x.onnx", inputs="noise")
+    with pytest.raises(DtypeError, match="loaded: expected a Vocoder or a Codec, got HifiGan"):
+        fastvoc.export(voc.model, tmp_path / "x.onnx")  # type: ignore[arg-type]
+
+
+def test_the_package_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr("fastvoc.exporting.package.import_module", missing)
+    with pytest.raises(FastvocError, match="ONNX files need the package onnx: pip install onnx"):
+        fastvoc.export(made("hifigan-1"), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("hift")] + ["hift-causal"])
+def test_openvino(name: str) -> None:
+    """Which computes float64 in float32: phases only from outside."""
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    loaded = made(name)
+    inputs = ("source",) if name.startswith("hift") else chosen(name)
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    model = core.compile_model(core.read_model(serialized(loaded, inputs=inputs)), "CPU", options)
+    for batch, frames in ((2, 9), (1, 31)):
+        feeds = feeds_of(loaded, inputs, batch, frames)
+        wav = torch.from_numpy(model(feeds)[0])
+        assert off_by(wav, reference(loaded, feeds)) <= 1e-5
+
+
+def test_hop_and_window_of_any_ratio() -> None:
+    """Frames that are no multiple of the hop."""
+    config = VocosConfig(
+        input_channels=6, dim=24, intermediate_dim=40, num_layers=1, n_fft=50, hop_length=20, padding="same"
+    )
+    voc = randomised(config)
+    feeds = feeds_of(voc, (), 2, 11)
+    (wav,) = outputs(serialized(voc))(feeds).values()
+    assert off_by(wav, reference(voc, feeds)) <= 1e-5
+
+
+@pytest.mark.parametrize("pad_mode", ["zeros", "reflect"])
+def test_hifigan_of_any_shape(pad_mode: str) -> None:
+    """Odd strides with output padding, no last bias, reflected borders."""
+    config = HifiGanConfig(
+        num_mels=6,
+        upsample_initial_channel=16,
+        upsample_rates=(5, 3),
+        upsample_kernel_sizes=(10, 6),
+        upsample_paddings=(3, 2),
+        upsample_output_paddings=(1, 1),
+        resblock_kernel_sizes=(3,),
+        resblock_dilation_sizes=((1, 3),),
+        post_bias=False,
+        pad_mode=pad_mode,
+    )
+    voc = randomised(config)
+    feeds = feeds_of(voc, (), 2, 11)
+    (wav,) = outputs(serialized(voc))(feeds).values()
+    assert off_by(wav, reference(voc, feeds)) <= 1e-5
+
+
+def test_codes_outside_name_the_nearest() -> None:
+    codec = made("codec-mono")
+    assert isinstance(codec, Codec)
+    run = outputs(serialized(codec))
+    wild = torch.full((1, 2, 5), codec.config.bins + 7)
+    wild[0, 1] = -3
+    tame = wild.clamp(0, codec.config.bins - 1)
+    assert torch.equal(run({"codes": wild.numpy()})["audio"], run({"codes": tame.numpy()})["audio"])
+
+
+def test_the_embedded_voice_speaks() -> None:
+    voc = fastvoc.load("hifigan", backend="torch")
+    wav, rate = fastvoc.audio.read_audio(ROOT / "fastvoc" / "assets" / "demo.flac")
+    mel = voc.mel(fastvoc.audio.resample(fastvoc.audio.mono(wav), rate, voc.sample_rate)[22050:66150])
+    (made_,) = outputs(serialized(voc))({"mel": mel[None].numpy()}).values()
+    assert relative_l2(made_[0, 0], voc(mel)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["hifigan-1", "hifigan-2", "hifigan-odd", "vits"])
+def test_an_exported_hifigan_is_read_back(name: str, tmp_path: Path) -> None:
+    """The same configuration, but for what no graph says, and the same weights bit for bit."""
+    loaded = made(name)
+    fastvoc.export(loaded, tmp_path / "voice.onnx")
+    back = fastvoc.load_vocoder(tmp_path / "voice.onnx", backend="torch")
+    assert replace(back.config, upsample_paddings=None, upsample_output_paddings=None) == loaded.config
+    for key, tensor in loaded.model.state_dict().items():
+        assert torch.equal(back.model.state_dict()[key], tensor), key
+    feeds = feeds_of(loaded, (), 2, 9)
+    assert off_by(reference(back, feeds), reference(loaded, feeds)) <= 1e-6

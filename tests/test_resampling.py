@@ -1,0 +1,223 @@
+"""Another rate: its filter as measured, its length, and the same bits however a signal is cut, batched or ordered."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from stream_families import QUICK
+from torch import Tensor
+
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.sound.resampling import (
+    LIMIT,
+    Converter,
+    Resampler,
+    _filters,
+    joined,
+    parted,
+    resampled,
+    resampled_length,
+)
+
+RATES = [
+    (22050, 8000),
+    (22050, 16000),
+    (22050, 48000),
+    (24000, 8000),
+    (24000, 16000),
+    (24000, 48000),
+    (44100, 48000),
+    (48000, 8000),
+    (16000, 22050),
+    (22050, 24001),  # goes tap by tap
+    (8000, 384000),
+]
+each_rate = pytest.mark.parametrize(("from_rate", "to_rate"), RATES)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.3
+
+
+def taps_of(from_rate: int, to_rate: int) -> Tensor:
+    """[up, taps] in float64, each phase with the sum 1."""
+    converter = Converter(from_rate, to_rate)
+    filters = _filters(converter._up, converter._down, converter.reach, torch.device("cpu"))
+    return filters.taps.double() * 2.0**24
+
+
+@each_rate
+def test_the_filter(from_rate: int, to_rate: int) -> None:
+    """All phases are one filter at the rate of both: flat to 0.05 dB below 0.9 Nyquist, 100 dB down from Nyquist on."""
+    taps = taps_of(from_rate, to_rate)
+    up, width = taps.shape
+    # Tap j of phase p is the filter at time (reach - 1 - j) + p / up.
+    impulse = taps.flip(1).t().flatten() / up
+    size = 1 << max(16, math.ceil(math.log2(len(impulse))) + 2)
+    response = torch.fft.rfft(impulse, size).abs()
+    hertz = torch.arange(len(response)) * (from_rate * up / size)
+    nyquist = min(from_rate, to_rate) / 2
+    passed = 20 * response[hertz <= 0.9 * nyquist].log10()
+    assert passed.abs().max() <= 0.05
+    stopped = 20 * response[hertz >= nyquist].clamp(min=1e-12).log10()
+    assert stopped.max() <= -100
+    assert width == 2 * Converter(from_rate, to_rate).reach
+
+
+@each_rate
+def test_tones(from_rate: int, to_rate: int) -> None:
+    """A tone that both rates hold comes out at the other rate, in place; one that only the first holds, never."""
+    nyquist = min(from_rate, to_rate) / 2
+    for hertz in (0.01 * nyquist, 0.5 * nyquist, 0.9 * nyquist):
+        n = torch.arange(from_rate // 4, dtype=torch.float64)
+        wav = (0.5 * torch.sin(2 * math.pi * hertz / from_rate * n)).float()
+        y = resampled(wav, from_rate, to_rate).double()
+        meant = 0.5 * torch.sin(2 * math.pi * hertz / to_rate * torch.arange(len(y), dtype=torch.float64))
+        edge = len(y) // 8
+        assert (y - meant)[edge:-edge].abs().max() < 0.5 * 10 ** (-100 / 20)
+    for hertz in [f for f in (1.0001 * nyquist, 1.3 * nyquist, 0.95 * from_rate / 2) if nyquist < f < from_rate / 2]:
+        n = torch.arange(from_rate // 4, dtype=torch.float64)
+        wav = (0.5 * torch.sin(2 * math.pi * hertz / from_rate * n)).float()
+        y = resampled(wav, from_rate, to_rate)
+        edge = len(y) // 8
+        assert y[edge:-edge].abs().max() < 0.5 * 10 ** (-100 / 20)
+
+
+@each_rate
+def test_a_constant_keeps_its_level(from_rate: int, to_rate: int) -> None:
+    y = resampled(torch.full((from_rate // 4,), 0.25), from_rate, to_rate)
+    edge = len(y) // 4
+    assert (y[edge:-edge] == 0.25).all()
+
+
+@each_rate
+def test_the_sums_are_exact(from_rate: int, to_rate: int) -> None:
+    """Taps are whole units, and the largest sum of products has no more than 53 bits."""
+    taps = taps_of(from_rate, to_rate) * 2.0**24
+    assert torch.equal(taps, taps.round())
+    assert (taps.sum(1) == 2.0**24).all()
+    assert taps.abs().sum(1).max() * LIMIT * 2.0**24 <= 2.0**53
+
+
+@each_rate
+def test_against_exact_sums(from_rate: int, to_rate: int) -> None:
+    """Some outputs, by the definition, in whole numbers."""
+    wav = noise(3000)
+    y = resampled(wav, from_rate, to_rate)
+    taps = (taps_of(from_rate, to_rate) * 2.0**24).long()
+    units = (wav.double() * 2.0**24).round().long()
+    up, width = taps.shape
+    down = Fraction(from_rate, to_rate).numerator
+    for n in [0, 1, len(y) // 3, len(y) // 2, len(y) - 1]:
+        base, phase = n * down // up, n * down % up
+        places = [base - width // 2 + 1 + j for j in range(width)]
+        total = sum(int(units[i]) * int(taps[phase, j]) for j, i in enumerate(places) if 0 <= i < len(wav))
+        assert y[n] == torch.tensor(float(Fraction(total, 1 << 48))).float()
+
+
+@each_rate
+@QUICK
+@given(samples=st.integers(0, 9000), cuts=st.lists(st.integers(0, 9000), max_size=8), seed=st.integers(0, 99))
+def test_any_chunking_is_the_whole(from_rate: int, to_rate: int, samples: int, cuts: list[int], seed: int) -> None:
+    wav = noise(2, samples, seed=seed)
+    whole = resampled(wav, from_rate, to_rate)
+    assert whole.shape == (2, resampled_length(samples, from_rate, to_rate))
+    stream = Resampler(from_rate, to_rate)
+    edges = [0, *sorted(min(cut, samples) for cut in cuts), samples]
+    parts = [stream.push(wav[:, a:b]) for a, b in pairwise(edges)]
+    assert torch.equal(torch.cat([*parts, stream.flush()], 1), whole)
+    assert torch.equal(whole[1], resampled(wav[1], from_rate, to_rate))
+
+
+def test_a_long_signal_runs_in_pieces_with_the_same_bits() -> None:
+    wav = noise(100_003)
+    whole = resampled(wav, 22050, 48000)
+    stream = Resampler(22050, 48000)
+    assert torch.equal(torch.cat([stream.push(wav[None]), stream.flush()], 1)[0], whole)
+
+
+@pytest.mark.parametrize(
+    ("samples", "from_rate", "to_rate", "meant"),
+    [
+        (1, 2000, 1000, 1),
+        (3, 2000, 1000, 2),
+        (1, 3000, 1000, 0),
+        (2, 3000, 1000, 1),
+        (5, 22050, 8000, 2),
+        (0, 8000, 1000, 0),
+    ],
+)
+def test_lengths_round_halves_upwards(samples: int, from_rate: int, to_rate: int, meant: int) -> None:
+    assert resampled_length(samples, from_rate, to_rate) == meant
+    assert len(resampled(noise(samples), from_rate, to_rate)) == meant
+
+
+@each_rate
+def test_latency(from_rate: int, to_rate: int) -> None:
+    """Outputs come as soon as the inputs that far behind their position are there, and not before."""
+    stream = Resampler(from_rate, to_rate)
+    made = 0
+    for n in range(1, 1200):
+        made += stream.push(torch.zeros(1, 1)).shape[1]
+        due = max(n - stream.latency, 0) * Fraction(to_rate, from_rate)
+        assert due <= made < due + 1
+    assert stream.latency <= math.ceil(69 * max(1.0, from_rate / to_rate))
+
+
+def test_signals_at_one_point_run_together() -> None:
+    converter = Converter(22050, 16000)
+    wavs = [noise(1, 4000, seed=i) for i in range(3)]
+    firsts = [441 * 2, 441 * 4, 441 * 6]  # whole periods apart
+    places = []
+    for wav, first in zip(wavs, firsts, strict=True):
+        place = converter.begin(1, wav.device)
+        places.append(converter.step(place, wav[:, :first], final=False)[1])
+    assert len({converter.alike(place) for place in places}) == 1
+    chunk = torch.cat([wav[:, first : first + 300] for wav, first in zip(wavs, firsts, strict=True)])
+    before = joined(places)
+    made, after = converter.step(before, chunk, final=False)
+    for i, place in enumerate(parted(places, before, after)):
+        alone, meant = converter.step(places[i], chunk[i : i + 1], final=False)
+        assert torch.equal(made[i : i + 1], alone)
+        assert (place.given, place.made) == (meant.given, meant.made)
+        assert torch.equal(place.tail, meant.tail)
+
+
+def test_what_is_too_loud_is_taken_for_the_limit() -> None:
+    wav = torch.full((4000,), 1e30)
+    assert (resampled(wav, 16000, 8000)[800:-800] == LIMIT).all()
+
+
+@pytest.mark.parametrize("rate", [0, -1, 999, 384001, 8000.0, True, "8000", None])
+def test_rates_that_cannot_be(rate: object) -> None:
+    with pytest.raises(ArgumentError, match=r"rate: expected a whole number in 1000\.\.384000 Hz"):
+        resampled(noise(3), 22050, rate)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="rate"):
+        Resampler(rate, 22050)  # type: ignore[arg-type]
+
+
+def test_other_wrong_arguments() -> None:
+    with pytest.raises(DtypeError, match=r"wav: expected a floating-point tensor, got torch\.int16"):
+        resampled(torch.zeros(3, dtype=torch.int16), 22050, 8000)
+    with pytest.raises(ShapeError, match="a number"):
+        resampled(torch.tensor(1.0), 22050, 8000)
+    stream = Resampler(22050, 8000)
+    stream.push(noise(2, 10))
+    with pytest.raises(ShapeError, match="expected 2 signals"):
+        stream.push(noise(3, 10))
+
+
+def test_axes_and_dtypes() -> None:
+    wav = noise(2, 3, 500)
+    y = resampled(wav, 24000, 8000)
+    assert y.shape == (2, 3, 167)
+    assert torch.equal(y[1, 2], resampled(wav[1, 2], 24000, 8000))
+    assert torch.equal(resampled(wav.double(), 24000, 8000), y)
+    assert resampled(noise(2, 0), 24000, 8000).shape == (2, 0)
+    assert resampled(wav, 24000, 24000) is wav

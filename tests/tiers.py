@@ -1,0 +1,86 @@
+"""The two tiers of tests: `make test` runs the first, `make check` the rest.
+
+`pytest --tier=test` and `--tier=check` choose one; without the option everything runs. A test belongs to `check` when
+a line of LEFT says so. Property tests run in both: with a few examples first, with all of theirs in `check`
+(tests/examples.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pytest
+
+TIERS = ("test", "check")
+
+
+@dataclass(frozen=True)
+class Left:
+    """Tests left to `make check`: those whose id, without `tests/`, begins with `where` and has no `but` in it."""
+
+    what: str
+    where: str
+    but: str | None = None
+
+    def has(self, name: str) -> bool:
+        return bool(re.match(self.where, name)) and not (self.but and re.search(self.but, name))
+
+
+_SMOKE = (
+    r"takes_plain_tf32|test_equals_the_meaning\[(conv1d-kernel-1|upsample-k4-s2|mrf-one-block|layer_norm-odd"
+    r"|convnext_block-odd|istft_head-same|nsf_source-nearest|rvq_\w+-odd|group_norm_act-odd|seanet_block-identity"
+    r"|lvc-odd|conv2d-first|snake_aa-odd)\]"
+)
+_FAMILIES = "hifigan-1|hift-sample|vocos-same|codec-mono|int8"
+_FORMS = r"checkpoints/test_forms\.py::test_"
+_STREAMS = r"streams/test_(fast_)?streams\.py::test_"
+
+LEFT = (
+    Left("CUDA kernels, emulated", r"(ops|models)/test_cuda"),
+    Left("Triton's compiler", r"ops/test_triton_ahead"),
+    Left("Triton's interpreter", r"(ops|models)/test_triton", _SMOKE),
+    Left("instruction sets of other machines", r".*::[^[]*instruction_set|reliability/test_golden_isas"),
+    Left("source builds and wheels", r"packaging/test_build"),
+    Left("64-bit Arm, emulated", r"arm/"),
+    Left("sanitizers", r"reliability/test_(coder_)?sanit"),
+    Left("forms of checkpoints", rf"{_FORMS}every_dialect_in_every_form", "parametrizations-bfloat16"),
+    Left("forms of checkpoints", rf"{_FORMS}names_of_wrapped_modules", "-both"),
+    Left("forms of checkpoints", rf"{_FORMS}shards", "safetensors"),
+    Left("long signals", r"models/test_hifigan\.py::test_accuracy_against_float64", "v1"),
+    Left("long signals", r"models/test_pieces\.py::test_memory_of_a_long_clip"),
+    Left("long signals", r"ops/test_nsf_source\.py::test_an_hour_does_not_drift"),
+    Left("long signals", r"test_code_agreement\.py::test_a_few_clips"),
+    Left("long runs", r"reliability/test_process\.py::test_two_hundred|test_loading\.py::test_two_hundred"),
+    Left("long runs", r"test_quantization\.py::test_the_embedded_voice_keeps_30_db"),
+    Left("streams of many stages", rf"{_STREAMS}a_stage_cut_anywhere", r"\[(v1|v3|reflect|snake-causal|one-block)\]"),
+    Left("streams of many families", rf"{_STREAMS}closing_returns_all_memory", _FAMILIES),
+    Left("streams of many families", rf"{_STREAMS}any_cuts_agree", "cpp|torch-hifigan-1"),
+    Left("uses of many families", r"test_(torch_defaults|autocast)\.py::test_(every_use|gradients)", _FAMILIES),
+    Left("language models of bit streams", r"cli/test_encode\.py::test_golden_files", r"\[False"),
+    Left("language models of bit streams", r"test_compression\.py::test_streams_made_on_any_number_of_threads"),
+    Left("further ways to copy a model", r"test_pickling\.py::test_a_(narrow_)?model_comes_back", r"-pickle\]"),
+    Left("exports of further families", r"test_compile\.py::test_exports", "hifigan-1|vocos|encodec"),
+)
+
+
+def left_by(item: pytest.Item) -> Left | None:
+    """The line that leaves a test to `make check`."""
+    name = item.nodeid.removeprefix("tests/")
+    return next((left for left in LEFT if left.has(name)), None)
+
+
+def choose(tier: str | None, items: Iterable[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item], Counter[str]]:
+    """The tests of a tier, the others, and how many of these there are by what they are."""
+    chosen, others, counts = [], [], Counter[str]()
+    for item in items:
+        left = left_by(item)
+        in_both = left is None and item.get_closest_marker("hypothesis") is not None
+        if tier is None or in_both or (tier == "check") == (left is not None):
+            chosen.append(item)
+        else:
+            others.append(item)
+            counts[left.what if left else "make test"] += 1
+    return chosen, others, counts
