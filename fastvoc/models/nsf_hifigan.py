@@ -6,16 +6,16 @@ github.com/RVC-Project/Retrieval-based-Voice-Conversion-WebUI; the source is tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError
+from fastvoc.errors import ArgumentError, ExportError
 from fastvoc.models.checks import (
     Tensors,
     check_floats,
@@ -241,6 +241,9 @@ class NsfHifiGan(HifiGan):
             assert isinstance(conv, Conv1d)
             x = run(stage, run.add(run(up, x), run(conv, source)))
         return run(self.conv_post, x)
+
+    def written(self, chosen: Collection[str] = ()) -> NoReturn:
+        raise ExportError(f"{type(self).__name__} cannot be exported")
 
     def _source(self, run: Trace, f0: Value, seed: Value, noise: Value) -> Value:
         return run(self.m_source, f0, None, None, seed, noise)
