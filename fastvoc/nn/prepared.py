@@ -140,16 +140,16 @@ class Prepared:
         tensors = self.tensors()
         entry = self._entry(tensors, tensors[0].device, dtype, backend)
         run, packed, params, check = entry.impl.run, entry.packed, entry.params, self._op.check
-        bind = entry.impl.bind
-        call = (lambda x, *args: run(x, packed, *args)) if bind is None else bind(packed)
         if checked or getattr(params, "pad_mode", None) == "reflect":
 
             def asked(x: Tensor, *args: Tensor | int | None) -> Tensor:
                 check(x, params, *args)
-                return call(x, *args)
+                return run(x, packed, *args)
 
             return asked, False
-        return call, entry.impl.either and dtype in EITHER
+        if entry.impl.bind is not None and entry.impl.either and dtype in EITHER:
+            return entry.impl.bind(packed), True
+        return lambda x, *args: run(x, packed, *args), False  # which takes lengths to the device
 
     def cost(self, x: Tensor, *args: Tensor | int | None) -> Cost:
         """What a call with these arguments takes; x and other tensors may be on device meta."""
