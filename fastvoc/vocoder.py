@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -14,12 +12,10 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, MelWarning, ShapeError
-from fastvoc.explanation import explain
 from fastvoc.graphs.graphed import Graphed
 from fastvoc.graphs.requests import MelGraphable
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.nn.model import Model
-from fastvoc.nn.streams import ModelStream
 from fastvoc.runtime import flags
 from fastvoc.runtime.lengths import on_device
 from fastvoc.runtime.registry import use_exact
@@ -29,7 +25,8 @@ from fastvoc.sound.formats import Format
 from fastvoc.sound.mel import MelConfig, MelSpectrogram
 from fastvoc.sound.mel_doctor import Diagnosis, diagnose
 from fastvoc.streams.delivery import Delivery
-from fastvoc.streams.stream import Check, Latency, Stream, Streamable, context_frames, latency, reach
+from fastvoc.streams.mel import MelStreamable
+from fastvoc.streams.stream import Check, Latency, Stream, Streamable, context_frames, latency
 
 
 class VocoderConfig(Protocol):
@@ -341,7 +338,7 @@ class Vocoder(LoadedModel):
 
     def streamable(self) -> Streamable:
         """This model as `Stream` and `fastvoc.Streams` see it."""
-        return _MelStreamable(self)
+        return MelStreamable(self)
 
     @property
     def latency(self) -> Latency:
@@ -441,65 +438,6 @@ class Vocoder(LoadedModel):
         kinds = (mel_check.suspect(item, self.mel_config) for item in items)
         kind = next((kind for kind in kinds if kind is not None), None)
         return None if kind is None else mel_check.advice(kind, self.mel_config)
-
-
-class _MelStreamable:
-    """A vocoder as its streams see it."""
-
-    step = "frame"
-    entries = None
-
-    def __init__(self, vocoder: Vocoder) -> None:
-        self._voc = vocoder
-        self.device, self.dtype, self.hop = vocoder.device, vocoder.input_dtype, vocoder.hop
-        self.stats = vocoder.stats
-        self.rate, self.sample_rate = vocoder.sample_rate / vocoder.hop, vocoder.sample_rate
-
-    def samples(self, frames: int) -> int:
-        return int(self._voc.config.samples(frames))
-
-    @property
-    def latency(self) -> Latency:
-        return self._voc.latency
-
-    def lookahead(self, state: ModelStream) -> int:
-        return reach(state, self.hop)[1]
-
-    def new_stream(self, options: dict[str, Any]) -> ModelStream:
-        known = (*self._voc.model.stream_options, "exact")
-        for name in options:
-            if name not in known:
-                expected = ", ".join(known)
-                raise ArgumentError(
-                    f"stream: {type(self._voc.model).__name__} knows no option {name!r}, only {expected}"
-                )
-        return self._voc.model.stream(self._voc.backend, **options)
-
-    def signature(self, options: dict[str, Any]) -> str:
-        modes = [f"{name}={value}" if isinstance(value, bool) else name for name, value in options.items()]
-        modes = [mode for mode in modes if mode != "exact=True"]
-        config = json.dumps([self._voc.config.family, self._voc.config.to_dict()], sort_keys=True)
-        chosen = [row.chosen for row in explain(self._voc, self._voc.backend)]
-        return json.dumps([hashlib.sha256(config.encode()).hexdigest(), str(self.dtype), chosen, sorted(modes)])
-
-    def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
-        bands = self._voc.n_mels
-        if value is None:
-            x, batched = torch.zeros(batch or 1, bands, 0, dtype=self._voc.input_dtype, device=self.device), False
-        else:
-            x = self._voc._floats(value, "chunk")
-            if x.dim() not in (2, 3) or x.shape[-2] != bands or (x.dim() == 3 and not len(x)):
-                raise ShapeError(f"chunk: expected [{bands}, n] or [B, {bands}, n], got {list(x.shape)}")
-            batched = x.dim() == 3
-            x = (x if batched else x[None]).to(self._voc.input_dtype)
-        inputs = {k: self._voc._floats(v, k) if isinstance(v, np.ndarray) else v for k, v in inputs.items()}
-        return x, batched, self._voc.model.stream_inputs(x, inputs) if inputs else {}
-
-    def nothing(self, batch: int) -> Tensor:
-        return torch.zeros((batch, 1, 0), dtype=torch.float32, device=self.device)
-
-    def result(self, y: Tensor, batched: bool) -> Tensor:
-        return (y[:, 0] if batched else y[0, 0]).float().clone()
 
 
 def _check_finite(name: str, value: Any, frames: Tensor | None, each: int) -> None:

@@ -245,7 +245,7 @@ def test_wrong_waveforms(wav: Any, error: type[Exception], match: str) -> None:
 def test_other_wrong_arguments() -> None:
     mono, stereo = Codec(NeverRuns(), UNUSUAL["mono"]), Codec(NeverRuns(), STEREO)
     with pytest.raises(ArgumentError, match=r"bandwidth: expected one of 0\.9, 3\.6 kbit/s, got 6\.0"):
-        mono.encode(torch.zeros(100))
+        mono.encode(torch.zeros(100), 6.0)
     with pytest.raises(ShapeError, match=r"a mono signal; pass wav\.expand\(2, -1\)"):
         stereo.encode(torch.zeros(100), 0.6)
     with pytest.raises(ShapeError, match="lengths: only for a batch"):

@@ -256,10 +256,11 @@ def test_short_names(monkeypatch: pytest.MonkeyPatch) -> None:
         raise LoadError("asked")
 
     monkeypatch.setattr(hub, "fetch", fetch)
-    for name in ("hiftnet", "vocos", "encodec", "bigvgan"):
+    for name in hub.ALIASES:
         with pytest.raises(LoadError, match="asked"):
             loading.load(name)
     assert asked == list(hub.ALIASES.values())
+    assert {"hiftnet", "vocos", "encodec", "bigvgan", "dac", "snac", "mimi"} <= hub.ALIASES.keys()
     assert {model.repo for model in hub.KNOWN} >= set(asked)
 
 

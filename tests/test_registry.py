@@ -20,7 +20,7 @@ def _nothing(*_: object) -> None:
 
 @pytest.fixture
 def op() -> Op:
-    made = Op("toy", check=_nothing, reference=lambda x, _: x)
+    made = Op("toy", check=_nothing, reference=lambda x, _: x, work=lambda x, _: (0, x))
     cpu = frozenset({"cpu"})
     made.register(Impl("torch", lambda x, _: x, cpu | {"cuda"}, priority=0))
     made.register(

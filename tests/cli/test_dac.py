@@ -67,9 +67,9 @@ def test_misuse_is_told(folder: Path, run: Run) -> None:
         ((wav, folder / "a.ecdc", "--model", dac), "ends in .dac"),
         ((wav, folder / "a.dac", "--model", dac, "--codebooks", 9), "expected 1..4"),
         ((wav, folder / "a.dac", "--model", dac, "--bandwidth", 7), "bandwidth"),
-        ((wav, folder / "a.dac", "--model", snac), "ends in .ecdc"),
-        ((wav, folder / "a.ecdc", "--model", snac), ".ecdc streams are of"),
-        ((wav, folder / "a.ecdc", "--model", snac, "--codebooks", 2), "--codebooks"),
+        ((wav, folder / "a.dac", "--model", snac), "ends in .safetensors"),
+        ((wav, folder / "a.ecdc", "--model", snac), "ends in .safetensors"),
+        ((wav, folder / "a.safetensors", "--model", snac, "--codebooks", 99), "codebooks"),
     ):
         result = run("encode", *arguments, "--backend", "torch")
         assert result.code != 0

@@ -22,7 +22,17 @@ FLOORS = (
     ("models", "streams", "graphs.steps"),
     ("loaded",),
     ("graphs.requests",),
-    ("checkpoints", "vocoder", "styled", "codec", "streams.codec", "streams.pieces", "training", "explanation"),
+    (
+        "checkpoints",
+        "vocoder",
+        "styled",
+        "codec",
+        "streams.codec",
+        "streams.mel",
+        "streams.pieces",
+        "training",
+        "explanation",
+    ),
     (
         *("loading", "compression", "dac_compression", "compat", "benchmark", "quantization"),
         *("piper", "exporting", "patching", "metrics", "roofline", "svg", "report"),
