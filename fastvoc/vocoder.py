@@ -90,7 +90,8 @@ class Vocoder(LoadedModel):
         if getattr(self.config, "latent", False):
             raise ArgumentError(f"mel: the model takes a latent [{self.n_mels}, T], which no mel front end makes")
         if self.mel_config is None:
-            raise ArgumentError("mel: the checkpoint does not say which mel front end it was trained with")
+            problem = "the checkpoint does not say which mel front end it was trained with"
+            raise ArgumentError(f"mel: {problem}; give one to fastvoc.load as mel=")
         wav = self._floats(wav, "wav")
         if self._checks(check) and not bool(wav.isfinite().all()):
             raise ArgumentError("wav: holds NaN or infinity")
@@ -373,7 +374,8 @@ class Vocoder(LoadedModel):
         DeviceError for what is no mel or waveform.
         """
         if self.mel_config is None:
-            raise ArgumentError("mel: the checkpoint does not say which mel front end it was trained with")
+            problem = "the checkpoint does not say which mel front end it was trained with"
+            raise ArgumentError(f"mel: {problem}; give one to fastvoc.load as mel=")
         given = None if wav is None else self._floats(wav, "wav")
         return diagnose(self._floats(mel, "mel"), self.mel_config, given)
 
