@@ -54,6 +54,8 @@ class Vocoder(LoadedModel):
     backend: the implementation to force for every op, None to choose.
     """
 
+    _called = "mel"  # the first argument, in messages
+
     def __init__(
         self,
         model: Model,
@@ -381,7 +383,7 @@ class Vocoder(LoadedModel):
 
     def _batch(self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths) -> tuple[Tensor, Tensor | None, bool]:
         """The mel as [B, n_mels, T], the lengths, and whether it came without a batch axis."""
-        mel = self._floats(mel, "mel")
+        mel = self._floats(mel, self._called)
         self._check_shape(mel)
         frames = self._lengths(lengths, mel)
         return (mel, frames, False) if mel.dim() == 3 else (mel[None], frames, True)
@@ -412,11 +414,11 @@ class Vocoder(LoadedModel):
         shape, bands = list(mel.shape), self.n_mels
         if mel.dim() in (2, 3) and mel.shape[-2] != bands and mel.shape[-1] == bands:
             raise ShapeError(
-                f"mel: expected [{bands}, T] or [B, {bands}, T], got {shape}: it is transposed; "
-                "pass mel.transpose(-1, -2)"
+                f"{self._called}: expected [{bands}, T] or [B, {bands}, T], got {shape}: it is transposed; "
+                f"pass {self._called}.transpose(-1, -2)"
             )
         if mel.dim() not in (2, 3) or mel.shape[-2] != bands or 0 in shape:
-            raise ShapeError(f"mel: expected [{bands}, T] or [B, {bands}, T] with B, T > 0, got {shape}")
+            raise ShapeError(f"{self._called}: expected [{bands}, T] or [B, {bands}, T] with B, T > 0, got {shape}")
 
     def _lengths(self, lengths: Lengths, mel: Tensor) -> Tensor | None:
         if lengths is not None and mel.dim() != 3:
@@ -434,7 +436,7 @@ class Vocoder(LoadedModel):
         for index, item in enumerate(items):
             if not bool(item.isfinite().all()):
                 where = "" if len(items) == 1 else f" in item {index}"
-                raise ArgumentError(f"mel: holds NaN or infinity{where}")
+                raise ArgumentError(f"{self._called}: holds NaN or infinity{where}")
         if self.mel_config is None:
             return None
         kinds = (mel_check.suspect(item, self.mel_config) for item in items)

@@ -237,6 +237,16 @@ def test_the_old_decoder_takes_the_mode_of_the_new_one() -> None:
         assert {module.training for module in model.dec.modules()} == {training}
 
 
+def test_autocast() -> None:
+    model = SynthesizerTrn(speaker=5).eval()
+    fastvoc.patch(model)
+    latent, speaker = torch.randn(1, 6, 11), torch.randn(1, 5, 1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wav = model.dec(latent.bfloat16(), speaker.bfloat16())
+    with torch.no_grad():
+        assert torch.equal(wav, model.dec(latent.bfloat16().float(), speaker.bfloat16().float()))
+
+
 def test_parts_that_have_no_place_are_named() -> None:
     model = Vits(speaker=5)
     model.waveform_decoder.conds = nn.ModuleList([nn.Conv1d(5, 8, 1)])  # XTTS: a speaker in every stage
