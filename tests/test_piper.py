@@ -6,7 +6,7 @@ import io
 import json
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -448,17 +448,18 @@ def test_the_command_speaks_text(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xffb\n"), encoding="utf-8"))
     code, _, told = run("speak", folder / "one.onnx", "-")
     assert (code, told) == (2, "error: standard input: expected text in utf-8 (invalid start byte)\n")
+    monkeypatch.setattr(sys, "stdin", iter(["a\udcff\n"]))
+    assert "error: standard input: expected text in utf-8" in run("speak", folder / "one.onnx", "-")[2]
 
 
 def test_a_missing_phonemizer_is_told_before_text_is_waited_for(
     run: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def waited() -> Iterator[str]:
+    def waited() -> str:
         pytest.fail("standard input was read")
-        yield ""
 
     monkeypatch.setitem(sys.modules, "piper", None)
-    monkeypatch.setattr(sys, "stdin", waited())
+    monkeypatch.setattr(sys, "stdin", iter(waited, ""))
     code, _, told = run("speak", folder / "one.onnx", "-")
     assert code == 2
     assert "pip install piper-tts; or give phoneme ids" in told

@@ -80,8 +80,10 @@ def _numbers(ids: str) -> list[int]:
 def _lines() -> Iterator[str]:
     """Standard input line by line."""
     try:
-        yield from sys.stdin
-    except UnicodeDecodeError as error:
+        for line in sys.stdin:
+            line.encode()  # which finds what Python let through for the sake of file names
+            yield line
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise ArgumentError(f"standard input: expected text in {error.encoding} ({error.reason})") from None
 
 

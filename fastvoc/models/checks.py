@@ -13,7 +13,8 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError, shown
 from fastvoc.runtime.lengths import on_device
 
-Number: TypeAlias = int | float | np.integer[Any] | np.floating[Any]
+Number: TypeAlias = "int | float | np.integer[Any] | np.floating[Any]"
+_NUMBERS = (int, float, np.integer, np.floating)
 Tensors = Iterator[tuple[str, tuple[int, ...]]]
 
 
@@ -131,7 +132,7 @@ def check_floats(name: str, value: object, shape: tuple[int, ...] | None, device
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite number of ordinary size."""
-    return isinstance(value, Number) and not isinstance(value, bool) and bool(abs(value) < 1e30)
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool) and bool(abs(value) < 1e30)
 
 
 def filled(name: str, value: Tensor | Number | None, shape: tuple[int, ...], like: Tensor) -> Tensor | None:
@@ -139,7 +140,7 @@ def filled(name: str, value: Tensor | Number | None, shape: tuple[int, ...], lik
 
     None stays None. Raises as `check_floats`, ArgumentError for a number that is not finite.
     """
-    if isinstance(value, Number) and not isinstance(value, bool):
+    if isinstance(value, _NUMBERS) and not isinstance(value, bool):
         if not is_number(value):
             raise ArgumentError(f"{name}: expected a finite number or {list(shape)}, got {shown(value)}")
         return torch.full(shape, float(value), dtype=like.dtype, device=like.device)
