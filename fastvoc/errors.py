@@ -57,3 +57,11 @@ class AudioWarning(UserWarning):
 
 class StreamError(FastvocError, RuntimeError):
     """A stream is used in a way its state does not allow: after its end, by two threads, with another model's state."""
+
+
+def shown(value: object) -> str:
+    """A value in the message of an error: its representation, of which much is left out where it is long."""
+    if isinstance(value, int) and value.bit_length() > 256:  # whose digits Python may refuse to write
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fastvoc.errors import ArgumentError
 from fastvoc.loaded import Lengths
-from fastvoc.streams.stream import Check
+from fastvoc.streams.stream import Check, Latency
 from fastvoc.vocoder import Vocoder
 
 _Array = Tensor | np.ndarray[Any, Any]
@@ -20,6 +21,26 @@ class StyledVocoder(Vocoder):
 
     There are no streams: `stream` raises ArgumentError, since the model's norms run over a whole utterance.
     """
+
+    _called = "asr"
+
+    @property
+    def latency(self) -> Latency:
+        """Raises ArgumentError: there are no streams."""
+        raise self._whole("latency")
+
+    @property
+    def context_frames(self) -> tuple[int, int]:
+        """Raises ArgumentError: there are no streams."""
+        raise self._whole("context_frames")
+
+    def _whole(self, name: str) -> ArgumentError:
+        """What `stream` raises, by another name."""
+        try:
+            self.model.stream(self.backend)
+        except ArgumentError as error:
+            return ArgumentError(f"{name}: {str(error).removeprefix('stream: ')}")
+        raise AssertionError("the model has streams")
 
     def decode(
         self,

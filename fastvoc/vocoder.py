@@ -54,6 +54,8 @@ class Vocoder(LoadedModel):
     backend: the implementation to force for every op, None to choose.
     """
 
+    _called = "mel"  # the first argument, in messages
+
     def __init__(
         self,
         model: Model,
@@ -90,7 +92,8 @@ class Vocoder(LoadedModel):
         if getattr(self.config, "latent", False):
             raise ArgumentError(f"mel: the model takes a latent [{self.n_mels}, T], which no mel front end makes")
         if self.mel_config is None:
-            raise ArgumentError("mel: the checkpoint does not say which mel front end it was trained with")
+            problem = "the checkpoint does not say which mel front end it was trained with"
+            raise ArgumentError(f"mel: {problem}; give one to fastvoc.load as mel=")
         wav = self._floats(wav, "wav")
         if self._checks(check) and not bool(wav.isfinite().all()):
             raise ArgumentError("wav: holds NaN or infinity")
@@ -373,13 +376,14 @@ class Vocoder(LoadedModel):
         DeviceError for what is no mel or waveform.
         """
         if self.mel_config is None:
-            raise ArgumentError("mel: the checkpoint does not say which mel front end it was trained with")
+            problem = "the checkpoint does not say which mel front end it was trained with"
+            raise ArgumentError(f"mel: {problem}; give one to fastvoc.load as mel=")
         given = None if wav is None else self._floats(wav, "wav")
         return diagnose(self._floats(mel, "mel"), self.mel_config, given)
 
     def _batch(self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths) -> tuple[Tensor, Tensor | None, bool]:
         """The mel as [B, n_mels, T], the lengths, and whether it came without a batch axis."""
-        mel = self._floats(mel, "mel")
+        mel = self._floats(mel, self._called)
         self._check_shape(mel)
         frames = self._lengths(lengths, mel)
         return (mel, frames, False) if mel.dim() == 3 else (mel[None], frames, True)
@@ -410,11 +414,11 @@ class Vocoder(LoadedModel):
         shape, bands = list(mel.shape), self.n_mels
         if mel.dim() in (2, 3) and mel.shape[-2] != bands and mel.shape[-1] == bands:
             raise ShapeError(
-                f"mel: expected [{bands}, T] or [B, {bands}, T], got {shape}: it is transposed; "
-                "pass mel.transpose(-1, -2)"
+                f"{self._called}: expected [{bands}, T] or [B, {bands}, T], got {shape}: it is transposed; "
+                f"pass {self._called}.transpose(-1, -2)"
             )
         if mel.dim() not in (2, 3) or mel.shape[-2] != bands or 0 in shape:
-            raise ShapeError(f"mel: expected [{bands}, T] or [B, {bands}, T] with B, T > 0, got {shape}")
+            raise ShapeError(f"{self._called}: expected [{bands}, T] or [B, {bands}, T] with B, T > 0, got {shape}")
 
     def _lengths(self, lengths: Lengths, mel: Tensor) -> Tensor | None:
         if lengths is not None and mel.dim() != 3:
@@ -432,7 +436,7 @@ class Vocoder(LoadedModel):
         for index, item in enumerate(items):
             if not bool(item.isfinite().all()):
                 where = "" if len(items) == 1 else f" in item {index}"
-                raise ArgumentError(f"mel: holds NaN or infinity{where}")
+                raise ArgumentError(f"{self._called}: holds NaN or infinity{where}")
         if self.mel_config is None:
             return None
         kinds = (mel_check.suspect(item, self.mel_config) for item in items)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -158,6 +160,12 @@ def test_ids_of_any_kind(one: piper.Voice) -> None:
     expected = one(IDS, **QUIET)
     for ids in (tuple(IDS), torch.tensor(IDS), torch.tensor(IDS, dtype=torch.uint8), np.array(IDS, dtype=np.int32)):
         assert torch.equal(one(ids, **QUIET), expected)
+    weights = torch.tensor([float(i) for i in IDS], requires_grad=True)
+    with pytest.raises(DtypeError, match="ids: expected whole numbers, got float32"):
+        one(weights)
+    for phonemes, got in ((None, "None"), ([[3]], r"\[3\]"), ([None], "None")):
+        with pytest.raises(DtypeError, match=f"phonemes: expected texts, got {got}"):
+            one.ids(phonemes)  # type: ignore[arg-type]
     assert one.ids("abc") == [1, 0, 4, 0, 5, 0, 6, 0, 2]
     assert one.ids([]) == [1, 0, 2]
     with pytest.raises(ArgumentError, match="phonemes: 'z' is not among the 12 that the voice knows"):
@@ -174,8 +182,12 @@ WRONG: dict[str, tuple[Any, dict[str, Any], type[FastvocError], str]] = {
     "truths": ([True], {}, DtypeError, "ids: expected whole numbers, got bool"),
     "a text": ("abc", {}, ShapeError, "ids: "),
     "a speaker": (IDS, {"speaker": 0}, ArgumentError, "speaker: this voice has one speaker"),
-    "negative noise": (IDS, {"noise_scale": -1}, ArgumentError, "noise_scale: expected a finite number"),
-    "no length": (IDS, {"length_scale": 0}, ArgumentError, "length_scale: expected a positive number, got 0"),
+    "negative noise": (IDS, {"noise_scale": -1}, ArgumentError, "noise_scale: expected a number from 0 to 3.40282e"),
+    "no length": (IDS, {"length_scale": 0}, ArgumentError, "length_scale: expected a positive number from .*, got 0"),
+    "infinite noise": (IDS, {"noise_scale": 1e39}, ArgumentError, r"noise_scale: .*, got 1e\+39"),
+    "a huge noise": (IDS, {"noise_w": 10**5000}, ArgumentError, "noise_w: .*, got an integer of 16610 bits"),
+    "no length in float32": (IDS, {"length_scale": 1e-50}, ArgumentError, "length_scale: .*, got 1e-50"),
+    "beyond 64 bits": ([1, 10**400], {}, ArgumentError, r"ids: expected 0\.\.11, got an integer of 1329 bits"),
     "not a number": (IDS, {"noise_w": float("nan")}, ArgumentError, "noise_w: "),
     "a word": (IDS, {"noise_w": "much"}, ArgumentError, "noise_w: .* got 'much'"),
     "a tempo": (IDS, {"tempo": 2}, ArgumentError, "tempo: no such argument; expected speaker, noise_scale"),
@@ -218,6 +230,39 @@ def test_wrong_chunks_and_speakers_are_named(one: piper.Voice, three: piper.Voic
 def test_wrong_options_of_load(options: dict[str, Any], error: type[FastvocError], folder: Path) -> None:
     with pytest.raises(error):
         piper.load(folder / "one.onnx", **options)
+
+
+def test_what_onnxruntime_cannot_run_is_told(one: piper.Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(one._front, "_session", Failing())
+    with pytest.raises(ArgumentError, match=r"length_scale and noise_w 0\.5, 1e\+30, 0\.25 .*: out of memory"):
+        one(IDS, length_scale=1e30)
+
+
+def test_a_voice_is_not_pickled(one: piper.Voice) -> None:
+    with pytest.raises(DtypeError, match="load the file anew"):
+        pickle.dumps(one)
+    with pytest.raises(DtypeError, match="path: expected a text or a path, got int"):
+        piper.load(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inference": {"noise_scale": -1}}, r"field 'inference\.noise_scale': expected 0 or a positive .*, got -1"),
+        ({"inference": {"length_scale": 0}}, r"field 'inference\.length_scale': expected a positive number, got 0"),
+        ({"default_speaker_id": 1}, r"field 'default_speaker_id': expected 0\.\.0, got 1"),
+    ],
+)
+def test_values_of_the_json_are_checked(changes: dict[str, Any], message: str, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes((folder / "one.onnx").read_bytes())
+    values = json.loads((folder / "one.onnx.json").read_text())
+    (tmp_path / "m.onnx.json").write_text(json.dumps({**values, **changes}))
+    with pytest.raises(LoadError, match=message):
+        piper.load(tmp_path / "m.onnx")
 
 
 def test_the_front_has_nothing_of_the_decoder(folder: Path) -> None:
@@ -398,6 +443,26 @@ def test_the_command_speaks_text(
     monkeypatch.setattr(sys, "stdin", iter(["\n"]))
     code, _, told = run("speak", folder / "one.onnx", tmp_path / "out.wav")
     assert (code, told) == (2, "error: --text: there is nothing to say\n")
+    monkeypatch.setattr(sys, "stdin", iter(["\n"]))
+    assert run("speak", folder / "one.onnx", "-") == (2, b"", told)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xffb\n"), encoding="utf-8"))
+    code, _, told = run("speak", folder / "one.onnx", "-")
+    assert (code, told) == (2, "error: standard input: expected text in utf-8 (invalid start byte)\n")
+    monkeypatch.setattr(sys, "stdin", iter(["a\udcff\n"]))
+    assert "error: standard input: expected text in utf-8" in run("speak", folder / "one.onnx", "-")[2]
+
+
+def test_a_missing_phonemizer_is_told_before_text_is_waited_for(
+    run: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waited() -> str:
+        pytest.fail("standard input was read")
+
+    monkeypatch.setitem(sys.modules, "piper", None)
+    monkeypatch.setattr(sys, "stdin", iter(waited, ""))
+    code, _, told = run("speak", folder / "one.onnx", "-")
+    assert code == 2
+    assert "pip install piper-tts; or give phoneme ids" in told
 
 
 @pytest.mark.parametrize(
@@ -405,6 +470,7 @@ def test_the_command_speaks_text(
     [
         (("-", "--ids", "1 2", "--text", "a"), "--text, --ids: expected one of them, got both"),
         (("-", "--ids", "1 two"), "--ids: expected whole numbers, got 'two'"),
+        (("-", "--ids", "1 " + 5000 * "9"), "--ids: expected whole numbers, got '99"),
         (("-", "--ids", "1 99"), "ids: expected 0..11, got 99"),
         (("-", "--ids", "1 2", "--float"), "--float: only for a .wav file, got -"),
         (("out.mp3", "--ids", "1 2"), "OUT: expected a name that ends in .wav or .flac"),

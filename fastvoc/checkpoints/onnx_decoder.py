@@ -15,6 +15,13 @@ import numpy as np
 from fastvoc.checkpoints.onnx_graph import Array, Graph, Node
 
 _MOST = 64  # blocks of a stage, convolutions of a block, stages
+_MOVES = ("Transpose", "Squeeze", "Unsqueeze")  # change no value before the decoder
+_SIMPLE = (  # change values one by one, or where they lie: no layers that would make a latent
+    *_MOVES,
+    *("Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Exp", "Log", "Min", "Max", "Sum", "Mean", "Reciprocal"),
+    *("Clip", "Relu", "LeakyRelu", "Tanh", "Sigmoid", "Where", "Cast", "Round", "Floor", "Ceil"),
+    *("Pad", "Slice", "Concat", "Reshape", "Flatten", "Expand", "Shape"),
+)
 
 
 class NoDecoderError(Exception):
@@ -54,7 +61,7 @@ class Decoder:
 
     `values` are fields of `HifiGanConfig`, `tensors` its model's state by name. `input`, `speaker` (None without) and
     `output` are the names of the values that it reads and makes in the graph; `given`: the input is the graph's own,
-    but for a normalisation by constants, so a mel; otherwise the graph computes it, so a latent.
+    but for a normalisation by constants, so a mel; otherwise layers of the graph make it, so a latent.
     """
 
     values: dict[str, Any]
@@ -215,9 +222,11 @@ class _Reader:
         self._check(node, {"group": (1,), "dilations": (1,), "output_shape": ()})
         weight, bias = self._parameters(node, outputs=1)
         pads = node.integers("pads", (0, 0))
-        if len(pads) != 2 or pads[0] != pads[1]:
-            raise NoDecoderError(f"pads {list(pads)}, expected two equal ones, in {node}")
         rate, extra = _one(node, "strides", 1), _one(node, "output_padding", 0)
+        if len(pads) != 2 or not 0 <= pads[0] - pads[1] < rate:
+            wanted = f"expected two, the second less by 0 to {rate - 1}"
+            raise NoDecoderError(f"pads {list(pads)}, {wanted}, in {node}")
+        extra += pads[0] - pads[1]  # either way there is more at the end
         return _Stage(Conv(node.inputs[0], weight, bias, weight.shape[2], 1), rate, pads[0], extra, blocks)
 
     def _mean(self, name: str) -> tuple[str, float]:
@@ -345,26 +354,68 @@ class _Reader:
         return table if table is not None and table.ndim == 2 and table.shape[1] == size else None
 
     def _front(self, name: str, bands: int) -> tuple[bool, tuple[Array, Array] | None]:
-        """Whether the decoder reads an input of the graph, and the mean and scale that it is normalised by before."""
+        """Whether the decoder reads an input of the graph, and the mean and scale that it is normalised by before.
+
+        Raises NoDecoderError where that input is changed in a way that the model cannot.
+        """
         gain, offset = np.ones(bands), np.zeros(bands)
         touched = False
         while (node := self.graph.maker(name)) is not None:
-            if node.op in ("Transpose", "Squeeze", "Unsqueeze"):
+            if node.op in _MOVES:
                 name = node.inputs[0]
                 continue
-            value = self.graph.constant(node.inputs[1]) if len(node.inputs) == 2 else None
-            if node.op not in ("Sub", "Div", "Add", "Mul") or value is None or value.size not in (1, bands):
+            step = self._linear(node, bands)
+            if step is None:
+                if len(self._simple_inputs(name)) == 1:
+                    wanted = f"expected one constant, or {bands}, added, subtracted or multiplied"
+                    raise NoDecoderError(f"{node} changes what the decoder is given; {wanted}")
                 return False, None
-            value, touched = value.astype(np.float64).reshape(-1), True
-            if node.op in ("Sub", "Add"):
-                offset += gain * (value if node.op == "Add" else -value)
-            else:
-                gain = gain * value if node.op == "Mul" else gain / value
-            name = node.inputs[0]
+            name, factor, shift = step
+            offset, gain, touched = offset + gain * shift, gain * factor, True
         if self.graph.source(name) not in self.graph.inputs:
             return False, None
-        # The graph computes gain * x + offset, the model (x - mean) / scale.
-        return True, (-offset / gain, 1 / gain) if touched else None
+        if not touched:
+            return True, None
+        if not gain.all() or not np.isfinite([gain, offset]).all():
+            raise NoDecoderError("constants before the decoder that leave nothing of what it is given")
+        return True, (-offset / gain, 1 / gain)  # the graph computes gain * x + offset, the model (x - mean) / scale
+
+    def _linear(self, node: Node, bands: int) -> tuple[str, Array, Array] | None:
+        """What a node reads, the constant it multiplies it with and the one it adds; None for any other node."""
+        one, zero = np.ones(1), np.zeros(1)
+        if node.op == "Neg":
+            return node.inputs[0], -one, zero
+        if node.op not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
+            return None
+        for first, (x, other) in ((True, node.inputs), (False, node.inputs[::-1])):
+            value = self.graph.constant(other)
+            if value is None or value.size not in (1, bands) or (node.op == "Div" and not (first and value.all())):
+                continue
+            value = value.astype(np.float64).reshape(-1)
+            if node.op == "Add":
+                return x, one, value
+            if node.op == "Sub":
+                return (x, one, -value) if first else (x, -one, value)
+            return x, value if node.op == "Mul" else 1 / value, zero
+        return None
+
+    def _simple_inputs(self, name: str) -> set[str]:
+        """The graph's inputs of which a value is made value by value; none where layers or chance make it."""
+        found: set[str] = set()
+        stack, seen = [name], set[str]()
+        while stack:
+            at = self.graph.source(stack.pop())
+            if not at or at in seen or self.graph.constant(at) is not None:
+                continue
+            seen.add(at)
+            node = self.graph.maker(at)
+            if node is None:
+                found.add(at)
+            elif node.op in _SIMPLE:
+                stack.extend(node.inputs)
+            else:
+                return set()
+        return found
 
 
 def _one(node: Node, name: str, default: int) -> int:

@@ -33,7 +33,7 @@ def export(
         ),
     ] = None,
     dtype: Annotated[Weights, typer.Option(help="Storage type of large weights.")] = Weights.fp32,
-    seed: Annotated[int, typer.Option(help="Seed of the noise that the runtime draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=1 << 23, help="Seed of the noise that the runtime draws.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Write a vocoder, or a codec's decoder, to an ONNX file that runs without torch and fastvoc.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fastvoc.errors import ArgumentError
@@ -29,5 +30,9 @@ def check_file(name: str, path: Path, suffixes: tuple[str, ...], *, force: bool)
         raise ArgumentError(f"{name}: expected a name that ends in {' or '.join(suffixes)}, got {path.name!r}")
     if not path.parent.is_dir():
         raise ArgumentError(f"{name}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise ArgumentError(f"{name}: {path} is a folder, expected a file")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ArgumentError(f"{name}: the folder {path.parent} cannot be written to")
     if path.exists() and not force:
         raise ArgumentError(f"{name}: {path} exists; --force replaces it")

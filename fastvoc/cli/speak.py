@@ -12,10 +12,13 @@ import typer
 
 from fastvoc.cli.convert import Precision
 from fastvoc.cli.output import output_path
-from fastvoc.errors import ArgumentError
+from fastvoc.errors import ArgumentError, shown
 
 if TYPE_CHECKING:
     from fastvoc.piper import Voice
+
+_MOST_DIGITS = 18  # of an integer of 64 bits
+_NOTHING = "--text: there is nothing to say"
 
 
 def speak(
@@ -56,9 +59,11 @@ def speak(
     numbers = None if ids is None else _numbers(ids)
     loaded = load(voice, dtype=dtype.value, backend=backend, seed=seed)
     how: dict[str, Any] = {"noise_scale": noise_scale, "length_scale": length_scale, "noise_w": noise_w}
-    how["speaker"] = int(speaker) if speaker is not None and speaker.isdecimal() else speaker
-    lines: Iterable[str] = sys.stdin if text is None else [text]
-    sentences = _sentences(loaded, lines) if numbers is None else iter([numbers])
+    numbered = speaker is not None and speaker.isdecimal() and len(speaker) <= _MOST_DIGITS
+    how["speaker"] = int(speaker) if speaker is not None and numbered else speaker
+    if numbers is None:
+        loaded.sentences("")  # what text needs is missing before any is waited for
+    sentences = _sentences(loaded, _lines() if text is None else [text]) if numbers is None else iter([numbers])
     if output is None:
         _play(loaded, sentences, chunk, how)
     else:
@@ -67,9 +72,19 @@ def speak(
 
 def _numbers(ids: str) -> list[int]:
     words = ids.replace(",", " ").split()
-    if wrong := next((word for word in words if not word.isdecimal()), None):
-        raise ArgumentError(f"--ids: expected whole numbers, got {wrong!r}")
+    if wrong := next((word for word in words if not word.isdecimal() or len(word) > _MOST_DIGITS), None):
+        raise ArgumentError(f"--ids: expected whole numbers, got {shown(wrong)}")
     return [int(word) for word in words]
+
+
+def _lines() -> Iterator[str]:
+    """Standard input line by line."""
+    try:
+        for line in sys.stdin:
+            line.encode()  # which finds what Python let through for the sake of file names
+            yield line
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise ArgumentError(f"standard input: expected text in {error.encoding} ({error.reason})") from None
 
 
 def _sentences(voice: Voice, lines: Iterable[str]) -> Iterator[list[int]]:
@@ -91,6 +106,8 @@ def _play(voice: Voice, sentences: Iterator[list[int]], chunk: int, how: dict[st
             made += len(wav)
             write_now(sys.stdout.buffer, encode_s16(wav.cpu()))
             start = perf_counter()
+    if not made:
+        raise ArgumentError(_NOTHING)
     _tell("standard output", voice, made, busy, f", first piece in {1000 * first:.1f} ms")
 
 
@@ -102,7 +119,7 @@ def _write(voice: Voice, sentences: Iterator[list[int]], output: Path, how: dict
     start = perf_counter()
     wavs = [voice(ids, **how).cpu() for ids in sentences]
     if not wavs:
-        raise ArgumentError("--text: there is nothing to say")
+        raise ArgumentError(_NOTHING)
     wav, seconds = torch.cat(wavs), perf_counter() - start
     write_audio(output, wav, voice.sample_rate, float32=float32)
     _tell(str(output), voice, len(wav), seconds, "")

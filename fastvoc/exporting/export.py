@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import torch
 
-from fastvoc.errors import DtypeError, ExportError
+from fastvoc.errors import ArgumentError, DtypeError, ExportError, shown
 from fastvoc.exporting import attention, convolutions, quantizers, recurrent, sherpa, source, spectral  # noqa: F401  # which note what they write
 from fastvoc.exporting.emitters import emit
 from fastvoc.exporting.graph import Graph
@@ -26,6 +26,7 @@ Runtime = Literal["sherpa-onnx"]
 RUNTIMES: tuple[str, ...] = get_args(Runtime)
 _DTYPES = {"fp32": False, "fp16": True}
 _AXES = ("batch", "channels", "samples")
+_MOST_SEED = 1 << 23  # ONNX has seeds as float32, whose whole numbers end at twice that: room to count up
 
 
 def export(
@@ -54,17 +55,29 @@ def export(
         runtime: "sherpa-onnx" adds what its vocoders ask for, and gives them the spectrum where they invert it
             themselves; None for everything else.
         dtype: "fp16" stores large weights in 16 bits, for the same computation.
-        seed: of the noise that the runtime draws, which differs from fastvoc's and between runtimes.
+        seed: of the noise that the runtime draws, 0 to 2^23, which differs from fastvoc's and between runtimes.
 
     Raises:
         ExportError: a layer or input that cannot be exported, by name, before a file is written.
         FastvocError: the package onnx is not installed.
-        DtypeError: another `dtype`.
+        DtypeError: another `dtype`, or an argument of another type.
+        ArgumentError: a path that cannot be that of a file, or a seed out of range.
         OSError: the file cannot be written.
     """
+    target = _target(path)
     data = serialized(loaded, inputs=inputs, runtime=runtime, dtype=dtype, seed=seed)
-    with atomic_path(Path(path)) as temporary:
+    with atomic_path(target) as temporary:
         temporary.write_bytes(data)
+
+
+def _target(path: object) -> Path:
+    """The file to write. Raises DtypeError or ArgumentError for what cannot be one."""
+    if not isinstance(path, str | os.PathLike):
+        raise DtypeError(f"path: expected a text or a path, got {type(path).__name__}")
+    target = Path(path)
+    if not str(path).strip() or not target.name or target.is_dir():
+        raise ArgumentError(f"path: expected the name of a file, got {'a folder, ' if target.is_dir() else ''}{path!r}")
+    return target
 
 
 def serialized(
@@ -78,12 +91,18 @@ def serialized(
     """The bytes that `export` writes. Raises as it does."""
     if not isinstance(loaded, LoadedModel):
         raise DtypeError(f"loaded: expected a Vocoder or a Codec, got {type(loaded).__name__}")
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise DtypeError(f"dtype: expected fp32 or fp16, got {dtype!r}")
-    if runtime is not None and runtime not in RUNTIMES:
+    if runtime is not None and (not isinstance(runtime, str) or runtime not in RUNTIMES):
         raise ExportError(f"runtime: expected one of {', '.join(RUNTIMES)} or None, got {runtime!r}")
     if isinstance(inputs, str):
         raise DtypeError(f"inputs: expected names, got the text {inputs!r}")
+    if not isinstance(inputs, Collection) or not all(isinstance(name, str) for name in inputs):
+        raise DtypeError(f"inputs: expected names, got {shown(inputs)}")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise DtypeError(f"seed: expected an integer, got {type(seed).__name__}")
+    if not 0 <= seed <= _MOST_SEED:
+        raise ArgumentError(f"seed: expected 0..{_MOST_SEED}, got {shown(seed)}")
     model = loaded.model
     stated = model.written(inputs)
     graph = Graph({id(p): name for name, p in model.named_parameters()}, half=_DTYPES[dtype], seed=seed)
@@ -94,6 +113,8 @@ def serialized(
         "hop_length": str(loaded.hop),
         "config": json.dumps(loaded.config.to_dict(), sort_keys=True),
     }
+    if (mel := getattr(loaded, "mel_config", None)) is not None:
+        metadata["mel"] = json.dumps(mel.to_dict(), sort_keys=True)
     with torch.no_grad():
         if runtime is not None:
             sherpa.check(stated.inputs)

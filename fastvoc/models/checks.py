@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError, shown
 from fastvoc.runtime.lengths import on_device
 
+Number: TypeAlias = "int | float | np.integer[Any] | np.floating[Any]"
+_NUMBERS = (int, float, np.integer, np.floating)
 Tensors = Iterator[tuple[str, tuple[int, ...]]]
 
 
@@ -130,16 +132,18 @@ def check_floats(name: str, value: object, shape: tuple[int, ...] | None, device
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite number of ordinary size."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool) and bool(abs(value) < 1e30)
 
 
-def filled(name: str, value: Tensor | float | None, shape: tuple[int, ...], like: Tensor) -> Tensor | None:
+def filled(name: str, value: Tensor | Number | None, shape: tuple[int, ...], like: Tensor) -> Tensor | None:
     """A floating-point tensor of this shape on the device of `like`; a number is made one, of the type of `like`.
 
-    None stays None. Raises as `check_floats`.
+    None stays None. Raises as `check_floats`, ArgumentError for a number that is not finite.
     """
-    if isinstance(value, int | float) and is_number(value):
-        return torch.full(shape, value, dtype=like.dtype, device=like.device)
+    if isinstance(value, _NUMBERS) and not isinstance(value, bool):
+        if not is_number(value):
+            raise ArgumentError(f"{name}: expected a finite number or {list(shape)}, got {shown(value)}")
+        return torch.full(shape, float(value), dtype=like.dtype, device=like.device)
     if value is not None:
         check_floats(name, value, shape, like.device)
     return value  # type: ignore[return-value]  # a tensor, as was checked
@@ -154,7 +158,10 @@ def chunk_f0(x: Tensor, inputs: Mapping[str, object]) -> dict[str, Tensor]:
         raise ArgumentError(f"{unknown[0]}: no such input of a stream; it takes f0")
     f0 = inputs["f0"]
     if not isinstance(f0, Tensor):
-        f0 = torch.as_tensor(np.asarray(f0), device="cpu")
+        try:
+            f0 = torch.as_tensor(np.asarray(f0), device="cpu")
+        except (TypeError, ValueError, RuntimeError):
+            raise DtypeError(f"f0: expected floating-point values in Hz, got {shown(f0)}") from None
     f0 = f0[None] if f0.dim() == 1 else f0
     if not f0.is_floating_point():
         raise DtypeError(f"f0: expected floating-point values in Hz, got {f0.dtype}")

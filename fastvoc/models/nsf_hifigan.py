@@ -68,7 +68,9 @@ class NsfHifiGanConfig(HifiGanConfig):
         require(self, whole, "harmonics", f"an integer from 0 to {_MOST_HARMONICS}")
         for name in ("source_amp", "noise_std", "voiced_threshold"):
             value = getattr(self, name)
-            require(self, is_number(value) and value >= 0, name, "0 or a positive number")
+            require(
+                self, isinstance(value, int | float) and is_number(value) and value >= 0, name, "0 or a positive number"
+            )
         strides = [self.source_stride(stage) for stage in range(len(self.upsample_rates))]
         require(self, all(s == 1 or s % 2 == 0 for s in strides), "upsample_rates", "rates of even products to the end")
         for stage, (k, u) in enumerate(zip(self.upsample_kernel_sizes, self.upsample_rates, strict=True)):
@@ -282,7 +284,7 @@ class NsfHifiGan(HifiGan):
             return NetworkStream(network, backend, exact=exact, signals=("f0",), items=given)
         if not is_number(f0):
             raise ArgumentError(f"f0: expected True, as it comes with every chunk, or a number in Hz, got {f0!r}")
-        level = torch.full((1, 1, 1), f0, dtype=self.m_source.weight.dtype, device=device)
+        level = torch.full((1, 1, 1), float(f0), dtype=self.m_source.weight.dtype, device=device)
         network = self.reading("_live_at", (1, 0, 0, *self._unlike_signals))
         return NetworkStream(network, backend, exact=exact, items={"f0": level, "seed": seeds, **items})
 

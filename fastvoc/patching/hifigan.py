@@ -25,7 +25,10 @@ class _Decoder(Upstream):
         self.inference_padding = padding
 
     def forward(self, x: Tensor, g: Tensor | None = None) -> Tensor:
-        """Samples [B, 1, S]."""
+        """Samples [B, 1, S]; under autocast computed in the type of the weights."""
+        if torch.is_autocast_enabled(x.device.type):  # where a model hands on what is narrower
+            dtype = self._model.conv_post.weight.dtype
+            x, g = x.to(dtype), None if g is None else g.to(dtype)
         wav: Tensor = self._model(x, speaker=g)
         return wav
 

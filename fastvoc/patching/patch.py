@@ -49,7 +49,7 @@ def patch(model: object) -> Patched:
     name = kind.path[-1]
     if _REPLACED in decoder.__dict__:
         raise ArgumentError(f"model: the {name} of this {type(model).__name__} runs on fastvoc already")
-    if decoder.training:
+    if decoder.training or getattr(model, "training", False) is True:
         raise ArgumentError(f"model: this {type(model).__name__} is in training mode; call eval() first")
     with torch.no_grad():
         own = kind.make(decoder)
@@ -61,7 +61,7 @@ def patch(model: object) -> Patched:
 
 
 def unpatch(model: object) -> None:
-    """Puts the decoder back that `patch` replaced, where the model is now and in its type.
+    """Puts the decoder back that `patch` replaced, where the model is now, in its type and its mode.
 
     Raises ArgumentError for a model that is not known or not patched.
     """
@@ -71,6 +71,7 @@ def unpatch(model: object) -> None:
         raise ArgumentError(f"model: the {kind.path[-1]} of this {type(model).__name__} is not fastvoc's")
     some: Any = own
     decoder.to(some.conv_post.weight.device, some.conv_post.weight.dtype)
+    decoder.train(own.training)
     setattr(owner, kind.path[-1], decoder)
 
 

@@ -42,7 +42,7 @@ def read_config(voice: Path) -> VoiceConfig:
     empty = Fields({}, path)
     inference = fields.sub("inference") if "inference" in fields else empty
     phonemes, speakers = (fields.sub(n) if n in fields else empty for n in ("phoneme_id_map", "speaker_id_map"))
-    return VoiceConfig(
+    config = VoiceConfig(
         fields.sub("audio").integer("sample_rate"),
         fields.integer("num_speakers", 1),
         fields.integer("default_speaker_id", 0),
@@ -53,6 +53,15 @@ def read_config(voice: Path) -> VoiceConfig:
         {name: speakers.integer(name) for name in speakers.values},
         fields.values,
     )
+    for name in ("noise_scale", "length_scale", "noise_w"):
+        value: float = getattr(config, name)
+        if value < 0 or (name == "length_scale" and not value):
+            wanted = "a positive number" if name == "length_scale" else "0 or a positive number"
+            raise refuse(path, f"field 'inference.{name}': expected {wanted}, got {value:g}")
+    count = max(config.num_speakers, 1)
+    if config.default_speaker >= count:
+        raise refuse(path, f"field 'default_speaker_id': expected 0..{count - 1}, got {config.default_speaker}")
+    return config
 
 
 def framed(phonemes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], ...] | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastvoc.checkpoints.checkpoint import refuse
 from fastvoc.checkpoints.onnx_graph import Array, Graph
+from fastvoc.errors import ArgumentError
 
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
@@ -88,6 +89,15 @@ class Front:
         self.inputs = [value.name for value in self._session.get_inputs()]
 
     def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """The outputs for these inputs, of which only those are taken that the front has; floats as float32."""
-        made = self._session.run(None, {name: feeds[name] for name in self.inputs})
+        """The outputs for these inputs, of which only those are taken that the front has; floats as float32.
+
+        Raises ArgumentError where they lead to what onnxruntime cannot compute, as a length_scale that is huge.
+        """
+        try:
+            made = self._session.run(None, {name: feeds[name] for name in self.inputs})
+        except Exception as error:  # onnxruntime's own, which have no base but this
+            told = ", ".join(f"{number:g}" for number in feeds["scales"])
+            reason = " ".join(str(error).split())[:200]
+            problem = f"with noise_scale, length_scale and noise_w {told} onnxruntime cannot run the voice's front"
+            raise ArgumentError(f"scales: {problem}: {reason}") from error
         return [np.asarray(array, dtype=np.float32) for array in made]

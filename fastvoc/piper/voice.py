@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Generator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from fastvoc.checkpoints import onnx_file
 from fastvoc.checkpoints.checkpoint import refuse
 from fastvoc.checkpoints.onnx_graph import Array
 from fastvoc.checkpoints.source import open_source
-from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
+from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError, shown
 from fastvoc.loading import loaded, parse_device, parse_dtype
 from fastvoc.piper.config import VoiceConfig, framed, read_config
 from fastvoc.piper.front import Front, cut
@@ -33,6 +32,7 @@ Ids = Sequence[int] | Tensor | np.ndarray[Any, Any]
 _SCALES = ("noise_scale", "length_scale", "noise_w")
 _INPUTS, _SPEAKER = ("input", "input_lengths", "scales"), "sid"
 _AFTER = ("Unsqueeze", "Squeeze", "Reshape", "Transpose", "Flatten", "Identity", "Cast")  # change no sample
+_TINY, _HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # as the graph has numbers
 _MOST_SEED = 1 << 23  # whole numbers up to twice that are float32's, as ONNX has seeds
 
 
@@ -62,6 +62,9 @@ class Voice:
     def __repr__(self) -> str:
         speakers = "one speaker" if self.config.num_speakers <= 1 else f"{self.config.num_speakers} speakers"
         return f"Voice({self.sample_rate} Hz, {speakers}, {self.vocoder})"
+
+    def __reduce__(self) -> NoReturn:
+        raise DtypeError("Voice: a session of onnxruntime cannot be copied or pickled; load the file anew")
 
     @property
     def sample_rate(self) -> int:
@@ -112,14 +115,20 @@ class Voice:
     def ids(self, phonemes: Sequence[str]) -> list[int]:
         """The ids of a sentence's phonemes, with those that begin, part and end them as Piper has it.
 
-        Raises ArgumentError for a phoneme that the voice does not know.
+        Raises ArgumentError for a phoneme that the voice does not know, DtypeError for what is no text.
         """
+        try:
+            listed = list(phonemes)
+        except TypeError:
+            raise DtypeError(f"phonemes: expected texts, got {shown(phonemes)}") from None
+        if wrong := [one for one in listed if not isinstance(one, str)]:
+            raise DtypeError(f"phonemes: expected texts, got {shown(wrong[0])}")
         known = self.config.phoneme_ids
         if (frame := framed(known)) is None:
             raise ArgumentError("phonemes: the voice's JSON has no ids for '^', '$' and '_'; give ids")
         begin, end, between = frame
         found = [*begin, *between]
-        for phoneme in phonemes:
+        for phoneme in listed:
             if phoneme not in known:
                 raise ArgumentError(f"phonemes: {phoneme!r} is not among the {len(known)} that the voice knows")
             found += [*known[phoneme], *between]
@@ -164,7 +173,7 @@ class Voice:
             speaker = names[speaker]
         number = self.config.default_speaker if speaker is None else speaker
         if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 0 <= number < count:
-            raise ArgumentError(f"speaker: expected 0..{count - 1} or a name, got {speaker!r}")
+            raise ArgumentError(f"speaker: expected 0..{count - 1} or a name, got {shown(number)}")
         return int(number)
 
     def _latent(self, feeds: dict[str, Array]) -> tuple[Tensor, dict[str, Any]]:
@@ -207,7 +216,9 @@ def load(
     """
     for name, value, low, high in (("threads", threads, 1, 1024), ("seed", seed, 0, _MOST_SEED)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high):
-            raise ArgumentError(f"{name}: expected {low}..{high}, got {value!r}")
+            raise ArgumentError(f"{name}: expected {low}..{high}, got {shown(value)}")
+    if not isinstance(path, str | os.PathLike):
+        raise DtypeError(f"path: expected a text or a path, got {type(path).__name__}")
     wanted, target, file = parse_dtype(dtype), parse_device(device), given_path(path)
     try:
         source = open_source(file)
@@ -258,23 +269,27 @@ def _check_voice(path: Path, read: onnx_file.Voice, config: VoiceConfig) -> int:
 def _whole(ids: Ids, count: int) -> Array:
     """Phoneme ids as int64 [n]."""
     try:
-        array = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)
+        array = np.asarray(ids.detach().cpu() if isinstance(ids, Tensor) else ids)
     except (TypeError, ValueError) as error:
         raise DtypeError(f"ids: expected whole numbers ({error})") from None
     if array.ndim != 1 or not len(array):
         raise ShapeError(f"ids: expected [n > 0], the phoneme ids of one sentence, got {list(array.shape)}")
+    if array.dtype.kind == "O" and all(isinstance(one, int) for one in array.flat):  # one of more than 64 bits
+        beyond = next(one for one in array.flat if not 0 <= one < count)
+        raise ArgumentError(f"ids: expected 0..{count - 1}, got {shown(beyond)}")
     if array.dtype.kind not in "iu":
         raise DtypeError(f"ids: expected whole numbers, got {array.dtype}")
     if wrong := [int(one) for one in array if not 0 <= one < count]:
-        raise ArgumentError(f"ids: expected 0..{count - 1}, got {wrong[0]}")
+        raise ArgumentError(f"ids: expected 0..{count - 1}, got {shown(wrong[0])}")
     return array.astype(np.int64)
 
 
 def _scale(name: str, value: object, default: float) -> float:
     number = default if value is None else value
-    good = isinstance(number, int | float | np.floating) and not isinstance(number, bool) and math.isfinite(number)
-    if not good or number < 0 or (name == "length_scale" and not number):  # type: ignore[operator]
-        raise ArgumentError(
-            f"{name}: expected a {'positive' if name == 'length_scale' else 'finite'} number, got {value!r}"
-        )
-    return float(number)  # type: ignore[arg-type]
+    if not isinstance(number, int | float | np.integer | np.floating) or isinstance(number, bool):
+        raise ArgumentError(f"{name}: expected a number, got {shown(number)}")
+    low = 0 if name != "length_scale" else _TINY
+    if not low <= number <= _HUGE:
+        wanted = f"a number from 0 to {_HUGE:g}" if not low else f"a positive number from {_TINY:g} to {_HUGE:g}"
+        raise ArgumentError(f"{name}: expected {wanted}, got {shown(number)}")
+    return float(number)

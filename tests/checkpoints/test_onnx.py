@@ -17,6 +17,7 @@ from onnx_files import Exporter, Norm, export, generator, need_onnx, run_onnx, w
 
 import fastvoc
 from fastvoc.checkpoints import detect_and_load
+from fastvoc.checkpoints.checkpoint import Checkpoint
 from fastvoc.errors import ArgumentError, AssumptionWarning, LoadError
 from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.sound.mel import MelConfig
@@ -393,8 +394,8 @@ REFUSED: dict[str, tuple[Callable[[Any], None], str]] = {
     "strides": (attributed("Conv", "strides", [2]), r"strides \(2,\)"),
     "pads": (attributed("Conv", "pads", [0, 2]), r"pads \[0, 2\], which change the length"),
     "no pads": (attributed("Conv", "auto_pad", "VALID"), "auto_pad 'VALID' in Conv"),
-    "uneven pads": (attributed("ConvTranspose", "pads", [1, 2]), r"pads \[1, 2\], expected two equal ones"),
-    "many pads": (attributed("ConvTranspose", "pads", [1, 1, 2, 2]), "expected two equal ones"),
+    "uneven pads": (attributed("ConvTranspose", "pads", [1, 2]), r"pads \[1, 2\], expected two, the second less"),
+    "many pads": (attributed("ConvTranspose", "pads", [1, 1, 2, 2]), "expected two, the second less by 0 to 1"),
     "given lengths": (attributed("ConvTranspose", "output_shape", [99]), r"output_shape \(99,\)"),
     "dilated upsampling": (attributed("ConvTranspose", "dilations", [3]), r"dilations \(3,\)"),
     "wrong mean": (lambda model: constants(model, lambda _: 3), "a sum of 2 blocks that is divided by 3"),
@@ -411,6 +412,126 @@ def test_what_is_no_hifigan_is_refused_in_words(name: str, tmp_path: Path) -> No
     change, message = REFUSED[name]
     with pytest.raises(LoadError, match=message):
         detect_and_load(edit(write(tmp_path, SMALL), change))
+
+
+def before(*steps: tuple[str, Any]) -> Callable[[Any], None]:
+    """Puts nodes before the decoder: operation and constant, `(operation, (constant,))` for one on the left."""
+
+    def change(model: Any) -> None:
+        from onnx import helper, numpy_helper
+
+        name = "mel"
+        made = []
+        for number, (op, value) in enumerate(steps):
+            inputs = [name]
+            if value is not None:
+                left = isinstance(value, tuple)
+                constant = numpy_helper.from_array(np.asarray(value[0] if left else value, np.float32), f"c{number}")
+                model.graph.initializer.append(constant)
+                inputs = [constant.name, name] if left else [name, constant.name]
+            name = f"before{number}"
+            made.append(helper.make_node(op, inputs, [name]))
+        nodes(model, "Conv")[0].input[0] = name
+        for node in reversed(made):
+            model.graph.node.insert(0, node)
+
+    return change
+
+
+BANDS = np.linspace(0.5, 2, 6)[:, None]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("Mul", (2.0,))],
+        [("Sub", (3.0,))],
+        [("Add", (BANDS,)), ("Mul", (BANDS,)), ("Sub", BANDS), ("Div", 3.0)],
+        [("Neg", None), ("Sub", (BANDS,))],
+    ],
+    ids=range(4),
+)
+@pytest.mark.filterwarnings("ignore::fastvoc.errors.AssumptionWarning")
+def test_constants_before_the_decoder_stay_on_either_side(steps: list[tuple[str, Any]], tmp_path: Path) -> None:
+    need_onnx("onnxruntime")
+    path = edit(write(tmp_path, SMALL), before(*steps))
+    config = fastvoc.load_vocoder(path).config
+    assert (config.normalize_before, config.latent) == (True, False)
+    sounds_alike(path, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        ([("Clip", 0.0)], "Clip that makes 'before0' changes"),
+        ([("Exp", None), ("Mul", 2.0)], "Exp that makes 'before0' changes"),
+        ([("Div", (2.0,))], "Div that makes 'before0' changes"),
+        ([("Mul", np.linspace(1, 2, 9))], "Mul that makes 'before0' changes"),
+        ([("Mul", 0.0)], "constants before the decoder that leave nothing"),
+    ],
+)
+def test_what_else_stands_before_the_decoder_is_refused(
+    steps: list[tuple[str, Any]], found: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LoadError, match=found):
+        detect_and_load(edit(write(tmp_path, SMALL), before(*steps)))
+
+
+FRONT = MelConfig(sample_rate=16000, n_fft=64, hop_length=8, win_length=64, n_mels=6)
+EXPORTED = {
+    "a mel": replace(SMALL, sample_rate=16000, mel=FRONT),
+    "no last bias": replace(SMALL, post_bias=False),
+    "a latent": replace(SMALL, latent=True),
+    "a voice": VITS,
+    "padded": ODD,
+    "normalised": replace(NORMAL, leaky_relu_slope=0.123456789),
+}
+
+
+def exported(folder: Path, config: HifiGanConfig) -> tuple[fastvoc.Vocoder, Path]:
+    fastvoc.save(Checkpoint(config, random_state(config), "fastvoc"), folder / "m.safetensors")
+    voc = fastvoc.load_vocoder(folder / "m.safetensors", backend="torch")
+    fastvoc.export(voc, folder / "m.onnx")
+    return voc, folder / "m.onnx"
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_our_own_exports_come_back_as_they_were(name: str, tmp_path: Path) -> None:
+    voc, path = exported(tmp_path, EXPORTED[name])
+    again = fastvoc.load_vocoder(path, backend="torch")
+    assert again.config == voc.config
+    assert (again.mel_config, again.assumed) == (voc.mel_config, {})
+    for key, tensor in voc.model.state_dict().items():
+        assert torch.allclose(again.model.state_dict()[key], tensor, rtol=1e-5, atol=1e-6), key
+
+
+def test_the_metadata_of_an_export_must_fit_its_graph(tmp_path: Path) -> None:
+    def told(**values: str) -> Callable[[Any], None]:
+        def change(model: Any) -> None:
+            for entry in model.metadata_props:
+                entry.value = values.get(entry.key, entry.value)
+
+        return change
+
+    _, path = exported(tmp_path, EXPORTED["a mel"])
+    whole = path.read_bytes()
+    for values, message in (
+        ({"config": json.dumps(replace(SMALL, pre_kernel_size=5).to_dict())}, "pre_kernel_size is 5 in its metadata"),
+        ({"config": "{}}"}, "not valid JSON"),
+        ({"config": '{"colour": 3}'}, "illegal configuration in its metadata"),
+        ({"mel": '{"n_fft": 3}'}, "illegal front end in its metadata"),
+    ):
+        path.write_bytes(whole)
+        with pytest.raises(LoadError, match=message):
+            detect_and_load(edit(path, told(**values)))
+    path.write_bytes(whole)
+    assert fastvoc.load_vocoder(edit(path, told(family="other"))).mel_config == FRONT
+
+
+def test_an_unknown_front_end_says_how_to_give_one(tmp_path: Path) -> None:
+    voc, _ = exported(tmp_path, SMALL)
+    with pytest.raises(ArgumentError, match=r"give one to fastvoc\.load as mel="):
+        voc.mel(torch.zeros(800))
 
 
 @pytest.mark.parametrize(

@@ -73,3 +73,19 @@ def test_wrong_arguments_are_told(run: Run, model: Path, tmp_path: Path) -> None
     assert out.read_bytes() == before
     assert run("export", model, out, "--for", "sherpa-onnx", "--force").code == 0
     assert out.read_bytes() != before
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder.onnx"
+    folder.mkdir()
+    done = run("export", tmp_path / "none", folder, "--force")
+    assert (done.code, done.err.strip()) == (2, f"error: OUT: {folder} is a folder, expected a file")
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    done = run("export", tmp_path / "none", tmp_path / "voice.onnx")
+    assert done.code == 2
+    assert "cannot be written to" in done.err
+    done = run("export", model, tmp_path / "voice.onnx", "--seed", 1 << 24)
+    assert done.code == 2
+    assert "--seed" in done.err

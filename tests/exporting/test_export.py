@@ -22,7 +22,7 @@ from whole_codecs import lively_whole
 
 import fastvoc
 from fastvoc.codec import Codec
-from fastvoc.errors import DtypeError, ExportError, FastvocError
+from fastvoc.errors import ArgumentError, DtypeError, ExportError, FastvocError
 from fastvoc.exporting import emitters
 from fastvoc.exporting.export import serialized
 from fastvoc.loaded import LoadedModel
@@ -437,3 +437,44 @@ def test_an_exported_hifigan_is_read_back(name: str, tmp_path: Path) -> None:
         assert torch.equal(back.model.state_dict()[key], tensor), key
     feeds = feeds_of(loaded, (), 2, 9)
     assert off_by(reference(back, feeds), reference(loaded, feeds)) <= 1e-6
+
+
+def _seeds(data: bytes) -> list[float]:
+    nodes = onnx.load_model_from_string(data).graph.node
+    return [value.f for node in nodes for value in node.attribute if value.name == "seed"]
+
+
+@pytest.mark.parametrize("seed", [0, 5, 1 << 23])
+def test_every_node_that_draws_has_its_own_seed(seed: int) -> None:
+    seeds = _seeds(serialized(made("hift-sample"), seed=seed))
+    assert len(seeds) > 1
+    assert seeds == [seed + 1.0 + i for i in range(len(seeds))]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"seed": (1 << 23) + 1}, ArgumentError, r"seed: expected 0\.\.8388608, got 8388609"),
+        ({"seed": -1}, ArgumentError, "seed: expected"),
+        ({"seed": 10**5000}, ArgumentError, "seed: .* got an integer of 16610 bits"),
+        ({"seed": "a"}, DtypeError, "seed: expected an integer, got str"),
+        ({"seed": None}, DtypeError, "seed: expected an integer, got NoneType"),
+        ({"seed": True}, DtypeError, "seed: expected an integer, got bool"),
+        ({"inputs": None}, DtypeError, "inputs: expected names, got None"),
+        ({"inputs": [1]}, DtypeError, r"inputs: expected names, got \[1\]"),
+        ({"dtype": ["fp32"]}, DtypeError, r"dtype: expected fp32 or fp16, got \['fp32'\]"),
+        ({"runtime": []}, ExportError, "runtime: expected one of"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], error: type[FastvocError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        serialized(made("univnet"), **options)
+
+
+def test_wrong_paths_are_named(tmp_path: Path) -> None:
+    voc = made("univnet")
+    for path in ("", " ", ".", tmp_path):
+        with pytest.raises(ArgumentError, match="path: expected the name of a file, got"):
+            fastvoc.export(voc, path)
+    with pytest.raises(DtypeError, match="path: expected a text or a path, got int"):
+        fastvoc.export(voc, 3)  # type: ignore[arg-type]

@@ -203,10 +203,28 @@ def test_wrong_inputs_are_named(name: str) -> None:
         small()(torch.zeros(2, KOKORO.num_mels, 9), **{k: v for k, v in given.items() if v is not None})
 
 
+def test_wrong_features_are_called_asr() -> None:
+    voc, bands = small(), KOKORO.num_mels
+    other = {"f0": 100.0, "n": 0.0, "style": torch.zeros(24)}
+    for asr, error, message in (
+        (torch.zeros(bands + 1, 9), ShapeError, "asr: expected"),
+        (torch.zeros(9, bands), ShapeError, r"asr: .* it is transposed; pass asr\.transpose"),
+        (torch.full((bands, 9), torch.nan), ArgumentError, "asr: holds NaN or infinity"),
+        (torch.zeros(bands, 9, dtype=torch.int64), DtypeError, "asr: expected"),
+    ):
+        with pytest.raises(error, match=message):
+            voc.decode(asr, **other)
+
+
 def test_there_are_no_streams() -> None:
     voc = small()
-    for use in (voc.stream, lambda: voc.latency, lambda: voc.context_frames, lambda: fastvoc.Streams(voc).open("a")):
-        with pytest.raises(ArgumentError, match=r"stream: Kokoro's norms .* whole utterance.* sentence by sentence"):
+    for name, use in (
+        ("stream", voc.stream),
+        ("latency", lambda: voc.latency),
+        ("context_frames", lambda: voc.context_frames),
+        ("stream", lambda: fastvoc.Streams(voc).open("a")),
+    ):
+        with pytest.raises(ArgumentError, match=f"^{name}: Kokoro's norms .* whole utterance.* sentence by sentence"):
             use()  # type: ignore[operator]
     with pytest.raises(ArgumentError, match="mel: the model takes a latent"):
         voc.mel(torch.zeros(4000))

@@ -116,6 +116,8 @@ def test_a_number_is_the_f0_of_all_frames() -> None:
     voc = _voiced()
     latents = torch.randn(2, voc.n_mels, 9)
     assert torch.equal(voc(latents, f0=180), voc(latents, f0=torch.full((2, 9), 180.0)))
+    for number in (np.float32(180), np.float64(180), np.int64(180)):
+        assert torch.equal(voc(latents, f0=number), voc(latents, f0=180))
     assert torch.equal(voc(latents[0], f0=180.0), voc(latents[0], f0=np.full(9, 180, dtype=np.float32)))
     assert torch.equal(torch.stack(voc.each(list(latents), f0=0)), voc(latents, f0=torch.zeros(2, 9)))
 
@@ -125,6 +127,10 @@ WRONG: dict[str, tuple[dict[str, Any], type[FastvocError], str]] = {
     "an f0 too long": ({"f0": torch.zeros(2, 10)}, ShapeError, r"f0: expected \[2, 9\], got \[2, 10\]"),
     "one f0": ({"f0": torch.zeros(9)}, ShapeError, r"f0: expected \[2, 9\], got \[9\]"),
     "whole numbers": ({"f0": torch.zeros(2, 9, dtype=torch.int64)}, DtypeError, "f0: expected a floating-point"),
+    "nan": ({"f0": float("nan")}, ArgumentError, r"f0: expected a finite number or \[2, 9\], got nan"),
+    "infinity": ({"f0": np.float32("inf")}, ArgumentError, r"f0: expected a finite number or \[2, 9\]"),
+    "a huge number": ({"f0": 10**5000}, ArgumentError, "f0: .* got an integer of 16610 bits"),
+    "a truth": ({"f0": True}, DtypeError, "f0: expected a floating-point tensor, got bool"),
     "a name": ({"f0": "a"}, DtypeError, "f0: expected a floating-point tensor, got str"),
     "not a number": ({"f0": torch.full((2, 9), torch.nan)}, ArgumentError, "f0: holds NaN or infinity"),
     "a short source": ({"source": torch.zeros(2, 1, 9)}, ShapeError, r"source: expected \[2, 1, 180\]"),
@@ -152,6 +158,9 @@ def test_streams_say_what_they_want() -> None:
         voc.stream(f0=100.0).push(torch.zeros(6, 9), f0=torch.zeros(9))
     with pytest.raises(ShapeError, match="f0: expected"):
         voc.stream().push(torch.zeros(6, 9), f0=torch.zeros(8))
+    for f0 in ("abc", [200, None], [[1.0], [1.0, 2.0]], {}, 9 * [1]):
+        with pytest.raises(DtypeError, match="f0: expected floating-point values in Hz, got"):
+            voc.stream().push(torch.zeros(6, 9), f0=f0)
     with pytest.raises(ArgumentError, match="noise: no such input of a stream"):
         voc.stream().push(torch.zeros(6, 9), noise=torch.zeros(9))
     with pytest.raises(fastvoc.StreamError, match="another model"):

@@ -221,7 +221,30 @@ def refused(model: Any, message: str) -> None:
 
 
 def test_training_is_refused() -> None:
-    refused(SynthesizerTrn(), r"^model: this SynthesizerTrn is in training mode; call eval\(\) first")
+    message = r"^model: this SynthesizerTrn is in training mode; call eval\(\) first"
+    refused(SynthesizerTrn(), message)
+    half = SynthesizerTrn()
+    half.dec.eval()
+    refused(half, message)
+
+
+def test_the_old_decoder_takes_the_mode_of_the_new_one() -> None:
+    for training in (True, False):
+        model = SynthesizerTrn().eval()
+        fastvoc.patch(model)
+        model.train(training)
+        fastvoc.unpatch(model)
+        assert {module.training for module in model.dec.modules()} == {training}
+
+
+def test_autocast() -> None:
+    model = SynthesizerTrn(speaker=5).eval()
+    fastvoc.patch(model)
+    latent, speaker = torch.randn(1, 6, 11), torch.randn(1, 5, 1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wav = model.dec(latent.bfloat16(), speaker.bfloat16())
+    with torch.no_grad():
+        assert torch.equal(wav, model.dec(latent.bfloat16().float(), speaker.bfloat16().float()))
 
 
 def test_parts_that_have_no_place_are_named() -> None:
