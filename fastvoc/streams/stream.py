@@ -27,7 +27,7 @@ from fastvoc.runtime import flags
 from fastvoc.runtime.stats import Stats, clock
 from fastvoc.streams.delivery import Deliverer, Delivery, counted
 
-_VERSION = 2  # of a saved state: names, shapes and counters of what it holds
+_VERSION = 3  # of a saved state: names, shapes and counters of what it holds
 Check = bool | Literal["later"] | None
 
 

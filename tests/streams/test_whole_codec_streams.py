@@ -34,16 +34,20 @@ def streamed(side: Side, x: Tensor, cuts: list[int], **options: int) -> Tensor:
         return torch.cat([*parts, stream.flush()], -1)
 
 
-def check_decoding(name: str, backend: str, frames: int, cuts: list[int]) -> None:
-    codec = whole_codec(name, backend)
+def check_decoding(
+    name: str, backend: str, frames: int, cuts: list[int], dtype: torch.dtype = torch.float32
+) -> None:
+    codec = whole_codec(name, backend, dtype)
     codes = random_codes(codec, frames, seed=frames)[0]
     whole, pieces = codec.decode(codes, exact=True), streamed(codec.decoding(), codes, cuts)
     assert pieces.shape == whole.shape
     assert torch.equal(pieces, whole) if backend == "cpp" else relative_l2(pieces, whole) < 1e-5
 
 
-def check_encoding(name: str, backend: str, samples: int, cuts: list[int]) -> None:
-    codec = whole_codec(name, backend)
+def check_encoding(
+    name: str, backend: str, samples: int, cuts: list[int], dtype: torch.dtype = torch.float32
+) -> None:
+    codec = whole_codec(name, backend, dtype)
     wav = sound(samples, seed=samples)[0, 0]
     whole, pieces = codec.encode(wav, exact=True).codes[0], streamed(codec.encoding(), wav, cuts)
     assert pieces.shape == whole.shape
@@ -65,6 +69,18 @@ def test_chunks_encode_as_one_call(name: str, backend: str, cuts: list[int]) -> 
     hop = whole_codec(name, backend).hop
     for samples in (1, hop - 1, 4 * hop, 11 * hop + 5):
         check_encoding(name, backend, samples, cuts)
+
+
+@pytest.mark.native
+@each_config
+@pytest.mark.parametrize("step", [1, 3])
+def test_bfloat16_chunks_are_one_call(name: str, step: int) -> None:
+    """Where a call keeps float32 between ops a stream does, and a residual is added before anything is rounded."""
+    codec = whole_codec(name, "cpp")
+    for frames in (1, 2, 25):
+        check_decoding(name, "cpp", frames, list(range(step, frames, step)), torch.bfloat16)
+    for samples in (1, 4 * codec.hop, 11 * codec.hop + 5):
+        check_encoding(name, "cpp", samples, list(range(7, samples, 7 * step)), torch.bfloat16)
 
 
 @pytest.mark.native
