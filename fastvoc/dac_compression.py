@@ -41,6 +41,9 @@ def compress_dac(
         ShapeError, DtypeError: another waveform.
     """
     _check(codec)
+    if not isinstance(wav, Tensor) or not wav.is_floating_point():
+        got = wav.dtype if isinstance(wav, Tensor) else type(wav).__name__
+        raise DtypeError(f"wav: expected a floating-point tensor, got {got}")
     wav = wav[None] if wav.dim() == 1 else wav
     level = loudness(wav, codec.sample_rate)
     loud = wav * 10 ** ((NORMAL_DB - level) / 20)

@@ -168,6 +168,8 @@ def _with_wav(mel: Tensor, config: MelConfig, wav: Tensor) -> Diagnosis:
         fits += found
         if any(fit.left <= _STEP / 2 and not fit.by_band for fit in found):
             break  # it is this one
+    if not fits and (alone := _alone(mel, config)).kind == "bands":
+        return alone
     if not fits:
         text = f"no front end that is tried makes {list(mel.shape)} of {len(wav)} samples"
         return Diagnosis("unknown", text, {"bands": float(mel.shape[0]), "frames": float(mel.shape[1])})
