@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.codec import Codec
-from fastvoc.errors import ArgumentError, DecodeError, ShapeError
+from fastvoc.errors import ArgumentError, DecodeError, DtypeError, ShapeError
 from fastvoc.models.dac import Dac
 from fastvoc.sound.audio import resample
 from fastvoc.sound.dac_file import DacFile

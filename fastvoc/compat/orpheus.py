@@ -63,7 +63,12 @@ def tokens(codes: Sequence[Tensor]) -> Tensor:
 
 
 def _whole(name: str, values: Tensor) -> Tensor:
-    if not isinstance(values, Tensor) or values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+    if (
+        not isinstance(values, Tensor)
+        or values.is_floating_point()
+        or values.is_complex()
+        or values.dtype == torch.bool
+    ):
         got = values.dtype if isinstance(values, Tensor) else type(values).__name__
         raise DtypeError(f"{name}: expected whole numbers, got {got}")
     return values.long()

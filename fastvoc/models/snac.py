@@ -226,7 +226,9 @@ class Snac(WholeCodec):
         steps = self.config.noise_steps
         if noise is not None and not isinstance(noise, int | list | tuple):
             got = type(noise).__name__
-            raise DtypeError(f"noise: expected 0, or a sequence of tensors, one for each of {len(steps)} stages, got {got}")
+            raise DtypeError(
+                f"noise: expected 0, or a sequence of tensors, one for each of {len(steps)} stages, got {got}"
+            )
         if isinstance(noise, int) and noise != 0:
             raise ArgumentError(f"noise: expected 0, or the noise of {len(steps)} stages, got {noise}")
         if not steps or isinstance(noise, int):
@@ -266,5 +268,9 @@ class Snac(WholeCodec):
             raise ArgumentError("noise: a stream takes no given noise; expected 0 or None")
         if noise == 0 or not self.config.noise:
             return NetworkStream(self.reading("_silent"), backend)
-        seeds = item_seeds(seed, len(seed) if hasattr(seed, "__len__") and not isinstance(seed, str) else 1, next(self.parameters()).device)
+        seeds = item_seeds(
+            seed,
+            len(seed) if hasattr(seed, "__len__") and not isinstance(seed, str) else 1,
+            next(self.parameters()).device,
+        )
         return NetworkStream(self.decoding, backend, items={"seed": seeds})

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,11 +64,12 @@ class Diagnosis:
         """All that is wrong."""
         return () if self.kind is None else (self.kind, *self.also)
 
-    def mend(self, mel: Tensor) -> Tensor:
-        """The mel as the model wants it, by `fastvoc.mel.convert`.
+    def mend(self, mel: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        """The mel, a tensor or a numpy array, as the model wants it, by `fastvoc.mel.convert`.
 
         Raises ArgumentError where no exact conversion exists: make the mel from the waveform then.
         """
+        mel = torch.from_numpy(np.ascontiguousarray(mel)) if isinstance(mel, np.ndarray) else mel
         if self.kind is None:
             return mel
         if self.source is None or self._target is None or self._unit is None:

@@ -35,9 +35,7 @@ def streamed(side: Side, x: Tensor, cuts: list[int], **options: int) -> Tensor:
         return torch.cat([*parts, stream.flush()], -1)
 
 
-def check_decoding(
-    name: str, backend: str, frames: int, cuts: list[int], dtype: torch.dtype = torch.float32
-) -> None:
+def check_decoding(name: str, backend: str, frames: int, cuts: list[int], dtype: torch.dtype = torch.float32) -> None:
     codec = whole_codec(name, backend, dtype)
     codes = random_codes(codec, frames, seed=frames)[0]
     whole, pieces = codec.decode(codes, exact=True), streamed(codec.decoding(), codes, cuts)
@@ -45,9 +43,7 @@ def check_decoding(
     assert torch.equal(pieces, whole) if backend == "cpp" else relative_l2(pieces, whole) < 1e-5
 
 
-def check_encoding(
-    name: str, backend: str, samples: int, cuts: list[int], dtype: torch.dtype = torch.float32
-) -> None:
+def check_encoding(name: str, backend: str, samples: int, cuts: list[int], dtype: torch.dtype = torch.float32) -> None:
     codec = whole_codec(name, backend, dtype)
     wav = sound(samples, seed=samples)[0, 0]
     whole, pieces = codec.encode(wav, exact=True).codes[0], streamed(codec.encoding(), wav, cuts)
