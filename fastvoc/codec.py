@@ -39,7 +39,7 @@ class Codes:
     each item; codes beyond an item's own frames are 0. `bandwidth` is in kbit/s, `rank` the number of dimensions of the
     waveform. `rates` are the codes of each codebook in a frame: where they are more than one, as in SNAC, a frame's
     codes lie one below the other in `segments`, coarse first, and `levels` tells them apart. `family` and `hop`, the
-    samples of a frame, tell whose codes they are; a model refuses those of others, and asks nothing where they are None.
+    samples of a frame, tell whose codes they are; a model refuses those of others, but asks nothing of None.
     """
 
     segments: tuple[Tensor, ...]

@@ -155,10 +155,14 @@ class Stats:
 
     def _tell(self, event: Event) -> None:
         for listener in tuple(self.listeners):
-            try:
-                listener(event)
-            except Exception:  # whoever watches must not cost the sound of what was made
-                log.exception("a listener of the stats raised at a %s", event.kind)
+            _told(listener, event)
+
+
+def _told(listener: Callable[[Event], None], event: Event) -> None:
+    try:
+        listener(event)
+    except Exception:  # whoever watches must not cost the sound of what was made
+        log.exception("a listener of the stats raised at a %s", event.kind)
 
 
 _ALL: weakref.WeakSet[Stats] = weakref.WeakSet()
