@@ -151,7 +151,7 @@ def test_state_of_another_version(version: int) -> None:
     assert description["version"] == 3
     text = json.dumps({**description, "version": version})
     other = save(tensors, {"fastvoc.stream": text, "sha256": _digest(text, tensors)})
-    with pytest.raises(StreamError, match=f"state: version {version}, expected 2"):
+    with pytest.raises(StreamError, match=f"state: version {version}, expected 3"):
         stream.restore(other)
     assert torch.equal(torch.cat([head, stream.push(mel[:, 31:]), stream.flush()]), streamed(voc, mel, [31]))
 
