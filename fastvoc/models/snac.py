@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.models.checks import Tensors, check_names, item_seeds, positive, require, require_positive
+from fastvoc.models.checks import Tensors, check_names, item_seeds, positive, require, require_positive, stream_seeds
 from fastvoc.models.families import meta_tensors
 from fastvoc.models.whole_codec import WholeCodec, WholeSignals
 from fastvoc.nn.grouped import GroupedQuantizer
@@ -268,9 +268,5 @@ class Snac(WholeCodec):
             raise ArgumentError("noise: a stream takes no given noise; expected 0 or None")
         if noise == 0 or not self.config.noise:
             return NetworkStream(self.reading("_silent"), backend)
-        seeds = item_seeds(
-            seed,
-            len(seed) if hasattr(seed, "__len__") and not isinstance(seed, str) else 1,
-            next(self.parameters()).device,
-        )
+        seeds = stream_seeds(seed, next(self.parameters()).device)
         return NetworkStream(self.decoding, backend, items={"seed": seeds})
