@@ -77,7 +77,8 @@ def _tensor(t: Tensor) -> bytes:
     """Its elements in the order of memory, outermost dimension first, and which dimensions these are."""
     order = sorted(range(t.dim()), key=lambda d: (-t.stride(d), d == 1))
     dense = t.permute(order).contiguous()
-    data = dense.flatten().view(torch.uint8).numpy().tobytes()
+    flat = dense.new_empty(dense.numel()).copy_(dense.flatten())  # a single element may have any stride
+    data = flat.view(torch.uint8).numpy().tobytes()
     return _numbers(TYPES[t.dtype], t.dim(), *dense.shape) + data + _numbers(t.dim(), *order)
 
 

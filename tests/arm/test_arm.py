@@ -11,15 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mimi_models
 import native_calls as calls
 import numpy as np
 import pytest
 import torch
+from checkpoint_files import KOKORO
 from codec_models import UNUSUAL, lively, noise
 from kept import kept
 from op_cases import CONV1D, MRF, UPSAMPLE, cast, channels, with_ranges
-from stream_families import FAMILIES, MAKERS, mel_of
+from stream_families import FAMILIES, MAKERS, mel_of, randomised
 from torch import Tensor
+from whole_codecs import whole_codec
 
 from fastvoc.codec import Codec
 from fastvoc.models.encodec_lm import EncodecLmConfig
@@ -27,6 +30,7 @@ from fastvoc.models.hift_config import HIFTNET
 from fastvoc.models.hiftnet import HiftNet
 from fastvoc.models.integer_lm import IntegerLm
 from fastvoc.runtime.registry import OPS
+from fastvoc.styled import StyledVocoder
 from helpers import ROOT, need, relative_l2
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
@@ -88,12 +92,20 @@ def vocoders() -> None:
             stream.flush()
         inputs = {"f0": torch.full((9,), 160.0)} if "f0" in getattr(voc.model, "inputs", ()) else {}
         voc.to(torch.bfloat16)(mel, check=False, **inputs)
+    for dtype in (torch.float32, torch.bfloat16):
+        kokoro = StyledVocoder(randomised(KOKORO).model, KOKORO, backend="cpp").to(dtype)
+        style = torch.randn(2, KOKORO.style_dim)
+        kokoro(torch.randn(2, KOKORO.num_mels, 7).to(dtype), [7, 5], check=False, f0=150.0, n=0.5, style=style)
     net = HiftNet(replace(HIFTNET, base_channels=24, f0_channels=20)).eval()
     net.predict_f0(torch.randn(1, 80, 12), backend="cpp")
 
 
 def codecs() -> None:
-    """Both halves of EnCodec in its forms, in float32 and bfloat16."""
+    """Both halves of EnCodec in its forms, of SNAC and of Mimi, in float32 and bfloat16."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for codec in (whole_codec("snac"), Codec(mimi_models.lively(mimi_models.SMALL), mimi_models.SMALL)):
+            codec.backend = "cpp"
+            codec.to(dtype)(torch.randn(codec.channels, 3 * codec.hop), codec.bandwidths[0])
     for config in UNUSUAL.values():
         for dtype in (torch.float32, torch.bfloat16):
             codec = Codec(lively(config), config, backend="cpp").to(dtype)
