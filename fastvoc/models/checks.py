@@ -107,7 +107,7 @@ def item_seeds(seed: int | Sequence[int] | Tensor, batch: int, device: torch.dev
 
 def stream_seeds(seed: int | Sequence[int] | Tensor, device: torch.device) -> Tensor:
     """`item_seeds` of as many items as there are seeds, one where `seed` is a number."""
-    sized = hasattr(seed, "__len__") and getattr(seed, "ndim", 1)
+    sized = hasattr(seed, "__len__") and getattr(seed, "ndim", 1) != 0
     return item_seeds(seed, len(seed) if sized else 1, device)  # type: ignore[arg-type]
 
 
