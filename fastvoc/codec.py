@@ -7,7 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import log2
-from typing import Any
+from operator import index
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ class Codes:
     `scale` their volumes [B, segments] float32, None where the model does not normalise. `lengths` are the samples of
     each item; codes beyond an item's own frames are 0. `bandwidth` is in kbit/s, `rank` the number of dimensions of the
     waveform. `rates` are the codes of each codebook in a frame: where they are more than one, as in SNAC, a frame's
-    codes lie one below the other in `segments`, coarse first, and `levels` tells them apart.
+    codes lie one below the other in `segments`, coarse first, and `levels` tells them apart. `family` and `hop`, the
+    samples of a frame, tell whose codes they are; a model refuses those of others, but asks nothing of None.
     """
 
     segments: tuple[Tensor, ...]
@@ -47,6 +49,8 @@ class Codes:
     sample_rate: int
     rank: int = 3
     rates: tuple[int, ...] = ()
+    family: str | None = None
+    hop: int | None = None
 
     @property
     def levels(self) -> list[Tensor]:
@@ -124,9 +128,16 @@ class Codec(LoadedModel):
 
     def check_bandwidth(self, bandwidth: float) -> None:
         """Raises ArgumentError unless `encode` offers this bandwidth, in kbit/s."""
-        if bandwidth not in self.bandwidths:
-            known = ", ".join(f"{b:g}" for b in self.bandwidths)
-            raise ArgumentError(f"bandwidth: expected one of {known} kbit/s, got {bandwidth!r}")
+        self._offered(bandwidth)
+
+    def _offered(self, bandwidth: float) -> float:
+        """The model's own bandwidth that is meant, of which a message has six digits."""
+        if isinstance(bandwidth, SupportsFloat):
+            near = min(self.bandwidths, key=lambda own: abs(own - float(bandwidth)))
+            if abs(near - float(bandwidth)) <= 1e-4 * near:
+                return near
+        known = ", ".join(f"{b:g}" for b in self.bandwidths)
+        raise ArgumentError(f"bandwidth: expected one of {known} kbit/s, got {bandwidth!r}")
 
     def check_wav(self, wav: _Array) -> Tensor:
         """One waveform as [C, S]. Raises ShapeError, DtypeError or DeviceError as `encode`."""
@@ -189,11 +200,14 @@ class Codec(LoadedModel):
             # Ordinary tensors, which may be changed in place.
             own = tuple(segment.clone() for segment in segments), None if scale is None else scale.clone()
             rates = tuple(self.config.rates[:n_q])
-            codes = Codes(*own, tuple(sizes), bandwidth, self.sample_rate, wav.dim(), rates)
+            codes = Codes(*own, tuple(sizes), bandwidth, self.sample_rate, wav.dim(), rates, *self._origin)
         except BaseException as error:
             stats.failed("encode", start, error)
             raise
-        stats.made("encode", start, checked, computed, len(batch) * sum(segment.shape[2] for segment in codes.segments))
+        frames = len(batch) * sum(segment.shape[2] for segment in codes.segments)
+        if samples is not None:
+            frames = sum(sum(self.config.frames(size)) for size in sizes)
+        stats.made("encode", start, checked, computed, frames)
         return codes
 
     def _checked_wav(
@@ -306,6 +320,10 @@ class Codec(LoadedModel):
                 raise ArgumentError("scale, lengths: only with plain codes, `Codes` have their own")
             if codes.sample_rate != self.sample_rate:
                 raise ArgumentError(f"codes: made at {codes.sample_rate} Hz, this model is for {self.sample_rate} Hz")
+            family, hop = self._origin
+            if codes.family not in (None, family) or codes.hop not in (None, hop):
+                made = f"made by {codes.family or 'a model'} with {codes.hop or hop} samples a frame"
+                raise ArgumentError(f"codes: {made}, this model is {family} with {hop}")
             rank, lengths = codes.rank, codes.lengths
             segments, scale = [self._codes(s, 3) for s in codes.segments], codes.scale
         else:
@@ -362,10 +380,16 @@ class Codec(LoadedModel):
         """Codebooks that `encode` uses for these arguments. Raises ArgumentError for what the model does not have."""
         return self._wanted(bandwidth, codebooks)[0]
 
+    @property
+    def _origin(self) -> tuple[str, int]:
+        """What tells its codes from those of other models."""
+        return str(self.config.family), int(self.hop)
+
     def _count(self, codebooks: int) -> int:
-        if isinstance(codebooks, bool) or not isinstance(codebooks, int) or not 1 <= codebooks <= self.config.n_q:
+        whole = not isinstance(codebooks, bool) and hasattr(codebooks, "__index__")
+        if not whole or not 1 <= index(codebooks) <= self.config.n_q:
             raise ArgumentError(f"codebooks: expected 1..{self.config.n_q}, got {codebooks!r}")
-        return codebooks
+        return index(codebooks)
 
     def _wanted(self, bandwidth: float | None, codebooks: int | None) -> tuple[int, float]:
         """Codebooks and kbit/s of an encoding."""
@@ -376,7 +400,7 @@ class Codec(LoadedModel):
             return count, sum(self.config.rates[:count]) * log2(self.config.bins) * self.frame_rate / 1000
         if bandwidth is None:
             bandwidth = _USUAL if _USUAL in self.bandwidths else max(self.bandwidths)
-        self.check_bandwidth(bandwidth)
+        bandwidth = self._offered(bandwidth)
         return self.config.codebooks(bandwidth), float(bandwidth)
 
     def _batch(self, wav: Tensor) -> Tensor:

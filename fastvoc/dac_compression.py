@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.codec import Codec
-from fastvoc.errors import ArgumentError, DecodeError, ShapeError
+from fastvoc.errors import ArgumentError, DecodeError, DtypeError, ShapeError
 from fastvoc.models.dac import Dac
 from fastvoc.sound.audio import resample
 from fastvoc.sound.dac_file import DacFile
@@ -41,6 +41,9 @@ def compress_dac(
         ShapeError, DtypeError: another waveform.
     """
     _check(codec)
+    if not isinstance(wav, Tensor) or not wav.is_floating_point():
+        got = wav.dtype if isinstance(wav, Tensor) else type(wav).__name__
+        raise DtypeError(f"wav: expected a floating-point tensor, got {got}")
     wav = wav[None] if wav.dim() == 1 else wav
     level = loudness(wav, codec.sample_rate)
     loud = wav * 10 ** ((NORMAL_DB - level) / 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import fastvoc
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.codec import Codec, Codes
 from fastvoc.errors import ArgumentError, BackendError, DtypeError, LoadError, ShapeError
-from fastvoc.models.encodec_config import EncodecConfig
+from fastvoc.models.dac import DAC_16K, DAC_24K, DAC_44K
+from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K, EncodecConfig
+from fastvoc.models.mimi_config import MIMI
+from fastvoc.models.snac import SNAC_24K, SNAC_32K, SNAC_44K
 from helpers import assert_golden, golden
 
 IMPLS = codec_implementations()
@@ -269,3 +273,19 @@ def test_a_codec_is_no_vocoder(tmp_path: Path) -> None:
     assert isinstance(fastvoc.load(tmp_path / "codec.safetensors"), Codec)
     with pytest.raises(LoadError, match="no such file"):
         fastvoc.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "config", [DAC_16K, DAC_24K, DAC_44K, SNAC_24K, SNAC_32K, SNAC_44K, MIMI, ENCODEC_24K, ENCODEC_48K]
+)
+def test_a_bandwidth_as_printed_is_the_models_own(config: Any) -> None:
+    codec = Codec.__new__(Codec)
+    codec.config = config
+    for books, own in enumerate(config.bandwidths, 1):
+        printed = float(f"{own:g}")
+        assert codec._wanted(printed, None) == codec._wanted(own, None)
+        if not isinstance(config, EncodecConfig):
+            assert codec.codebooks(printed) == books == codec.codebooks(codebooks=np.int64(books))  # type: ignore[arg-type]
+    for wrong in (config.bandwidths[0] * 1.001, math.nan, "6"):
+        with pytest.raises(ArgumentError, match="bandwidth: expected one of"):
+            codec.check_bandwidth(wrong)

@@ -17,7 +17,7 @@ from whole_codecs import lively_whole, random_codes, sound, whole_codec
 
 from fastvoc.codec import Codec
 from fastvoc.dac_compression import compress_dac, decompress_dac
-from fastvoc.errors import ArgumentError, DecodeError, ShapeError
+from fastvoc.errors import ArgumentError, DecodeError, DtypeError, ShapeError
 from fastvoc.models.dac import Dac, DacConfig
 from fastvoc.sound.dac_file import DacFile, read_dac, write_dac
 from fastvoc.sound.loudness import loudness
@@ -210,3 +210,10 @@ def test_loudness_of_the_standards_sine() -> None:
     assert loudness(torch.full((1, 3), 0.5), 24000) < -10
     with pytest.raises(ShapeError, match="wav"):
         loudness(torch.zeros(5), 24000)
+
+
+def test_sounds_of_other_types_are_refused() -> None:
+    codec = whole_codec("dac")
+    for wrong in (np.zeros(900, dtype=np.float32), torch.zeros(900, dtype=torch.int32)):
+        with pytest.raises(DtypeError, match="wav"):
+            compress_dac(codec, wrong)  # type: ignore[arg-type]

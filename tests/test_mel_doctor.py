@@ -213,9 +213,33 @@ def test_wrong_arguments_of_a_conversion() -> None:
     for wrong, error, text in (
         ({"unit": "bel"}, ArgumentError, "unit"),
         ({"std": 0.0}, ArgumentError, "std"),
+        ({"std": torch.ones(79)}, ShapeError, "std"),
+        ({"mean": torch.ones(80, 1)}, ShapeError, "mean"),
+        ({"mean": "0"}, DtypeError, "mean"),
+        ({"mean": None}, DtypeError, "mean"),
+        ({"mean": math.nan}, ArgumentError, "mean"),
+        ({"std": math.inf}, ArgumentError, "std"),
         ({"mel": mel[:79]}, ShapeError, "mel"),
         ({"mel": mel.long()}, DtypeError, "mel"),
     ):
         given = {"mel": mel, **wrong}  # type: ignore[dict-item]
         with pytest.raises(error, match=text):
             convert(given.pop("mel"), HIFIGAN_22K, HIFIGAN_22K, **given)  # type: ignore[arg-type]
+
+
+def test_what_is_no_config_is_told() -> None:
+    for source, target in ((None, HIFIGAN_22K), (HIFIGAN_22K, "hifigan")):
+        with pytest.raises(ArgumentError, match="expected a MelConfig"):
+            convert(torch.zeros(80, 3), source, target)  # type: ignore[arg-type]
+
+
+def test_other_bands_are_told_with_a_waveform_too() -> None:
+    mel = torch.zeros(37, 20)
+    assert diagnose(mel, HIFIGAN_22K).kind == "bands"
+    assert diagnose(mel, HIFIGAN_22K, torch.randn(9000)).kind == "bands"
+
+
+def test_numpy_is_mended() -> None:
+    mel = right(next(clips(22050)), HIFIGAN_22K) / LN10
+    found = diagnose(mel, HIFIGAN_22K)
+    assert torch.equal(found.mend(mel.numpy()), found.mend(mel))

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from stream_families import QUICK
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError, StreamError
 from fastvoc.sound.resampling import (
     LIMIT,
     Converter,
@@ -24,6 +25,7 @@ from fastvoc.sound.resampling import (
     resampled,
     resampled_length,
 )
+from fastvoc.streams.delivery import Delivery
 
 RATES = [
     (22050, 8000),
@@ -221,3 +223,29 @@ def test_axes_and_dtypes() -> None:
     assert torch.equal(resampled(wav.double(), 24000, 8000), y)
     assert resampled(noise(2, 0), 24000, 8000).shape == (2, 0)
     assert resampled(wav, 24000, 24000) is wav
+
+
+def test_equal_rates_take_floats_only_and_an_end_is_one() -> None:
+    with pytest.raises(DtypeError, match="wav"):
+        resampled(torch.zeros(5, dtype=torch.int16), 8000, 8000)
+    live = Resampler(16000, 8000)
+    live.push(torch.zeros(50), final=True)
+    for more in (lambda: live.push(torch.zeros(50)), live.flush):
+        with pytest.raises(StreamError, match="reset"):
+            more()
+    live.reset()
+    assert len(live.push(torch.zeros(50), final=True)) == 25
+
+
+def test_a_delivery_of_the_own_rate_leaves_the_input_alone() -> None:
+    wav = torch.ones(2, 10)
+    out, _ = Delivery(8000, 8000, "s16").whole(wav, [4, 10])
+    assert int(out[0, 4:].abs().max()) == 0
+    assert torch.equal(wav, torch.ones(2, 10))
+
+
+def test_numbers_of_numpy_are_rates_and_seeds_have_ends() -> None:
+    assert Delivery.of(16000, np.int64(8000), "f32", None) == Delivery(16000, 8000)  # type: ignore[arg-type]
+    for seed in (1 << 70, 1 << 62, -(1 << 64)):
+        with pytest.raises(ArgumentError, match="dither"):
+            Delivery.of(16000, None, "s16", seed)

@@ -153,6 +153,38 @@ def test_listeners_are_told(voc: Vocoder) -> None:
     assert isinstance(told[2].error, ShapeError)
 
 
+def test_a_listener_that_raises_costs_no_sound(voc: Vocoder, caplog: pytest.LogCaptureFixture) -> None:
+    mel = mel_of(voc, 9)
+    whole = voc(mel)
+
+    def broken(event: Event) -> None:
+        raise OSError(f"no room for {event.kind}")
+
+    told: list[Event] = []
+    voc.stats.listeners += [broken, told.append]
+    with caplog.at_level(logging.ERROR, "fastvoc"):
+        assert torch.equal(voc(mel), whole)
+        live = voc.stream()
+        live.push(mel)
+        live.flush()
+        streams = fastvoc.Streams(voc)
+        streams.step({"a": mel})
+        assert len(streams.close("a"))
+        assert "a" not in streams
+        with pytest.raises(ShapeError):
+            voc(torch.zeros(3))
+    assert [event.kind for event in told] == ["call", "stream", "stream", "streams", "streams", "call"]
+    assert [record.exc_info is not None for record in caplog.records] == [True] * 6
+    assert voc.stats.running == 0
+
+
+def test_frames_of_ragged_batches_are_the_items_own() -> None:
+    codec = Codec(lively(MONO), MONO)
+    hop = codec.hop
+    codec.encode(torch.randn(2, 1, 10 * hop) * 0.1, codec.bandwidths[0], [hop, 10 * hop])
+    assert codec.stats.frames == 11
+
+
 _LINE = re.compile(r'^([a-z_]+)\{((?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)+)\} (\S+)$')
 
 

@@ -70,9 +70,9 @@ def lively_whole(config: Config, seed: int = 1) -> WholeCodec:
 
 
 @cache
-def whole_codec(name: str, backend: str | None = None) -> Codec:
+def whole_codec(name: str, backend: str | None = None, dtype: torch.dtype = torch.float32) -> Codec:
     """One codec for all tests, which change nothing in it."""
-    model = lively_whole(CONFIGS[name])
+    model = lively_whole(CONFIGS[name]).to(dtype)
     model.prepare(backend)
     return Codec(model, CONFIGS[name], backend=backend)
 

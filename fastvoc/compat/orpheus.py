@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.models.levels import packed, unpacked
 
 FRAME = 7
@@ -23,9 +23,15 @@ _ENTRIES, _FIRST = 4096, 10
 def levels(tokens: Iterable[int] | Tensor) -> list[Tensor]:
     """The codes [n], [2n], [4n] int64 of 7n tokens, the numbers in `<custom_token_N>`, for `Codec.decode` or a stream.
 
-    Raises ArgumentError for a number of tokens that makes no whole frames, and for a token that is not of its place.
+    Raises ArgumentError for a number of tokens that makes no whole frames, and for a token that is not of its place;
+    DtypeError for what are no whole numbers.
     """
-    row = torch.as_tensor(tokens if isinstance(tokens, Tensor) else list(tokens), dtype=torch.int64, device="cpu")
+    try:
+        row = torch.as_tensor(tokens if isinstance(tokens, Tensor) else list(tokens), device="cpu")
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DtypeError(f"tokens: expected whole numbers ({error})") from None
+    if row.numel():
+        row = _whole("tokens", row)
     if row.dim() != 1 or not len(row) or len(row) % FRAME:
         raise ArgumentError(f"tokens: expected whole frames of {FRAME}, got {list(row.shape)}")
     codes = row - _FIRST - _ENTRIES * (torch.arange(len(row), device="cpu") % FRAME)
@@ -41,7 +47,28 @@ def levels(tokens: Iterable[int] | Tensor) -> list[Tensor]:
 
 
 def tokens(codes: Sequence[Tensor]) -> Tensor:
-    """The tokens [7n] of codes [n], [2n], [4n]: what `levels` takes. Raises ShapeError for others."""
-    frames = packed([level.long().cpu() for level in codes], RATES)[list(_ROWS)]
+    """The tokens [7n] of codes [n], [2n], [4n]: what `levels` takes.
+
+    Raises ShapeError for others, DtypeError for what are no whole numbers, ArgumentError for codes outside 0..4095.
+    """
+    own = [_whole("codes", level).cpu() for level in codes]
+    if len(own) != len(RATES) or any(level.dim() != 1 for level in own):
+        raise ShapeError(f"codes: expected levels [n], [2n], [4n], got {[list(level.shape) for level in own]}")
+    frames = packed(own, RATES)[list(_ROWS)]
+    if frames.numel() and not 0 <= int(frames.min()) <= int(frames.max()) < _ENTRIES:
+        got = f"{int(frames.min())}..{int(frames.max())}"
+        raise ArgumentError(f"codes: expected values in 0..{_ENTRIES - 1}, got {got}")
     places = torch.arange(FRAME, device="cpu")[:, None]
     return (frames + _FIRST + _ENTRIES * places).t().flatten()
+
+
+def _whole(name: str, values: Tensor) -> Tensor:
+    if (
+        not isinstance(values, Tensor)
+        or values.is_floating_point()
+        or values.is_complex()
+        or values.dtype == torch.bool
+    ):
+        got = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise DtypeError(f"{name}: expected whole numbers, got {got}")
+    return values.long()

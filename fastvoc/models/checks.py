@@ -107,6 +107,12 @@ def item_seeds(seed: int | Sequence[int] | Tensor, batch: int, device: torch.dev
     return on_device(seeds.to(torch.int64).expand(batch).contiguous(), device)
 
 
+def stream_seeds(seed: int | Sequence[int] | Tensor, device: torch.device) -> Tensor:
+    """`item_seeds` of as many items as there are seeds, one where `seed` is a number."""
+    sized = hasattr(seed, "__len__") and getattr(seed, "ndim", 1) != 0
+    return item_seeds(seed, len(seed) if sized else 1, device)  # type: ignore[arg-type]
+
+
 def check_like(name: str, x: Tensor, *weights: Tensor) -> None:
     """x must be of the dtype of one of these weights, on their device. Raises DtypeError or DeviceError naming it."""
     if x.dtype not in [weight.dtype for weight in weights]:

@@ -290,9 +290,11 @@ class Encodec(CodecModel):
     def _check_causal(self) -> None:
         c = self.config
         if not c.causal or c.norm != "weight_norm" or c.normalize or c.trim_right_ratio != 1.0:
+            instead = (
+                "fastvoc.streams.pieces runs it segment by segment" if c.segment else "it takes signals as a whole"
+            )
             raise ArgumentError(
-                "stream: this model looks ahead or at whole segments (as EnCodec at 48 kHz);"
-                " fastvoc.streams.pieces runs it segment by segment"
+                f"stream: this model looks ahead or at whole segments (as EnCodec at 48 kHz); {instead}"
             )
 
     def layers(self) -> dict[str, Prepared]:

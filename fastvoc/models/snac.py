@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.models.checks import Tensors, check_names, item_seeds, positive, require, require_positive
+from fastvoc.models.checks import Tensors, check_names, item_seeds, positive, require, require_positive, stream_seeds
 from fastvoc.models.families import meta_tensors
 from fastvoc.models.whole_codec import WholeCodec, WholeSignals
 from fastvoc.nn.grouped import GroupedQuantizer
@@ -224,6 +224,11 @@ class Snac(WholeCodec):
             BackendError: the forced backend refuses.
         """
         steps = self.config.noise_steps
+        if noise is not None and not isinstance(noise, int | list | tuple):
+            got = type(noise).__name__
+            raise DtypeError(
+                f"noise: expected 0, or a sequence of tensors, one for each of {len(steps)} stages, got {got}"
+            )
         if isinstance(noise, int) and noise != 0:
             raise ArgumentError(f"noise: expected 0, or the noise of {len(steps)} stages, got {noise}")
         if not steps or isinstance(noise, int):
@@ -238,6 +243,9 @@ class Snac(WholeCodec):
 
     def _checked(self, noise: Sequence[Tensor], codes: Tensor) -> list[Tensor]:
         wanted = [[len(codes), 1, n * codes.shape[2]] for n in self.config.noise_steps]
+        for value in noise:
+            if not isinstance(value, Tensor):
+                raise DtypeError(f"noise: expected tensors, got {type(value).__name__}")
         shapes = [list(value.shape) for value in noise]
         if shapes != wanted:
             raise ShapeError(f"noise: expected {wanted}, got {shapes}")
@@ -260,5 +268,5 @@ class Snac(WholeCodec):
             raise ArgumentError("noise: a stream takes no given noise; expected 0 or None")
         if noise == 0 or not self.config.noise:
             return NetworkStream(self.reading("_silent"), backend)
-        seeds = item_seeds(seed, 1 if isinstance(seed, int) else len(seed), next(self.parameters()).device)
+        seeds = stream_seeds(seed, next(self.parameters()).device)
         return NetworkStream(self.decoding, backend, items={"seed": seeds})

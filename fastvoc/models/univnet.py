@@ -20,6 +20,7 @@ from fastvoc.models.checks import (
     positive,
     require,
     require_positive,
+    stream_seeds,
 )
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.lvc import KernelPredictor, LvcLayer
@@ -283,7 +284,7 @@ class UnivNet(Model):
 
         `seed` as in a call, `exact` as in `Vocoder.stream`.
         """
-        seeds = item_seeds(seed, 1 if isinstance(seed, int) else len(seed), self.conv_pre.weight.device)
+        seeds = stream_seeds(seed, self.conv_pre.weight.device)
         least = self.config.min_frames
         return NetworkStream(self._seeded_network, backend, exact=exact, items={"seed": seeds}, least=least)
 

@@ -14,7 +14,7 @@ from fastvoc.nn.wide import Wide
 from fastvoc.ops import conv1d as op
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.join import Added
-from fastvoc.ops.stream import OpStream
+from fastvoc.ops.stream import OpStream, TailStream
 
 
 class Conv1d(Layer, QuantizedInput):
@@ -79,7 +79,7 @@ class Conv1d(Layer, QuantizedInput):
 
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> OpStream:
         stream = super().opened(backend, exact=exact)
-        return cast(OpStream, Added(stream)) if further else stream
+        return Added(cast(TailStream, stream)) if further else stream
 
 
 class WideConv1d(Wide, Conv1d):

@@ -13,6 +13,7 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.nn.layer import Part
 from fastvoc.nn.network import Network, Step
+from fastvoc.nn.prepared import EITHER
 from fastvoc.ops.join import Join, Sum
 from fastvoc.ops.stream import OpStream
 
@@ -138,9 +139,12 @@ class _Joined:
 
 
 class _Entry(NamedTuple):
+    """A step as a chunk runs it; `either`: its input may be float32 or bfloat16 whatever `dtype`, as in a call."""
+
     step: Callable[..., Tensor]
     function: bool
     dtype: torch.dtype | None
+    either: bool
     first: int
     more: tuple[int, ...]
     output: int
@@ -185,9 +189,10 @@ class NetworkStream(ModelStream):
         held: list[Any] = [None] * self._count
         held[1 : self._made + 1] = [x, *self._further(x, inputs), *self._items.of(len(x), x.shape[2], final)]
         take = held.__getitem__
-        for step, function, dtype, first, more, output, done in self._entries:
+        for step, function, dtype, either, first, more, output, done in self._entries:
             value = held[first]
-            value = value if dtype is None else value.to(dtype)
+            if dtype is not None and not (either and value.dtype in EITHER):
+                value = value.to(dtype)
             held[output] = step(value) if function else step(value, final, *map(take, more))
             for index in done:
                 held[index] = None
@@ -225,7 +230,7 @@ def _entry(step: Step, state: Any) -> _Entry:
     function = state is step.does
     run = state if function else state.step
     more = step.inputs[1:] if any(step.inputs[1:]) else ()
-    return _Entry(run, function, dtype, step.inputs[0], more, step.output, step.done)
+    return _Entry(run, function, dtype, getattr(state, "either", False), step.inputs[0], more, step.output, step.done)
 
 
 def _fused(network: Network, steps: Sequence[Step]) -> Step:

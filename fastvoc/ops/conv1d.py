@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -221,14 +222,20 @@ def geometry(params: Conv1dParams) -> Geometry:
     return Geometry(span, params.stride, *params.padding, params.pad_mode)
 
 
+def _bare(params: Conv1dParams, rows: Tensor, residual: Tensor | None = None) -> Tensor:
+    return conv1d_ref(rows, params, residual)
+
+
 def _stream_ref(params: Conv1dParams, _: Any) -> TailStream:
     bare = replace(params, padding=(0, 0), pad_mode="zeros")
-    return TailStream(geometry(params), params.weight.shape[0], lambda rows: conv1d_ref(rows, bare))
+    return TailStream(geometry(params), params.weight.shape[0], partial(_bare, bare))
 
 
 def _stream_native(params: Conv1dParams, packed: _Packed) -> TailStream:
     run = NATIVE.bound(packed._replace(left=0, right=0, pad=0))
-    return TailStream(geometry(params), params.weight.shape[0], run, (params, packed))
+    dtype = packing.result_type(packed.weight)
+    either = params.pad_mode != "reflect" and dtype is not torch.float64  # as `Prepared.bound` has it
+    return TailStream(geometry(params), params.weight.shape[0], run, (params, packed), dtype=dtype, either=either)
 
 
 def _work(x: Tensor, params: Conv1dParams, *_: Tensor | None) -> tuple[int, Tensor]:

@@ -117,7 +117,8 @@ def _stream_ref(params: DepthwiseParams, _: Any) -> TailStream:
 
 
 def _stream_native(params: DepthwiseParams, packed: _Packed) -> TailStream:
-    return TailStream(_geometry(params), params.weight.shape[0], NATIVE.bound(packed._replace(left=0, right=0)))
+    run = NATIVE.bound(packed._replace(left=0, right=0))
+    return TailStream(_geometry(params), params.weight.shape[0], run, either=True)
 
 
 def _work(x: Tensor, params: DepthwiseParams, *_: Tensor | None) -> tuple[int, Tensor]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from fastvoc.errors import ShapeError
+from fastvoc.ops.stream import TailStream
 from fastvoc.runtime.native import Native, Nothing
 
 
@@ -77,30 +77,41 @@ class Sum:
 
 
 class Added:
-    """An op stream to whose output another branch is added, as its op does with a residual."""
+    """An op stream whose op adds a residual; the residual's steps come no later than the outputs they are added to."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream, self.reads = stream, stream.reads
-        self._sum = Sum(native=bool(stream.native))
+    def __init__(self, stream: TailStream) -> None:
+        self._stream, self.reads, self.either = stream, stream.reads, stream.either
+        self._held: Tensor | None = None  # the residual's steps [B, n, C] whose outputs are still to come
 
     @property
     def counters(self) -> tuple[int, ...]:
-        """Those of the op, and of the sum."""
-        return (*self._stream.counters, *self._sum.counters)
+        """Those of the op, and the steps held back."""
+        return (*self._stream.counters, 0 if self._held is None else self._held.shape[1])
 
     def tensors(self) -> dict[str, Tensor]:
         """What both keep, batch first."""
-        return {**self._stream.tensors(), **{f"residual{i}": t for i, t in self._sum.tensors().items()}}
+        held = {} if self._held is None else {"residual": self._held}
+        return {**self._stream.tensors(), **held}
 
     def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
         """Continues from another one's `tensors`."""
-        kept = {key.removeprefix("residual"): t for key, t in tensors.items() if key.startswith("residual")}
-        self._stream.restore({key: t for key, t in tensors.items() if not key.startswith("residual")}, counters[:-2])
-        self._sum.restore(kept, counters[-2:])
+        self._held = tensors.get("residual")
+        self._stream.restore({key: t for key, t in tensors.items() if key != "residual"}, counters[:-1])
 
     def step(self, x: Tensor, final: bool, residual: Tensor) -> Tensor:
-        """The next chunk of either -> the sum of the next steps that both have."""
-        return self._sum.step(residual, final, self._stream.step(x, final))
+        """The next chunk of either -> the outputs that are complete, the residual added as in one call.
+
+        Raises ShapeError where the residual has fewer steps.
+        """
+        rows = residual.transpose(1, 2)
+        if self._held is not None and self._held.shape[1]:
+            rows = torch.cat([self._held, rows], 1)
+        count = self._stream.due(x.shape[2], final)
+        if rows.shape[1] < count:
+            raise ShapeError(f"residual: {rows.shape[1]} steps where {count} are due")
+        y = self._stream.step(x, final, rows[:, :count].transpose(1, 2))
+        self._held = rows[:, count:].clone(memory_format=torch.contiguous_format)
+        return y
 
 
 def _takes(x: Tensor) -> bool:

@@ -187,11 +187,27 @@ class TailStream(_Tailed):
 
     run takes the window's rows [B, C, (m - 1) * stride + span], and what `step` is given besides, and gives
     [B, C_out, m], without padding. native: parameters and packed weights where C++ may run the op among others.
+    dtype: of the outputs, the input's when None. either: the input may be float32 or bfloat16, as that of a call.
     """
 
-    def __init__(self, geometry: Geometry, channels_out: int, run: Callable[..., Tensor], native: Any = None) -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        channels_out: int,
+        run: Callable[..., Tensor],
+        native: Any = None,
+        *,
+        dtype: torch.dtype | None = None,
+        either: bool = False,
+    ) -> None:
         super().__init__(geometry.stride, 1, run)
         self._geometry, self._channels_out, self.native = geometry, channels_out, native
+        self._dtype, self.either = dtype, either
+
+    def due(self, steps: int, final: bool) -> int:
+        """Outputs that so many more steps of input complete."""
+        have = self._first + self._kept_steps + steps
+        return max(self._geometry.ready(have, final) - self._made, 0)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         g = self._geometry
@@ -221,7 +237,7 @@ class TailStream(_Tailed):
         if end > begin:
             y = self._run(window.transpose(1, 2), *more)
         else:
-            y = x.new_empty((x.shape[0], self._channels_out, 0))
+            y = x.new_empty((x.shape[0], self._channels_out, 0), dtype=self._dtype)
         self._tail, self._first, self._made = tail, keep, end
         return y
 
@@ -247,6 +263,7 @@ class PolyphaseStream(_Tailed):
     """A transposed convolution: input step q reaches the output steps from q * stride - left on.
 
     `run(rows, crop_left, crop_right)` is the op on these rows alone with that crop. native: C++ keeps the rows.
+    dtype, either: as in TailStream.
     """
 
     def __init__(
@@ -258,9 +275,11 @@ class PolyphaseStream(_Tailed):
         run: Callable[[Tensor, int, int], Tensor],
         *,
         native: bool = False,
+        dtype: torch.dtype | None = None,
+        either: bool = False,
     ) -> None:
         super().__init__(1, stride, run)
-        self.native = native
+        self.native, self._dtype, self.either = native, dtype, either
         self._kernel, self._stride, self._crop, self._channels_out = kernel, stride, crop, channels_out
         self._history = -(-kernel // stride) - 1
 
@@ -293,7 +312,7 @@ class PolyphaseStream(_Tailed):
                 case = x.shape[2], kept, begin * self._inputs - first * self._outputs
                 self._plan = _Plan(case, cut.keep, crop, end - begin, NATIVE.bound(cut))
         else:
-            y = x.new_empty((x.shape[0], self._channels_out, 0))
+            y = x.new_empty((x.shape[0], self._channels_out, 0), dtype=self._dtype)
         self._tail, self._first, self._made = tail, keep, end
         return y
 

@@ -191,8 +191,16 @@ def _stream_ref(params: UpsampleParams, _: Any) -> PolyphaseStream:
 def _stream_native(params: UpsampleParams, packed: _Packed) -> PolyphaseStream:
     cout, kernel = params.weight.shape[1:]
     native = NATIVE.bound(packed[:-2])
+    dtype = packing.result_type(packed.weight)
     return PolyphaseStream(
-        kernel, params.stride, params.crop, cout, lambda rows, left, right: native(left, right, rows), native=True
+        kernel,
+        params.stride,
+        params.crop,
+        cout,
+        lambda rows, left, right: native(left, right, rows),
+        native=True,
+        dtype=dtype,
+        either=dtype is not torch.float64,
     )
 
 

@@ -43,8 +43,8 @@ class Stats:
     items. refused: those that raised, by the name of the error. running: how many are at work now, `most_running` at
     most so far: a queue, where calls share a processor. stages: seconds of the host, by stage: "check" of arguments,
     "model", "output" for another rate and format and the copy that is given out. clipped: samples beyond full scale, of
-    formats that clip. listeners: functions that are told every `Event`, in the thread that made it; what they raise,
-    the call raises.
+    formats that clip. listeners: functions that are told every `Event`, in the thread that made it; what they raise is
+    logged with its traceback by the logger `fastvoc`, and the call goes on.
     """
 
     def __init__(self, frame_seconds: float = 0.0) -> None:
@@ -155,7 +155,14 @@ class Stats:
 
     def _tell(self, event: Event) -> None:
         for listener in tuple(self.listeners):
-            listener(event)
+            _told(listener, event)
+
+
+def _told(listener: Callable[[Event], None], event: Event) -> None:
+    try:
+        listener(event)
+    except Exception:  # whoever watches must not cost the sound of what was made
+        log.exception("a listener of the stats raised at a %s", event.kind)
 
 
 _ALL: weakref.WeakSet[Stats] = weakref.WeakSet()

@@ -24,6 +24,8 @@ def check_format(kind: str, dither: int | None = None) -> None:
         raise ArgumentError(f"dither: only for format s16, got {kind}")
     if dither is not None and (isinstance(dither, bool) or not isinstance(dither, int)):
         raise ArgumentError(f"dither: expected a seed, a whole number, got {dither!r}")
+    if dither is not None and not -(1 << 63) <= dither < 1 << 62:  # each row adds its number
+        raise ArgumentError(f"dither: expected a seed of -2^63..2^62 - 1, got {dither}")
 
 
 def to_format(wav: Tensor, kind: str, dither: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

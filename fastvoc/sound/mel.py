@@ -183,10 +183,13 @@ def convert(
     Raises:
         ArgumentError: the front ends differ in what a mel does not tell (the message names it), a unit or std that
             cannot be, or values on a floor below which `target` would look.
-        ShapeError, DtypeError: a mel of another form.
+        ShapeError, DtypeError: a mel, mean or std of another form.
     """
     if unit not in UNITS:
         raise ArgumentError(f"unit: expected one of {', '.join(UNITS)}, got {unit!r}")
+    for name, config in (("source", source), ("target", target)):
+        if not isinstance(config, MelConfig):
+            raise ArgumentError(f"{name}: expected a MelConfig, got {type(config).__name__}")
     if not isinstance(mel, torch.Tensor) or not mel.is_floating_point():
         raise DtypeError(f"mel: expected a floating-point tensor, got {getattr(mel, 'dtype', type(mel).__name__)}")
     if mel.dim() not in (2, 3) or mel.shape[-2] != source.n_mels:
@@ -211,10 +214,9 @@ def convert(
         )
         if low != high:
             raise ArgumentError(f"{name}: {low:g} became {high:g} Hz; only the waveform tells, make the mel from that")
-    spread = torch.as_tensor(std, dtype=torch.float64, device=mel.device)
+    spread, middle = _statistic("std", std, mel, source.n_mels), _statistic("mean", mean, mel, source.n_mels)
     if not bool((spread > 0).all()):
         raise ArgumentError(f"std: expected positive numbers, got {std!r}")
-    middle = torch.as_tensor(mean, dtype=torch.float64, device=mel.device)
     values = mel.double() * _by_band(spread) + _by_band(middle)
     if unit == "linear":
         values = values.clamp(min=source.floor).log()
@@ -232,6 +234,19 @@ def convert(
         raise ArgumentError(f"floor: values of {source.floor:g} may have been less, which {target.floor:g} would show")
     values = values.clamp(min=math.log(target.floor))
     return (values if target.log == "ln" else values / math.log(10.0)).to(mel.dtype)
+
+
+def _statistic(name: str, value: float | torch.Tensor, mel: torch.Tensor, bands: int) -> torch.Tensor:
+    """A number or one for each band, in float64."""
+    try:
+        found = torch.as_tensor(value, dtype=torch.float64, device=mel.device)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise DtypeError(f"{name}: expected a number or [{bands}] of them, got {type(value).__name__}") from None
+    if found.dim() and found.shape != (bands,):
+        raise ShapeError(f"{name}: expected a number or [{bands}] of them, got {list(found.shape)}")
+    if not bool(found.isfinite().all()):
+        raise ArgumentError(f"{name}: holds NaN or infinity")
+    return found
 
 
 def _by_band(value: torch.Tensor) -> torch.Tensor:

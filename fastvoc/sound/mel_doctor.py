@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,11 +64,12 @@ class Diagnosis:
         """All that is wrong."""
         return () if self.kind is None else (self.kind, *self.also)
 
-    def mend(self, mel: Tensor) -> Tensor:
-        """The mel as the model wants it, by `fastvoc.mel.convert`.
+    def mend(self, mel: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        """The mel, a tensor or a numpy array, as the model wants it, by `fastvoc.mel.convert`.
 
         Raises ArgumentError where no exact conversion exists: make the mel from the waveform then.
         """
+        mel = torch.from_numpy(np.ascontiguousarray(mel)) if isinstance(mel, np.ndarray) else mel
         if self.kind is None:
             return mel
         if self.source is None or self._target is None or self._unit is None:
@@ -168,6 +170,8 @@ def _with_wav(mel: Tensor, config: MelConfig, wav: Tensor) -> Diagnosis:
         fits += found
         if any(fit.left <= _STEP / 2 and not fit.by_band for fit in found):
             break  # it is this one
+    if not fits and (alone := _alone(mel, config)).kind == "bands":
+        return alone
     if not fits:
         text = f"no front end that is tried makes {list(mel.shape)} of {len(wav)} samples"
         return Diagnosis("unknown", text, {"bands": float(mel.shape[0]), "frames": float(mel.shape[1])})

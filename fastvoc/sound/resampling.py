@@ -17,7 +17,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError, StreamError
 
 LOWEST_HZ, HIGHEST_HZ = 1000, 384000
 LIMIT = 8.0  # samples beyond are taken for it: 18 dB over full scale
@@ -39,7 +39,7 @@ def resampled_length(samples: int, from_rate: int, to_rate: int) -> int:
 
 def check_rate(rate: int) -> None:
     """Raises ArgumentError for what is no rate that one may ask for."""
-    if isinstance(rate, bool) or not isinstance(rate, int) or not LOWEST_HZ <= rate <= HIGHEST_HZ:
+    if isinstance(rate, bool) or not hasattr(rate, "__index__") or not LOWEST_HZ <= rate <= HIGHEST_HZ:
         raise ArgumentError(f"rate: expected a whole number in {LOWEST_HZ}..{HIGHEST_HZ} Hz, got {rate!r}")
 
 
@@ -162,6 +162,7 @@ class Resampler:
         """Raises ArgumentError for rates outside 1000..384000 Hz."""
         self.converter = Converter(from_rate, to_rate)
         self.place: Place | None = None
+        self._ended = False
 
     @property
     def latency(self) -> int:
@@ -171,13 +172,17 @@ class Resampler:
     def push(self, x: Tensor, *, final: bool = False) -> Tensor:
         """[..., n >= 0] of floating-point samples -> [..., m], float32. `final` ends the signals, which `reset` undoes.
 
-        Raises ShapeError for other leading axes than before, DtypeError for other than floating-point samples.
+        Raises ShapeError for other leading axes than before, DtypeError for other than floating-point samples,
+        StreamError after the end.
         """
+        if self._ended:
+            raise StreamError("wav: the signals have ended; reset() begins new ones")
         rows = _rows(x)
         place = self.place or self.converter.begin(len(rows), rows.device)
         if len(rows) != len(place.tail):
             raise ShapeError(f"wav: expected {len(place.tail)} signals as before, got {list(x.shape)}")
         y, self.place = self.converter.step(place, rows, final=final)
+        self._ended = final
         return y.view(*x.shape[:-1], y.shape[1])
 
     def flush(self) -> Tensor:
@@ -187,7 +192,7 @@ class Resampler:
 
     def reset(self) -> None:
         """Begins anew."""
-        self.place = None
+        self.place, self._ended = None, False
 
     @property
     def _device(self) -> torch.device:
@@ -201,6 +206,7 @@ def resampled(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """
     if from_rate == to_rate:
         check_rate(from_rate)
+        _check_samples(wav)
         return wav
     y = Converter(from_rate, to_rate).whole(_rows(wav))
     return y.view(*wav.shape[:-1], y.shape[1])
@@ -219,12 +225,16 @@ def parted(places: list[Place], before: Place, after: Place) -> list[Place]:
     return [Place(p.given + given, p.made + made, tail) for p, tail in zip(places, tails, strict=True)]
 
 
-def _rows(x: Tensor) -> Tensor:
+def _check_samples(x: Tensor) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise DtypeError(f"wav: expected a floating-point tensor, got {got}")
     if not x.dim():
         raise ShapeError("wav: expected [..., n], got a number")
+
+
+def _rows(x: Tensor) -> Tensor:
+    _check_samples(x)
     return x.detach().reshape(math.prod(x.shape[:-1]), x.shape[-1]).float()
 
 

@@ -34,7 +34,8 @@ class _Side:
         config = json.dumps([type(self).__name__, codec.config.family, codec.config.to_dict()], sort_keys=True)
         chosen = [row.chosen for row in explain(codec, codec.backend)]
         digest = hashlib.sha256(config.encode()).hexdigest()
-        return json.dumps([digest, str(self.dtype), chosen, self._codebooks])
+        silent = options.get("noise") is not None  # another network
+        return json.dumps([digest, str(self.dtype), chosen, self._codebooks, silent])
 
     def lookahead(self, state: ModelStream) -> int:
         return self.latency.frames

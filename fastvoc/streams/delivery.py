@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 from typing import Any
 
 import torch
@@ -36,7 +37,9 @@ class Delivery:
         """None where nothing is to be done. Raises ArgumentError as the constructor."""
         if rate is None and kind == "f32" and dither is None:
             return None
-        found = cls(from_rate, from_rate if rate is None else rate, kind, dither)
+        rate = from_rate if rate is None else rate
+        check_rate(rate)
+        found = cls(from_rate, index(rate), kind, dither)
         return None if found == cls(from_rate, from_rate) else found
 
     @cached_property
@@ -67,7 +70,7 @@ class Delivery:
         y = rows if self.converter is None else self.converter.whole(rows)
         y = y.view(*wav.shape[:-1], y.shape[-1])
         if counts is not None:
-            y = y.clone() if y is wav else y
+            y = y.clone() if self.converter is None else y  # the caller's own
             for item, count in zip(y, counts, strict=True):
                 item[..., self.length(count) :] = 0.0
         out, clipped = to_format(y, self.format, self.noise(y, 0))

@@ -45,8 +45,7 @@ class CodecEncoder:
     def __init__(self, codec: Codec, bandwidth: float) -> None:
         """Raises ArgumentError for a bandwidth that the model lacks, or a model that needs a signal as a whole."""
         self._codec, (self._model, self._config) = codec, piecewise(codec)
-        codec.check_bandwidth(bandwidth)
-        self.codebooks = codec.config.codebooks(bandwidth)
+        self.codebooks = codec.codebooks(bandwidth)
         self.samples = 0
         self._held: Tensor = torch.zeros((codec.channels, 0), dtype=torch.float32, device="cpu")
         self._live = None if self._config.segment else codec.model.encode_stream(self.codebooks, codec.backend)

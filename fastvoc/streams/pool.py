@@ -143,7 +143,8 @@ class Streams:
                 stats.failed("streams", start, error)
                 raise
             self._count(start, checked, computed, fit, results, clipped)
-            return results
+        # Outside of inference mode: ordinary tensors, which may be changed in place.
+        return {name: made.clone() for name, made in results.items()}
 
     def close(self, name: Hashable, chunk: Any = None, **inputs: Any) -> Tensor:
         """Ends a stream, with a last chunk if given, its `inputs` as in `Stream.push` -> the rest of its samples [m].
@@ -162,9 +163,9 @@ class Streams:
             except BaseException as error:
                 stats.failed("streams", start, error)
                 raise
-            self._count(start, checked, computed, fit, results, clipped)
             self._forget(name)
-            return results[name]
+            self._count(start, checked, computed, fit, results, clipped)
+        return results[name].clone()
 
     def drop(self, name: Hashable) -> None:
         """Ends a stream without its last samples. Raises StreamError when no stream of this id is open."""

@@ -27,7 +27,7 @@ from fastvoc.runtime import flags
 from fastvoc.runtime.stats import Stats, clock
 from fastvoc.streams.delivery import Deliverer, Delivery, counted
 
-_VERSION = 2  # of a saved state: names, shapes and counters of what it holds
+_VERSION = 3  # of a saved state: names, shapes and counters of what it holds
 Check = bool | Literal["later"] | None
 
 
@@ -259,6 +259,7 @@ class Stream:
         with self._alone():
             self._model = self._owner.new_stream(self._options)
             self._clear()
+            self.clipped = 0
 
     def state(self) -> bytes:
         """Everything that goes on from here, as a safetensors file in memory; `restore` takes it in any process."""
@@ -330,8 +331,12 @@ class Stream:
         own = str(self._owner.signature(self._options))
         return own if self._delivery is None else f"{own} {self._delivery.delivery}"
 
-    @torch.inference_mode()
     def _advance(self, chunk: Any, inputs: dict[str, Any], *, final: bool) -> Tensor:
+        with torch.inference_mode():
+            made = self._made(chunk, inputs, final=final)
+        return made.clone() if made.is_inference() else made  # an ordinary tensor, which may be changed in place
+
+    def _made(self, chunk: Any, inputs: dict[str, Any], *, final: bool) -> Tensor:
         stats, before, clipped = self._owner.stats, None, None
         start = stats.begin()
         try:

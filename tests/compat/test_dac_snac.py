@@ -14,7 +14,7 @@ from whole_codecs import CONFIGS, sound
 from fastvoc.compat.dac import DAC, DACFile
 from fastvoc.compat.snac import SNAC
 from fastvoc.compat.transformers import DacConfig, DacFeatureExtractor, DacModel
-from fastvoc.errors import ArgumentError, LoadError, ShapeError
+from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
 from fastvoc.models.snac import SnacConfig
 from helpers import assert_golden, golden
 
@@ -201,3 +201,14 @@ def test_orpheus_tokens() -> None:
         levels(made[:-1])
     with pytest.raises(ArgumentError, match=r"4106\.\.8201 at 1"):
         levels([10, 9, 0, 0, 0, 0, 0])
+    for wrong in (["a"] * 7, [1.5] * 7, torch.full((7,), 10.0)):
+        with pytest.raises(DtypeError, match="tokens"):
+            levels(wrong)  # type: ignore[arg-type]
+    for few in (codes[:1], codes[:2], [code[None] for code in codes]):
+        with pytest.raises(ShapeError, match="codes"):
+            tokens(few)
+    for off in (-1, 4096):
+        with pytest.raises(ArgumentError, match=r"0\.\.4095"):
+            tokens([torch.tensor([1, off]), *codes[1:]])
+    with pytest.raises(DtypeError, match="codes"):
+        tokens([codes[0].float(), *codes[1:]])

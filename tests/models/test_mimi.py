@@ -186,6 +186,18 @@ def in_chunks(live: Any, x: Tensor, sizes: list[int]) -> Tensor:
 
 
 @each_shape
+@pytest.mark.native
+def test_bfloat16_streams_equal_one_call(config: MimiConfig) -> None:
+    model = lively(config).to(torch.bfloat16)
+    wav = noise(config, 37 * config.hop - 3, 2).to(torch.bfloat16)
+    (codes,), _ = model.encode(wav, backend="cpp")
+    whole = model.decode([codes], backend="cpp")
+    assert torch.equal(in_chunks(model.decode_stream("cpp"), codes, [7, 0, 1, 13, 2]), whole)
+    parts = in_chunks(model.encode_stream(config.n_q, "cpp"), wav, [5 * n for n in (7, 0, 1, 13, 2)])
+    assert torch.equal(parts, codes)
+
+
+@each_shape
 @each_impl
 @pytest.mark.parametrize("sizes", [[], [1] * 30, [7, 0, 1, 13, 2]], ids=["whole", "ones", "mixed"])
 def test_streams_equal_one_call(config: MimiConfig, impl: str, sizes: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import pairwise
 
 import pytest
@@ -13,8 +14,8 @@ from torch import Tensor
 from whole_codecs import CONFIGS, random_codes, sound, whole_codec
 
 import fastvoc
-from fastvoc.codec import Codec
-from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.codec import Codec, Codes
+from fastvoc.errors import ArgumentError, DtypeError, ShapeError, StreamError
 from fastvoc.streams.codec import Decoding, Encoding
 from helpers import relative_l2
 
@@ -34,16 +35,16 @@ def streamed(side: Side, x: Tensor, cuts: list[int], **options: int) -> Tensor:
         return torch.cat([*parts, stream.flush()], -1)
 
 
-def check_decoding(name: str, backend: str, frames: int, cuts: list[int]) -> None:
-    codec = whole_codec(name, backend)
+def check_decoding(name: str, backend: str, frames: int, cuts: list[int], dtype: torch.dtype = torch.float32) -> None:
+    codec = whole_codec(name, backend, dtype)
     codes = random_codes(codec, frames, seed=frames)[0]
     whole, pieces = codec.decode(codes, exact=True), streamed(codec.decoding(), codes, cuts)
     assert pieces.shape == whole.shape
     assert torch.equal(pieces, whole) if backend == "cpp" else relative_l2(pieces, whole) < 1e-5
 
 
-def check_encoding(name: str, backend: str, samples: int, cuts: list[int]) -> None:
-    codec = whole_codec(name, backend)
+def check_encoding(name: str, backend: str, samples: int, cuts: list[int], dtype: torch.dtype = torch.float32) -> None:
+    codec = whole_codec(name, backend, dtype)
     wav = sound(samples, seed=samples)[0, 0]
     whole, pieces = codec.encode(wav, exact=True).codes[0], streamed(codec.encoding(), wav, cuts)
     assert pieces.shape == whole.shape
@@ -65,6 +66,18 @@ def test_chunks_encode_as_one_call(name: str, backend: str, cuts: list[int]) -> 
     hop = whole_codec(name, backend).hop
     for samples in (1, hop - 1, 4 * hop, 11 * hop + 5):
         check_encoding(name, backend, samples, cuts)
+
+
+@pytest.mark.native
+@each_config
+@pytest.mark.parametrize("step", [1, 3])
+def test_bfloat16_chunks_are_one_call(name: str, step: int) -> None:
+    """Where a call keeps float32 between ops a stream does, and a residual is added before anything is rounded."""
+    codec = whole_codec(name, "cpp")
+    for frames in (1, 2, 25):
+        check_decoding(name, "cpp", frames, list(range(step, frames, step)), torch.bfloat16)
+    for samples in (1, 4 * codec.hop, 11 * codec.hop + 5):
+        check_encoding(name, "cpp", samples, list(range(7, samples, 7 * step)), torch.bfloat16)
 
 
 @pytest.mark.native
@@ -163,3 +176,50 @@ def test_misuse_is_told() -> None:
         snac.decoding().stream().push([torch.zeros(2, dtype=torch.int64)] * 3)
     with pytest.raises(ArgumentError, match="codebooks"):
         Codec.decoding(dac, 9)
+    for seed in (1.5, "1"):
+        with pytest.raises(DtypeError, match="seed"):
+            snac.decoding().stream(seed=seed)  # type: ignore[arg-type]
+
+
+def test_codes_of_other_models_are_refused() -> None:
+    dac, snac, silent = whole_codec("dac"), whole_codec("snac"), whole_codec("snac-silent")
+    codes = dac.encode(sound(100)[0], codebooks=1)
+    for other in (snac, silent):
+        with pytest.raises(ArgumentError, match=f"codes: made by dac with {dac.hop} .* snac with {other.hop}"):
+            other.decode(codes)
+    again = pickle.loads(pickle.dumps(codes)).to("cpu")
+    assert torch.equal(dac.decode(again), dac.decode(codes))
+    by_hand = Codes(codes.segments, None, codes.lengths, codes.bandwidth, codes.sample_rate)
+    assert torch.equal(dac.decode(by_hand)[0], dac.decode(codes))
+
+
+def test_noise_that_is_none_is_told() -> None:
+    snac = whole_codec("snac")
+    codes = random_codes(snac, 3)[0]
+    for noise in (0.0, torch.zeros(3), [torch.zeros(1, 1, 5).numpy()] * 2):
+        with pytest.raises(DtypeError, match="noise"):
+            snac.decode(codes, noise=noise)  # type: ignore[arg-type]
+
+
+def test_a_state_of_the_other_noise_is_refused() -> None:
+    side = whole_codec("snac").decoding()
+    for one, other in ((0, None), (None, 0)):
+        state = side.stream(noise=one).state()
+        with pytest.raises(StreamError, match="belongs to another"):
+            side.stream(noise=other).restore(state)
+
+
+@each_config
+def test_what_comes_out_may_be_changed_in_place(name: str) -> None:
+    codec = whole_codec(name)
+    codes, wav = random_codes(codec, 30)[0], sound(30 * codec.hop)[0]
+    for side, x in ((codec.decoding(), codes), (codec.encoding(), wav)):
+        stream, streams = side.stream(), fastvoc.Streams(side)
+        for made in (stream.push(x), stream.flush(), streams.step({"a": x})["a"], streams.close("a")):
+            assert not made.is_inference()
+            made.add_(1)
+    stream = codec.decoding().stream(rate=8000, format="s16")
+    assert not stream.push(codes).is_inference()
+    stream.clipped = 3
+    stream.reset()
+    assert stream.clipped == 0
