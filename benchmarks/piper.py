@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("voice", type=Path, help="an .onnx file with its .onnx.json beside it")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the sentence")
-    parser.add_argument("--chunk", type=int, default=32, help="frames in a piece of the stream")
+    parser.add_argument("--chunk", type=int, default=8, help="frames in a piece of the stream")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--budget", type=float, default=60.0, help="seconds for one number of threads")
     parser.add_argument("--write", action="store_true", help="write the result file")

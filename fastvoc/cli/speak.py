@@ -31,7 +31,7 @@ def speak(
     length_scale: Annotated[float | None, typer.Option(help="How slowly it speaks; the voice's own, mostly 1.")] = None,
     noise_w: Annotated[float | None, typer.Option(help="How much the lengths vary; the voice's own.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Where the noise begins: the same sound again.")] = None,
-    chunk: Annotated[int, typer.Option(min=1, help="Frames of sound to make at a time, for -.")] = 32,
+    chunk: Annotated[int, typer.Option(min=1, help="Frames of sound to make at a time, for -.")] = 8,
     dtype: Annotated[Precision, typer.Option(help="Type of the decoder's weights and activations.")] = Precision.fp32,
     backend: Annotated[str | None, typer.Option(help="Force torch, cpp, triton or cuda; best by default.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,

@@ -88,7 +88,7 @@ class Voice:
         return self.vocoder(latent, exact=exact, **inputs)
 
     def stream(
-        self, ids: Ids, *, chunk_frames: int = 32, exact: bool = True, **speaking: Unpack[Speaking]
+        self, ids: Ids, *, chunk_frames: int = 8, exact: bool = True, **speaking: Unpack[Speaking]
     ) -> Generator[Tensor, None, None]:
         """Speaks a sentence piece by piece: the samples of one call, the first of them early.
 
