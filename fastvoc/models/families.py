@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from fastvoc.errors import ArgumentError
 from fastvoc.nn.model import Model
@@ -60,9 +62,19 @@ def build(config: ModelConfig) -> Model:
     return made
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves normal numbers undrawn: for tensors without memory torch would import its compiler to draw them."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        return given["tensor"] if func is nn.init.normal_ and "tensor" in given else func(*args, **given)
+
+
 def meta_model(config: ModelConfig) -> Model:
     """The model of a configuration whose tensors have no memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return build(config)
 
 

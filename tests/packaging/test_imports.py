@@ -125,6 +125,11 @@ def test_import_is_lazy() -> None:
     assert unwanted.isdisjoint(_python(code).split())
 
 
+def test_loading_and_calling_import_no_compiler() -> None:
+    code = "import sys, torch, fastvoc; voc = fastvoc.load('hifigan'); voc(torch.zeros(80, 9) - 5, check=False)"
+    assert _python(f"{code}; print('torch._dynamo' in sys.modules, 'sympy' in sys.modules)") == "False False"
+
+
 def test_import_starts_no_cuda_and_loads_no_library() -> None:
     code = "import torch, fastvoc; print(torch.cuda.is_initialized(), torch.ops.loaded_libraries)"
     assert _python(code) == "False set()"
