@@ -15,8 +15,7 @@ from fastvoc.models.segments import Blend, Segment, cut
 from fastvoc.models.whole_codec import CodecModel
 from fastvoc.nn.lstm import Lstm
 from fastvoc.nn.model import Given, Stated, Written
-from fastvoc.nn.network import Network, Trace, Value
-from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.network import Trace, Value
 from fastvoc.nn.rvq import ResidualVectorQuantizer
 from fastvoc.nn.seanet import SeanetBlock, SeanetConv, SeanetStyle, SeanetUpsample
 from fastvoc.ops._checks import check_lengths
@@ -108,14 +107,6 @@ class Encodec(CodecModel):
         self.encoder = _encoder(config, style)
         self.quantizer = ResidualVectorQuantizer(config.n_q, config.bins, config.dimension)
         self.decoder = _decoder(config, style)
-
-    def forward(
-        self, wav: Tensor, n_q: int | None = None, lengths: Tensor | None = None, backend: str | None = None
-    ) -> Tensor:
-        """Encodes and decodes [B, channels, S] with `n_q` codebooks, all when None -> [B, channels, S]."""
-        segments, scale = self.encode(wav, n_q, lengths, backend)
-        samples = [wav.shape[2]] * len(wav) if lengths is None else lengths.tolist()
-        return self.decode(segments, scale, [self.config.frames(s) for s in samples], backend)[:, :, : wav.shape[2]]
 
     def encode(
         self, wav: Tensor, n_q: int | None = None, lengths: Tensor | None = None, backend: str | None = None
@@ -221,7 +212,7 @@ class Encodec(CodecModel):
         volume = _volume(wav, lengths) if self.config.normalize else None
         if volume is not None:
             wav = wav / volume[:, None, None]
-        return self.run(self._encoding(n_q), wav.to(self.dtype), lengths=lengths, backend=backend), volume
+        return self.run(self.encoding(n_q), wav.to(self.dtype), lengths=lengths, backend=backend), volume
 
     def decode_segment(
         self,
@@ -231,7 +222,7 @@ class Encodec(CodecModel):
         backend: str | None = None,
     ) -> Tensor:
         """Codes [B, K, T] and volumes [B] -> [B, channels, T * hop]; `lengths` are valid frames."""
-        wav = self.run(self._decoding, codes, lengths=lengths, backend=backend)
+        wav = self.run(self.decoding, codes, lengths=lengths, backend=backend)
         return wav if volume is None else (wav * volume[:, None, None]).to(wav.dtype)
 
     def _encode(self, run: Trace, wav: Value, *, n_q: int) -> Value:
@@ -251,24 +242,11 @@ class Encodec(CodecModel):
     def _decode_scaled(self, run: Trace, codes: Value, scale: Value) -> Value:
         return run.join(_scaled, self._decode(run, codes), scale)
 
-    def _encoding(self, n_q: int) -> Network:
-        return self.reading("_encode", (self.config.hop,), n_q=n_q)
-
-    @property
-    def _decoding(self) -> Network:
-        return self.reading("_decode")
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the samples and the networks; the codebooks are float32 at least."""
-        weight: Tensor = next(self.decoder.parameters())
-        return weight.dtype
-
     def decode_stream(self, backend: str | None = None, **inputs: object) -> EncodecStream:
         """The decoder's state for codes [B, K, n] that arrive in chunks. Raises ArgumentError unless it is causal."""
         self._check_causal()
         return EncodecStream(
-            self._decoding,
+            self.decoding,
             backend,
             least=self.config.kernel_size,
             whole=lambda codes: self.decode_segment(codes, None, None, backend),
@@ -281,7 +259,7 @@ class Encodec(CodecModel):
         """
         self._check_causal()
         return EncodecStream(
-            self._encoding(n_q),
+            self.encoding(n_q),
             backend,
             least=self.config.last_kernel_size * self.config.hop,
             whole=lambda wav: self.encode_segment(wav, n_q, None, backend)[0],
@@ -296,9 +274,6 @@ class Encodec(CodecModel):
             raise ArgumentError(
                 f"stream: this model looks ahead or at whole segments (as EnCodec at 48 kHz); {instead}"
             )
-
-    def layers(self) -> dict[str, Prepared]:
-        return {**self._encoding(self.config.n_q).layers, **self._decoding.layers}
 
 
 def _scaled(wav: Tensor, volume: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from fastvoc.errors import ArgumentError
 from fastvoc.models.encodec import SeanetLayer, SeanetStack
@@ -112,14 +112,6 @@ class Mimi(WholeCodec):
         self.upsample = DepthwiseUpsample(config.dimension, 2 * steps, steps)
         self.decoder_transformer = _Transformer(config)
         self.decoder = _decoder(config, style)
-
-    def forward(
-        self, wav: Tensor, n_q: int | None = None, lengths: Tensor | None = None, backend: str | None = None
-    ) -> Tensor:
-        """Encodes and decodes [B, 1, S] with `n_q` codebooks, all when None -> [B, 1, S]."""
-        segments, _ = self.encode(wav, n_q, lengths, backend)
-        samples = [wav.shape[2]] * len(wav) if lengths is None else lengths.tolist()
-        return self.decode(segments, None, [self.config.frames(s) for s in samples], backend)[:, :, : wav.shape[2]]
 
     def _encode(self, run: Trace, wav: Value, *, n_q: int) -> Value:
         x = self.encoder_transformer.network(run, self.encoder.network(run, wav))

@@ -115,10 +115,21 @@ class WholeSignals:
 
 
 class CodecModel(Model):
-    """The module behind a `fastvoc.Codec`; `decode_inputs` are what its `decode` takes besides the codes."""
+    """The module behind a `fastvoc.Codec`; `decode_inputs` are what its `decode` takes besides the codes.
+
+    A model states `_encode(run, wav, *, n_q)` and `_decode(run, codes)`.
+    """
 
     decode_inputs: tuple[str, ...] = ()
     config: CodecConfig
+
+    def forward(
+        self, wav: Tensor, n_q: int | None = None, lengths: Tensor | None = None, backend: str | None = None
+    ) -> Tensor:
+        """Encodes and decodes [B, channels, S] with `n_q` codebooks, all when None -> [B, channels, S]."""
+        segments, scale = self.encode(wav, n_q, lengths, backend)
+        samples = [wav.shape[2]] * len(wav) if lengths is None else lengths.tolist()
+        return self.decode(segments, scale, [self.config.frames(s) for s in samples], backend)[:, :, : wav.shape[2]]
 
     def encode(
         self, wav: Tensor, n_q: int | None = None, lengths: Tensor | None = None, backend: str | None = None
@@ -143,6 +154,27 @@ class CodecModel(Model):
         """Codes [B, rows, T] of one segment to samples; `lengths` are valid frames."""
         raise NotImplementedError
 
+    def _decode(self, run: Trace, codes: Value) -> Value:
+        raise NotImplementedError
+
+    def encoding(self, n_q: int) -> Network:
+        """The network from samples to the codes of so many codebooks."""
+        return self.reading("_encode", (self.config.hop,), n_q=n_q)
+
+    @property
+    def decoding(self) -> Network:
+        """The network from codes to samples."""
+        return self.reading("_decode")
+
+    def layers(self) -> dict[str, Prepared]:
+        return {**self.encoding(self.config.n_q).layers, **self.decoding.layers}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the samples and the networks; the codebooks are float32 at least."""
+        weight: Tensor = next(self.parameters())
+        return weight.dtype
+
     def decode_stream(self, backend: str | None = None, **inputs: object) -> ModelStream:
         """The decoder's state for codes that arrive in chunks. Raises ArgumentError where there is none."""
         raise NotImplementedError
@@ -158,10 +190,7 @@ class CodecModel(Model):
 
 
 class WholeCodec(CodecModel):
-    """A codec that makes codes of a whole signal, padded with zeros to whole frames unless its layers pad themselves.
-
-    A model states `_encode(run, wav, *, n_q)` and `_decode(run, codes)`.
-    """
+    """A codec that makes codes of a whole signal, with zeros up to whole frames unless its layers pad themselves."""
 
     pads_itself: ClassVar[bool] = False
 
@@ -222,24 +251,6 @@ class WholeCodec(CodecModel):
         self._choose(chosen)
         return Written({"codes": Given(("batch", "codebooks", "frames"), whole=True)}, self._decode)
 
-    def _decode(self, run: Trace, codes: Value) -> Value:
-        raise NotImplementedError
-
-    def encoding(self, n_q: int) -> Network:
-        """The network from samples to the codes of so many codebooks."""
-        return self.reading("_encode", (self.config.hop,), n_q=n_q)
-
-    @property
-    def decoding(self) -> Network:
-        """The network from codes to samples."""
-        return self.reading("_decode")
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the samples and the networks; the codebooks are float32 at least."""
-        weight: Tensor = next(self.parameters())
-        return weight.dtype
-
     def decode_stream(self, backend: str | None = None, **inputs: object) -> ModelStream:
         """The decoder's state for codes [B, rows, n] that arrive in chunks."""
         return NetworkStream(self.decoding, backend)
@@ -254,9 +265,6 @@ class WholeCodec(CodecModel):
     def lookahead(self) -> tuple[int, int]:
         hop = self.config.hop
         return self.decoding.reads(0, hop - 1)[1], self.encoding(self.config.n_q).reads(0, 0)[1] * hop
-
-    def layers(self) -> dict[str, Prepared]:
-        return {**self.encoding(self.config.n_q).layers, **self.decoding.layers}
 
 
 class _Count:
