@@ -18,6 +18,7 @@ from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
 from fastvoc.models.hift_config import HiftConfig
 from fastvoc.models.hift_parts import ReflectOne, Shortened, shortened
 from fastvoc.models.jdc import Jdc
+from fastvoc.models.sources import make_source
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.mrf import MrfStage, ResidualBlock
@@ -137,7 +138,8 @@ class HiftNet(Model):
         self._check_mel(mel, lengths, final)
         check_like("mel", mel, self.conv_pre.weight)
         if f0 is not None:
-            self._check_input("f0", f0, (mel.shape[0], mel.shape[2] - (0 if final else self.f0_held_frames)))
+            held = 0 if final else self.f0_held_frames
+            check_floats("f0", f0, (mel.shape[0], mel.shape[2] - held), self.conv_pre.weight.device)
         elif source is None:
             f0 = self.predict_f0(mel, lengths, final=final, backend=backend)
         if not final:
@@ -195,20 +197,7 @@ class HiftNet(Model):
         Raises:
             As `forward`.
         """
-        self._check_input("f0", f0, None)
-        batch, frames = f0.shape
-        harmonics = self.config.harmonics + 1
-        for name, value, shape in (
-            ("phase", phase, (batch, harmonics)),
-            ("noise", noise, (batch, harmonics, frames * self.config.hop)),
-        ):
-            if value is not None:
-                self._check_input(name, value, shape)
-        dtype = self.m_source.weight.dtype
-        phase, noise = (None if t is None else t.to(dtype) for t in (phase, noise))
-        seeds = None if seed is None else item_seeds(seed, len(f0), f0.device)
-        network = self.reading("_source", (1, 0, 0, 0))
-        return network(f0[:, None], phase, seeds, noise, lengths=lengths, backend=backend)
+        return make_source(self, f0, lengths, seed=seed, phase=phase, noise=noise, backend=backend)
 
     def decode(
         self,
@@ -226,7 +215,7 @@ class HiftNet(Model):
         config = self.config
         self._check_mel(mel, lengths, final, config.lookahead + 1)
         check_like("mel", mel, self.conv_pre.weight)
-        self._check_input("source", source, (mel.shape[0], 1, mel.shape[2] * config.hop))
+        check_floats("source", source, (mel.shape[0], 1, mel.shape[2] * config.hop), mel.device)
         network = self.reading("_wave", (1, config.hop), final=final)
         if not final:
             return network(mel, source, lengths=lengths, backend=backend)
@@ -318,9 +307,6 @@ class HiftNet(Model):
         fewest = shortest(lengths, mel.shape[2])
         if fewest <= held:
             raise ShapeError(f"mel: expected more than {held} frames for final=False, got {fewest}")
-
-    def _check_input(self, name: str, value: Tensor, shape: tuple[int, ...] | None) -> None:
-        check_floats(name, value, shape, self.conv_pre.weight.device)
 
 
 def _one_row(x: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.models.checks import check_floats, check_like, filled, item_seeds
+from fastvoc.models.checks import check_floats, check_like, filled
 from fastvoc.models.hift_parts import ReflectOne
 from fastvoc.models.kokoro_config import KokoroConfig
+from fastvoc.models.sources import make_source
 from fastvoc.nn.adain import AdaIn, Styles
 from fastvoc.nn.conv import Conv1d, WideConv1d
 from fastvoc.nn.layer import Plain, Steps
@@ -273,14 +274,7 @@ class Kokoro(Model):
         Raises:
             As `forward`.
         """
-        device, config = self.conv_post.weight.device, self.config
-        check_floats("f0", f0, None, device)
-        if noise is not None:
-            check_floats("noise", noise, (len(f0), config.harmonics + 1, f0.shape[1] * config.hop // 2), device)
-            noise = noise.to(self.m_source.weight.dtype)
-        seeds = None if seed is None else item_seeds(seed, len(f0), device)
-        network = self.reading("_source", (1, 0, 0))
-        return network(f0[:, None], seeds, noise, lengths=lengths, backend=backend)
+        return make_source(self, f0, lengths, seed=seed, noise=noise, backend=backend)
 
     def _styles_of(self, style: Style | None, batch: int, backend: str | None) -> Tensor:
         """What all norms take of the items' styles, [B, rows, 1]."""
@@ -338,15 +332,15 @@ class Kokoro(Model):
             x = run.join(mean, *[block.network(run, x, styles) for block in blocks])
         return run(self.conv_post, x)
 
-    def _source(self, run: Trace, f0: Value, seed: Value, noise: Value) -> Value:
-        return run(self.m_source, f0, None, None, seed, noise)
+    def _source(self, run: Trace, f0: Value, phase: Value, seed: Value, noise: Value) -> Value:
+        return run(self.m_source, f0, None, phase, seed, noise)
 
     def _styled(self, run: Trace, style: Value) -> Value:
         return run(self._styles, style)
 
     def layers(self) -> dict[str, Prepared]:
         network = self.reading(per_frame=(1, 2, 2, self.config.hop, 0))
-        return {**self.reading("_styled").layers, **self.reading("_source", (1, 0, 0)).layers, **network.layers}
+        return {**self.reading("_styled").layers, **self.reading("_source", (1, 0, 0, 0)).layers, **network.layers}
 
     def stream(self, backend: str | None = None, *, exact: bool = True) -> NoReturn:
         """There is none: raises ArgumentError."""

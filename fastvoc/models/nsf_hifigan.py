@@ -28,6 +28,7 @@ from fastvoc.models.checks import (
     require,
 )
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.models.sources import make_source
 from fastvoc.models.speakers import Speaker
 from fastvoc.nn.conv import Conv1d, WideConv1d
 from fastvoc.nn.layer import Plain
@@ -213,14 +214,7 @@ class NsfHifiGan(HifiGan):
         Raises:
             As `forward`.
         """
-        device, config = self.conv_post.weight.device, self.config
-        check_floats("f0", f0, None, device)
-        if noise is not None:
-            check_floats("noise", noise, (len(f0), config.harmonics + 1, f0.shape[1] * config.hop), device)
-            noise = noise.to(self.m_source.weight.dtype)
-        seeds = None if seed is None else item_seeds(seed, len(f0), device)
-        network = self.reading("_source", (1, 0, 0))
-        return network(f0[:, None], seeds, noise, lengths=lengths, backend=backend)
+        return make_source(self, f0, lengths, seed=seed, noise=noise, backend=backend)
 
     def input_shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
         """The tensors that `forward` takes besides a latent of so many frames, without the batch axis."""
@@ -247,8 +241,8 @@ class NsfHifiGan(HifiGan):
     def written(self, chosen: Collection[str] = ()) -> NoReturn:
         raise ExportError(f"{type(self).__name__} cannot be exported")
 
-    def _source(self, run: Trace, f0: Value, seed: Value, noise: Value) -> Value:
-        return run(self.m_source, f0, None, None, seed, noise)
+    def _source(self, run: Trace, f0: Value, phase: Value, seed: Value, noise: Value) -> Value:
+        return run(self.m_source, f0, None, phase, seed, noise)
 
     def _live(self, run: Trace, mel: Value, f0: Value, seed: Value, *items: Value) -> Value:
         return self.network(run, mel, run(self.m_source, f0, None, None, seed), *items)
@@ -257,7 +251,7 @@ class NsfHifiGan(HifiGan):
         return self._live(run, mel, run(Level(), mel, level), seed, *items)
 
     def layers(self) -> dict[str, Prepared]:
-        return {**self.reading("_source", (1, 0, 0)).layers, **super().layers()}
+        return {**self.reading("_source", (1, 0, 0, 0)).layers, **super().layers()}
 
     @torch.no_grad()
     def stream(

@@ -47,6 +47,11 @@ class NsfSource(Layer, Wide):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
+    @property
+    def hop(self) -> int:
+        """Samples for each step of F0."""
+        return self._shape[1]
+
     def params(self) -> op.NsfSourceParams:
         """The op's view of this layer."""
         return op.NsfSourceParams(self.weight, self.bias, *self._shape)
@@ -55,4 +60,4 @@ class NsfSource(Layer, Wide):
         return [self.weight, self.bias]
 
     def output_lengths(self, lengths: Steps) -> Steps:
-        return lengths * self._shape[1]
+        return lengths * self.hop
