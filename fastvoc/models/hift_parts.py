@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.nn.layer import Plain, Steps
+from fastvoc.nn.streams import Begin
 from fastvoc.runtime.lengths import on_device
 
 
@@ -50,23 +51,12 @@ class ReflectOne(Plain):
         return ReflectFirst(self)
 
 
-class ReflectFirst:
+class ReflectFirst(Begin):
     """The same on a signal in chunks, as soon as the second step is there."""
 
     def __init__(self, reflect: ReflectOne) -> None:
+        super().__init__(2)
         self._reflect = reflect
-        self._held: Tensor | None = None
-        self._begun = 0
-
-    @property
-    def counters(self) -> tuple[int, ...]:
-        return self._begun, 0 if self._held is None else self._held.shape[2]
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {} if self._held is None else {"held": self._held}
-
-    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
-        self._begun, self._held = counters[0], tensors.get("held")
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         return first - 1, last - 1
@@ -75,9 +65,5 @@ class ReflectFirst:
         """[B, C, n] -> [B, C, n], n + 1 once."""
         if self._begun:
             return x
-        x = x if self._held is None else torch.cat([self._held, x], 2)
-        if x.shape[2] < 2:
-            self._held = x.clone()
-            return x[:, :, :0]
-        self._begun, self._held = 1, None
-        return self._reflect.compute(x, None)
+        x, begun = self.take(x)
+        return self._reflect.compute(x, None) if begun else x[:, :, :0]

@@ -87,6 +87,38 @@ def _holders(part: Any) -> Iterator[Any]:
             yield from _holders(one)
 
 
+class Begin:
+    """The beginning of a signal, held back until it has `least` steps."""
+
+    def __init__(self, least: int) -> None:
+        self._least, self._begun = least, 0
+        self._held: Tensor | None = None
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        """Whether it has begun, and the steps held."""
+        return self._begun, 0 if self._held is None else self._held.shape[2]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is held."""
+        return {} if self._held is None else {"held": self._held}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        """Continues from another one's state."""
+        self._begun, self._held = counters[0], tensors.get("held")
+
+    def take(self, x: Tensor) -> tuple[Tensor, bool]:
+        """All that came so far or since, [B, C, n], and whether the signal has begun; what has not is held."""
+        if self._begun:
+            return x, True
+        x = x if self._held is None else torch.cat([self._held, x], 2)
+        if x.shape[2] < self._least:
+            self._held = x.clone()
+            return x, False
+        self._begun, self._held = 1, None
+        return x, True
+
+
 class Items:
     """What a stream was begun with, one row for each item: state that never changes, and how far its signal got.
 
