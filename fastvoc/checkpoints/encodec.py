@@ -17,7 +17,7 @@ from torch import Tensor
 from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, TensorEntry, refuse
 from fastvoc.checkpoints.encodec_shapes import recognised
 from fastvoc.checkpoints.source import Source
-from fastvoc.checkpoints.state import canonical_state, renamed
+from fastvoc.checkpoints.state import canonical_state, renamed, rewritten
 from fastvoc.checkpoints.text import Fields
 from fastvoc.errors import ArgumentError
 from fastvoc.models.encodec_config import EncodecConfig
@@ -69,9 +69,7 @@ def load(source: Source) -> Checkpoint:
 
 def canonical_name(name: str) -> str:
     """A tensor's name in either dialect under the name that `fastvoc.models.encodec` gives its layer."""
-    for pattern, replacement in _RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return rewritten(name, _RENAMES)
 
 
 def canonical_names(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,8 +87,7 @@ def transformers_state(state: Mapping[str, Tensor], config: EncodecConfig) -> di
             named |= {f"{book}.embed": value, f"{book}.embed_avg": value.clone(), f"{book}.inited": value.new_ones(1)}
             named[f"{book}.cluster_size"] = value.new_zeros(len(value))
             continue
-        for pattern, replacement in _TO_TRANSFORMERS:
-            name = re.sub(pattern, replacement, name)
+        name = rewritten(name, _TO_TRANSFORMERS)
         if config.norm == "weight_norm" and name.endswith(".conv.weight"):
             named[f"{name}_g"] = value.flatten(1).norm(dim=1).reshape(-1, 1, 1)
             named[f"{name}_v"] = value

@@ -15,7 +15,7 @@ from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, TensorEntry, refu
 from fastvoc.checkpoints.constants import off_by
 from fastvoc.checkpoints.hift_names import SIGNATURE, canonical_names, hift_config, sizes
 from fastvoc.checkpoints.source import Source
-from fastvoc.checkpoints.state import canonical_state, renamed
+from fastvoc.checkpoints.state import canonical_state, renamed, rewritten
 from fastvoc.checkpoints.text import Fields
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, HiftConfig
 
@@ -127,6 +127,4 @@ def canonical_name(name: str) -> str:
             name = changed
             break
     name = _NUMBER.sub(lambda m: f"resblocks.{int(m[1]) * _BLOCKS + int(m[2])}.", name)
-    for pattern, replacement in _PARTS:
-        name = pattern.sub(replacement, name)
-    return name
+    return rewritten(name, _PARTS)

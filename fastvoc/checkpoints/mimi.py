@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, TensorEntry, refuse
 from fastvoc.checkpoints.source import Source
-from fastvoc.checkpoints.state import canonical_state, renamed
+from fastvoc.checkpoints.state import canonical_state, renamed, rewritten
 from fastvoc.checkpoints.text import Fields
 from fastvoc.errors import ArgumentError
 from fastvoc.models.mimi_config import MIMI, MimiConfig
@@ -82,9 +82,7 @@ def load(source: Source) -> Checkpoint:
 
 def canonical_name(name: str) -> str:
     """A tensor's name in either dialect under the name that `fastvoc.models.mimi` gives its layer."""
-    for pattern, replacement in _RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return rewritten(name, _RENAMES)
 
 
 def canonical_names(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,8 +105,7 @@ def transformers_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of `fastvoc.models.mimi` under Transformers' names."""
     named: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        for pattern, replacement in _TO_TRANSFORMERS:
-            name = re.sub(pattern, replacement, name)
+        name = rewritten(name, _TO_TRANSFORMERS)
         named[name] = tensor.detach().cpu().contiguous()
         if name.endswith(_SUM):
             book = name.removesuffix(_SUM)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +64,13 @@ def canonical_state(source: Source, config: ModelConfig, tensors: Mapping[str, T
             raise refuse(source.path, f"tensor {parameter.name!r} holds NaN or infinite values")
         state[parameter.name] = value
     return state
+
+
+def rewritten(name: str, rules: Iterable[tuple[str | re.Pattern[str], str]]) -> str:
+    """A name after each of the rules (pattern, replacement) in turn."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def renamed(source: Source, entries: Mapping[str, TensorEntry], rename: Callable[[str], str]) -> dict[str, TensorEntry]:

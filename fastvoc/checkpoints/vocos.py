@@ -7,7 +7,6 @@ with, or left out. The drafts (huggingface/transformers pull request 39403) are 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, TensorEntry, make_mel, refuse
 from fastvoc.checkpoints.constants import off_by
 from fastvoc.checkpoints.source import Source
-from fastvoc.checkpoints.state import canonical_state, renamed
+from fastvoc.checkpoints.state import canonical_state, renamed, rewritten
 from fastvoc.checkpoints.text import Fields
 from fastvoc.errors import ArgumentError
 from fastvoc.models.encodec_config import ENCODEC_24K, ENCODEC_48K
@@ -91,9 +90,7 @@ def load(source: Source) -> Checkpoint:
 
 def canonical_name(name: str) -> str:
     """A tensor's name in any of the dialects under the name that `fastvoc.models.vocos` gives it."""
-    for pattern, replacement in _RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return rewritten(name, _RENAMES)
 
 
 def read_config(fields: Fields) -> VocosConfig:

@@ -12,13 +12,12 @@ import torch
 import typer
 from torch import Tensor
 
-from fastvoc.cli.pieces import progress, standard_input, standard_output
+from fastvoc.cli.pieces import incoming, progress, standard_output
 from fastvoc.cli.synthesis import speed
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, DecodeError
-from fastvoc.sound.blocks import fit, write_blocks
+from fastvoc.sound.blocks import write_blocks
 from fastvoc.sound.code_file import CodeFile, write_codes
-from fastvoc.sound.files import open_blocks
 
 # Frames that are decoded at a time.
 _TOGETHER = 128
@@ -31,10 +30,7 @@ def encode_codes(codec: Codec, source: str, output: Path | None, codebooks: int 
     start, count = perf_counter(), codec.config.n_q if codebooks is None else codebooks
     live = codec.encoding(codebooks=count).stream()
     with ExitStack() as stack:
-        sound = stack.enter_context(open_blocks(standard_input() if source == "-" else Path(source)))
-        pieces, notes = fit(sound, codec.sample_rate, codec.channels)
-        if notes:
-            typer.echo(f"{'standard input' if source == '-' else source}: {', '.join(notes)}", err=True)
+        sound, pieces = incoming(stack, source, codec.sample_rate, lambda _: codec.channels)
         length = None if sound.samples is None else sound.samples / sound.rate
         parts, samples = [], 0
         for wav in stack.enter_context(progress(pieces, "encode", codec.sample_rate, length)):

@@ -30,21 +30,16 @@ def is_dac(file: BinaryIO) -> bool:
 
 def encode_dac(codec: Codec, source: str, output: Path | None, codebooks: int) -> None:
     """Writes the sound of a file, or of standard input for -, to a .dac file, or to standard output for None."""
-    from fastvoc.cli.pieces import Counted, standard_input, standard_output
+    from fastvoc.cli.pieces import Counted, incoming, standard_output
     from fastvoc.cli.synthesis import speed
     from fastvoc.dac_compression import compress_dac
     from fastvoc.runtime.io import atomic_path
-    from fastvoc.sound.blocks import fit
     from fastvoc.sound.dac_file import write_dac
-    from fastvoc.sound.files import open_blocks
 
     start = perf_counter()
     with ExitStack() as stack:
-        sound = stack.enter_context(open_blocks(standard_input() if source == "-" else Path(source)))
-        pieces, notes = fit(sound, codec.sample_rate, 1 if sound.channels > 2 else sound.channels)
+        sound, pieces = incoming(stack, source, codec.sample_rate, lambda channels: 1 if channels > 2 else channels)
         wav = torch.cat(list(pieces), 1)
-        if notes:
-            typer.echo(f"{'standard input' if source == '-' else source}: {', '.join(notes)}", err=True)
         made = compress_dac(codec, wav, codebooks, sample_rate=sound.rate, length=sound.samples)
         if output is None:
             file = Counted(standard_output())

@@ -65,9 +65,9 @@ def encode(
     from fastvoc.cli.pieces import (
         Counted,
         check_input,
+        incoming,
         language_model_folder,
         progress,
-        standard_input,
         standard_output,
     )
     from fastvoc.cli.synthesis import speed
@@ -77,9 +77,7 @@ def encode(
     from fastvoc.models.dac import Dac
     from fastvoc.runtime.io import atomic_path
     from fastvoc.runtime.threads import set_num_threads
-    from fastvoc.sound.blocks import fit
     from fastvoc.sound.code_file import SUFFIX
-    from fastvoc.sound.files import open_blocks
 
     if original and (portable or not lm):
         raise ArgumentError("--original: goes with --lm, and not with --portable")
@@ -127,10 +125,7 @@ def encode(
         coder = load_language_model(lm_model or name, integer=not original, folder=language_model_folder(model))
     start = perf_counter()
     with ExitStack() as stack:
-        sound = stack.enter_context(open_blocks(standard_input() if source == "-" else Path(source)))
-        pieces, notes = fit(sound, codec.sample_rate, codec.channels)
-        if notes:
-            typer.echo(f"{'standard input' if source == '-' else source}: {', '.join(notes)}", err=True)
+        sound, pieces = incoming(stack, source, codec.sample_rate, lambda _: codec.channels)
         length = None if sound.samples is None else sound.samples / sound.rate
         pieces = stack.enter_context(progress(pieces, "encode", codec.sample_rate, length))
         if output is None:

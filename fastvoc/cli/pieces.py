@@ -1,24 +1,41 @@
-"""What `encode` and `decode` share: a check of the input, a progress bar over pieces of sound, words about speed."""
+"""What `encode` and `decode` share: a check of the input, sound in pieces, a bar over them, standard output."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from fastvoc.errors import DecodeError
+from fastvoc.sound.blocks import fit
+from fastvoc.sound.files import AudioBlocks, open_blocks
 
 
 def check_input(source: str) -> None:
     """Raises DecodeError for what is neither a file, nor a pipe, nor -."""
     if source != "-" and (not Path(source).exists() or Path(source).is_dir()):
         raise DecodeError(f"IN: {source}: {'a folder, not a file' if Path(source).is_dir() else 'no such file'}")
+
+
+def incoming(
+    stack: ExitStack, source: str, rate: int, channels: Callable[[int], int]
+) -> tuple[AudioBlocks, Iterator[Tensor]]:
+    """The sound of a file, or of standard input for -, open until the stack ends, and its pieces at another rate.
+
+    `channels(n)` are wanted of n; what the change took is said on standard error.
+    """
+    sound = stack.enter_context(open_blocks(standard_input() if source == "-" else Path(source)))
+    pieces, notes = fit(sound, rate, channels(sound.channels))
+    if notes:
+        typer.echo(f"{'standard input' if source == '-' else source}: {', '.join(notes)}", err=True)
+    return sound, pieces
 
 
 @contextmanager

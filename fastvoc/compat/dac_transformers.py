@@ -230,13 +230,5 @@ class DacFeatureExtractor(EncodecFeatureExtractor):
         c = DacConfig.from_pretrained(folder)
         return {"sampling_rate": c.sampling_rate, "hop_length": c.hop_length}
 
-    def _padded(
-        self, sounds: list[np.ndarray[Any, Any]], padding: bool | str, max_length: int | None
-    ) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-        if padding not in (True, "longest", "max_length"):
-            raise ArgumentError(f"padding: expected True, False, longest or max_length, got {padding!r}")
-        if padding == "max_length" and max_length is None:
-            raise ArgumentError("max_length: padding to it needs it")
-        longest = max(len(sound) for sound in sounds)
-        target = max_length if padding == "max_length" and max_length is not None else longest
-        return super()._padded(sounds, "max_length", -(-target // self.hop_length) * self.hop_length)
+    def _padded_length(self, sounds: list[np.ndarray[Any, Any]], padding: bool | str, max_length: int | None) -> int:
+        return -(-super()._padded_length(sounds, padding, max_length) // self.hop_length) * self.hop_length

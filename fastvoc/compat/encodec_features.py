@@ -117,15 +117,19 @@ class EncodecFeatureExtractor(Chunked, PretrainedExtractor):
             sounds.append(array.T)
         return sounds
 
-    def _padded(
-        self, sounds: list[np.ndarray[Any, Any]], padding: bool | str, max_length: int | None
-    ) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    def _padded_length(self, sounds: list[np.ndarray[Any, Any]], padding: bool | str, max_length: int | None) -> int:
+        """Samples up to which sounds are padded."""
         if padding not in (True, "longest", "max_length"):
             raise ArgumentError(f"padding: expected True, False, longest or max_length, got {padding!r}")
         if padding == "max_length" and max_length is None:
             raise ArgumentError("max_length: padding to it needs it")
         longest = max(len(sound) for sound in sounds)
-        target = max_length if padding == "max_length" and max_length is not None else longest
+        return max_length if padding == "max_length" and max_length is not None else longest
+
+    def _padded(
+        self, sounds: list[np.ndarray[Any, Any]], padding: bool | str, max_length: int | None
+    ) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+        target = self._padded_length(sounds, padding, max_length)
         made, masks = [], []
         for sound in sounds:
             missing = max(0, target - len(sound))

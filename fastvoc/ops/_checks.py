@@ -47,6 +47,15 @@ def check_pad_mode(op: str, pad_mode: str, known: Sequence[str]) -> None:
         raise ArgumentError(f"{op}: pad_mode: expected one of {', '.join(known)}, got {pad_mode!r}")
 
 
+def check_channel_norm(op: str, weight: Tensor, bias: Tensor, eps: float) -> None:
+    """A norm's scale and shift must be [C] both, its `eps` positive."""
+    if weight.dim() != 1 or bias.shape != weight.shape:
+        shapes = f"{list(weight.shape)} and {list(bias.shape)}"
+        raise ShapeError(f"{op}: weight and bias: expected [C] and [C], got {shapes}")
+    if not eps > 0:
+        raise ArgumentError(f"{op}: eps: expected a positive number, got {eps}")
+
+
 def check_input_range(op: str, values: Tensor | None, weight: Tensor) -> None:
     """A convolution's `input_range` must be None or float32 [2] on the device of the weight."""
     if values is None:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.errors import DeviceError, DtypeError, ShapeError
+from fastvoc.ops._checks import by_item, check_activations, check_channel_norm, check_lengths
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import output
@@ -34,13 +34,7 @@ class AdaInParams:
     act: Activation = IDENTITY
 
     def __post_init__(self) -> None:
-        if self.weight.dim() != 1 or self.bias.shape != self.weight.shape:
-            raise ShapeError(
-                "adain: weight and bias: expected [C] and [C], got"
-                f" {list(self.weight.shape)} and {list(self.bias.shape)}"
-            )
-        if not self.eps > 0:
-            raise ArgumentError(f"adain: eps: expected a positive number, got {self.eps}")
+        check_channel_norm("adain", self.weight, self.bias, self.eps)
         self.act.check("adain", self.weight.shape[0], self.weight)
 
     def tensors(self) -> list[Tensor]:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.errors import ShapeError
+from fastvoc.ops._checks import by_item, check_activations, check_channel_norm, check_lengths
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import output
@@ -30,13 +30,7 @@ class GroupNormParams:
     act: Activation = IDENTITY
 
     def __post_init__(self) -> None:
-        if self.weight.dim() != 1 or self.bias.shape != self.weight.shape:
-            raise ShapeError(
-                "group_norm_act: weight and bias: expected [C] and [C], got"
-                f" {list(self.weight.shape)} and {list(self.bias.shape)}"
-            )
-        if not self.eps > 0:
-            raise ArgumentError(f"group_norm_act: eps: expected a positive number, got {self.eps}")
+        check_channel_norm("group_norm_act", self.weight, self.bias, self.eps)
         self.act.check("group_norm_act", self.weight.shape[0], self.weight)
 
     def tensors(self) -> list[Tensor]:
