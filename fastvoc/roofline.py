@@ -112,7 +112,7 @@ def _runner(loaded: Vocoder | Codec) -> Callable[..., Tensor]:
             (loaded.channels, loaded.sample_rate // 2), generator=draw, dtype=torch.float32, device="cpu"
         )
         codes = loaded.encode(wav.to(loaded.device), loaded.bandwidths[0])
-        return lambda one, exact: one.decode(codes).double()
+        return lambda one, exact: one.decode(codes, exact=exact).double()
     frames = max(40, loaded.model.min_frames)
     if loaded.mel_config is None:
         mel = torch.randn((loaded.n_mels, frames), generator=draw, dtype=torch.float32, device="cpu")

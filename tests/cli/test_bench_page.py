@@ -9,6 +9,7 @@ import subprocess
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -173,6 +174,18 @@ def test_errors_against_float64() -> None:
         assert list(found) == ["default", "exact", "torch"]
         assert all(1e-9 < error < 1e-5 for error in found.values()), found
         assert loaded.dtype == torch.float32
+
+
+def test_the_exact_way_of_a_codec_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways, decode = [], Codec.decode
+
+    def told(self: Codec, *args: Any, exact: bool = False, **more: Any) -> torch.Tensor:
+        ways.append(exact)
+        return decode(self, *args, exact=exact, **more)
+
+    monkeypatch.setattr(Codec, "decode", told)
+    errors(Codec(lively(MONO), MONO))
+    assert ways == [False, False, True, False]  # float64, default, exact, torch
 
 
 def test_layers_of_a_codec() -> None:
