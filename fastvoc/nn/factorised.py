@@ -113,31 +113,38 @@ class FactorisedQuantizer(Wide):
 
     def encoding(self, count: int) -> FactorisedEncode:
         """The part that makes `count` codes of every step."""
-        return FactorisedEncode(self, count)
+        return FactorisedEncode(self, self.books, count)
 
 
-class FactorisedEncode(Part):
-    """[B, channels, T] -> codes [B, count, T] int64."""
+class BooksEncode(Part):
+    """The part that looks a quantiser's residuals up in the first `count` of its codebooks."""
 
     name = "quantizer.encode"
 
-    def __init__(self, quantizer: FactorisedQuantizer, count: int) -> None:
-        self._quantizer, self._count = quantizer, count
+    def __init__(self, quantizer: nn.Module, books: Sequence[FactorisedBook], count: int) -> None:
+        self._owner, self._books = quantizer, books[:count]
 
     @property
     def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self._quantizer.books[0].codebook.weight.dtype
+        dtype: torch.dtype = self._books[0].codebook.weight.dtype
         return dtype
 
     def owners(self) -> list[nn.Module]:
-        return [self._quantizer]
+        return [self._owner]
 
     def ops(self) -> dict[str, Prepared]:
-        books = self._quantizer.books[: self._count]
-        return {f"{k}.{name}": op for k, book in enumerate(books) for name, op in book.searching().items()}
+        return {f"{k}.{name}": op for k, book in enumerate(self._books) for name, op in book.searching().items()}
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, *, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
+        return self.bound(backend)[0](x, lengths)
+
+
+class FactorisedEncode(BooksEncode):
+    """[B, channels, T] -> codes [B, count, T] int64."""
 
     def bound(self, backend: str | None) -> tuple[_Run, bool]:
-        searches = [book.search(backend) for book in self._quantizer.books[: self._count]]
+        searches = [book.search(backend) for book in self._books]
 
         def run(x: Tensor, lengths: Tensor | None) -> Tensor:
             codes = []
@@ -151,11 +158,7 @@ class FactorisedEncode(Part):
 
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> PointStream:
         run, _ = self.bound(backend)
-        return PointStream(lambda x: run(x, None), self._count, dtype=torch.int64)
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor, *, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        return self.bound(backend)[0](x, lengths)
+        return PointStream(lambda x: run(x, None), len(self._books), dtype=torch.int64)
 
 
 class FactorisedDecode(OfCodes):

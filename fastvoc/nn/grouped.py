@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.blocks import BlockStream
-from fastvoc.nn.factorised import FactorisedBook, bound_on_device
+from fastvoc.nn.factorised import BooksEncode, FactorisedBook, bound_on_device
 from fastvoc.nn.layer import Part, Steps
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.wide import Wide
@@ -45,35 +45,19 @@ class GroupedQuantizer(Wide):
         return GroupedEncode(self, count)
 
 
-class GroupedEncode(Part):
+class GroupedEncode(BooksEncode):
     """[B, channels, frames * steps] -> codes [B, rows, frames] int64."""
 
-    name = "quantizer.encode"
-
     def __init__(self, quantizer: GroupedQuantizer, count: int) -> None:
-        self._quantizer, self._count = quantizer, count
-
-    def owners(self) -> list[nn.Module]:
-        return [self._quantizer]
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor, *, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        return self.bound(backend)[0](x, lengths)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._quantizer.dtype
+        super().__init__(quantizer, quantizer.books, count)
+        self._quantizer = quantizer
 
     def output_lengths(self, lengths: Steps) -> Steps:
         return lengths // self._quantizer.steps
 
-    def ops(self) -> dict[str, Prepared]:
-        books = self._quantizer.books[: self._count]
-        return {f"{k}.{name}": op for k, book in enumerate(books) for name, op in book.searching().items()}
-
     def bound(self, backend: str | None) -> tuple[_Run, bool]:
         quantizer = self._quantizer
-        searches = [book.search(backend) for book in quantizer.books[: self._count]]
+        searches = [book.search(backend) for book in self._books]
 
         def run(x: Tensor, lengths: Tensor | None) -> Tensor:
             rows = []
@@ -87,7 +71,7 @@ class GroupedEncode(Part):
 
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> BlockStream:
         run, _ = self.bound(backend)
-        rows = sum(self._quantizer.rates[: self._count])
+        rows = sum(self._quantizer.rates[: len(self._books)])
         return BlockStream(lambda x: run(x, None), self._quantizer.steps, 1, rows, torch.int64)
 
 
