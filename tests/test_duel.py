@@ -67,8 +67,9 @@ def test_a_process_plays_and_one_that_dies_says_so() -> None:
         task = duel.asdict(replace(TASK, model="v3", seconds=0.02))
         assert seats.ask("torch", task, 100) == {"error": 0.0}
         assert set(seats.ask("torch", {}, 100)) == {"rested", "usual"}
-        assert seats.ask("nobody", task, 100) == {"failed": "the process died (1)"}
-        assert list(seats._seats) == ["torch"]
+        seats._seats["torch"]._process.kill()
+        assert seats.ask("torch", {}, 100) == {"failed": "the process died (-9)"}
+        assert not seats._seats
     finally:
         seats.end()
 
