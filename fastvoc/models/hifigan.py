@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import prod
@@ -277,13 +277,13 @@ class HifiGan(Model):
         items = self._items(speaker, mel.shape[0], backend).values()
         return self.run(self._network, mel, *items, lengths=lengths, backend=backend)
 
-    def settle(self, meant: Model, backend: str | None = None) -> None:
+    def settle(self, meant: Callable[[], Model], backend: str | None = None) -> None:
         stages = [stage for _, stage in self._stages]
         if any(stage.runs_on(backend) == "cpp" for stage in stages):
             x = probe(self.config.mel, self.config.num_mels, _PROBE_FRAMES)
             steps = itertools.accumulate(self.config.upsample_rates, operator.mul)
             run = partial(self, x.to(self.conv_pre.weight.dtype), backend=backend)
-            toom_cook.settle(stages, list(steps), run, meant(x, backend=backend), backend)
+            toom_cook.settle(stages, list(steps), run, meant()(x, backend=backend), backend)
             self._network.cut = None  # pieces begin at tiles
 
     def _check(self, mel: Tensor) -> None:
