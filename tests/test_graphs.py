@@ -223,7 +223,7 @@ def test_what_decides_the_kernels_decides_the_graph() -> None:
 @native
 @each_family
 def test_a_model_that_was_cast_or_whose_part_was_replaced_makes_new_graphs(family: str) -> None:
-    voc = vocoder(family)
+    voc = MAKERS[family]()
     owner: Any = voc.graphable()
     before = owner.settings()
     assert owner.settings() == before
