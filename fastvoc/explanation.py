@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from fastvoc.loaded import LoadedModel
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.nn.prepared import Prepared
 from fastvoc.runtime.registry import Verdict
@@ -19,17 +20,22 @@ class HasLayers(Protocol):
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """One layer: its op, what every implementation says of it, and whether it computes in int8."""
+    """One layer: its op, what every implementation says of it, and whether it computes in int8.
+
+    `form` says how it computes where that is not the usual way: "int8"; of a bfloat16 `mrf` on the CPU "short tiles" or
+    "direct", where longer tiles of Toom-Cook would cost precision.
+    """
 
     layer: str
     op: str
     verdicts: tuple[Verdict, ...]
     int8: bool = False
+    form: str = ""
 
     @property
     def title(self) -> str:
-        """The op, and int8 where it computes in that."""
-        return f"{self.op} int8" if self.int8 else self.op
+        """The op and its form."""
+        return f"{self.op} {self.form}".strip()
 
     @property
     def chosen(self) -> str | None:
@@ -39,15 +45,16 @@ class LayerChoice:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The choice of every layer; prints as a table."""
+    """The choice of every layer, and what differs from what `load` was asked for; prints as a table."""
 
     layers: tuple[LayerChoice, ...]
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[LayerChoice]:
         return iter(self.layers)
 
     def __str__(self) -> str:
-        lines = []
+        lines = list(self.notes)
         layer = max((len(row.layer) for row in self.layers), default=0)
         op = max((len(row.title) for row in self.layers), default=0)
         for row in self.layers:
@@ -71,5 +78,5 @@ def explain(model: HasLayers | None = None, backend: str | None = None) -> Expla
     rows = []
     for name, layer in model.layers().items():
         op, verdicts = layer.explain(backend)
-        rows.append(LayerChoice(name, op, tuple(verdicts), layer.int8))
-    return Explanation(tuple(rows))
+        rows.append(LayerChoice(name, op, tuple(verdicts), layer.int8, layer.form))
+    return Explanation(tuple(rows), model.notes if isinstance(model, LoadedModel) else ())
