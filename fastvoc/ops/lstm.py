@@ -247,7 +247,8 @@ def _fits_cuda(spec: Spec) -> str | None:
     if not torch.cuda.is_available():
         return None
     device = torch.cuda.get_device_properties(torch.cuda.current_device())
-    hidden, room, places = spec.params.hidden, device.shared_memory_per_block_optin, device.multi_processor_count
+    room = getattr(device, "shared_memory_per_block_optin", device.shared_memory_per_block)
+    hidden, places = spec.params.hidden, device.multi_processor_count
     units = -(-hidden // places)  # of a block, the fewest with which one a multiprocessor suffices
     weights = -(-units * 4 * hidden * spec.dtype.itemsize // 16) * 16
     if weights + _GROUP * (hidden + units * 4) * 4 <= room:

@@ -125,7 +125,9 @@ def test_the_default_has_a_stream() -> None:
 
 @pytest.mark.parametrize(("hidden", "takes"), [(512, True), (1024, True), (8192, False)])
 def test_too_many_units_are_refused_before_a_launch(hidden: int, takes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = SimpleNamespace(shared_memory_per_block_optin=227 * 1024, multi_processor_count=132)
+    device = SimpleNamespace(
+        shared_memory_per_block=48 * 1024, shared_memory_per_block_optin=227 * 1024, multi_processor_count=132
+    )
     monkeypatch.setattr(library, "cuda_problem", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
