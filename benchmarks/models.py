@@ -55,7 +55,7 @@ def measure(name: str, audio: float, batch: int, dtype: str, args: argparse.Name
             runs[impl] = candidate(entry, model, inputs, impl)
             runs[impl]()
 
-        if (problem := refusal(prepare)) is not None:
+        if (problem := refusal(prepare, device)) is not None:
             failed[impl] = problem
             runs.pop(impl, None)
     ours = list(runs)
@@ -114,9 +114,13 @@ def main() -> None:
     args.models = args.models or list(ZOO)
     table = Table("model", "audio s", "batch", "dtype", "impl", "median ms", "x real time", "x the first (quartiles)")
     rows = []
+    written = args.write or ("rivals" if args.rivals else "models")
+    lines = harness.Lines(written, args.device) if args.write is not None and args.device == "cuda" else None
     for name, dtype, (batch, audio) in ((n, d, shape) for n in args.models for d in args.dtype for shape in shapes):
         row = measure(name, audio, batch, dtype, args)
         rows.append(row)
+        if lines is not None:
+            lines.add(row)
         for impl, r in row["impls"].items():
             gain = f"{r['speedup']:.2f} ({r['speedup_low']:.2f}-{r['speedup_high']:.2f})"
             figures = f"{1e3 * r['median_s']:.3f}", f"{r['real_time']:.1f}", gain
@@ -127,8 +131,7 @@ def main() -> None:
             table.add_row("", "", "", "", f"{row['best']} over the best rival", "", "", f"{row['over_best']:.2f}")
     table.print()
     if args.write is not None:
-        name = args.write or ("rivals" if args.rivals else "models")
-        print(f"written: {harness.write(name, args.device, rows)}")
+        print(f"written: {harness.write(written, args.device, rows)}")
 
 
 if __name__ == "__main__":
