@@ -24,7 +24,7 @@ def act_of(kind: str, channels: int) -> Activation:
 
 
 def adain_params(channels: int, kind: str = "identity") -> AdaInParams:
-    return AdaInParams(torch.randn(channels), torch.randn(channels), act=act_of(kind, channels))
+    return AdaInParams(torch.randn(channels), torch.randn(channels), 0.01, act_of(kind, channels))
 
 
 def meaning(x: Tensor, p: AdaInParams, style: Tensor) -> Tensor:
