@@ -42,7 +42,7 @@ def interleaved(
     the host takes to launch counts. Machines drift, so only ratios within one call of this function mean anything. Ends
     after about `seconds`, but not before `least` rounds.
     """
-    timed = _by_events if device == "cuda" else _by_clock
+    timed = _by_events if device == "cuda" else by_clock
     for run in () if warm else runs.values():
         timed(run)
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -62,7 +62,7 @@ _REST = 0.02  # seconds; the threads of some libraries go on spinning that long 
 _LONG = 0.2  # seconds; of a longer call a rest changes nothing
 
 
-def _by_clock(run: Callable[[], Any]) -> tuple[float, float]:
+def by_clock(run: Callable[[], Any]) -> tuple[float, float]:
     """Seconds of a call after a rest, and of the one after it; of the same one where it is long."""
     time.sleep(_REST)
     times = []

@@ -6,8 +6,9 @@ python benchmarks/models.py --rivals --dtype fp32 bf16 --batch 1 8 --write --res
 python benchmarks/models.py --device cuda --impl torch triton graph --dtype bf16 --models v1
 python benchmarks/models.py --device cuda --impl graph --rivals --dtype bf16 --models v1
 
-On the CPU `--rivals` compares the models that have a bar, each in a process of its own, and merges what it finds into
-the file as it goes; `--prepare` only compiles what torch.compile keeps, so that the next run is shorter.
+On the CPU `--rivals` compares the models that have a bar, every contender in a process of its own to which the turns
+are handed, and merges what it finds into the file as it goes; `--busy` does so beside a busy loop on every core;
+`--prepare` only compiles what torch.compile keeps, so that the next run is shorter.
 On CUDA `graph` runs the model by `fastvoc.Graphed`, `triton+graph` and `cuda+graph` with that implementation forced.
 """
 
@@ -95,6 +96,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=rivals.RIVALS, help="of the rivals on the CPU")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for preparing a rival on the CPU")
+    parser.add_argument("--busy", action="store_true", help="rivals on the CPU beside a busy loop on every core")
     parser.add_argument("--prepare", action="store_true", help="with --rivals on the CPU: compile, time nothing")
     parser.add_argument("--resume", action="store_true", help="leave out what the file has of this revision")
     harness.add_arguments(parser, budget=8.0)

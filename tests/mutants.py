@@ -70,7 +70,7 @@ MUTANTS = (
         "check",
     ),
     Mutant(
-        "kernels/rvq_decode.py", "code >= ENTRIES", "code > ENTRIES", "tests/ops/test_triton_ops.py -k rvq", "check"
+        "kernels/rvq_decode.py", "code >= ENTRIES", "code > ENTRIES", "tests/ops/test_triton_ops.py -k flagged", "check"
     ),
     # C++
     Mutant("csrc/coder/arithmetic.h", "zero_ = ones_ > 0;", "zero_ = false;", "tests/test_coder.py"),
