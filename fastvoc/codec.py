@@ -8,25 +8,28 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import log2
 from operator import index
-from typing import Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
-from fastvoc.graphs.graphed import Graphed
+from fastvoc.graphs.graphed import Graphed, GraphOptions
 from fastvoc.graphs.requests import DecodingGraphable
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.models.levels import packed, unpacked
 from fastvoc.models.whole_codec import CodecConfig, CodecModel
+from fastvoc.nn.model import Array
 from fastvoc.runtime.registry import use_exact
 from fastvoc.runtime.stats import clock
 from fastvoc.sound.formats import Format
 from fastvoc.streams.codec import Decoding, Encoding
 from fastvoc.streams.delivery import Delivery
 
-_Array = Tensor | np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _USUAL = 6.0  # kbit/s
 
 
@@ -114,7 +117,7 @@ class Codec(LoadedModel):
         """Whether the codebooks have codes of several rates, as in SNAC."""
         return len(set(self.config.rates)) > 1
 
-    def packed(self, levels: Sequence[_Array]) -> Tensor:
+    def packed(self, levels: Sequence[Array]) -> Tensor:
         """The codes [B, rows, T] or [rows, T] of levels [B, T_k] or [T_k] of several rates, the coarse one first.
 
         Raises ShapeError for levels that do not fit together, DtypeError and DeviceError as `decode`.
@@ -139,7 +142,7 @@ class Codec(LoadedModel):
         known = ", ".join(f"{b:g}" for b in self.bandwidths)
         raise ArgumentError(f"bandwidth: expected one of {known} kbit/s, got {bandwidth!r}")
 
-    def check_wav(self, wav: _Array) -> Tensor:
+    def check_wav(self, wav: Array) -> Tensor:
         """One waveform as [C, S]. Raises ShapeError, DtypeError or DeviceError as `encode`."""
         batch = self._batch(self._floats(wav, "wav"))
         if len(batch) != 1:
@@ -154,14 +157,14 @@ class Codec(LoadedModel):
         return self
 
     def __call__(
-        self, wav: _Array, bandwidth: float | None = None, lengths: Lengths = None, *, codebooks: int | None = None
+        self, wav: Array, bandwidth: float | None = None, lengths: Lengths = None, *, codebooks: int | None = None
     ) -> Tensor:
         """Encodes and decodes: the waveform as it sounds after the codec, in the shape it came in."""
         return self.decode(self.encode(wav, bandwidth, lengths, codebooks=codebooks))
 
     def encode(
         self,
-        wav: _Array,
+        wav: Array,
         bandwidth: float | None = None,
         lengths: Lengths = None,
         *,
@@ -228,8 +231,8 @@ class Codec(LoadedModel):
 
     def decode(
         self,
-        codes: Codes | _Array | Sequence[_Array],
-        scale: _Array | None = None,
+        codes: Codes | Array | Sequence[Array],
+        scale: Array | None = None,
         lengths: Lengths = None,
         *,
         seed: int | Sequence[int] | Tensor | None = None,
@@ -303,8 +306,8 @@ class Codec(LoadedModel):
 
     def checked(
         self,
-        codes: Codes | _Array | Sequence[_Array],
-        scale: _Array | None,
+        codes: Codes | Array | Sequence[Array],
+        scale: Array | None,
         lengths: Lengths,
         *,
         values: bool = True,
@@ -350,7 +353,7 @@ class Codec(LoadedModel):
 
         return segments, volumes, frames, finish
 
-    def graphs(self, max_mb: float = 1024.0, **options: Any) -> Graphed:
+    def graphs(self, max_mb: float = 1024.0, **options: Unpack[GraphOptions]) -> Graphed:
         """`decode` run from CUDA graphs, whose memory keeps within `max_mb`; see `fastvoc.Graphed`.
 
         Codes out of range raise when its `check` is called. Raises ArgumentError for a model that cuts signals into
@@ -455,7 +458,7 @@ class Codec(LoadedModel):
                 raise ShapeError(f"codes: expected segments of {expected}, got {sizes}")
         return [sizes] * batch
 
-    def _volumes(self, scale: _Array | None, segments: list[Tensor]) -> Tensor | None:
+    def _volumes(self, scale: Array | None, segments: list[Tensor]) -> Tensor | None:
         if scale is None:
             return None
         volumes = self._floats(scale, "scale").float()

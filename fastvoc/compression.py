@@ -7,9 +7,8 @@ import os
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,16 +21,16 @@ from fastvoc.hub import published
 from fastvoc.loading import load_codec, model_of
 from fastvoc.models.encodec_lm import EncodecLm, FloatLm
 from fastvoc.models.integer_lm import IntegerLm
+from fastvoc.nn.model import Array
 from fastvoc.runtime.io import given_path
 from fastvoc.streams.pieces import CodecDecoder, CodecEncoder
 
 MODELS = {"encodec_24khz": "facebook/encodec_24khz", "encodec_48khz": "facebook/encodec_48khz"}
-_Array = Tensor | np.ndarray[Any, Any]
 
 
 def compress(
     codec: Codec,
-    wav: _Array,
+    wav: Array,
     bandwidth: float = 6.0,
     *,
     lm: ecdc.LanguageModel | None = None,

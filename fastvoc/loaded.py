@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.nn.model import Model
+from fastvoc.nn.model import Array, Model
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import is_int8
 from fastvoc.runtime import flags
 from fastvoc.runtime.stats import Stats
 
 _Model = TypeVar("_Model", bound="LoadedModel")
-Lengths = Tensor | np.ndarray[Any, Any] | Sequence[int] | None
+Lengths = Array | Sequence[int] | None
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32)
 
 
@@ -115,7 +115,7 @@ class LoadedModel:
     def _checks(self, check: bool | None) -> bool:
         return self.device.type == "cpu" if check is None else check
 
-    def _floats(self, value: Tensor | np.ndarray[Any, Any], name: str) -> Tensor:
+    def _floats(self, value: Array, name: str) -> Tensor:
         """A floating-point tensor on the model's device; numpy arrays come from anywhere."""
         if isinstance(value, np.ndarray):
             if value.dtype.kind != "f":

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError
 from fastvoc.loaded import Lengths
+from fastvoc.nn.model import Array
 from fastvoc.streams.stream import Check, Latency
 from fastvoc.vocoder import Vocoder
-
-_Array = Tensor | np.ndarray[Any, Any]
 
 
 class StyledVocoder(Vocoder):
@@ -44,13 +42,13 @@ class StyledVocoder(Vocoder):
 
     def decode(
         self,
-        asr: _Array,
-        f0: _Array | float,
-        n: _Array | float,
-        style: _Array | Sequence[float],
+        asr: Array,
+        f0: Array | float,
+        n: Array | float,
+        style: Array | Sequence[float],
         lengths: Lengths = None,
         *,
-        har: _Array | None = None,
+        har: Array | None = None,
         seed: int | Sequence[int] | Tensor | None = None,
         check: Check = None,
     ) -> Tensor:

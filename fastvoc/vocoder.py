@@ -5,17 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, MelWarning, ShapeError
-from fastvoc.graphs.graphed import Graphed
+from fastvoc.graphs.graphed import Graphed, GraphOptions
 from fastvoc.graphs.requests import MelGraphable
 from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
-from fastvoc.nn.model import Model
+from fastvoc.nn.model import Array, Input, Model
 from fastvoc.runtime import flags
 from fastvoc.runtime.lengths import on_device
 from fastvoc.runtime.registry import use_exact
@@ -27,6 +27,9 @@ from fastvoc.sound.mel_doctor import Diagnosis, diagnose
 from fastvoc.streams.delivery import Delivery
 from fastvoc.streams.mel import MelStreamable
 from fastvoc.streams.stream import Check, Latency, Stream, Streamable, context_frames, latency
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class VocoderConfig(Protocol):
@@ -83,7 +86,7 @@ class Vocoder(LoadedModel):
         self(mel, check=False, **self.model.warmup_inputs)
         return self
 
-    def mel(self, wav: Tensor | np.ndarray[Any, Any], *, check: bool | None = None) -> Tensor:
+    def mel(self, wav: Array, *, check: bool | None = None) -> Tensor:
         """The log-mel that this model was trained on: [L] or [B, L] samples in -1..1 -> [n_mels, T] or [B, n_mels, T].
 
         Raises ArgumentError when the model's front end is not known, or (`check`, the default on the CPU) for NaN
@@ -103,7 +106,7 @@ class Vocoder(LoadedModel):
 
     def each(
         self,
-        mels: Sequence[Tensor | np.ndarray[Any, Any]],
+        mels: Sequence[Array],
         *,
         check: Check = None,
         rate: int | None = None,
@@ -134,7 +137,7 @@ class Vocoder(LoadedModel):
 
     def __call__(
         self,
-        mel: Tensor | np.ndarray[Any, Any],
+        mel: Array,
         lengths: Lengths = None,
         *,
         check: Check = None,
@@ -142,7 +145,7 @@ class Vocoder(LoadedModel):
         rate: int | None = None,
         format: Format = "f32",
         dither: int | None = None,
-        **inputs: Any,
+        **inputs: Input,
     ) -> Tensor:
         """Makes the waveform of a log-mel.
 
@@ -198,7 +201,7 @@ class Vocoder(LoadedModel):
         return None if frames is None else [int(self.config.samples(count)) for count in frames.tolist()]
 
     def checked(
-        self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths, check: Check, inputs: dict[str, Any]
+        self, mel: Array, lengths: Lengths, check: Check, inputs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None, bool, dict[str, Any]]:
         """A call's arguments as the model takes them: [B, n_mels, T], lengths, whether a batch axis was added, inputs.
 
@@ -221,7 +224,7 @@ class Vocoder(LoadedModel):
                 warnings.warn(f"mel: looks {problem}; check=False silences this", MelWarning, stacklevel=3)
         return batch, frames, single, further
 
-    def graphs(self, max_mb: float = 1024.0, **options: Any) -> Graphed:
+    def graphs(self, max_mb: float = 1024.0, **options: Unpack[GraphOptions]) -> Graphed:
         """This vocoder run from CUDA graphs, whose memory keeps within `max_mb`; see `fastvoc.Graphed`."""
         return Graphed(self, max_mb, **options)
 
@@ -231,13 +234,13 @@ class Vocoder(LoadedModel):
 
     def decode_codes(
         self,
-        codes: Tensor | np.ndarray[Any, Any],
+        codes: Array,
         lengths: Lengths = None,
         *,
         rate: int | None = None,
         format: Format = "f32",
         dither: int | None = None,
-        **inputs: Any,
+        **inputs: Input,
     ) -> Tensor:
         """Makes the waveform of a codec's codes, with a model that takes them, as Vocos on EnCodec's.
 
@@ -276,7 +279,7 @@ class Vocoder(LoadedModel):
         return wav
 
     def _checked_codes(
-        self, codes: Tensor | np.ndarray[Any, Any], lengths: Lengths, inputs: dict[str, Any]
+        self, codes: Array, lengths: Lengths, inputs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None, bool, dict[str, Any]]:
         """The arguments of `decode_codes` as the model takes them, and whether a batch axis was added."""
         books = self.model.codebooks
@@ -293,7 +296,7 @@ class Vocoder(LoadedModel):
         frames = whole_lengths(lengths, len(batch), batch.shape[2])
         return batch, frames, single, {name: self._input(name, value, single) for name, value in inputs.items()}
 
-    def f0(self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths = None, *, check: bool | None = None) -> Tensor:
+    def f0(self, mel: Array, lengths: Lengths = None, *, check: bool | None = None) -> Tensor:
         """F0 in Hz that the model reads from a log-mel: [n_mels, T] or [B, n_mels, T] -> [T] or [B, T], float32.
 
         `lengths` as in a call; F0 is 0 beyond them. `check` refuses NaN and infinity; None: True on the CPU.
@@ -317,7 +320,7 @@ class Vocoder(LoadedModel):
         rate: int | None = None,
         format: Format = "f32",
         dither: int | None = None,
-        **options: Any,
+        **options: Input,
     ) -> Stream:
         """A stream: chunks of a spectrogram in, the samples that they complete out, the same as in one call.
 
@@ -353,7 +356,7 @@ class Vocoder(LoadedModel):
         """Frames to the left and to the right of a frame that its samples depend on."""
         return context_frames(self.model, self.hop, self.backend)
 
-    def examine(self, mel: Tensor | np.ndarray[Any, Any]) -> str | None:
+    def examine(self, mel: Array) -> str | None:
         """What a mel [n_mels, T] or [B, n_mels, T] of another front end looks like and how to mend it, or None.
 
         Raises ArgumentError for NaN and infinity, and the errors of a call for a mel that does not fit.
@@ -362,9 +365,7 @@ class Vocoder(LoadedModel):
         self._check_shape(mel)
         return self._examine(mel if mel.dim() == 3 else mel[None], None)
 
-    def diagnose(
-        self, mel: Tensor | np.ndarray[Any, Any], wav: Tensor | np.ndarray[Any, Any] | None = None
-    ) -> Diagnosis:
+    def diagnose(self, mel: Array, wav: Array | None = None) -> Diagnosis:
         """Which front end made a mel that sounds wrong: from its values, and from the waveform that it was made of.
 
         Args:
@@ -381,7 +382,7 @@ class Vocoder(LoadedModel):
         given = None if wav is None else self._floats(wav, "wav")
         return diagnose(self._floats(mel, "mel"), self.mel_config, given)
 
-    def _batch(self, mel: Tensor | np.ndarray[Any, Any], lengths: Lengths) -> tuple[Tensor, Tensor | None, bool]:
+    def _batch(self, mel: Array, lengths: Lengths) -> tuple[Tensor, Tensor | None, bool]:
         """The mel as [B, n_mels, T], the lengths, and whether it came without a batch axis."""
         mel = self._floats(mel, self._called)
         self._check_shape(mel)

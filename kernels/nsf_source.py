@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
@@ -15,6 +13,7 @@ from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.philox import cycles, radius, unit, words
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native
+from fastvoc.runtime.packing import NsfSource
 
 
 @triton.jit
@@ -154,8 +153,7 @@ def nsf_source_kernel(
                 else:
                     middle = running + advance * (h + 1) * HOP
                     half = ((advance * (h + 1)) >> 1) & 0x7FFFFFFFFFFFFFFF
-                    ahead = ((onward * (h + 1)) >> 1) & 0x7FFFFFFFFFFFFFFF
-                    ahead = tl.where(frame + 1 < valid, ahead, 0)
+                    ahead = ((onward * (h + 1)) >> 1) & 0x7FFFFFFFFFFFFFFF  # 0 behind the last frame
                     first = (position == 0) & (frame == 0)
                     k = 2 * within_frame + 1
                     early = tl.where(first, middle, running + half * (k + HOP))
@@ -180,22 +178,8 @@ def nsf_source_kernel(
     tl.store(out + item * length + s, y.to(out.dtype.element_ty), mask=s < length)
 
 
-class Packed(NamedTuple):
-    """A source as `run` takes it, packed as the op does."""
-
-    weight: Tensor
-    bias: Tensor
-    rate: int
-    hop: int
-    kind: int
-    drawn: int
-    amp: float
-    noise_std: float
-    threshold: float
-
-
 def _nsf_source(
-    p: Packed,
+    p: NsfSource,
     f0: Tensor,
     state: Tensor | None = None,
     phase: Tensor | None = None,
@@ -245,9 +229,9 @@ def _nsf_source(
     return out
 
 
-def _fake(p: Packed, f0: Tensor, *_: Tensor | None) -> Tensor:
+def _fake(p: NsfSource, f0: Tensor, *_: Tensor | None) -> Tensor:
     return f0.new_empty((f0.shape[0], 1, f0.shape[2] * p.hop))
 
 
-NATIVE = Native("triton_nsf_source", Packed, _fake, mutates=("state",), body=_nsf_source)
+NATIVE = Native("triton_nsf_source", NsfSource, _fake, mutates=("state",), body=_nsf_source)
 run = NATIVE.run

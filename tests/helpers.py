@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -228,6 +228,30 @@ def implementations(op: str, device: str = "cpu") -> list[Any]:
     skipped = ("triton",) if device == "cpu" else ()
     names = [impl.name for impl in OPS[op].impls.values() if device in impl.devices and impl.name not in skipped]
     return [pytest.param(name, marks=pytest.mark.native if name == "cpp" else ()) for name in names]
+
+
+# Threads, items of a batch, and the place of the one that is looked at.
+PLACES = ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 8, 7))
+
+
+def batches_with(
+    x: Tensor,
+    places: Iterable[tuple[int, int, int]] = PLACES,
+    others: Callable[[int], Tensor] | None = None,
+) -> Iterator[tuple[Tensor, int]]:
+    """x [1, ...] among other items, random ones unless `others(count)` makes them: each batch, and where x is in it.
+
+    Every batch comes with another number of threads; nothing of this may change a bit of what is made of x.
+    """
+    before = torch.get_num_threads()
+    try:
+        for threads, count, place in places:
+            torch.set_num_threads(threads)
+            batch = torch.randn(count, *x.shape[1:]).to(x.dtype) if others is None else others(count)
+            batch[place] = x[0]
+            yield batch, place
+    finally:
+        torch.set_num_threads(before)
 
 
 def source_files(*suffixes: str) -> list[Path]:

@@ -272,7 +272,7 @@ def strided(x: Tensor) -> dict[str, Tensor]:
 
 def norm_params(channels: int, rows: int | None = None) -> LayerNormParams:
     shape = (channels,) if rows is None else (rows, channels)
-    return LayerNormParams(1 + 0.3 * torch.randn(shape), 0.3 * torch.randn(shape))
+    return LayerNormParams(1 + 0.3 * torch.randn(shape), 0.3 * torch.randn(shape), eps=0.01)  # no default
 
 
 def block_params(channels: int, hidden: int, kernel: int = 7, rows: int | None = None) -> ConvNextBlockParams:

@@ -179,7 +179,7 @@ def _encode(books: int, entries: int, dim: int) -> Callable[[], Case]:
 
 def _group_norm(count: int, act: Activation = IDENTITY, residual: bool = False) -> Callable[[], Case]:
     def case() -> Case:
-        params = GroupNormParams(torch.randn(count) + 1, torch.randn(count), 1e-5, act)
+        params = GroupNormParams(torch.randn(count) + 1, torch.randn(count), 0.01, act)
 
         def extra(batch: int, steps: int) -> dict[str, Any]:
             return {"residual": torch.randn(batch, count, steps)} if residual else {}
@@ -191,7 +191,7 @@ def _group_norm(count: int, act: Activation = IDENTITY, residual: bool = False) 
 
 def _adain(count: int, act: Activation = IDENTITY) -> Callable[[], Case]:
     def case() -> Case:
-        params = AdaInParams(torch.randn(count) + 1, torch.randn(count), act=act)
+        params = AdaInParams(torch.randn(count) + 1, torch.randn(count), 0.01, act)
 
         def extra(batch: int, steps: int) -> dict[str, Any]:
             return {"style": torch.randn(batch, 2 * count, 1)}
@@ -214,7 +214,7 @@ def _seanet(
         params = replace(SeanetBlockParams(first, second, shortcut), **change)
         if norms:
             names = ("norm1", "norm2", "norm_shortcut")
-            made = [GroupNormParams(torch.randn(n) + 1, torch.randn(n)) for n in (hidden, count, count)]
+            made = [GroupNormParams(torch.randn(n) + 1, torch.randn(n), 0.01) for n in (hidden, count, count)]
             params = replace(params, **dict(zip(names, made, strict=True)))
         return Case(seanet_block, seanet_block_ref, params, (2, 51), _signal(count))
 

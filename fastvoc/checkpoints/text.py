@@ -133,7 +133,7 @@ class Fields:
         value = self.values.get(name)
         if self._names is None:
             return value
-        for _ in range(_MAX_REFERENCES):
+        for _ in range(_MAX_REFERENCES + 1):
             match = _REFERENCE.match(value) if isinstance(value, str) else None
             if match is None:
                 return value

@@ -14,7 +14,7 @@ from fastvoc.cli.output import check_file
 from fastvoc.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from fastvoc.benchmark import Report
+    from fastvoc.bench.benchmark import Report
     from fastvoc.codec import Codec
     from fastvoc.vocoder import Vocoder
 
@@ -41,7 +41,7 @@ def bench(
 
     Example: fastvoc bench hifigan --html report.html
     """
-    from fastvoc.benchmark import measure
+    from fastvoc.bench.benchmark import measure
     from fastvoc.loading import load
     from fastvoc.runtime.threads import set_num_threads
 
@@ -82,9 +82,9 @@ def _write_page(
     bandwidth: float | None,
     budget: float,
 ) -> None:
-    from fastvoc.benchmark import example_call, measure_streams
-    from fastvoc.report import page
-    from fastvoc.roofline import ceilings, errors, layer_times
+    from fastvoc.bench.benchmark import example_call, measure_streams
+    from fastvoc.bench.report import page
+    from fastvoc.bench.roofline import ceilings, errors, layer_times
     from fastvoc.runtime.io import atomic_path
 
     streams = list(report.streams)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import typer
 from rich.console import Console
@@ -58,7 +58,7 @@ def progress(pieces: Iterable[Tensor], name: str, rate: int, seconds: float | No
 class Counted:
     """A binary file object to write to, and the number of bytes that went into it."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.count = 0
 
@@ -73,12 +73,12 @@ class Counted:
         self._file.flush()
 
 
-def standard_output() -> Any:
+def standard_output() -> BinaryIO:
     """Where bytes go for `-`."""
     return sys.stdout.buffer
 
 
-def standard_input() -> Any:
+def standard_input() -> BinaryIO:
     """Where bytes come from for `-`."""
     return sys.stdin.buffer
 

@@ -56,19 +56,19 @@ class BigVGAN(WeightNormed):
         wav: Tensor = self._model(x)
         return wav
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def _own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Takes upstream's names and its filters, which must be the published one, or the names of `state_dict`.
 
-        Raises ArgumentError for another filter; else as `torch.nn.Module.load_state_dict`.
+        Raises ArgumentError for another filter.
         """
-        state = {}
-        for name, tensor in state_dict.items():
+        own = {}
+        for name, tensor in state.items():
             owner = filter_owner(name)
-            if owner is None or f"{owner}.act.alpha" not in state_dict:
-                state[canonical_name(name)] = tensor
+            if owner is None or f"{owner}.act.alpha" not in state:
+                own[canonical_name(name)] = tensor
             elif tensor.numel() != TAPS or off_by(tensor.flatten(), kaiser_sinc(), FILTER_ERROR) is not None:
                 raise ArgumentError(f"state_dict: {name} is not the published filter")
-        return super().load_state_dict(state, strict, assign)
+        return super()._own_state(own)
 
     @classmethod
     def from_pretrained(

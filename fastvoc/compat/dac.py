@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.module import _IncompatibleKeys
 
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.checkpoints.dac import canonical_name
@@ -102,14 +100,9 @@ class DAC(Upstream):
         model._model.load_state_dict(checkpoint.state, assign=True)
         return model.eval().requires_grad_(False)
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> _IncompatibleKeys:
-        """As `torch.nn.Module.load_state_dict`, of a state under the package's names or this module's own."""
+    def _own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         stages = len(self.encoder_rates), len(self.decoder_rates)
-        state = {canonical_name(name, *stages): tensor for name, tensor in state_dict.items()}
-        keys: _IncompatibleKeys = super().load_state_dict(without_ones(folded(state)), strict, assign)
-        return keys
+        return without_ones(folded({canonical_name(name, *stages): tensor for name, tensor in state.items()}))
 
     @property
     def device(self) -> torch.device:

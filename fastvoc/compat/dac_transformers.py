@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
-from torch.nn.modules.module import _IncompatibleKeys
 
 from fastvoc.checkpoints.dac import from_transformers
 from fastvoc.checkpoints.text import Fields
@@ -125,12 +124,8 @@ class DacModel(PretrainedModel):
         self.quantizer = Quantizer(self._model.quantizer)
         self.bits_per_codebook = bits
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> _IncompatibleKeys:
-        """As `torch.nn.Module.load_state_dict`, of a state under Transformers' names."""
-        keys: _IncompatibleKeys = super().load_state_dict(without_ones(folded(state_dict)), strict, assign)
-        return keys
+    def _own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return without_ones(folded(state))
 
     def written_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state as Transformers has it."""

@@ -30,7 +30,7 @@ from fastvoc.sound import audio
 EncodedFrame = tuple[Tensor, Tensor | None]
 
 
-def whole_codes(codes: Any, name: str) -> Tensor:
+def whole_codes(codes: Tensor, name: str) -> Tensor:
     """Codes of any integer type as int64. Raises DtypeError for others."""
     if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
         got = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
@@ -98,9 +98,8 @@ class EncodecModel(Upstream):
         self.bits_per_codebook = int(log2(config.bins))
         self.train(model.training)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As `torch.nn.Module.load_state_dict`, of a state under upstream's names or this module's own."""
-        return super().load_state_dict(folded(canonical_names(state_dict)), strict, assign)
+    def _own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return folded(canonical_names(state))
 
     @property
     def segment_length(self) -> int | None:

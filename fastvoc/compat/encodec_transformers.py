@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,9 +95,8 @@ class EncodecModel(PretrainedModel):
         self.quantizer = _Quantizer(self._model.quantizer, config.frame_rate)
         self.bits_per_codebook = int(log2(config.codebook_size))
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As `torch.nn.Module.load_state_dict`, of a state under Transformers' names or this module's own."""
-        return super().load_state_dict(folded(canonical_names(state_dict)), strict, assign)
+    def _own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return folded(canonical_names(state))
 
     def written_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state under Transformers' names."""

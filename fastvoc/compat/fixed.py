@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastvoc.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class Fixed:
     """The values of a configuration when its model was made."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: DataclassInstance) -> None:
         self._values = deepcopy(vars(config))
         self._names = [field.name for field in fields(config)]
 
-    def check(self, config: Any) -> None:
+    def check(self, config: DataclassInstance) -> None:
         """Raises ArgumentError naming the field that is another now."""
         now = vars(config)
         if now == self._values:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel, read_json
-from fastvoc.compat.upstream import folded
+from fastvoc.compat.upstream import WeightNormed
 from fastvoc.errors import DtypeError, LoadError, ShapeError
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.ops.activation import leaky_relu
@@ -87,7 +87,7 @@ class FastSpeech2ConformerHifiGanConfig(_HifiGanConfig):
             self.resblock_dilation_sizes = _DILATIONS
 
 
-class SpeechT5HifiGan(PretrainedModel):
+class SpeechT5HifiGan(WeightNormed, PretrainedModel):
     """Log-mel in, waveform out; random weights when made of a configuration.
 
     Parameters carry Transformers' names: `conv_pre`, `upsampler.{i}`, `resblocks.{n}`, `conv_post`; buffers `mean` and
@@ -129,10 +129,6 @@ class SpeechT5HifiGan(PretrainedModel):
         absent: dict[str, Tensor] = {"mean": torch.zeros(bands, **kind), "scale": torch.ones(bands, **kind)}
         self.load_state_dict({**absent, **state}, assign=True)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As `torch.nn.Module.load_state_dict`, with the pairs of weight norm folded."""
-        return super().load_state_dict(folded(state_dict), strict, assign)
-
     def _follow(self) -> None:
         slope = self.config.leaky_relu_slope
         if slope != self._slope:
@@ -140,7 +136,7 @@ class SpeechT5HifiGan(PretrainedModel):
                 up.activate(leaky_relu(slope))
             self._slope = slope
 
-    def forward(self, spectrogram: Tensor, **kwargs: Any) -> Tensor:
+    def forward(self, spectrogram: Tensor, **kwargs: object) -> Tensor:
         """Log-mel to waveform.
 
         Args:

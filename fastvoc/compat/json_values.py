@@ -13,6 +13,7 @@ from fastvoc.errors import ArgumentError, LoadError
 from fastvoc.runtime.io import atomic_path
 
 _V = TypeVar("_V", bound="JsonValues")
+_Config = TypeVar("_Config", bound="ConfigValues")
 
 
 class JsonValues:
@@ -89,7 +90,7 @@ class ConfigValues(JsonValues):
         """`return_dict`."""
         return self.return_dict
 
-    def get_text_config(self) -> Any:
+    def get_text_config(self: _Config) -> _Config:
         """This one: no part of it is a text model's."""
         return self
 

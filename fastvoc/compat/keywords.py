@@ -203,7 +203,7 @@ def public(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in _WRITTEN or name not in _LOADING | _SAVING}
 
 
-def parse_float(value: Any) -> torch.dtype | str | None:
+def parse_float(value: torch.dtype | str | None) -> torch.dtype | str | None:
     """A floating-point dtype of itself or its name in torch or here; "auto" and None stay. Raises DtypeError."""
     if value is None or value == "auto":
         return value if value is None else "auto"

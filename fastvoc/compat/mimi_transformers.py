@@ -157,12 +157,8 @@ class MimiModel(PretrainedModel):
         super().__init__(config, Mimi(config.to_codec()))
         self.bits_per_codebook = bits
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> tuple[list[str], list[str]]:
-        """As `torch.nn.Module.load_state_dict`, of a state under Transformers' names or this module's own."""
-        keys: tuple[list[str], list[str]] = super().load_state_dict(canonical_names(state_dict), strict, assign)
-        return keys
+    def _own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return canonical_names(state)
 
     def written_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state under Transformers' names."""

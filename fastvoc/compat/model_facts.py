@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 from torch import Tensor, nn
+
+_Facts = TypeVar("_Facts", bound="ModelFacts")
 
 
 class ModelFacts(nn.Module):
@@ -16,7 +18,7 @@ class ModelFacts(nn.Module):
     is_gradient_checkpointing: ClassVar[bool] = False  # its older name
 
     @property
-    def base_model(self) -> Any:
+    def base_model(self: _Facts) -> _Facts:
         """The model without a head: this one."""
         return self
 

@@ -27,6 +27,7 @@ from fastvoc.loading import SkipInit, wanted_file
 from fastvoc.runtime.io import atomic_path, given_path
 
 _Config = TypeVar("_Config", bound="PretrainedConfig")
+_Extractor = TypeVar("_Extractor", bound="PretrainedExtractor")
 _Model = TypeVar("_Model", bound="PretrainedModel")
 _CONFIG, _PREPROCESSOR, _WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 _PLAIN = hub.Options()
@@ -224,7 +225,9 @@ class PretrainedExtractor(JsonValues):
         return read_json(folder, _PREPROCESSOR)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any) -> Any:
+    def from_pretrained(
+        cls: type[_Extractor], pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
+    ) -> _Extractor:
         """The extractor of `preprocessor_config.json` in a folder or hub repository.
 
         options: keywords of loading (`fastvoc.compat.keywords`), and changes of values; others have no effect. With
@@ -238,14 +241,14 @@ class PretrainedExtractor(JsonValues):
         return cls.from_dict(read_json(folder, _PREPROCESSOR) if written else cls.from_model(folder), **given.rest)
 
     @classmethod
-    def from_dict(cls, feature_extractor_dict: dict[str, Any], **changes: Any) -> Any:
+    def from_dict(cls: type[_Extractor], feature_extractor_dict: dict[str, Any], **changes: Any) -> _Extractor:
         """The extractor of these values, some of them changed; unused changes as in `from_pretrained`."""
         unused = changes.pop("return_unused_kwargs", False)
         known = feature_extractor_dict.keys() | signature(cls).parameters.keys()
         used = {name: value for name, value in changes.items() if name in known}
-        extractor = cls(**{**feature_extractor_dict, **used})
-        rest = {name: value for name, value in changes.items() if name not in used}
-        return (extractor, rest) if unused else extractor
+        extractor: Any = cls(**{**feature_extractor_dict, **used})
+        pair: Any = (extractor, {name: value for name, value in changes.items() if name not in used})
+        return pair if unused else extractor  # type: ignore[no-any-return]  # the pair is asked for by name
 
     def to_dict(self) -> dict[str, Any]:
         """The values, ready for JSON, without keywords of loading and saving."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.module import _IncompatibleKeys
 
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.checkpoints.snac import canonical_name, module_names
@@ -108,18 +107,13 @@ class SNAC(Upstream):
         model._model.load_state_dict(checkpoint.state, assign=True)
         return given.ready(model, given.saved_dtype(checkpoint.stored))
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> _IncompatibleKeys:
-        """As `torch.nn.Module.load_state_dict`, of a state under the package's names or this module's own."""
+    def _own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         places = dict(module_names(self._model.config))
-        kept = {canonical_name(n, places): t for n, t in state_dict.items() if not n.endswith(_FREQUENCIES)}
-        state = {
+        kept = {canonical_name(n, places): t for n, t in state.items() if not n.endswith(_FREQUENCIES)}
+        return {
             n: t[:, :, None] if n.endswith(_PROJECTIONS) and t.dim() == 2 else t
             for n, t in without_ones(folded(kept)).items()
         }
-        keys: _IncompatibleKeys = super().load_state_dict(state, strict, assign)
-        return keys
 
     def preprocess(self, audio_data: Tensor) -> Tensor:
         """[B, 1, S] with zeros behind it up to whole frames of all codebooks."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ _WINDOWS: dict[str, Callable[..., Tensor]] = {
     "povey": lambda size, **kind: torch.hann_window(size, **kind) ** 0.85,
 }
 Array = np.ndarray[Any, Any]
+_Spectrogram = TypeVar("_Spectrogram", Array, Tensor)
 
 
 class UnivNetFeatureExtractor(PretrainedExtractor):
@@ -84,11 +85,11 @@ class UnivNetFeatureExtractor(PretrainedExtractor):
         self.mel_filters: Array = mel_filterbank(config, torch.float64).T.contiguous().numpy()
         self.window: Array = _WINDOWS[win_function](win_length, dtype=torch.float64, device="cpu").numpy()
 
-    def normalize(self, spectrogram: Any) -> Any:
+    def normalize(self, spectrogram: _Spectrogram) -> _Spectrogram:
         """Log-mel in normalize_min..normalize_max -> -1..1."""
         return 2 * ((spectrogram - self.normalize_min) / (self.normalize_max - self.normalize_min)) - 1
 
-    def denormalize(self, spectrogram: Any) -> Any:
+    def denormalize(self, spectrogram: _Spectrogram) -> _Spectrogram:
         """The inverse of `normalize`."""
         return self.normalize_min + (self.normalize_max - self.normalize_min) * ((spectrogram + 1) / 2)
 
@@ -124,7 +125,9 @@ class UnivNetFeatureExtractor(PretrainedExtractor):
         generator = np.random.default_rng() if generator is None else generator
         return generator.standard_normal((noise_length, self.model_in_channels), dtype=np.float32)
 
-    def batch_decode(self, waveforms: Any, waveform_lengths: Any = None) -> list[Array]:
+    def batch_decode(
+        self, waveforms: Tensor | Sequence[Tensor], waveform_lengths: Tensor | Sequence[int] | None = None
+    ) -> list[Array]:
         """The sounds of a batch [B, S] as arrays, each cut to its length."""
         sounds = [wav.detach().to(device="cpu", copy=True).numpy() for wav in waveforms]
         if waveform_lengths is None:

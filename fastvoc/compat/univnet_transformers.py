@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvoc.compat.outputs import ModelOutput
 from fastvoc.compat.pretrained import PretrainedConfig, PretrainedModel
 from fastvoc.compat.univnet_features import UnivNetFeatureExtractor
-from fastvoc.compat.upstream import folded
+from fastvoc.compat.upstream import WeightNormed
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.models.univnet import UnivNet
 from fastvoc.models.univnet import UnivNetConfig as GeneratorConfig
@@ -49,7 +49,7 @@ class UnivNetModelOutput(ModelOutput):
     waveform_lengths: Tensor | None = None
 
 
-class UnivNetModel(PretrainedModel):
+class UnivNetModel(WeightNormed, PretrainedModel):
     """Log-mel and noise in, waveform out; random weights when made of a configuration.
 
     Parameters carry Transformers' names; `load_state_dict` takes weight norm in either of torch's namings and folds it.
@@ -77,10 +77,6 @@ class UnivNetModel(PretrainedModel):
         super().__init__(config, UnivNet(generator))
         self.num_kernels, self.leaky_relu_slope = len(generator.resblock_kernel_sizes), generator.leaky_relu_slope
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As `torch.nn.Module.load_state_dict`, with the pairs of weight norm folded."""
-        return super().load_state_dict(folded(state_dict), strict, assign)
-
     def forward(
         self,
         input_features: Tensor,
@@ -88,7 +84,7 @@ class UnivNetModel(PretrainedModel):
         padding_mask: Tensor | None = None,
         generator: torch.Generator | None = None,
         return_dict: bool | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> UnivNetModelOutput | tuple[Tensor, Tensor | None]:
         """Log-mel to waveform.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from fastvoc.runtime.packing import fold_weight_norm
 
@@ -30,6 +31,20 @@ class Upstream(nn.Module):
             self.add_module((names or {}).get(name, name), part)
         object.__setattr__(self, "_model", model)
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
+        """As `torch.nn.Module.load_state_dict`, of a state under upstream's names or this module's own.
+
+        Raises ArgumentError for what the class says in its own words.
+        """
+        keys: _IncompatibleKeys = super().load_state_dict(self._own_state(state_dict), strict, assign)
+        return keys
+
+    def _own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state of any of the forms that upstream's files have, as `state_dict` gives it."""
+        return state
+
     def apply_weight_norm(self) -> None:
         """Does nothing: states with weight norm are taken without it, and folded."""
 
@@ -40,9 +55,9 @@ class Upstream(nn.Module):
 class WeightNormed(Upstream):
     """An Upstream that takes states of modules with weight norm, in either of torch's namings, and without."""
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As `torch.nn.Module.load_state_dict`, with the pairs of weight norm folded."""
-        return super().load_state_dict(folded(state_dict), strict, assign)
+    def _own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The same with the pairs of weight norm folded."""
+        return folded(state)
 
 
 def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

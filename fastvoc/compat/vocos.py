@@ -195,15 +195,15 @@ class Vocos(Upstream):
         features: Tensor = self._model.codes_to_features(batch)
         return features
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As `torch.nn.Module.load_state_dict`; a whole EnCodec in the state is left out.
+    def _own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A whole EnCodec is left out.
 
         Raises ArgumentError for windows or filters that are not those of the configuration.
         """
-        return super().load_state_dict(model_state(state_dict, self.config), strict, assign)
+        return model_state(state, self.config)
 
 
-def model_state(state: Mapping[str, Any], config: VocosConfig) -> dict[str, Any]:
+def model_state(state: Mapping[str, Tensor], config: VocosConfig) -> dict[str, Tensor]:
     """A state under any of the names that files have, under those of an Upstream whose codebooks are called so.
 
     EnCodec and the constants of the transforms are left out. Raises ArgumentError for other constants than the model's.
@@ -218,7 +218,7 @@ def model_state(state: Mapping[str, Any], config: VocosConfig) -> dict[str, Any]
     return result
 
 
-def codes_tensor(codes: Any, device: torch.device) -> Tensor:
+def codes_tensor(codes: Tensor | np.ndarray[Any, Any], device: torch.device) -> Tensor:
     """Codes [K, T] or [K, B, T] of any integer type as [B, K, T] int64. Raises DtypeError or ShapeError for others."""
     if isinstance(codes, np.ndarray) and codes.dtype.kind in "iu":
         codes = torch.from_numpy(codes.astype(np.int64))

@@ -186,9 +186,9 @@ class _VocosPretrained(PretrainedModel):
         state = {**super().state_dict(*args, **kwargs), "head.window": self._model.head.istft.window}
         return {self._draft_name(name): tensor for name, tensor in state.items()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As `torch.nn.Module.load_state_dict`; constants and a whole EnCodec in the state are left out."""
-        return super().load_state_dict(model_state(state_dict, self._model.config), strict, assign)
+    def _own_state(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Constants and a whole EnCodec are left out."""
+        return model_state(state, self._model.config)
 
     def _draft_name(self, name: str) -> str:
         for pattern, replacement in self.draft_names:
@@ -299,13 +299,13 @@ class VocosWithEncodecModel(_VocosPretrained):
             LoadError: EnCodec cannot be had.
         """
         self._fixed.check(self.config)
-        if audio is None and codes is None:
-            raise ArgumentError("audio, codes: expected one of them, got None")
         if audio is not None:
             row = self._model.rows(bandwidth_id, len(audio))
             if len(set(row.tolist())) != 1:
                 raise ArgumentError(f"bandwidth_id: expected one bandwidth for all audio, got {row.tolist()}")
             codes = self._front.get_encodec_codes(audio, self.config.bandwidths[int(row[0])])
+        elif codes is None:
+            raise ArgumentError("audio, codes: expected one of them, got None")
         batch = codes_tensor(codes, next(self.parameters()).device)
         wav: Tensor = self._model.decode_codes(batch, bandwidth_id=bandwidth_id)[:, 0]
         return (wav, batch.transpose(0, 1)) if return_codes else wav

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 _MODULE = "_C_coder"
 
@@ -28,7 +28,7 @@ def problem() -> str | None:
     return None
 
 
-def implementation(name: str | None = None) -> Any:
+def implementation(name: str | None = None) -> ModuleType:
     """The module with `pack`, `unpack`, `ArithmeticEncoder` and `ArithmeticDecoder` (documented in `coder_python`).
 
     `name` is "cpp" or "python"; None takes the compiled one if it is there. The compiled one has `IntegerLm`, too.

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
 from fastvoc.errors import DeviceError
 
+_T = TypeVar("_T")
+_Made = TypeVar("_Made", covariant=True)
 _capturing = threading.Lock()  # CUDA records for one graph at a time
 
 
-class Captured(Protocol):
+class Captured(Protocol[_Made]):
     """A recorded function: `replay` does what it did, with what is in its input tensors now."""
 
     @property
     def bytes(self) -> int:
         """Device memory that it holds."""
 
-    def replay(self) -> Any:
+    def replay(self) -> _Made:
         """What the function returned; the next replay writes over it."""
 
-    def in_order(self) -> Any:
+    def in_order(self) -> AbstractContextManager[None]:
         """A context around writing the inputs, `replay` and reading the results, on whatever stream is current."""
 
     def drop(self) -> None:
@@ -34,7 +36,7 @@ class Captured(Protocol):
 class Capture(Protocol):
     """Something that records functions."""
 
-    def __call__(self, run: Callable[[], Any]) -> Captured:
+    def __call__(self, run: Callable[[], _T]) -> Captured[_T]:
         """Runs and records a function without arguments, which must not need the host between its kernels."""
 
 
@@ -46,7 +48,7 @@ class CudaCapture:
             raise DeviceError(f"graphs: expected a model on a CUDA device, got {device}")
         self._device = device
 
-    def __call__(self, run: Callable[[], Any]) -> Captured:
+    def __call__(self, run: Callable[[], _T]) -> Captured[_T]:
         with _capturing, torch.cuda.device(self._device):
             stream = torch.cuda.Stream(self._device)
             stream.wait_stream(torch.cuda.current_stream())
@@ -68,13 +70,13 @@ def pool_bytes(segments: Iterable[Mapping[str, Any]], pool: tuple[int, int]) -> 
     return sum(s["total_size"] for s in segments if tuple(s.get("segment_pool_id", ())) == tuple(pool))
 
 
-class _CudaGraph:
-    def __init__(self, graph: torch.cuda.CUDAGraph, result: Any, held: int, device: torch.device) -> None:
+class _CudaGraph(Generic[_T]):
+    def __init__(self, graph: torch.cuda.CUDAGraph, result: _T, held: int, device: torch.device) -> None:
         self._graph, self._result, self.bytes, self._device = graph, result, held, device
         self._used = torch.cuda.Event()
         self._stream: torch.cuda.Stream | None = None
 
-    def replay(self) -> Any:
+    def replay(self) -> _T:
         self._graph.replay()
         return self._result
 
@@ -93,5 +95,5 @@ class _CudaGraph:
     def drop(self) -> None:
         if self._stream is not None:
             self._used.synchronize()
-        self._result = None
+        del self._result
         self._graph.reset()

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class Graphable(Protocol):
     def settings(self) -> Hashable:
         """What else decides which kernels run: weights, dtype, backend."""
 
-    def weights(self) -> Any:
+    def weights(self) -> object:
         """What the kernels read, to be kept as long as a graph of them."""
 
     def blank(self, frames: int, count: int, example: Mapping[str, Any]) -> Request:
@@ -117,8 +117,8 @@ class _Graph:
     plan: LengthPlan
     x: Tensor
     tensors: dict[str, Tensor]
-    weights: Any
-    captured: Captured | None
+    weights: object
+    captured: Captured[Tensor] | None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -133,6 +133,14 @@ class _Key(NamedTuple):
     kind: Hashable
     size: int
     items: int
+
+
+class GraphOptions(TypedDict, total=False):
+    """What `Graphed` takes by name."""
+
+    step: float
+    missing: str
+    capture: Capture | None
 
 
 class Graphed:
@@ -332,7 +340,7 @@ class Graphed:
 
         return _Graph(plan, x, tensors, self._owner.weights(), self._capture(run))
 
-    def _replay(self, graph: _Graph, captured: Captured, request: Request) -> Tensor:
+    def _replay(self, graph: _Graph, captured: Captured[Tensor], request: Request) -> Tensor:
         count, frames = len(request.x), request.x.shape[2]
         with captured.in_order():
             graph.x[:count, :, :frames].copy_(request.x, non_blocking=True)

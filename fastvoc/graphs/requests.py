@@ -12,6 +12,7 @@ from fastvoc.errors import ArgumentError
 from fastvoc.graphs.graphed import Request
 from fastvoc.loaded import Lengths
 from fastvoc.models.checks import item_seeds
+from fastvoc.nn.model import Array, Input
 from fastvoc.runtime.lengths import on_device
 from fastvoc.runtime.registry import settings
 from fastvoc.streams.stream import Check
@@ -43,7 +44,7 @@ class _Loaded:
         found = tuple([(id(t), t.data_ptr(), t.dtype) for owner, key in places if (t := owner.get(key)) is not None])
         return found, self._loaded.backend, settings()
 
-    def weights(self) -> Any:
+    def weights(self) -> object:
         return [layer.held() for layer in self._loaded.layers().values()]
 
     def check(self) -> None:
@@ -56,7 +57,7 @@ class MelGraphable(_Loaded):
     def samples(self, frames: int) -> int:
         return int(self._loaded.config.samples(frames))
 
-    def request(self, mel: Any, lengths: Lengths = None, *, check: Check = None, **inputs: Any) -> Request:
+    def request(self, mel: Array, lengths: Lengths = None, *, check: Check = None, **inputs: Input) -> Request:
         voc = self._loaded
         batch, frames, single, further = voc.checked(mel, lengths, check, inputs)
         if "seed" in voc.model.inputs:
@@ -113,7 +114,7 @@ class DecodingGraphable(_Loaded):
     def samples(self, frames: int) -> int:
         return int(self._loaded.config.samples(frames))
 
-    def request(self, codes: Any, scale: Any = None, lengths: Lengths = None) -> Request:
+    def request(self, codes: Any, scale: Array | None = None, lengths: Lengths = None) -> Request:
         codec = self._loaded
         segments, _, frames, finish = codec.checked(codes, scale, lengths, values=self.device.type == "cpu")
         return Request(segments[0], torch.int64, tuple(row[0] for row in frames), {}, {}, finish)

@@ -6,7 +6,7 @@ After its first chunks a stream is always at the same point, as far as shapes go
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class _Step:
 
     x: Tensor
     state: list[Tensor]
-    captured: Captured
+    captured: Captured[tuple[Tensor, list[Tensor]]]
 
     @property
     def bytes(self) -> int:
@@ -119,8 +119,8 @@ class StepGraphs:
             self._graphs.popitem(last=False)[1].captured.drop()
 
 
-def frozen_counters(counters: Any) -> Any:
+def frozen_counters(counters: Mapping[str, Any] | Hashable) -> Hashable:
     """Counters as something to compare and look up."""
-    if not isinstance(counters, dict):
+    if not isinstance(counters, Mapping):
         return counters
     return tuple(sorted((key, frozen_counters(value)) for key, value in counters.items()))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,12 +13,12 @@ from fastvoc.errors import ShapeError
 from fastvoc.models.checks import (
     Tensors,
     check_like,
-    check_names,
     check_stages,
     conv_tensors,
     require,
     require_positive,
 )
+from fastvoc.models.families import Config
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.network import Trace, Value, mean
@@ -33,7 +33,7 @@ _ENDS_KERNEL = 7
 
 
 @dataclass(frozen=True)
-class BigVganConfig:
+class BigVganConfig(Config):
     """The generator's shape, in the names of the published `config.json` where it has them; the default is version 2's
     24 kHz model with 100 bands.
 
@@ -102,19 +102,6 @@ class BigVganConfig:
         yield f"{name}.alpha", (channels,)
         if self.activation == "snakebeta":
             yield f"{name}.beta", (channels,)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        values = asdict(self)
-        values["mel"] = None if self.mel is None else self.mel.to_dict()
-        return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> BigVganConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        check_names(cls, values)
-        mel = values.get("mel")
-        return cls(**{**values, "mel": None if mel is None else MelConfig.from_dict(mel)})
 
 
 def _validate(c: BigVganConfig) -> None:

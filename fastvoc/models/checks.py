@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -75,13 +74,6 @@ def check_stages(c: Generator) -> None:
     keeps_length = all((k - 1) * d % 2 == 0 for k, row in zip(kernels, dilations, strict=True) for d in row)
     keeps_length = keeps_length and (c.resblock == "2" or all(k % 2 == 1 for k in kernels))
     require(c, keeps_length, "resblock_kernel_sizes", "kernels whose padding keeps the length (odd ones)")
-
-
-def check_names(cls: type, values: dict[str, Any]) -> None:
-    """Raises ArgumentError for a field that a configuration class does not have."""
-    unknown = sorted(set(values) - {f.name for f in fields(cls)})
-    if unknown:
-        raise ArgumentError(f"{cls.__name__}: unknown field {unknown[0]!r}")
 
 
 def conv_tensors(name: str, shape: tuple[int, int, int], bias: int) -> Tensors:

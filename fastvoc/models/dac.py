@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from fastvoc.models.checks import Tensors, check_names, positive, require, require_positive
-from fastvoc.models.families import meta_tensors
+from fastvoc.models.checks import positive, require, require_positive
 from fastvoc.models.whole_codec import WholeCodec, WholeSignals
 from fastvoc.nn.dac import DacDecoder, DacEncoder, decode_unpadded
 from fastvoc.nn.factorised import FactorisedQuantizer
@@ -79,20 +78,6 @@ class DacConfig(WholeSignals):
         for rate in self.decoder_rates:
             frames = frames * rate - rate % 2
         return frames
-
-    def tensors(self) -> Tensors:
-        """Name and shape of every tensor of the model's state, in its order."""
-        return meta_tensors(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DacConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        check_names(cls, values)
-        return cls(**values)
 
 
 def _validate(c: DacConfig) -> None:

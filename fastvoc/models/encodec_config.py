@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import ceil, floor, log2, prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from fastvoc.errors import ArgumentError
-from fastvoc.models.families import meta_tensors
+from fastvoc.models.families import Config
 from fastvoc.models.segments import frames_of
 
 _NORMS = ("weight_norm", "time_group_norm")
@@ -17,7 +16,7 @@ _MOST_LAYERS, _MOST_CHANNELS, _MOST_CODEBOOKS = 16, 1 << 14, 1 << 10
 
 
 @dataclass(frozen=True)
-class EncodecConfig:
+class EncodecConfig(Config):
     """The codec's shape, in the names of the original constructors.
 
     `ratios` are those of the decoder, first to last. `segment` is the length in seconds of the pieces that a signal is
@@ -109,22 +108,6 @@ class EncodecConfig:
         held = tuple(b for b in self.bandwidths if wide.codebooks(b) <= n_q)
         whole = (n_q * log2(self.bins) * wide.frame_rate / 1000,)
         return replace(wide, n_q=n_q, bandwidths=held or whole)
-
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor of the model's state, in its order."""
-        return meta_tensors(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EncodecConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ArgumentError(f"EncodecConfig: unknown field {unknown[0]!r}")
-        return cls(**values)
 
 
 def _validate(c: EncodecConfig) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from fastvoc.ecdc.coder_python import Cdf, Codes
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError
-from fastvoc.models.checks import Tensors, check_names, require, require_positive
-from fastvoc.models.families import meta_tensors
+from fastvoc.models.checks import require, require_positive
+from fastvoc.models.families import Config
 from fastvoc.nn.model import Model
 from fastvoc.nn.prepared import Prepared
 from fastvoc.runtime.autocast import without_autocast
@@ -36,7 +36,7 @@ _LIKELY_THREADS = (1, 2, 4, 8, 6, 16, 12, 10, 3, 5, 7, 9, 14, 11, 13, 15)
 
 
 @dataclass(frozen=True)
-class EncodecLmConfig:
+class EncodecLmConfig(Config):
     """Sizes: `past` is the number of steps that attention looks back, 3.5 s; `sample_rate` is that of the codec."""
 
     family: ClassVar[str] = "encodec_lm"
@@ -57,20 +57,6 @@ class EncodecLmConfig:
         require(self, self.dim % 2 == 0 and self.dim >= 4, "dim", "an even number from 4 on")
         require(self, self.dim % self.heads == 0, "heads", f"a divisor of dim, {self.dim}")
         require(self, self.codes > 1, "codes", "at least 2")
-
-    def tensors(self) -> Tensors:
-        """Name and shape of every tensor of the model's state, in its order."""
-        return meta_tensors(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EncodecLmConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        check_names(cls, values)
-        return cls(**values)
 
 
 class _Layer(nn.Module):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from importlib import import_module
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from fastvoc.errors import ArgumentError
+from fastvoc.models.checks import Tensors
 from fastvoc.nn.model import Model
+from fastvoc.sound.mel import MelConfig
+
+_Config = TypeVar("_Config", bound="Config")
 
 # Family: module, configuration, model.
 _FAMILIES = {
@@ -42,8 +47,35 @@ class ModelConfig(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
 
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def tensors(self) -> Tensors:
         """Name and shape of every tensor of the model's state, in its order, without allocating any."""
+
+
+class Config:
+    """What the configurations of all families have in common; each is a frozen dataclass, with a front end in `mel`."""
+
+    def tensors(self) -> Tensors:
+        """Name and shape of every tensor of the model's state, in its order, without allocating any."""
+        for name, tensor in meta_model(self).state_dict().items():  # type: ignore[arg-type]  # every family has the rest
+            yield name, tuple(tensor.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return asdict(self)  # type: ignore[call-overload,no-any-return]  # a dataclass
+
+    @classmethod
+    def from_dict(cls: type[_Config], values: dict[str, Any]) -> _Config:
+        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]  # a dataclass
+        if unknown := sorted(set(values) - known):
+            raise ArgumentError(f"{cls.__name__}: unknown field {unknown[0]!r}")
+        if (mel := values.get("mel")) is not None:
+            if not isinstance(mel, Mapping):
+                raise ArgumentError(f"{cls.__name__}.mel: got {mel!r}, expected the fields of a front end")
+            values = {**values, "mel": MelConfig.from_dict(mel)}
+        make: Any = cls
+        made: _Config = make(**values)
+        return made
 
 
 def config_from_dict(family: str, values: dict[str, Any]) -> ModelConfig:
@@ -76,9 +108,3 @@ def meta_model(config: ModelConfig) -> Model:
     """The model of a configuration whose tensors have no memory."""
     with torch.device("meta"), _Undrawn():
         return build(config)
-
-
-def meta_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """`ModelConfig.tensors` for any family, from a model whose tensors have no memory."""
-    for name, tensor in meta_model(config).state_dict().items():
-        yield name, tuple(tensor.shape)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from decimal import Context, Decimal, localcontext
 from functools import cache
 from math import isqrt
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +30,7 @@ def clamp(x: Ints) -> Ints:
     return np.clip(x, -LIMIT, LIMIT)
 
 
-def shift_right(x: Any, shift: Any) -> Ints:
+def shift_right(x: Ints, shift: int | Ints) -> Ints:
     """x / 2^shift to the nearest, halves up."""
     return np.asarray((x + (np.int64(1) << shift >> 1)) >> shift, np.int64)
 

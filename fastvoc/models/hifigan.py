@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.checks import (
     Tensors,
     check_like,
-    check_names,
     check_stages,
     conv_tensors,
     positive,
     require,
     require_positive,
 )
+from fastvoc.models.families import Config
 from fastvoc.models.speakers import Shift, Speaker, WideEmbedding, speaker_vectors
 from fastvoc.nn import toom_cook
 from fastvoc.nn.conv import Conv1d, WideConv1d
@@ -51,7 +51,7 @@ _TUPLES = (
 
 
 @dataclass(frozen=True)
-class HifiGanConfig:
+class HifiGanConfig(Config):
     """The generator's shape, in the names of the published `config.json` where it has them.
 
     `upsample_paddings` and `upsample_output_paddings` are those of the transposed convolutions, floor((k - u) / 2) and
@@ -138,19 +138,6 @@ class HifiGanConfig:
             yield from conv_tensors("cond", (self.channels(-1), self.gin_channels, 1), self.channels(-1))
         if self.num_speakers:
             yield "emb_g.weight", (self.num_speakers, self.gin_channels)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        values = asdict(self)
-        values["mel"] = None if self.mel is None else self.mel.to_dict()
-        return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> HifiGanConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        check_names(cls, values)
-        mel = values.get("mel")
-        return cls(**{**values, "mel": None if mel is None else MelConfig.from_dict(mel)})
 
 
 def _validate(c: HifiGanConfig) -> None:

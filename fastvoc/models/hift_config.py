@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar, Literal
 
 from fastvoc.errors import ArgumentError
-from fastvoc.models.families import meta_tensors
+from fastvoc.models.families import Config
 from fastvoc.sound.mel import COSYVOICE2_24K, COSYVOICE3_24K, HIFIGAN_22K, MelConfig
 
 _ROWS = ("resblock_dilation_sizes", "source_resblock_dilation_sizes")
@@ -26,7 +25,7 @@ JDC_MELS = 80  # the pitch network pools 80 bands down to 2
 
 
 @dataclass(frozen=True)
-class HiftConfig:
+class HiftConfig(Config):
     """The generator's shape, in the names of CosyVoice's YAML where it has them; the defaults are Chatterbox's.
 
     sample_rate in Hz. `n_fft` and `istft_hop` (samples) are those of the source's STFT and of the inverse STFT that
@@ -105,25 +104,6 @@ class HiftConfig:
     def samples(self, frames: int) -> int:
         """Length of the waveform made from a number of mel frames."""
         return frames * self.hop
-
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor of the model's state, in its order, without allocating any."""
-        return meta_tensors(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        values = asdict(self)
-        values["mel"] = None if self.mel is None else self.mel.to_dict()
-        return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> HiftConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ArgumentError(f"HiftConfig: unknown field {unknown[0]!r}")
-        mel = values.get("mel")
-        return cls(**{**values, "mel": None if mel is None else MelConfig.from_dict(mel)})
 
 
 def _validate(c: HiftConfig) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -21,7 +19,7 @@ class Shortened(Plain):
     def output_lengths(self, lengths: Steps) -> Steps:
         return lengths - self._count
 
-    def compute(self, x: Tensor, *more: Any) -> Tensor:
+    def compute(self, x: Tensor, *more: Tensor | None) -> Tensor:
         (lengths,) = more
         return shortened(x, lengths, self._count)
 
@@ -43,7 +41,7 @@ class ReflectOne(Plain):
     def output_lengths(self, lengths: Steps) -> Steps:
         return lengths + 1
 
-    def compute(self, x: Tensor, *more: Any) -> Tensor:
+    def compute(self, x: Tensor, *more: object) -> Tensor:
         rows = x.transpose(1, 2)  # in its own memory layout
         return torch.cat([rows[:, 1:2], rows], 1).transpose(1, 2)
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from fastvoc.models.checks import check_names, positive, require
-from fastvoc.models.families import meta_tensors
+from fastvoc.models.checks import positive, require
+from fastvoc.models.families import Config
 
 _TUPLES = ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes")
 _MOST_LAYERS, _WIDEST, _LONGEST_HOP = 16, 1 << 16, 1 << 16
 
 
 @dataclass(frozen=True)
-class KokoroConfig:
+class KokoroConfig(Config):
     """The decoder's shape, in the names of the published `config.json` where it has them; the defaults are Kokoro's.
 
     `num_mels` channels of aligned text features come in, with F0 and energy at twice their rate; a style has
@@ -69,20 +68,6 @@ class KokoroConfig:
     def samples(self, frames: int) -> int:
         """Length of the waveform made from a number of frames."""
         return frames * self.hop
-
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor of the model's state, in its order, without allocating any."""
-        return meta_tensors(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> KokoroConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        check_names(cls, values)
-        return cls(**values)
 
 
 def _validate(c: KokoroConfig) -> None:

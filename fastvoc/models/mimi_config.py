@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from fastvoc.models.checks import check_names, positive, require, require_positive
-from fastvoc.models.families import meta_tensors
+from fastvoc.models.checks import positive, require, require_positive
 from fastvoc.models.whole_codec import WholeSignals
 
 # The published sizes are a hundredth of these; beyond them lies only a file made to exhaust memory.
@@ -91,20 +89,6 @@ class MimiConfig(WholeSignals):
     def hop(self) -> int:  # type: ignore[override]
         """Samples per frame of codes."""
         return prod(self.ratios) * self.downsample
-
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor of the model's state, in its order."""
-        return meta_tensors(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> MimiConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        check_names(cls, values)
-        return cls(**values)
 
 
 def _validate(c: MimiConfig) -> None:

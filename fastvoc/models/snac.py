@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import lcm, prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.models.checks import Tensors, check_names, item_seeds, positive, require, require_positive, stream_seeds
-from fastvoc.models.families import meta_tensors
+from fastvoc.models.checks import item_seeds, positive, require, require_positive, stream_seeds
 from fastvoc.models.whole_codec import WholeCodec, WholeSignals
 from fastvoc.nn.grouped import GroupedQuantizer
 from fastvoc.nn.local_attention import HEAD
@@ -90,20 +89,6 @@ class SnacConfig(WholeSignals):
         """Steps of every stage's noise in a frame; none where the model has no noise."""
         rates = self.decoder_rates if self.noise else ()
         return tuple(self.steps * prod(rates[: i + 1]) for i in range(len(rates)))
-
-    def tensors(self) -> Tensors:
-        """Name and shape of every tensor of the model's state, in its order."""
-        return meta_tensors(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> SnacConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        check_names(cls, values)
-        return cls(**values)
 
 
 def _validate(c: SnacConfig) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -14,7 +14,6 @@ from fastvoc.errors import DeviceError, DtypeError, ShapeError
 from fastvoc.models.checks import (
     Tensors,
     check_like,
-    check_names,
     conv_tensors,
     item_seeds,
     positive,
@@ -22,6 +21,7 @@ from fastvoc.models.checks import (
     require_positive,
     stream_seeds,
 )
+from fastvoc.models.families import Config
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.lvc import KernelPredictor, LvcLayer
 from fastvoc.nn.model import Given, Model, Written
@@ -39,7 +39,7 @@ _INPUT_KERNEL = 5
 
 
 @dataclass(frozen=True)
-class UnivNetConfig:
+class UnivNetConfig(Config):
     """The generator's shape, in the names of the published `config.json` (`num_mels` is its `num_mel_bins`).
 
     Each block upsamples by its stride. `mel` is the front end that the checkpoint was trained with, None when it is not
@@ -101,19 +101,6 @@ class UnivNetConfig:
             for m in range(layers):
                 yield from conv_tensors(f"{block}.resblocks.{m}.conv", (channels, channels, taps), channels)
         yield from conv_tensors("conv_post", (1, channels, _ENDS_KERNEL), 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        values = asdict(self)
-        values["mel"] = None if self.mel is None else self.mel.to_dict()
-        return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> UnivNetConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        check_names(cls, values)
-        mel = values.get("mel")
-        return cls(**{**values, "mel": None if mel is None else MelConfig.from_dict(mel)})
 
 
 def _validate(c: UnivNetConfig) -> None:

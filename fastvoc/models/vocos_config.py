@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from fastvoc.models.checks import check_names, require, require_positive
-from fastvoc.models.families import meta_tensors
+from fastvoc.models.checks import require, require_positive
+from fastvoc.models.families import Config
 from fastvoc.sound.mel import VOCOS_24K, MelConfig
 
 # The published sizes are far below; beyond them lies only a file made to exhaust time or memory.
@@ -15,7 +14,7 @@ _MOST_LAYERS, _MOST_CHANNELS, _MOST_CODES = 256, 1 << 14, 1 << 20
 
 
 @dataclass(frozen=True)
-class VocosConfig:
+class VocosConfig(Config):
     """The model's shape, in the names of the published `config.yaml` where it has them.
 
     `padding` center makes (T - 1) * hop samples of T frames, same T * hop. `adanorm_num_embeddings` is the number of
@@ -65,23 +64,6 @@ class VocosConfig:
     def samples(self, frames: int) -> int:
         """Length of the waveform made from a number of frames."""
         return (frames - (self.padding == "center")) * self.hop_length
-
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor of the model's state, in its order."""
-        return meta_tensors(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        values = asdict(self)
-        values["mel"] = None if self.mel is None else self.mel.to_dict()
-        return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> VocosConfig:
-        """Reads what `to_dict` wrote. Raises ArgumentError naming an unknown or bad field."""
-        check_names(cls, values)
-        mel = values.get("mel")
-        return cls(**{**values, "mel": None if mel is None else MelConfig.from_dict(mel)})
 
 
 def _validate(c: VocosConfig) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import DtypeError, ShapeError
-from fastvoc.models.families import ModelConfig
+from fastvoc.models.families import Config, ModelConfig
 from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.prepared import Prepared
@@ -73,7 +73,7 @@ class CodecConfig(ModelConfig, Protocol):
         """Samples that a whole signal of so many frames decodes to."""
 
 
-class WholeSignals:
+class WholeSignals(Config):
     """The part of a `CodecConfig` in which codecs are alike that take a mono signal as a whole and keep its volume."""
 
     channels: ClassVar[int] = 1

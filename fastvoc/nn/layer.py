@@ -100,8 +100,7 @@ class Layer(Part):
         return self.prepared.bound(dtype, backend)
 
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> OpStream:
-        stream: OpStream = self.prepared.stream(backend, exact=exact)
-        return stream
+        return self.prepared.stream(backend, exact=exact)
 
     def forward(
         self, x: Tensor, *more: Tensor | None, lengths: Tensor | None = None, backend: str | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor, nn
 
 from fastvoc.errors import ArgumentError, ExportError
@@ -17,11 +18,15 @@ from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import QuantizedInput
 from fastvoc.nn.streams import ModelStream
 
+Array = Tensor | np.ndarray[Any, Any]
+# What comes by name beside a signal: values for each step or item, or one choice for all.
+Input = Array | float | Sequence[int] | Sequence[Tensor] | None
+
 
 class Stated(nn.Module):
     """A module that states its network once, in methods like `network(run, x)` (see `fastvoc.nn.network`)."""
 
-    def reading(self, method: str = "network", per_frame: tuple[int, ...] = (1,), **choice: Any) -> Network:
+    def reading(self, method: str = "network", per_frame: tuple[int, ...] = (1,), **choice: Hashable) -> Network:
         """The network that a method states: `choice` are its keywords, `per_frame` as `Network` has it."""
         networks: dict[Any, Network] = self.__dict__.setdefault("_networks", {})
         key = method, per_frame, tuple(choice.items())
@@ -29,7 +34,9 @@ class Stated(nn.Module):
             networks[key] = Network.of(self, partial(getattr(self, method), **choice), per_frame)
         return networks[key]
 
-    def run(self, network: Network, *values: Tensor | None, lengths: Any = None, backend: str | None = None) -> Tensor:
+    def run(
+        self, network: Network, *values: Tensor | None, lengths: Tensor | None = None, backend: str | None = None
+    ) -> Tensor:
         """A network on whole signals, piece by piece where they are long; `lengths` [B] are those of the first."""
         return in_pieces(network, values, lengths, backend)
 

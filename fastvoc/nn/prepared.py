@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastvoc.errors import BackendError
 from fastvoc.nn.weights import Weights
+from fastvoc.ops.stream import OpStream
 from fastvoc.runtime.autocast import without_autocast
 from fastvoc.runtime.forks import survive_forks
 from fastvoc.runtime.registry import Cost, Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
@@ -108,8 +109,8 @@ class Prepared:
         self.packings += 1
         self._entry(self.tensors(), device, dtype, backend)
 
-    def stream(self, backend: str | None = None, *, exact: bool = True) -> Any:
-        """A new state of this layer for a signal in chunks (`fastvoc.ops.stream.OpStream`).
+    def stream(self, backend: str | None = None, *, exact: bool = True) -> OpStream:
+        """A new state of this layer for a signal in chunks .
 
         exact: as under `use_exact`, bit for bit; otherwise with the weights that a call takes by default.
         Raises BackendError when the implementation that would run has no such form.
@@ -119,7 +120,8 @@ class Prepared:
             entry = self._entry(tensors, tensors[0].device, tensors[0].dtype, backend)
         if entry.impl.stream is None:
             raise BackendError(f"{self._op.name}: implementation {entry.impl.name} has no streaming form")
-        return entry.impl.stream(entry.params, entry.packed)
+        stream: OpStream = entry.impl.stream(entry.params, entry.packed)
+        return stream
 
     def bound(
         self, dtype: torch.dtype, backend: str | None = None, *, checked: bool = False

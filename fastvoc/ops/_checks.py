@@ -14,8 +14,8 @@ from fastvoc.runtime.lengths import shortest
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-def check_activations(op: str, x: Tensor, channels: int, weight: Tensor) -> None:
-    """`x` must be a float [B, channels, T > 0] tensor of the weight's dtype and device."""
+def check_activations(op: str, x: Tensor, channels: int, weight: Tensor, lengths: Tensor | None = None) -> None:
+    """`x` must be float [B, channels, T > 0], of the dtype and device of the weight; `lengths` as `check_lengths`."""
     if not isinstance(x, Tensor):
         raise DtypeError(f"{op}: x: expected a torch.Tensor, got {type(x).__name__}")
     if x.dim() != 3 or x.shape[1] != channels or x.shape[0] == 0 or x.shape[2] == 0:
@@ -24,6 +24,8 @@ def check_activations(op: str, x: Tensor, channels: int, weight: Tensor) -> None
         raise DtypeError(f"{op}: x: expected {weight.dtype} like the weights, got {x.dtype}")
     if x.device != weight.device:
         raise DeviceError(f"{op}: x: expected a tensor on {weight.device} like the weights, got {x.device}")
+    if lengths is not None:
+        check_lengths(op, lengths, x.shape[0], x.shape[2])
 
 
 def check_lengths(op: str, lengths: Tensor | None, batch: int, frames: int) -> None:

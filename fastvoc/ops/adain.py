@@ -6,45 +6,31 @@ activated: one pass for the moments, one for the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastvoc.errors import DeviceError, DtypeError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_channel_norm, check_lengths
+from fastvoc.ops._channel_norm import ChannelNormParams
+from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
-from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native, like_rows
 from fastvoc.runtime.registry import define
 
 
-@dataclass(frozen=True)
-class AdaInParams:
+class AdaInParams(ChannelNormParams):
     """The norm's own scale `weight` [C] and shift `bias` [C]; `eps` added to variances; `act` on the output."""
 
-    weight: Tensor
-    bias: Tensor
-    eps: float = 1e-5
-    act: Activation = IDENTITY
-
-    def __post_init__(self) -> None:
-        check_channel_norm("adain", self.weight, self.bias, self.eps)
-        self.act.check("adain", self.weight.shape[0], self.weight)
-
-    def tensors(self) -> list[Tensor]:
-        """The weights and the activation's parameters."""
-        return [self.weight, self.bias, *self.act.tensors()]
+    op = "adain"
 
 
 def _check(x: Tensor, params: AdaInParams, style: Tensor, lengths: Tensor | None = None) -> None:
-    check_activations("adain", x, params.weight.shape[0], params.weight)
-    check_lengths("adain", lengths, x.shape[0], x.shape[2])
+    check_activations("adain", x, params.weight.shape[0], params.weight, lengths)
     expected = (x.shape[0], 2 * x.shape[1], 1)
     if not isinstance(style, Tensor) or style.shape != expected:
         got = list(style.shape) if isinstance(style, Tensor) else type(style).__name__

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
@@ -124,8 +124,7 @@ def _check(
     values: Tensor | None = None,
     place: Tensor | None = None,
 ) -> None:
-    check_activations("attention_block", x, params.channels, params.query)
-    check_lengths("attention_block", lengths, x.shape[0], x.shape[2])
+    check_activations("attention_block", x, params.channels, params.query, lengths)
     if keys is None and values is None and place is None:
         return
     size = 0 if values is None or values.dim() != 3 else values.shape[1]

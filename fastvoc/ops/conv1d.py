@@ -15,7 +15,6 @@ from fastvoc.ops._checks import (
     by_item,
     check_activations,
     check_input_range,
-    check_lengths,
     check_pad_mode,
     check_reflect,
 )
@@ -87,8 +86,7 @@ class Conv1dParams:
 
 
 def _check(x: Tensor, params: Conv1dParams, residual: Tensor | None = None, lengths: Tensor | None = None) -> None:
-    check_activations("conv1d", x, params.weight.shape[1], params.weight)
-    check_lengths("conv1d", lengths, x.shape[0], x.shape[2])
+    check_activations("conv1d", x, params.weight.shape[1], params.weight, lengths)
     if params.pad_mode == "reflect":
         check_reflect("conv1d", params.padding, lengths, x.shape[2])
     fewest = shortest(lengths, x.shape[2])

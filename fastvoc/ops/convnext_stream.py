@@ -16,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.convnext_block import ConvNextBlockParams, scaled_projection
 from fastvoc.ops.layer_norm import LayerNormParams
-from fastvoc.ops.stream import OpStream
+from fastvoc.ops.stream import KeptStream, OpStream
 from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native
 
@@ -50,35 +50,22 @@ class _Network(NamedTuple):
         )
 
 
-class ConvNextStream:
+class ConvNextStream(KeptStream):
     """The network between two chunks; `step` takes the norms' `row` [B] with every chunk where they are adaptive."""
 
     def __init__(self, network: _Network) -> None:
         self._network, self._native = network, NATIVE.bound(network)
-        self._floats, self._delay = network.state_floats, sum(network.sides)
-        self._have = 0
-        self._state: Tensor | None = None
-
-    @property
-    def counters(self) -> tuple[int, ...]:
-        # Once every layer is past its left padding only what is kept counts.
-        return (min(self._have, self._delay),)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {} if self._state is None else {"state": self._state}
-
-    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
-        (self._have,) = counters
-        self._state = tensors.get("state")
+        self._floats = network.state_floats
+        super().__init__(sum(network.sides))
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
-        return first - self._delay, last + self._delay
+        return first - self._most, last + self._most
 
     def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
         state = self._state
         if state is None:
             state = x.new_zeros((x.shape[0], self._floats))
-        have = min(self._have, self._delay)
+        have = min(self._have, self._most)
         row = more[0] if more else None
         y, self._state = self._native(x, state, have, final, row)
         self._have = have + x.shape[2]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops.activation import IDENTITY, Activation
@@ -50,8 +50,7 @@ class DepthwiseParams:
 
 
 def _check(x: Tensor, params: DepthwiseParams, lengths: Tensor | None = None) -> None:
-    check_activations("depthwise", x, params.weight.shape[0], params.weight)
-    check_lengths("depthwise", lengths, x.shape[0], x.shape[2])
+    check_activations("depthwise", x, params.weight.shape[0], params.weight, lengths)
 
 
 def depthwise_ref(x: Tensor, params: DepthwiseParams, lengths: Tensor | None = None) -> Tensor:

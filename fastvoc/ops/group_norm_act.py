@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_channel_norm, check_lengths
+from fastvoc.ops._channel_norm import ChannelNormParams
+from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
-from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native, like_rows
 from fastvoc.runtime.registry import define
 
 
-@dataclass(frozen=True)
-class GroupNormParams:
+class GroupNormParams(ChannelNormParams):
     """Scale `weight` [C] and shift `bias` [C] of each channel, `eps` added to the variance, `act` on the output."""
 
-    weight: Tensor
-    bias: Tensor
-    eps: float = 1e-5
-    act: Activation = IDENTITY
-
-    def __post_init__(self) -> None:
-        check_channel_norm("group_norm_act", self.weight, self.bias, self.eps)
-        self.act.check("group_norm_act", self.weight.shape[0], self.weight)
-
-    def tensors(self) -> list[Tensor]:
-        """The weights and the activation's parameters."""
-        return [self.weight, self.bias, *self.act.tensors()]
+    op = "group_norm_act"
 
 
 def _check(x: Tensor, params: GroupNormParams, residual: Tensor | None = None, lengths: Tensor | None = None) -> None:
-    check_activations("group_norm_act", x, params.weight.shape[0], params.weight)
-    check_lengths("group_norm_act", lengths, x.shape[0], x.shape[2])
+    check_activations("group_norm_act", x, params.weight.shape[0], params.weight, lengths)
     if residual is not None and residual.shape != x.shape:
         raise ShapeError(f"group_norm_act: residual: expected {list(x.shape)}, got {list(residual.shape)}")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import output
@@ -88,8 +88,8 @@ class IstftHeadParams:
 
 def _check(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = None) -> None:
     narrow = isinstance(x, Tensor) and x.dtype is torch.bfloat16 and params.window.dtype is torch.float32
-    check_activations("istft_head", x, params.n_fft + 2, params.window.to(x.dtype) if narrow else params.window)
-    check_lengths("istft_head", lengths, x.shape[0], x.shape[2])
+    like = params.window.to(x.dtype) if narrow else params.window
+    check_activations("istft_head", x, params.n_fft + 2, like, lengths)
     fewest = shortest(lengths, x.shape[2])
     if fewest < params.shortest:
         raise ShapeError(f"istft_head: x: expected at least {params.shortest} frames, got {fewest}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import full_float32, output
@@ -88,8 +88,7 @@ class LstmParams:
 def _check(
     x: Tensor, params: LstmParams, lengths: Tensor | None = None, h: Tensor | None = None, c: Tensor | None = None
 ) -> None:
-    check_activations("lstm", x, params.inputs, params.layers[0][0])
-    check_lengths("lstm", lengths, x.shape[0], x.shape[2])
+    check_activations("lstm", x, params.inputs, params.layers[0][0], lengths)
     if h is None and c is None:
         return
     if params.bidirectional:

@@ -15,7 +15,6 @@ from fastvoc.ops._checks import (
     by_item,
     check_activations,
     check_input_range,
-    check_lengths,
     check_pad_mode,
     check_reflect,
 )
@@ -117,8 +116,7 @@ class MrfParams:
 
 def _check(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> None:
     weight = params.blocks[0][0][0].weight
-    check_activations("mrf", x, weight.shape[0], weight)
-    check_lengths("mrf", lengths, x.shape[0], x.shape[2])
+    check_activations("mrf", x, weight.shape[0], weight, lengths)
     if params.pad_mode == "reflect":
         check_reflect("mrf", [max(params.padding(conv)) for conv in params.convs()], lengths, x.shape[2])
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.ops.join import Join
-from fastvoc.ops.stream import TailStream
+from fastvoc.ops.stream import KeptStream, TailStream
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.packing import result_type, row_width
 
@@ -95,7 +95,7 @@ class MrfStream:
         return total * (1 / (1 + len(rest))) if rest else total
 
 
-class NativeMrfStream:
+class NativeMrfStream(KeptStream):
     """The state of a stage as the C++ kernels keep it: one tensor for all convolutions (csrc/cpu/mrf_stream_args.h).
 
     `pads[b]` are the paddings (left, right) of block b's convolutions.
@@ -105,21 +105,8 @@ class NativeMrfStream:
         self._left = max(sum(left for left, _ in row) for row in pads)
         self._right = max(sum(right for _, right in row) for row in pads)
         self._floats = sum(_kept(row, packed.depth, self._right) for row in pads) * row_width(packed.channels)
-        self._native, self._have = NATIVE.bound(packed), 0
-        self._most = self._left + self._right + 1
-        self._state: Tensor | None = None
-
-    @property
-    def counters(self) -> tuple[int, ...]:
-        # Once every convolution is past its left padding only what is kept counts.
-        return (min(self._have, self._most),)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {} if self._state is None else {"state": self._state}
-
-    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
-        (self._have,) = counters
-        self._state = tensors.get("state")
+        self._native = NATIVE.bound(packed)
+        super().__init__(self._left + self._right + 1)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         return first - self._left, last + self._right

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from fastvoc.ops._triton import float32_only, register_triton
 from fastvoc.ops.nsf_stream import NsfStream
 from fastvoc.runtime.lengths import on_device
 from fastvoc.runtime.native import Native
+from fastvoc.runtime.packing import NsfSource
 from fastvoc.runtime.registry import Spec, define
 
 KINDS = ("sample", "frame_linear", "frame_nearest")
@@ -285,22 +286,10 @@ def _poison(f0: Tensor, params: NsfSourceParams) -> Tensor:
     return at + torch.where(late, F.pad(bad, (0, 1))[:, 1:, None], 0).flatten(1)
 
 
-class _Packed(NamedTuple):
-    weight: Tensor
-    bias: Tensor
-    rate: int
-    hop: int
-    kind: int
-    drawn: int
-    amp: float
-    noise_std: float
-    threshold: float
-
-
-def _pack(params: NsfSourceParams) -> _Packed:
+def _pack(params: NsfSourceParams) -> NsfSource:
     shape = params.sample_rate, params.hop, KINDS.index(params.kind), NOISES.index(params.noise)
     levels = params.amp, params.noise_std, params.threshold
-    return _Packed(params.weight.detach().contiguous(), params.bias.detach(), *shape, *levels)
+    return NsfSource(params.weight.detach().contiguous(), params.bias.detach(), *shape, *levels)
 
 
 def _supports_cpp(spec: Spec) -> str | None:
@@ -309,11 +298,11 @@ def _supports_cpp(spec: Spec) -> str | None:
     return float32(spec)
 
 
-def _fake(p: _Packed, f0: Tensor, *_: Tensor | None) -> Tensor:
+def _fake(p: NsfSource, f0: Tensor, *_: Tensor | None) -> Tensor:
     return f0.new_empty((f0.shape[0], f0.shape[2] * p.hop, 1)).transpose(1, 2)
 
 
-NATIVE = Native("nsf_source", _Packed, _fake, nsf_source_ref, mutates=("state",))
+NATIVE = Native("nsf_source", NsfSource, _fake, nsf_source_ref, mutates=("state",))
 
 
 def _stream(params: NsfSourceParams, run: Callable[..., Tensor]) -> NsfStream:
@@ -330,7 +319,7 @@ def _stream_ref(params: NsfSourceParams, _: Any) -> NsfStream:
     return _stream(params, lambda f0, *args: nsf_source_ref(f0, params, *args))
 
 
-def _stream_native(params: NsfSourceParams, packed: _Packed) -> NsfStream:
+def _stream_native(params: NsfSourceParams, packed: NsfSource) -> NsfStream:
     return _stream(params, NATIVE.bound(packed))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError
-from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import float32, register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import output
@@ -20,8 +20,7 @@ from fastvoc.runtime.registry import define
 
 
 def _check(x: Tensor, params: RvqParams, n_q: int, lengths: Tensor | None = None) -> None:
-    check_activations("rvq_encode", x, params.codebooks.shape[2], params.codebooks)
-    check_lengths("rvq_encode", lengths, x.shape[0], x.shape[2])
+    check_activations("rvq_encode", x, params.codebooks.shape[2], params.codebooks, lengths)
     count = params.codebooks.shape[0]
     if isinstance(n_q, bool) or not isinstance(n_q, int) or not 1 <= n_q <= count:
         raise ArgumentError(f"rvq_encode: n_q: expected an integer in 1..{count}, got {n_q!r}")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, BackendError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import output
@@ -88,8 +88,7 @@ class SeanetBlockParams:
 
 
 def _check(x: Tensor, params: SeanetBlockParams, lengths: Tensor | None = None) -> None:
-    check_activations("seanet_block", x, params.conv1.weight.shape[1], params.conv1.weight)
-    check_lengths("seanet_block", lengths, x.shape[0], x.shape[2])
+    check_activations("seanet_block", x, params.conv1.weight.shape[1], params.conv1.weight, lengths)
 
 
 def seanet_block_ref(x: Tensor, params: SeanetBlockParams, lengths: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_lengths
+from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import full_float32, output
@@ -60,8 +60,7 @@ class SnakeAaParams:
 
 
 def _check(x: Tensor, params: SnakeAaParams, lengths: Tensor | None = None) -> None:
-    check_activations("snake_aa", x, params.alpha.shape[0], params.alpha)
-    check_lengths("snake_aa", lengths, x.shape[0], x.shape[2])
+    check_activations("snake_aa", x, params.alpha.shape[0], params.alpha, lengths)
 
 
 def upsampled_ref(x: Tensor, taps: Tensor) -> Tensor:

@@ -259,6 +259,25 @@ class TailStream(_Tailed):
         return rows[:, [t - self._first for t in index]]
 
 
+class KeptStream:
+    """What a call of several layers keeps of them all in one tensor; past `most` steps only what is kept counts."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._have = most, 0
+        self._state: Tensor | None = None
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        return (min(self._have, self._most),)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {} if self._state is None else {"state": self._state}
+
+    def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
+        (self._have,) = counters
+        self._state = tensors.get("state")
+
+
 class PolyphaseStream(_Tailed):
     """A transposed convolution: input step q reaches the output steps from q * stride - left on.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_input_range, check_lengths
+from fastvoc.ops._checks import by_item, check_activations, check_input_range
 from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32, output
@@ -65,8 +65,7 @@ class UpsampleParams:
 
 
 def _check(x: Tensor, params: UpsampleParams, lengths: Tensor | None = None) -> None:
-    check_activations("upsample", x, params.weight.shape[0], params.weight)
-    check_lengths("upsample", lengths, x.shape[0], x.shape[2])
+    check_activations("upsample", x, params.weight.shape[0], params.weight, lengths)
     fewest = shortest(lengths, x.shape[2])
     if params.output_length(fewest) < 1:
         raise ShapeError(f"upsample: x: nothing is left of {fewest} steps after the crop {params.crop}")

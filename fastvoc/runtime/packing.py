@@ -29,6 +29,20 @@ class _Activation(Protocol):
     def inverse(self) -> Tensor | None: ...
 
 
+class NsfSource(NamedTuple):
+    """A source as every kernel takes it; `kind` and `drawn` are numbers of its kinds and noises."""
+
+    weight: Tensor
+    bias: Tensor
+    rate: int
+    hop: int
+    kind: int
+    drawn: int
+    amp: float
+    noise_std: float
+    threshold: float
+
+
 class Activations(NamedTuple):
     """Activations as the kernels take them: one kind and slope each, and grids.
 

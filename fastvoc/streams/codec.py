@@ -11,10 +11,11 @@ from torch import Tensor
 
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.explanation import explain
+from fastvoc.nn.model import Array
 from fastvoc.nn.streams import ModelStream
 from fastvoc.sound.formats import Format
 from fastvoc.streams.delivery import Delivery
-from fastvoc.streams.stream import Check, Latency, Stream
+from fastvoc.streams.stream import Check, Chunk, Latency, Stream
 
 
 class _Side:
@@ -94,7 +95,9 @@ class Decoding(_Side):
         stream: ModelStream = self._codec.model.decode_stream(self._codec.backend, **options)
         return stream
 
-    def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
+    def chunk(
+        self, value: Chunk, inputs: dict[str, Array], batch: int | None
+    ) -> tuple[Tensor, bool, dict[str, Tensor]]:
         self._only_chunk(inputs)
         count = self._rows
         if value is None:
@@ -149,7 +152,9 @@ class Encoding(_Side):
         stream: ModelStream = self._codec.model.encode_stream(self._codebooks, self._codec.backend)
         return stream
 
-    def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
+    def chunk(
+        self, value: Chunk, inputs: dict[str, Array], batch: int | None
+    ) -> tuple[Tensor, bool, dict[str, Tensor]]:
         self._only_chunk(inputs)
         channels = self._codec.channels
         if value is None:

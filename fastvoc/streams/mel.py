@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.explanation import explain
+from fastvoc.nn.model import Array
 from fastvoc.nn.streams import ModelStream
-from fastvoc.streams.stream import Latency, reach
+from fastvoc.streams.stream import Chunk, Latency, reach
 
 
 class MelStreamable:
@@ -57,7 +58,9 @@ class MelStreamable:
         chosen = [row.chosen for row in explain(self._voc, self._voc.backend)]
         return json.dumps([hashlib.sha256(config.encode()).hexdigest(), str(self.dtype), chosen, sorted(modes)])
 
-    def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
+    def chunk(
+        self, value: Chunk, inputs: dict[str, Array], batch: int | None
+    ) -> tuple[Tensor, bool, dict[str, Tensor]]:
         bands = self._voc.n_mels
         if value is None:
             x, batched = torch.zeros(batch or 1, bands, 0, dtype=self._voc.input_dtype, device=self.device), False

@@ -14,11 +14,12 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError, FastvocError, ShapeError, StreamError
 from fastvoc.graphs.capture import Capture
 from fastvoc.graphs.steps import StepGraphs, frozen_counters
+from fastvoc.nn.model import Array, Input
 from fastvoc.nn.streams import ModelStream
 from fastvoc.runtime.stats import clock
 from fastvoc.sound.formats import Format
 from fastvoc.streams.delivery import Deliverer, Delivery, counted, ready
-from fastvoc.streams.stream import Check, Latency, Streamable, check_chunk, delivered_latency
+from fastvoc.streams.stream import Check, Chunk, Latency, Streamable, check_chunk, delivered_latency
 
 _SETTLED = 64  # chunks after which every stream is at the point where it stays
 
@@ -83,7 +84,7 @@ class Streams:
             device = self._owner.device
             self.graphs = StepGraphs(lambda: self._owner.new_stream({}), device, graphs_mb, capture)
 
-    def warmup(self, chunks: Iterable[Any], batch: int | Iterable[int] = 1, **options: Any) -> Streams:
+    def warmup(self, chunks: Iterable[Chunk], batch: int | Iterable[int] = 1, **options: Input) -> Streams:
         """Captures the graphs of these chunks, such as one of each size, at every number of streams; then no more.
 
         `options` as those of the streams to come. Raises StreamError without `graphs_mb` and when streams are open.
@@ -115,7 +116,7 @@ class Streams:
     def __contains__(self, name: Hashable) -> bool:
         return name in self._groups
 
-    def open(self, name: Hashable, **options: Any) -> None:
+    def open(self, name: Hashable, **options: Input) -> None:
         """Adds a stream with options of its own, such as a `seed`.
 
         Raises StreamError when the id is open already or no place is left, ArgumentError for an unknown option.
@@ -123,7 +124,7 @@ class Streams:
         with self._alone():
             self._open(name, options)
 
-    def step(self, chunks: Mapping[Hashable, Any], **inputs: Mapping[Hashable, Any]) -> dict[Hashable, Tensor]:
+    def step(self, chunks: Mapping[Hashable, Chunk], **inputs: Mapping[Hashable, Array]) -> dict[Hashable, Tensor]:
         """The next chunk [n_mels, n >= 0] of each of these streams -> the samples [m] that it completes, by id.
 
         inputs: what comes with a chunk as in `Stream.push`, by id: `step({"a": mel}, f0={"a": f0})` for a stream that
@@ -146,7 +147,7 @@ class Streams:
         # Outside of inference mode: ordinary tensors, which may be changed in place.
         return {name: made.clone() for name, made in results.items()}
 
-    def close(self, name: Hashable, chunk: Any = None, **inputs: Any) -> Tensor:
+    def close(self, name: Hashable, chunk: Chunk = None, **inputs: Array) -> Tensor:
         """Ends a stream, with a last chunk if given, its `inputs` as in `Stream.push` -> the rest of its samples [m].
 
         Raises StreamError when no stream of this id is open.

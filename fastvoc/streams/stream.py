@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,12 +21,14 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, StreamError
-from fastvoc.nn.model import Model
+from fastvoc.nn.model import Array, Model
 from fastvoc.nn.streams import ModelStream
 from fastvoc.runtime import flags
 from fastvoc.runtime.stats import Stats, clock
 from fastvoc.streams.delivery import Deliverer, Delivery, counted
 
+# What is pushed: a tensor or array, or of codes of several rates one for each; None is a chunk of nothing.
+Chunk = Array | Sequence[Array] | None
 _VERSION = 3  # of a saved state: names, shapes and counters of what it holds
 Check = bool | Literal["later"] | None
 
@@ -120,7 +122,9 @@ class Streamable(Protocol):
     def signature(self, options: dict[str, Any]) -> str:
         """Equal for streams that may exchange their states."""
 
-    def chunk(self, value: Any, inputs: dict[str, Any], batch: int | None) -> tuple[Tensor, bool, dict[str, Tensor]]:
+    def chunk(
+        self, value: Chunk, inputs: dict[str, Array], batch: int | None
+    ) -> tuple[Tensor, bool, dict[str, Tensor]]:
         """What was pushed as [B, C, n], whether it was a batch, and the further inputs; None is a chunk of nothing."""
 
     def nothing(self, batch: int) -> Tensor:
@@ -233,7 +237,7 @@ class Stream:
             self._clear()
             self._ended = True
 
-    def push(self, chunk: Any, **inputs: Any) -> Tensor:
+    def push(self, chunk: Chunk, **inputs: Array) -> Tensor:
         """The next frames [n_mels, n] or [B, n_mels, n], n >= 0, -> the samples [m] or [B, m] that they complete.
 
         Raises StreamError after the end, for another batch than before and when two threads use the stream at once;
@@ -243,12 +247,12 @@ class Stream:
         with self._alone():
             return self._advance(chunk, inputs, final=False)
 
-    def flush(self, chunk: Any = None, **inputs: Any) -> Tensor:
+    def flush(self, chunk: Chunk = None, **inputs: Array) -> Tensor:
         """Ends the signal, with a last chunk if given -> the rest of the samples."""
         with self._alone():
             return self._advance(chunk, inputs, final=True)
 
-    async def through(self, chunks: AsyncIterable[Any]) -> AsyncIterator[Tensor]:
+    async def through(self, chunks: AsyncIterable[Chunk]) -> AsyncIterator[Tensor]:
         """The samples of chunks as they come, the rest at the end; the work runs in a thread beside the event loop."""
         async for chunk in chunks:
             yield await asyncio.to_thread(self.push, chunk)
@@ -331,12 +335,12 @@ class Stream:
         own = str(self._owner.signature(self._options))
         return own if self._delivery is None else f"{own} {self._delivery.delivery}"
 
-    def _advance(self, chunk: Any, inputs: dict[str, Any], *, final: bool) -> Tensor:
+    def _advance(self, chunk: Chunk, inputs: dict[str, Array], *, final: bool) -> Tensor:
         with torch.inference_mode():
             made = self._made(chunk, inputs, final=final)
         return made.clone() if made.is_inference() else made  # an ordinary tensor, which may be changed in place
 
-    def _made(self, chunk: Any, inputs: dict[str, Any], *, final: bool) -> Tensor:
+    def _made(self, chunk: Chunk, inputs: dict[str, Array], *, final: bool) -> Tensor:
         stats, before, clipped = self._owner.stats, None, None
         start = stats.begin()
         try:

@@ -9,12 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class WeightNormConv(nn.Module):
-    """Convolution with weight g * v / ||v||, the norm over all axes but the first (arXiv 1602.07868).
-
-    One or two dimensions, by the length of `kernel`. Parameters in order: `bias` [out], `weight_g` [out, 1, ...],
-    `weight_v` [out, in / groups, *kernel].
-    """
+class _Normed(nn.Module):
+    """A convolution of one or two dimensions, by the length of `kernel`; `_normed` makes parameters of its weight."""
 
     def __init__(
         self,
@@ -28,16 +24,29 @@ class WeightNormConv(nn.Module):
         super().__init__()
         weight, bias = _initial(in_channels, out_channels, kernel, groups)
         self.bias = nn.Parameter(bias)
+        self._normed(weight)
+        self._call = _Convolution(stride, padding, groups)
+
+    def _normed(self, weight: Tensor) -> None:
+        raise NotImplementedError
+
+
+class WeightNormConv(_Normed):
+    """Convolution with weight g * v / ||v||, the norm over all axes but the first (arXiv 1602.07868).
+
+    Parameters in order: `bias` [out], `weight_g` [out, 1, ...], `weight_v` [out, in / groups, *kernel].
+    """
+
+    def _normed(self, weight: Tensor) -> None:
         self.weight_g = nn.Parameter(torch.norm_except_dim(weight, 2, 0))
         self.weight_v = nn.Parameter(weight)
-        self._call = _Convolution(stride, padding, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, *space] -> [B, out, *space']."""
         return self._call(x, torch._weight_norm(self.weight_v, self.weight_g, 0), self.bias)
 
 
-class SpectralNormConv(nn.Module):
+class SpectralNormConv(_Normed):
     """Convolution with weight W / sigma, sigma the largest singular value of W [out, rest] (arXiv 1802.05957).
 
     In training mode every forward makes one power iteration on the buffers `weight_u` [out] and `weight_v` [rest];
@@ -47,26 +56,14 @@ class SpectralNormConv(nn.Module):
     weight_u: Tensor
     weight_v: Tensor
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, ...],
-        stride: tuple[int, ...],
-        padding: tuple[int, ...],
-        groups: int = 1,
-    ) -> None:
-        super().__init__()
-        weight, bias = _initial(in_channels, out_channels, kernel, groups)
-        self.bias = nn.Parameter(bias)
+    def _normed(self, weight: Tensor) -> None:
         self.weight_orig = nn.Parameter(weight)
         self.register_buffer(
-            "weight_u", F.normalize(torch.randn(out_channels, dtype=weight.dtype, device=weight.device), dim=0)
+            "weight_u", F.normalize(torch.randn(len(weight), dtype=weight.dtype, device=weight.device), dim=0)
         )
         self.register_buffer(
             "weight_v", F.normalize(torch.randn(weight[0].numel(), dtype=weight.dtype, device=weight.device), dim=0)
         )
-        self._call = _Convolution(stride, padding, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, *space] -> [B, out, *space']."""

@@ -10,7 +10,7 @@ import torch
 from codec_models import MONO, STEREO, lively
 from command_line import Run
 
-from fastvoc.benchmark import measure
+from fastvoc.bench.benchmark import measure
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError
 from fastvoc.vocoder import Vocoder

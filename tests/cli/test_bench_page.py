@@ -17,10 +17,10 @@ from codec_models import MONO, lively
 from command_line import Run
 from stream_families import vocoder
 
-from fastvoc.benchmark import example_call
+from fastvoc.bench.benchmark import example_call
+from fastvoc.bench.roofline import ceilings, errors, layer_times
+from fastvoc.bench.svg import Axis, Series, bars, plot
 from fastvoc.codec import Codec
-from fastvoc.roofline import ceilings, errors, layer_times
-from fastvoc.svg import Axis, Series, bars, plot
 from fastvoc.vocoder import Vocoder
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -233,6 +233,8 @@ def test_bad_configurations_name_the_field(field: str, value: Any) -> None:
 def test_unknown_field_is_named() -> None:
     with pytest.raises(ArgumentError, match="'upsample_rate'"):
         HifiGanConfig.from_dict({"upsample_rate": [8]})
+    with pytest.raises(ArgumentError, match=r"HifiGanConfig\.mel: got 3, expected the fields"):
+        HifiGanConfig.from_dict({"mel": 3})
 
 
 def test_wrong_mels_are_named() -> None:

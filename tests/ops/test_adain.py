@@ -24,7 +24,7 @@ def act_of(kind: str, channels: int) -> Activation:
 
 
 def adain_params(channels: int, kind: str = "identity") -> AdaInParams:
-    return AdaInParams(torch.randn(channels), torch.randn(channels), act=act_of(kind, channels))
+    return AdaInParams(torch.randn(channels), torch.randn(channels), 0.01, act_of(kind, channels))
 
 
 def meaning(x: Tensor, p: AdaInParams, style: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def test_equals_torchs_instance_norm(impl: str) -> None:
     params = adain_params(7)
     x, style = torch.randn(2, 7, 50), torch.randn(2, 14, 1)
     gamma, beta = style.chunk(2, 1)
-    theirs = (1 + gamma) * F.instance_norm(x, weight=params.weight, bias=params.bias) + beta
+    theirs = (1 + gamma) * F.instance_norm(x, weight=params.weight, bias=params.bias, eps=params.eps) + beta
     torch.testing.assert_close(adain(x, params, style, backend=impl), theirs, rtol=1e-5, atol=1e-5)
 
 

@@ -17,7 +17,7 @@ from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.ops.attention_block import OP, AttentionBlockParams, AttentionStream, attention_block_ref
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.runtime.registry import OPS, use_backend
-from helpers import implementations, need_triton, relative_l2
+from helpers import batches_with, implementations, need_triton, relative_l2
 
 each_case = pytest.mark.parametrize("make", CASES.values(), ids=CASES)
 each_impl = pytest.mark.parametrize("impl", implementations("attention_block"))
@@ -303,16 +303,11 @@ def test_wrong_parameters_are_named() -> None:
 def test_threads_batch_and_position_do_not_change_a_bit(name: str) -> None:
     params = CASES[name]()
     x = torch.randn(1, params.channels, 61)
-    before = torch.get_num_threads()
     results = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 9, 8), (5, 7, 0), (1, 6, 5)):
-        torch.set_num_threads(threads)
-        stacked = torch.randn(batch, params.channels, 61)
-        stacked[position] = x[0]
-        lengths = torch.randint(1, 62, (batch,))
-        lengths[position] = 61
-        results.append(attention_block(stacked, params, lengths, backend="cpp")[position])
-    torch.set_num_threads(before)
+    for stacked, i in batches_with(x, ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 9, 8), (5, 7, 0), (1, 6, 5))):
+        lengths = torch.randint(1, 62, (len(stacked),))
+        lengths[i] = 61
+        results.append(attention_block(stacked, params, lengths, backend="cpp")[i])
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 

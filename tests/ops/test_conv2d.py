@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops.conv2d import OP, Conv2dParams, conv2d, conv2d_ref
-from helpers import implementations, relative_l2
+from helpers import batches_with, implementations, relative_l2
 
 IMPLS = implementations("conv2d")
 
@@ -97,14 +97,10 @@ def test_ragged_batch_equals_single_items(name: str, impl: str, nan_poison: None
 def test_threads_batch_and_position_do_not_change_a_bit(name: str) -> None:
     p, bands = CASES[name]()
     x = torch.randn(1, p.weight.shape[1], 101, bands)
-    before = torch.get_num_threads()
-    results = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (2, 3, 2)):
-        torch.set_num_threads(threads)
-        stacked = torch.randn(batch, *x.shape[1:])
-        stacked[position] = x[0]
-        results.append(conv2d(stacked, p, backend="cpp")[position])
-    torch.set_num_threads(before)
+    results = [
+        conv2d(stacked, p, backend="cpp")[i]
+        for stacked, i in batches_with(x, ((1, 1, 0), (2, 1, 0), (3, 1, 0), (2, 3, 2)))
+    ]
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 from op_cases import CONV1D, MRF, NARROW_MRF, UPSAMPLE, cast, channels, double, strided
-from torch import Tensor
 
 from fastvoc import use_exact
 from fastvoc.runtime import library as _library
 from fastvoc.runtime.registry import OPS
-from helpers import relative_l2, run_under
+from helpers import batches_with, relative_l2, run_under
 
 pytestmark = pytest.mark.native
 BF16 = torch.bfloat16
@@ -60,14 +59,10 @@ def test_short_and_ragged_items_equal_single_ones(op: str, make: Callable[[], An
 def test_threads_batch_and_layout_do_not_change_a_bit(op: str, make: Callable[[], Any]) -> None:
     params, call = half(make), OPS[op]
     x = torch.randn(1, channels(params), 777).to(BF16)
-    before = torch.get_num_threads()
-    results: list[Tensor] = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 4, 1), (2, 8, 7)):
-        torch.set_num_threads(threads)
-        stacked = torch.randn(batch, channels(params), 777).to(BF16)
-        stacked[position] = x[0]
-        results.append(call(stacked, params, backend="cpp")[position])
-    torch.set_num_threads(before)
+    results = [
+        call(stacked, params, backend="cpp")[i]
+        for stacked, i in batches_with(x, ((1, 1, 0), (2, 1, 0), (3, 4, 1), (2, 8, 7)))
+    ]
     results += [call(view, params, backend="cpp")[0] for view in strided(x).values()]
     assert all(torch.equal(results[0], other) for other in results[1:])
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from op_cases import CONV1D, MRF, NARROW_MRF, UPSAMPLE, cast, channels, conv1d_params, mrf_params, strided, with_ranges
-from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, BackendError, DtypeError, ShapeError
@@ -22,7 +21,7 @@ from fastvoc.ops.upsample import UpsampleParams, upsample, upsample_ref
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
 from fastvoc.runtime.registry import OPS
-from helpers import relative_l2, run_under
+from helpers import batches_with, relative_l2, run_under
 
 TABLES = (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF | NARROW_MRF))
 CASES = [pytest.param(op, make, id=f"{op}-{name}") for op, table in TABLES for name, make in table.items()]
@@ -151,14 +150,10 @@ def test_ragged_batches_threads_and_layout_do_not_change_a_bit(
     call, params = OPS[op], make()
     x = torch.randn(1, channels(params), 777)
     params = with_ranges(params, x)
-    before = torch.get_num_threads()
-    results: list[Tensor] = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 4, 1), (2, 8, 7)):
-        torch.set_num_threads(threads)
-        stacked = torch.randn(batch, channels(params), 777)
-        stacked[position] = x[0]
-        results.append(call(stacked, params, backend="cpp")[position])
-    torch.set_num_threads(before)
+    results = [
+        call(stacked, params, backend="cpp")[i]
+        for stacked, i in batches_with(x, ((1, 1, 0), (2, 1, 0), (3, 4, 1), (2, 8, 7)))
+    ]
     results += [call(view, params, backend="cpp")[0] for view in strided(x).values()]
     longer = torch.full((1, channels(params), 900), torch.nan)
     longer[:, :, :777] = x

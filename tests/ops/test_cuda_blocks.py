@@ -37,11 +37,11 @@ MEANING: dict[str, Callable[..., Tensor]] = {
 
 
 def group(channels: int, **options: Any) -> GroupNormParams:
-    return GroupNormParams(torch.randn(channels) + 1, torch.randn(channels), **options)
+    return GroupNormParams(torch.randn(channels) + 1, torch.randn(channels), **{"eps": 0.01, **options})
 
 
 def adaptive(channels: int, **options: Any) -> AdaInParams:
-    return AdaInParams(torch.randn(channels) + 1, torch.randn(channels), **options)
+    return AdaInParams(torch.randn(channels) + 1, torch.randn(channels), **{"eps": 0.01, **options})
 
 
 def seanet(

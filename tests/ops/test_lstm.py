@@ -14,7 +14,7 @@ from fastvoc.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from fastvoc.nn.lstm import Lstm
 from fastvoc.ops.lstm import OP, LstmParams, lstm_ref
 from fastvoc.runtime.registry import OPS
-from helpers import implementations, relative_l2
+from helpers import batches_with, implementations, relative_l2
 
 
 def lstm_params(inputs: int, hidden: int, layers: int = 1, *, skip: bool = False, both: bool = False) -> LstmParams:
@@ -255,16 +255,11 @@ def test_wrong_parameters_are_named() -> None:
 def test_threads_batch_and_position_do_not_change_a_bit(name: str) -> None:
     params = CASES[name]()
     x = torch.randn(1, params.inputs, 61)
-    before = torch.get_num_threads()
     results = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 9, 8), (5, 7, 0), (1, 6, 5)):
-        torch.set_num_threads(threads)
-        stacked = torch.randn(batch, params.inputs, 61)
-        stacked[position] = x[0]
-        lengths = torch.randint(1, 62, (batch,))
-        lengths[position] = 61
-        results.append(lstm(stacked, params, lengths, backend="cpp")[position])
-    torch.set_num_threads(before)
+    for stacked, i in batches_with(x, ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 9, 8), (5, 7, 0), (1, 6, 5))):
+        lengths = torch.randint(1, 62, (len(stacked),))
+        lengths[i] = 61
+        results.append(lstm(stacked, params, lengths, backend="cpp")[i])
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
@@ -372,14 +367,11 @@ def test_bfloat16_keeps_a_float32_state(impl: str) -> None:
 def test_bfloat16_threads_batch_and_layout_do_not_change_a_bit(name: str) -> None:
     params = half(CASES[name]())
     x = torch.randn(1, params.inputs, 31).to(torch.bfloat16)
-    before = torch.get_num_threads()
-    results = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (4, 3, 1), (2, 9, 8)):
-        torch.set_num_threads(threads)
-        stacked = torch.randn(batch, params.inputs, 31).to(torch.bfloat16)
-        stacked[position] = x[0]
-        results += [lstm(view, params, backend="cpp")[position] for view in strided(stacked).values()]
-    torch.set_num_threads(before)
+    results = [
+        lstm(view, params, backend="cpp")[i]
+        for stacked, i in batches_with(x, ((1, 1, 0), (2, 1, 0), (4, 3, 1), (2, 9, 8)))
+        for view in strided(stacked).values()
+    ]
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 

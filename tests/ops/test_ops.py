@@ -15,7 +15,7 @@ from fastvoc.ops.depthwise import depthwise, depthwise_ref
 from fastvoc.ops.mrf import mrf, mrf_ref
 from fastvoc.ops.snake_aa import snake_aa, snake_aa_ref
 from fastvoc.ops.upsample import upsample, upsample_ref
-from helpers import implementations, relative_l2
+from helpers import batches_with, implementations, relative_l2
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "conv1d": (conv1d, conv1d_ref),
@@ -120,14 +120,7 @@ def test_threads_batch_and_position_do_not_change_a_bit(op: str, make: Callable[
     run, _ = FUNCTIONS[op]
     params = make()
     x = torch.randn(1, channels(params), 777)
-    before = torch.get_num_threads()
-    results = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 8, 7)):
-        torch.set_num_threads(threads)
-        stacked = torch.randn(batch, channels(params), 777)
-        stacked[position] = x[0]
-        results.append(run(stacked, params, backend="cpp")[position])
-    torch.set_num_threads(before)
+    results = [run(stacked, params, backend="cpp")[i] for stacked, i in batches_with(x)]
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 

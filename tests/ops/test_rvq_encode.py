@@ -12,7 +12,7 @@ from fastvoc.nn.rvq import ResidualVectorQuantizer
 from fastvoc.ops.rvq_decode import RvqParams, rvq_decode
 from fastvoc.ops.rvq_encode import rvq_encode, rvq_encode_ref
 from fastvoc.runtime.registry import OPS
-from helpers import implementations
+from helpers import batches_with, implementations
 
 each_impl = pytest.mark.parametrize("impl", implementations("rvq_encode"))
 SIZES = {"encodec": (8, 1024, 128), "odd": (3, 37, 19), "one-entry": (2, 1, 5), "one-channel": (2, 50, 1)}
@@ -151,14 +151,7 @@ def test_wrong_arguments_are_named(impl: str) -> None:
 def test_threads_batch_and_position_do_not_change_a_code() -> None:
     params = RvqParams(torch.randn(4, 100, 40))
     x = torch.randn(1, 40, 777)
-    before = torch.get_num_threads()
-    results = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 8, 7)):
-        torch.set_num_threads(threads)
-        stacked = torch.randn(batch, 40, 777)
-        stacked[position] = x[0]
-        results.append(rvq_encode(stacked, params, 4, backend="cpp")[position])
-    torch.set_num_threads(before)
+    results = [rvq_encode(stacked, params, 4, backend="cpp")[i] for stacked, i in batches_with(x)]
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 

@@ -18,7 +18,7 @@ from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.group_norm_act import GroupNormParams
 from fastvoc.ops.seanet_block import SeanetBlockParams, seanet_block, seanet_block_ref
 from fastvoc.runtime.registry import OPS
-from helpers import implementations, relative_l2
+from helpers import batches_with, implementations, relative_l2
 
 
 def conv(cin: int, cout: int, kernel: int, pad: tuple[int, int], dilation: int = 1) -> Conv1dParams:
@@ -239,14 +239,7 @@ def test_chunks_equal_one_call(name: str, impl: str) -> None:
 def test_threads_batch_and_position_do_not_change_a_bit(name: str) -> None:
     params = CASES[name]()
     x = torch.randn(1, channels(params), 2777)
-    before = torch.get_num_threads()
-    results = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 8, 7)):
-        torch.set_num_threads(threads)
-        stacked = torch.randn(batch, channels(params), 2777)
-        stacked[position] = x[0]
-        results.append(seanet_block(stacked, params, backend="cpp")[position])
-    torch.set_num_threads(before)
+    results = [seanet_block(stacked, params, backend="cpp")[i] for stacked, i in batches_with(x)]
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
@@ -330,14 +323,11 @@ def test_bfloat16_is_as_close_as_torchs_own(name: str, impl: str, nan_poison: No
 def test_bfloat16_threads_batch_layout_and_chunks_do_not_change_a_bit(name: str) -> None:
     params = half(CASES[name]())
     x = torch.randn(1, channels(params), 1777).to(torch.bfloat16)
-    before = torch.get_num_threads()
-    results = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 2, 1), (2, 4, 3)):
-        torch.set_num_threads(threads)
-        stacked = torch.randn(batch, channels(params), 1777).to(torch.bfloat16)
-        stacked[position] = x[0]
-        results += [seanet_block(view, params, backend="cpp")[position] for view in strided(stacked).values()]
-    torch.set_num_threads(before)
+    results = [
+        seanet_block(view, params, backend="cpp")[i]
+        for stacked, i in batches_with(x, ((1, 1, 0), (2, 1, 0), (3, 2, 1), (2, 4, 3)))
+        for view in strided(stacked).values()
+    ]
     stream = OPS["seanet_block"].impls["cpp"].stream
     assert stream is not None
     if not params.norms():

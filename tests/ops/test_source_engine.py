@@ -11,7 +11,7 @@ from torch import Tensor
 from fastvoc.ops import istft_head, nsf_source, stft
 from fastvoc.runtime import library as _library
 from fastvoc.runtime.registry import Op
-from helpers import run_under
+from helpers import batches_with, run_under
 
 pytestmark = pytest.mark.native
 
@@ -45,14 +45,14 @@ def signal(op: Op, batch: int, channels: int, steps: int) -> Tensor:
 @each_case
 def test_threads_batch_and_position_do_not_change_a_bit(op: Op, params: Any, channels: int, steps: int) -> None:
     x = signal(op, 1, channels, steps)
-    before = torch.get_num_threads()
-    results = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 1, 0), (7, 1, 0), (4, 3, 1), (2, 8, 7)):
-        torch.set_num_threads(threads)
-        stacked = signal(op, batch, channels, steps)
-        stacked[position] = x[0]
-        results.append(op(stacked, params, backend="cpp")[position])
-    torch.set_num_threads(before)
+    results = [
+        op(stacked, params, backend="cpp")[i]
+        for stacked, i in batches_with(
+            x,
+            ((1, 1, 0), (2, 1, 0), (3, 1, 0), (7, 1, 0), (4, 3, 1), (2, 8, 7)),
+            others=lambda count: signal(op, count, channels, steps),
+        )
+    ]
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 

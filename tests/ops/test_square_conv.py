@@ -12,7 +12,7 @@ from fastvoc.nn.square_conv import SquareConv
 from fastvoc.ops.conv1d import conv1d
 from fastvoc.ops.square_conv import SquareConvParams, square_conv
 from fastvoc.runtime.registry import OPS, use_exact
-from helpers import implementations, relative_l2
+from helpers import batches_with, implementations, relative_l2
 
 each_impl = pytest.mark.parametrize("impl", implementations("square_conv"))
 
@@ -69,14 +69,10 @@ def test_exact_calls_sum_directly() -> None:
 @pytest.mark.native
 def test_threads_batch_and_position_do_not_change_a_bit() -> None:
     params, x = square_params(32, 7), torch.randn(1, 32, 5777)
-    before = torch.get_num_threads()
-    results = []
-    for threads, batch, position in ((1, 1, 0), (2, 1, 0), (3, 3, 1), (2, 8, 7)):
-        torch.set_num_threads(threads)
-        stacked = torch.randn(batch, 32, 5777)
-        stacked[position] = x[0]
-        results.append(square_conv(stacked, params, stacked, backend="cpp")[position])
-    torch.set_num_threads(before)
+    results = [
+        square_conv(stacked, params, stacked, backend="cpp")[i]
+        for stacked, i in batches_with(x, ((1, 1, 0), (2, 1, 0), (3, 3, 1), (2, 8, 7)))
+    ]
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 

@@ -17,7 +17,8 @@ def test_rows_are_cut_as_by_torch(dtype: torch.dtype, nan_poison: None) -> None:
     need_native()
     tail = torch.arange(2 * 3 * 5).reshape(2, 3, 5).to(dtype)
     major = (100 + torch.arange(2 * 5 * 4)).reshape(2, 5, 4).to(dtype)
-    for x in (major, major.transpose(1, 2).contiguous().transpose(1, 2), major[:, :, ::2], major[:, :, :0]):
+    wider = (100 + torch.arange(2 * 4 * 8)).reshape(2, 4, 8).to(dtype).transpose(1, 2)[:, :5]  # some channels of rows
+    for x in (major, major.transpose(1, 2).contiguous().transpose(1, 2), major[:, :, ::2], major[:, :, :0], wider):
         for kept in (tail, None):
             have = x.shape[2] + (0 if kept is None else 3)
             for low, high in ((0, have), (have // 2, have), (0, have // 2), (have, have)):

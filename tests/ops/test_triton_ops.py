@@ -11,6 +11,9 @@ from op_cases import cast, strided
 from torch import Tensor
 from triton_cases import CASES, Case, small_tiles
 
+from fastvoc.ops.nsf_source import KINDS, NsfSourceParams, begin, nsf_source
+from fastvoc.ops.rvq_decode import RvqParams, rvq_decode, rvq_decode_ref
+from fastvoc.runtime import flags
 from helpers import need_triton, relative_l2
 
 each_case = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in CASES.items()])
@@ -93,3 +96,26 @@ def _of_item(argument: Any, i: int, made: int) -> Any:
     if not isinstance(argument, Tensor):
         return argument
     return argument[i : i + 1, ..., :made] if argument.dim() > 1 else argument[i : i + 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_source_goes_on_from_its_state(kind: Any, nan_poison: None) -> None:
+    params = NsfSourceParams(torch.randn(3), torch.randn(1) * 0.1, 24000, 6, kind, noise="normal")
+    f0, seed = 100 + 300 * torch.rand(1, 1, 7), torch.tensor([5])
+    whole = nsf_source(f0, params, seed=seed, backend="triton")
+    state = begin(params, 1, seed)
+    seen, made = f0[:, :, : 3 + params.lookahead], torch.tensor([3])
+    first = nsf_source(seen, params, state, seed=seed, frames=made, backend="triton")[:, :, :18]
+    rest = nsf_source(f0[:, :, 3:], params, state, seed=seed, backend="triton")
+    assert torch.equal(torch.cat([first, rest], 2), whole)
+
+
+@pytest.mark.parametrize(("code", "wrong"), [(4, False), (5, True), (-1, True)])
+def test_codes_outside_of_the_codebooks_are_flagged(code: int, wrong: bool) -> None:
+    params = RvqParams(torch.randn(2, 5, 8))
+    codes = torch.full((1, 2, 3), code)
+    flags.take(codes.device, flags.CODES)
+    impl = rvq_decode.impls["triton"]  # past the check, which looks at codes on the CPU itself
+    y = impl.run(codes, impl.pack(params))
+    assert torch.equal(y, rvq_decode_ref(codes.clamp(0, 4), params))
+    assert flags.take(codes.device, flags.CODES) is wrong

@@ -12,7 +12,7 @@ import pytest
 from helpers import ROOT
 
 LAZY = ("fastvoc", "fastvoc.compat.transformers")
-MOST_ANY = 101
+MOST_ANY = 42
 
 
 def _tree(module: str) -> ast.Module:
@@ -61,4 +61,4 @@ def _any_in(body: list[ast.stmt], prefix: str) -> Iterator[str]:
 
 def test_public_signatures_say_their_types() -> None:
     found = list(_any(ROOT / "fastvoc"))
-    assert len(found) <= MOST_ANY, found
+    assert len(found) <= MOST_ANY, "\n".join([f"{len(found)} say Any, at most {MOST_ANY} may:", *found])

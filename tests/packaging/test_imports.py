@@ -34,8 +34,8 @@ FLOORS = (
         "explanation",
     ),
     (
-        *("loading", "compression", "dac_compression", "compat", "benchmark", "quantization"),
-        *("piper", "exporting", "patching", "metrics", "roofline", "svg", "report"),
+        *("loading", "compression", "dac_compression", "compat", "bench", "quantization"),
+        *("piper", "exporting", "patching", "metrics"),
     ),
     ("cli", "__init__", "__main__"),
 )

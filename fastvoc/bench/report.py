@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from fastvoc.benchmark import Report, StreamTime
-from fastvoc.roofline import Ceilings, Error, LayerTime
-from fastvoc.svg import Axis, Series, bars, plot
+from fastvoc.bench.benchmark import Report, StreamTime
+from fastvoc.bench.roofline import Ceilings, Error, LayerTime
+from fastvoc.bench.svg import Axis, Series, bars, plot
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2em auto; padding: 0 1em; color: #1a202c }

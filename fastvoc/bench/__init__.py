@@ -1,0 +1,1 @@
+"""What `fastvoc bench` does: times, the limits of the machine, errors, and the page that shows them."""
