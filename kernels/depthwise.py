@@ -1,4 +1,4 @@
-"""depthwise: every channel convolved with itself alone; each tap of a tile of steps by channels works out its activation."""
+"""depthwise: every channel convolved with itself alone, tiles of steps by channels; each tap activates what it reads."""
 
 from __future__ import annotations
 
