@@ -1,4 +1,4 @@
-"""depthwise: every channel convolved with itself alone, tiles of steps by channels; each tap activates what it reads."""
+"""depthwise: every channel convolved with itself alone, steps by channels; each tap activates what it reads."""
 
 from __future__ import annotations
 
