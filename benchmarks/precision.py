@@ -62,7 +62,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     whole = fastvoc.load(args.model)
-    vocoders = {"fp32": whole, "bf16": fastvoc.load(args.model, dtype="bf16")}
+    vocoders = {"fp32": whole, "bf16": fastvoc.load(args.model, dtype="bf16", backend="cpp")}
     vocoders["int8"] = quantised(args.model, whole, args.calibrate)
     mels = [whole.mel(read_clip(path, whole.sample_rate)) for path in find_clips(args.clips)]
     seconds = sum(mel.shape[1] for mel in mels) * whole.hop / whole.sample_rate

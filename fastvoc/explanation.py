@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from fastvoc.loaded import LoadedModel
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.nn.prepared import Prepared
 from fastvoc.runtime.registry import Verdict
@@ -39,15 +40,16 @@ class LayerChoice:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The choice of every layer; prints as a table."""
+    """The choice of every layer, and what differs from what `load` was asked for; prints as a table."""
 
     layers: tuple[LayerChoice, ...]
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[LayerChoice]:
         return iter(self.layers)
 
     def __str__(self) -> str:
-        lines = []
+        lines = list(self.notes)
         layer = max((len(row.layer) for row in self.layers), default=0)
         op = max((len(row.title) for row in self.layers), default=0)
         for row in self.layers:
@@ -72,4 +74,4 @@ def explain(model: HasLayers | None = None, backend: str | None = None) -> Expla
     for name, layer in model.layers().items():
         op, verdicts = layer.explain(backend)
         rows.append(LayerChoice(name, op, tuple(verdicts), layer.int8))
-    return Explanation(tuple(rows))
+    return Explanation(tuple(rows), model.notes if isinstance(model, LoadedModel) else ())

@@ -28,6 +28,7 @@ class LoadedModel:
         self.model = model
         self.config = config
         self.backend = backend
+        self.notes: tuple[str, ...] = ()  # what differs from what was asked for, and why
         self.assumed: dict[str, str] = {}  # why, by the field of the configuration that no file says
         self.stats = Stats(self.hop / self.sample_rate)
 
@@ -91,6 +92,7 @@ class LoadedModel:
         if wanted and self.dtype is torch.int8:
             raise DtypeError(f"dtype: an int8 model cannot be cast to {wanted[0]}; load its file with that dtype")
         self.model.to(*args, **kwargs)
+        self.notes = ()
         self.model.prepare(backend=self.backend)
         return self
 

@@ -21,6 +21,7 @@ from fastvoc.models.families import meta_model
 from fastvoc.models.whole_codec import CodecModel
 from fastvoc.nn.model import Model
 from fastvoc.nn.quantized import RANGE, is_int8
+from fastvoc.runtime import library
 from fastvoc.runtime.io import given_path
 from fastvoc.runtime.stats import log
 from fastvoc.sound.mel import MelConfig
@@ -95,8 +96,10 @@ def load(
             hub), a weights file, a folder with one, or a hub id `owner/name[@revision]`. The dialect is recognised from
             the file (see `fastvoc.checkpoints`).
         device: where it runs; the CPU when None.
-        dtype: "fp32", "fp16", "bf16" or the torch dtype of the weights; float32 when None. A file of
-            `fastvoc convert --int8` gives an int8 model when None or "int8", else its rounded weights in that dtype.
+        dtype: "fp32", "fp16", "bf16" or the torch dtype of the weights; float32 when None. On a CPU without products
+            of bfloat16, where it would only take longer, "bf16" gives float32, which `voc.dtype` and `fastvoc.explain`
+            tell, unless a backend is forced. A file of `fastvoc convert --int8` gives an int8 model when None or
+            "int8", else its rounded weights in that dtype.
         backend: implementation to force for every op; the best available when None.
         sample_rate, mel: rate in Hz and front end of a checkpoint whose files do not say them. Where neither they nor
             these do, what is taken gives an `AssumptionWarning`; `fastvoc info` tells it apart from what was read.
@@ -163,6 +166,8 @@ def _load(
     warn_assumed(name, checkpoint, stacklevel=3)
     result = loaded(checkpoint, target, wanted, backend)
     log.info("loaded %s: %r", name, result)
+    for note in result.notes:
+        log.info("%s: %s", name, note)
     return result
 
 
@@ -177,6 +182,11 @@ def loaded(
     backend: str | None = None,
 ) -> Vocoder | Codec:
     """What `load` makes of a checkpoint. Raises BackendError and DtypeError as `load`."""
+    notes: tuple[str, ...] = ()
+    if dtype is torch.bfloat16 and backend is None and (device is None or device.type == "cpu"):
+        slower = library.bfloat16_problem()
+        if slower is not None:
+            dtype, notes = torch.float32, (f"computes in float32, not in bfloat16: {slower}",)
     model = model_of(checkpoint, device, dtype, backend)
     result: Vocoder | Codec
     if isinstance(model, CodecModel):
@@ -184,7 +194,7 @@ def loaded(
     else:
         kind = StyledVocoder if checkpoint.config.family in _STYLED else Vocoder
         result = kind(model, checkpoint.config, checkpoint.config.mel, backend=backend)
-    result.assumed = checkpoint.assumed
+    result.assumed, result.notes = checkpoint.assumed, notes
     return result
 
 

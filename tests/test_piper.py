@@ -288,7 +288,7 @@ def test_the_front_has_nothing_of_the_decoder(folder: Path) -> None:
 
 
 def test_bfloat16(folder: Path, one: piper.Voice) -> None:
-    voice = piper.load(folder / "one.onnx", dtype="bf16")
+    voice = piper.load(folder / "one.onnx", dtype="bf16", backend="torch")
     assert voice.vocoder.dtype is torch.bfloat16
     assert relative_l2(voice(IDS, **QUIET), one(IDS, **QUIET)) < 3e-2
 

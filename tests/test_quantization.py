@@ -93,7 +93,7 @@ def test_the_rounded_weights_load_in_any_dtype(path: Path) -> None:
     voc, float32 = fastvoc.load(path, dtype="fp32"), loaded(small())
     assert voc.dtype is torch.float32
     assert not any(row.int8 for row in fastvoc.explain(voc))
-    assert fastvoc.load(path, dtype="bf16").dtype is torch.bfloat16
+    assert fastvoc.load(path, dtype="bf16", backend="torch").dtype is torch.bfloat16
     assert fastvoc.load(path, dtype="int8").dtype is torch.int8
     mel = mels(1, 50)[0]
     assert 25 < snr(voc(mel), float32(mel)) < 80

@@ -66,12 +66,17 @@ TileInputOf<Element> tile_input(const Element* x, std::ptrdiff_t row, std::ptrdi
 constexpr int kAwaitedRows = FASTVOC_WIDTH == 16 ? 11 : 0;
 constexpr int kAwaitedLines = 128;
 
-template <int R, int NV, class Element>
+// So many products of floats are added up before they join the rest, since what a sum loses grows with its length. The points
+// of Toom-Cook lose more in their transforms, so that less may go here.
+constexpr int kSummed = 128;
+constexpr int kSummedPoints = 64;
+
+template <int R, int NV, int kTogether = kSummed, class Element>
 inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>& in, Vec (&acc)[R][NV * kVecs]) {
   using D = Dot<Element>;
   typedef typename D::Word Word __attribute__((may_alias));
   constexpr int groups = (R + 2) / 3, lanes = Numbers<Element>::kGroup;
-  constexpr bool whole = std::is_same_v<typename D::Sum, IntVec>;
+  constexpr bool whole = std::is_same_v<typename D::Sum, IntVec>, split = std::is_same_v<Element, float>;
   typename D::Sum sum[R][NV * kVecs];
 #pragma GCC unroll 8
   for (int v = 0; v < NV * kVecs; ++v) {
@@ -88,12 +93,12 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
   const auto* const words = reinterpret_cast<const Word*>(in.x);
   const auto* w = in.w;
   const int count = (in.cin + lanes - 1) / lanes;
-  for (int k = 0; k < in.taps; ++k) {
+  const auto add = [&](int k, int from, int to) __attribute__((always_inline)) {
     const Word* x[groups];
 #pragma GCC unroll 8
     for (int g = 0; g < groups; ++g) x[g] = words + k * tap + 3 * g * row;
 #pragma GCC unroll 2
-    for (int c = 0; c < count; ++c) {
+    for (int c = from; c < to; ++c) {
       typename D::Weights wv[NV * kVecs];
 #pragma GCC unroll 8
       for (int v = 0; v < NV * kVecs; ++v) {
@@ -108,6 +113,36 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
       }
       w += kPanel * lanes;
     }
+  };
+  if constexpr (split) {
+    Vec before[R][NV * kVecs];  // what the sums up to now give
+    bool any = false;
+    int room = kTogether;
+    const auto each = [](const auto& use) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV * kVecs; ++v) {
+#pragma GCC unroll 32
+        for (int r = 0; r < R; ++r) use(r, v);
+      }
+    };
+    for (int k = 0; k < in.taps; ++k) {
+      for (int from = 0, to; from < count; from = to) {
+        to = std::min(from + kTogether, count);
+        if (room < to - from) {
+          each([&](int r, int v) __attribute__((always_inline)) {
+            before[r][v] = any ? before[r][v] + sum[r][v] : sum[r][v];
+            sum[r][v] = Vec{};
+          });
+          any = true;
+          room = kTogether;
+        }
+        room -= to - from;
+        add(k, from, to);
+      }
+    }
+    if (any) each([&](int r, int v) __attribute__((always_inline)) { sum[r][v] = before[r][v] + sum[r][v]; });
+  } else {
+    for (int k = 0; k < in.taps; ++k) add(k, 0, count);
   }
 #pragma GCC unroll 8
   for (int v = 0; v < NV * kVecs; ++v) {
@@ -234,7 +269,7 @@ inline __attribute__((always_inline)) void store_tile(float* rows, const Vec (&a
 template <int R, int NV, class Element>
 __attribute__((noinline)) void product_tile(const TileInputOf<Element>& in, float* y) {
   Vec acc[R][NV * kVecs];
-  accumulate<R, NV>(in, acc);
+  accumulate<R, NV, kSummedPoints>(in, acc);
   store_tile<R, NV>(y, acc);
 }
 

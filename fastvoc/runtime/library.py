@@ -103,6 +103,14 @@ def cpu_isa() -> str | None:
     return None if cpu_problem() else ISAS[torch.ops._fastvoc.cpu_isa()]
 
 
+def bfloat16_problem() -> str | None:
+    """None where the CPU kernels multiply bfloat16 in one instruction or are not there, otherwise why they do not."""
+    isa = cpu_isa()
+    if isa is None or isa == "avx512_bf16":
+        return None
+    return f"the instruction set in use, {isa}, has no products of bfloat16: they take longer than those of float32"
+
+
 def _load(path: Path) -> str | None:
     try:
         torch.ops.load_library(str(path))
