@@ -1,7 +1,7 @@
-"""Ours against the rivals on the CPU: a process per model, which is ended when a rival does not come back, and one more
-for each rival that slows the others.
+"""Ours against the rivals on the CPU: each in a process of its own, so that no library's threads sit in another's turn.
 
-Run by `benchmarks/models.py --rivals`; called with a list of tasks on standard input, this file is that process.
+Run by `benchmarks/models.py --rivals`, which hands the turns over; called with the name of one of them, this file is
+its process. One that takes too long or dies is left out and named.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import harness
@@ -42,39 +42,22 @@ BARS: dict[str, dict[str, tuple[float, float]]] = {
     },
 }
 MODELS = tuple(name for name in BARS if name != "chatterbox")
-_ALONE = ("compile",)  # OpenVINO takes up to twice as long in a process that ran it
 _SHORT = {"encodec": 1.3}  # over torch eager for 0.1 s; 2 for the convolutional models
-
-
-_answers = sys.stdout
 
 
 @dataclass(frozen=True)
 class Task:
-    """One comparison; `skip` maps rivals that are not tried to the reason."""
+    """One comparison."""
 
     model: str
     dtype: str
     batch: int
     seconds: float
     threads: int
-    budget: float
-    rivals: tuple[str, ...]
-    skip: dict[str, str]
 
     @property
     def key(self) -> tuple[str, float, int, str]:
         return self.model, self.seconds, self.batch, self.dtype
-
-    @property
-    def kind(self) -> tuple[str, bool]:
-        """What tasks have in common that share a process."""
-        return self.model, any(rival in _ALONE for rival in self.rivals)
-
-    def parts(self) -> list[Task]:
-        """The same, with the rivals that share a process together."""
-        groups = tuple(r for r in self.rivals if r not in _ALONE), *((r,) for r in self.rivals if r in _ALONE)
-        return [replace(self, rivals=group) for group in groups if group]
 
 
 def bar(row: dict[str, Any], rival: str) -> float | None:
@@ -83,10 +66,6 @@ def bar(row: dict[str, Any], rival: str) -> float | None:
         return _SHORT.get(row["model"].partition("-")[0], 2.0) if rival == "torch" else None
     pair = BARS.get(row["model"], {}).get(row["dtype"])
     return None if pair is None else pair[0 if rival in ("torch", "compile") else 1]
-
-
-def say(**facts: Any) -> None:
-    print(json.dumps(facts), file=_answers, flush=True)
 
 
 def error_of(found: Any, ours: Any) -> float:
@@ -103,138 +82,171 @@ def error_of(found: Any, ours: Any) -> float:
     return worst
 
 
-def work(task: Task) -> dict[str, Any]:
-    """Prepares the rivals, sees that they compute the same, and times them in turn."""
+@torch.inference_mode()
+def contender(name: str, task: Task) -> tuple[Callable[[], Any], float] | str:
+    """What runs the task, and how far it is from float32 in torch; or why nothing does."""
     entry, dtype = ZOO[task.model], DTYPES[task.dtype]
+    torch.set_num_threads(task.threads)
     model = entry.model("cpu", dtype)
     plain = model if dtype == torch.float32 else entry.model()
+    torch.manual_seed(0)
     inputs = placed(entry.inputs(model, task.seconds, task.batch), "cpu", dtype)
+    reference = entry.run(plain, *placed(inputs, "cpu", torch.float32), backend="torch")
 
     @torch.inference_mode()
     def ours() -> Any:
         return entry.run(model, *inputs, backend=OURS)
 
-    row: dict[str, Any] = {"model": task.model, "seconds": task.seconds, "batch": task.batch, "dtype": task.dtype}
-    failed, runs, errors = dict(task.skip), {}, {}
-    with torch.inference_mode():
-        reference = entry.run(plain, *placed(inputs, "cpu", torch.float32), backend="torch")
-    say(doing=OURS)
-    if (problem := refusal(ours)) is not None:
-        failed[OURS] = problem
-    else:
-        runs[OURS], errors[OURS] = ours, error_of(ours(), reference)
-        ours()
-    for rival in task.rivals:
-        if rival in failed:
-            continue
-        say(doing=rival)
-        own = model if rival in ("torch", "compile") else plain
-        made = rivals.prepare(rival, entry, own, inputs, dtype, task.threads)
-        if isinstance(made, rivals.Failed):
-            failed[rival] = made.error
-        else:
-            runs[rival], errors[rival] = made[0], error_of(made[1], reference)
-    say(doing="timing")
-    if not runs or not task.budget:
-        return row | {"impls": {}, "failed": failed}
-    rested: dict[str, list[float]] = {}
-    times = harness.interleaved(runs, task.budget, least=1, warm=True, rested=rested)
-    rows = harness.summary(times, next(iter(runs)))
-    for name, figures in rows.items():
-        figures["rested_s"] = statistics.median(rested[name])
-        figures["real_time"] = task.batch * entry.seconds(task.seconds) / figures["median_s"]
-        figures["error"] = errors[name]
-    row |= {"impls": rows, "failed": failed}
-    if OURS in runs:
-        over = {r: harness.ratio(times[r], times[OURS]) for r in task.rivals if r in runs}
-        row |= {"best": OURS, "over": over, "over_best": min(over.values(), default=None)}
-        row["over_rested"] = {r: harness.ratio(rested[r], rested[OURS]) for r in over}
-    return row
+    if name == OURS:
+        problem = refusal(ours)
+        return problem if problem is not None else (ours, error_of(ours(), reference))
+    made = rivals.prepare(name, entry, model if name in ("torch", "compile") else plain, inputs, dtype, task.threads)
+    return made.error if isinstance(made, rivals.Failed) else (made[0], error_of(made[1], reference))
 
 
-def serve() -> None:
-    """The process: tasks as JSON lines in, what it does and its results as JSON lines out."""
-    global _answers
-    # What the rivals print must not come between the answers.
-    _answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+def serve(name: str) -> None:
+    """The process: on standard input a task, which it prepares, or an empty object, at which it takes its turn."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the rivals print must not come between the answers
+    run: Callable[[], Any] = int
     for line in sys.stdin:
-        task = Task(**json.loads(line))
-        torch.set_num_threads(task.threads)
-        say(row=work(replace(task, rivals=tuple(task.rivals))))
+        said = json.loads(line)
+        if said:
+            made = contender(name, Task(**said))
+            if isinstance(made, str):
+                answer: dict[str, Any] = {"failed": made}
+            else:
+                run, off = made
+                answer = {"error": off}
+        else:
+            answer = dict(zip(("rested", "usual"), harness.by_clock(run), strict=True))
+        print(json.dumps(answer), file=answers, flush=True)
 
 
-class Worker:
-    """A process that works on tasks."""
+class Seat:
+    """The process of one contender."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, __file__]
+    def __init__(self, name: str) -> None:
+        self.ended = False
         # A group of its own, since a compiler in it starts processes, too.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+            [sys.executable, __file__, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"},  # to import neighbours
         )
-        self._rest = b""
 
-    def tell(self, task: Task) -> None:
+    def ask(self, said: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Its answer; "failed" says that none came in time, or that the process has ended, as it then has."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
-        self._process.stdin.flush()
-
-    def hear(self, seconds: float) -> dict[str, Any] | None:
-        """The next line, None when none comes in time or the process has ended."""
         assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(said).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return {"failed": f"the process died ({self.end()})"}
+        rest, until = b"", time.monotonic() + seconds
         with selectors.DefaultSelector() as waiting:
             waiting.register(self._process.stdout, selectors.EVENT_READ)
-            until = time.monotonic() + seconds
-            while b"\n" not in self._rest:
+            while not rest.endswith(b"\n"):
                 if not waiting.select(max(until - time.monotonic(), 0)):
-                    return None
+                    self.end()
+                    return {"failed": f"did not finish in {seconds:g} s"}
                 if not (more := os.read(self._process.stdout.fileno(), 65536)):
-                    return None
-                self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
-        found: dict[str, Any] = json.loads(line)
-        return found
+                    return {"failed": f"the process died ({self.end()})"}
+                rest += more
+        answer: dict[str, Any] = json.loads(rest)
+        return answer
 
-    def end(self) -> int | None:
-        """Ends the process with all that it started; its exit code if it had ended by itself."""
-        code = self._process.poll()
-        if code is None:
+    def end(self) -> int:
+        """Ends the process with all that it started; its exit code."""
+        self.ended = True
+        if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        return code
+        return self._process.wait()
 
 
-def results(tasks: list[Task], limit: float) -> Iterator[dict[str, Any]]:
-    """The row of every task; a rival that takes longer than `limit` to prepare, or crashes, is left out and named."""
-    worker, kind = Worker(), tasks[0].kind
-    for task in tasks:
-        if task.kind != kind:
-            worker.end()
-            worker, kind = Worker(), task.kind
-        skip: dict[str, str] = {}
-        row = None
-        while row is None:
-            worker.tell(replace(task, skip=skip))
-            doing = "start"
-            while (heard := worker.hear(limit if doing != "timing" else 10 * limit + 60 * task.budget)) is not None:
-                doing = heard.get("doing", doing)
-                if row := heard.get("row"):
-                    break
-            if row is None:
-                code = worker.end()
-                worker = Worker()
-                if doing not in task.rivals:
-                    raise SystemExit(f"{task.key}: {doing}: the process ended with {code}, None for no answer")
-                skip[doing] = f"did not finish in {limit:.0f} s" if code is None else f"the process died ({code})"
-        yield row
-    worker.end()
+class Seats:
+    """The contenders' processes, begun when they are first asked and again after they have ended."""
+
+    def __init__(self) -> None:
+        self._seats: dict[str, Seat] = {}
+
+    def ask(self, name: str, said: dict[str, Any], seconds: float) -> dict[str, Any]:
+        if name not in self._seats:
+            self._seats[name] = Seat(name)
+        answer = self._seats[name].ask(said, seconds)
+        if self._seats[name].ended:
+            del self._seats[name]
+        return answer
+
+    def end(self) -> None:
+        for seat in self._seats.values():
+            seat.end()
+        self._seats.clear()
 
 
-def joined(row: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """One row of two that share a key: our own figures are the first one's."""
-    both = row | {part: more.get(part, {}) | row.get(part, {}) for part in ("impls", "over", "over_rested", "failed")}
-    return both | {"over_best": min(both["over"].values(), default=None)}
+@contextmanager
+def beside(loops: int) -> Iterator[None]:
+    """So many processes that do nothing but take processor time."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def turns(seats: Seats, names: Sequence[str], budget: float, limit: float) -> dict[str, list[dict[str, Any]]]:
+    """What each contender says of its turns, round by round, every other round in the opposite order.
+
+    The answer of one that failed is the last of its list, which is then shorter.
+    """
+    said: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    playing, start, rounds = list(names), time.monotonic(), 0
+    while playing and (rounds == 0 or time.monotonic() - start < budget):
+        for name in playing[::-1] if rounds % 2 else playing:
+            said[name].append(seats.ask(name, {}, limit))
+        playing = [name for name in playing if "failed" not in said[name][-1]]
+        rounds += 1
+    return said
+
+
+def compare(seats: Seats, task: Task, wanted: Sequence[str], args: Any) -> dict[str, Any]:
+    """Prepares the contenders, sees that they compute the same, and times them in turn."""
+    row: dict[str, Any] = {"model": task.model, "seconds": task.seconds, "batch": task.batch, "dtype": task.dtype}
+    row |= {"threads": task.threads, "busy": args.busy}
+    failed: dict[str, str] = {}
+    errors: dict[str, float] = {}
+    for name in (OURS, *wanted):
+        answer = seats.ask(name, asdict(task), args.limit)
+        if "failed" in answer:
+            failed[name] = answer["failed"]
+        else:
+            errors[name] = answer["error"]
+    if not args.budget:
+        return row | {"impls": {}, "failed": failed}
+    with beside(os.cpu_count() or 1 if args.busy else 0):
+        said = turns(seats, list(errors), args.budget, 10 * args.limit)
+    failed |= {name: answers[-1]["failed"] for name, answers in said.items() if "failed" in answers[-1]}
+    said = {name: answers for name, answers in said.items() if name not in failed}
+    if not said:
+        return row | {"impls": {}, "failed": failed}
+    times, rested = ({n: [a[kind] for a in answers] for n, answers in said.items()} for kind in ("usual", "rested"))
+    rows = harness.summary(times, next(iter(times)))
+    for name, figures in rows.items():
+        figures["rested_s"] = statistics.median(rested[name])
+        figures["real_time"] = task.batch * ZOO[task.model].seconds(task.seconds) / figures["median_s"]
+        figures["error"] = errors[name]
+    row |= {"impls": rows, "failed": failed}
+    if OURS in rows:
+        over = {name: harness.ratio(times[name], times[OURS]) for name in wanted if name in rows}
+        row |= {"best": OURS, "over": over, "over_best": min(over.values(), default=None)}
+        row["over_rested"] = {name: harness.ratio(rested[name], rested[OURS]) for name in over}
+    return row
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -275,7 +287,7 @@ def run(names: list[str], shapes: list[tuple[int, float]], args: Any) -> None:
     """Compares, prints, and merges each result into the file as soon as it is there."""
     wanted = [r for r in rivals.RIVALS if r in (args.only or rivals.RIVALS)]
     tasks = [
-        Task(name, dtype, batch, audio, args.threads, args.budget, tuple(wanted), {})
+        Task(name, dtype, batch, audio, args.threads)
         for name in names
         for dtype in args.dtype
         for batch, audio in shapes
@@ -286,19 +298,20 @@ def run(names: list[str], shapes: list[tuple[int, float]], args: Any) -> None:
         revision = harness.machine("cpu")["revision"]
         known = (r for r in harness.read(file, "cpu") if r.get("revision") == revision and r.get("over"))
         done = {(r["model"], r["seconds"], r["batch"], r["dtype"]): r for r in known}
-    parts = sorted((part for task in tasks if task.key not in done for part in task.parts()), key=lambda t: t.kind)
-    start = time.monotonic()
-    following: Callable[[], Iterator[dict[str, Any]]] = partial(results, parts, args.limit)
-    for i, row in enumerate(following() if parts else (), 1):
-        key = row["model"], row["seconds"], row["batch"], row["dtype"]
-        done[key] = joined(done[key], row) if key in done else row
+    start, seats = time.monotonic(), Seats()
+    left = [task for task in tasks if task.key not in done]
+    for i, task in enumerate(left, 1):
+        if i > 1 and task.model != left[i - 2].model:
+            seats.end()
+        row = done[task.key] = compare(seats, task, wanted, args)
         figures = ", ".join(f"{r} {x:.2f}" for r, x in row.get("over", {}).items())
         where = f"{row['model']} {row['dtype']} {row['batch']} x {row['seconds']:g} s"
-        print(f"[{i}/{len(parts)}, {time.monotonic() - start:.0f} s] {where}: {figures or row['failed']}", flush=True)
+        print(f"[{i}/{len(left)}, {time.monotonic() - start:.0f} s] {where}: {figures or row['failed']}", flush=True)
         if args.write is not None and args.budget:
-            harness.merge(file, "cpu", [done[key]])
+            harness.merge(file, "cpu", [row])
+    seats.end()
     show([done[task.key] for task in tasks])
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

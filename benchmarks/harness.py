@@ -42,7 +42,7 @@ def interleaved(
     the host takes to launch counts. Machines drift, so only ratios within one call of this function mean anything. Ends
     after about `seconds`, but not before `least` rounds.
     """
-    timed = _by_events if device == "cuda" else _by_clock
+    timed = _by_events if device == "cuda" else by_clock
     for run in () if warm else runs.values():
         timed(run)
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -62,7 +62,7 @@ _REST = 0.02  # seconds; the threads of some libraries go on spinning that long 
 _LONG = 0.2  # seconds; of a longer call a rest changes nothing
 
 
-def _by_clock(run: Callable[[], Any]) -> tuple[float, float]:
+def by_clock(run: Callable[[], Any]) -> tuple[float, float]:
     """Seconds of a call after a rest, and of the one after it; of the same one where it is long."""
     time.sleep(_REST)
     times = []
@@ -262,7 +262,10 @@ def cpu_name() -> str:
 
 def _revision() -> str:
     git = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(git, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return "unknown"
     return done.stdout.strip() or "unknown"
 
 
@@ -273,7 +276,21 @@ def write(name: str, device: str, rows: list[dict[str, Any]]) -> Path:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
     partial.replace(path)
+    path.with_suffix(".jsonl").unlink(missing_ok=True)
     return path
+
+
+class Lines:
+    """Rows that are safe as soon as they are known: one a line of a file, after the machine's, until `write`."""
+
+    def __init__(self, name: str, device: str) -> None:
+        facts = machine(device)
+        self._path = _path(name, device, facts).with_suffix(".jsonl")
+        self._path.write_text(json.dumps({"machine": facts}) + "\n")
+
+    def add(self, row: dict[str, Any]) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def _path(name: str, device: str, facts: dict[str, Any]) -> Path:

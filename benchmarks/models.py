@@ -6,8 +6,9 @@ python benchmarks/models.py --rivals --dtype fp32 bf16 --batch 1 8 --write --res
 python benchmarks/models.py --device cuda --impl torch triton graph --dtype bf16 --models v1
 python benchmarks/models.py --device cuda --impl graph --rivals --dtype bf16 --models v1
 
-On the CPU `--rivals` compares the models that have a bar, each in a process of its own, and merges what it finds into
-the file as it goes; `--prepare` only compiles what torch.compile keeps, so that the next run is shorter.
+On the CPU `--rivals` compares the models that have a bar, every contender in a process of its own to which the turns
+are handed, and merges what it finds into the file as it goes; `--busy` does so beside a busy loop on every core;
+`--prepare` only compiles what torch.compile keeps, so that the next run is shorter.
 On CUDA `graph` runs the model by `fastvoc.Graphed`, `triton+graph` and `cuda+graph` with that implementation forced.
 """
 
@@ -54,7 +55,7 @@ def measure(name: str, audio: float, batch: int, dtype: str, args: argparse.Name
             runs[impl] = candidate(entry, model, inputs, impl)
             runs[impl]()
 
-        if (problem := refusal(prepare)) is not None:
+        if (problem := refusal(prepare, device)) is not None:
             failed[impl] = problem
             runs.pop(impl, None)
     ours = list(runs)
@@ -95,6 +96,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=rivals.RIVALS, help="of the rivals on the CPU")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for preparing a rival on the CPU")
+    parser.add_argument("--busy", action="store_true", help="rivals on the CPU beside a busy loop on every core")
     parser.add_argument("--prepare", action="store_true", help="with --rivals on the CPU: compile, time nothing")
     parser.add_argument("--resume", action="store_true", help="leave out what the file has of this revision")
     harness.add_arguments(parser, budget=8.0)
@@ -112,9 +114,13 @@ def main() -> None:
     args.models = args.models or list(ZOO)
     table = Table("model", "audio s", "batch", "dtype", "impl", "median ms", "x real time", "x the first (quartiles)")
     rows = []
+    written = args.write or ("rivals" if args.rivals else "models")
+    lines = harness.Lines(written, args.device) if args.write is not None and args.device == "cuda" else None
     for name, dtype, (batch, audio) in ((n, d, shape) for n in args.models for d in args.dtype for shape in shapes):
         row = measure(name, audio, batch, dtype, args)
         rows.append(row)
+        if lines is not None:
+            lines.add(row)
         for impl, r in row["impls"].items():
             gain = f"{r['speedup']:.2f} ({r['speedup_low']:.2f}-{r['speedup_high']:.2f})"
             figures = f"{1e3 * r['median_s']:.3f}", f"{r['real_time']:.1f}", gain
@@ -125,8 +131,7 @@ def main() -> None:
             table.add_row("", "", "", "", f"{row['best']} over the best rival", "", "", f"{row['over_best']:.2f}")
     table.print()
     if args.write is not None:
-        name = args.write or ("rivals" if args.rivals else "models")
-        print(f"written: {harness.write(name, args.device, rows)}")
+        print(f"written: {harness.write(written, args.device, rows)}")
 
 
 if __name__ == "__main__":

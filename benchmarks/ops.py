@@ -102,11 +102,15 @@ def candidates(entry: Entry, impls: list[str], device: str) -> tuple[dict[str, C
     runs: dict[str, Callable[[], Any]] = {}
     failed: dict[str, str] = {}
     for impl in impls:
-        run: Callable[[], Any] = partial(call, entry, impl)
-        if (problem := refusal(run)) is not None:
-            failed[impl] = problem
-        else:
+
+        def prepare(impl: str = impl) -> None:
+            run: Callable[[], Any] = partial(call, entry, impl)
+            run()
             runs[impl] = repeated(run, CALLS) if device == "cuda" else run
+
+        if (problem := refusal(prepare, device)) is not None:
+            failed[impl] = problem
+            runs.pop(impl, None)
     return runs, failed
 
 
@@ -131,6 +135,8 @@ def main() -> None:
     table = Table("op", "layer", "impl", "median ms", "GFLOP/s", "% of ceiling", "x the first")
     rows: list[dict[str, Any]] = []
     start, left_out = time.perf_counter(), 0
+    written = args.write or "ops"
+    lines = harness.Lines(written, args.device) if args.write is not None and cuda else None
     for entry in entries(args.models, args.seconds, args.batch, args.device, dtype, args.int8):
         if args.ops and entry.op not in args.ops:
             continue
@@ -138,9 +144,10 @@ def main() -> None:
             left_out += 1
             continue
         runs, failed = candidates(entry, args.impl, args.device)
-        if not runs:
+        if not runs and not cuda:
             continue
-        result = harness.summary(harness.interleaved(runs, args.budget, device=args.device), next(iter(runs)))
+        times = harness.interleaved(runs, args.budget, device=args.device) if runs else {}
+        result = harness.summary(times, next(iter(runs), ""))
         for impl, r in result.items():
             r["median_s"], r["best_s"] = r["median_s"] / calls, r["best_s"] / calls
             macs, read, written = entry.cost
@@ -162,12 +169,14 @@ def main() -> None:
                 "failed": failed,
             }
         )
+        if lines is not None:
+            lines.add(rows[-1])
     table.print()
     if left_out:
         print(f"left out after {args.most:.0f} s: {left_out} layers")
     print(f"ceilings: {most.flops / 1e12:.3g} TFLOP/s in {args.dtype}, {most.bytes / 1e12:.3g} TB/s")
     if args.write is not None:
-        print(f"written: {harness.write(args.write or 'ops', args.device, rows)}")
+        print(f"written: {harness.write(written, args.device, rows)}")
 
 
 if __name__ == "__main__":

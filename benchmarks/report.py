@@ -18,7 +18,48 @@ PARTS = ("build", "test", "ops", "models", "rivals", "sanitize")
 
 def read(folder: Path, part: str) -> list[tuple[str, dict[str, Any]]]:
     """Name and content of a part's results."""
-    return [(path.stem, json.loads(path.read_text())) for path in sorted(folder.glob(f"{part}-*.json"))]
+    found = {path.stem: json.loads(path.read_text()) for path in folder.glob(f"{part}-*.json")}
+    found |= {path.stem: lines(path) for path in folder.glob(f"{part}-*.jsonl")}  # what did not end
+    return sorted(found.items())
+
+
+def lines(path: Path) -> dict[str, Any]:
+    """The rows that a driver had when it was stopped; the last line may be a part of one."""
+    result: dict[str, Any] = {"machine": {}, "rows": []}
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if "machine" in row:
+            result |= row
+        else:
+            result["rows"].append(row)
+    return result
+
+
+def joined(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each model and shape of rows that have an implementation each; ratios are those of the medians."""
+    table: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = tuple(row.get(name) for name in ("model", "seconds", "batch", "dtype"))
+        if key not in table:
+            table[key] = {**row, "impls": dict(row["impls"]), "failed": dict(row.get("failed", {}))}
+            continue
+        known = table[key]
+        known["failed"] |= row.get("failed", {})
+        first = next(iter(known["impls"].values()), None)
+        for impl, r in row["impls"].items():
+            known["impls"][impl] = {**r, "speedup": first["median_s"] / r["median_s"] if first else 1.0}
+    return list(table.values())
+
+
+def show_failed(rows: list[dict[str, Any]]) -> None:
+    """Why rows are missing."""
+    for row in rows:
+        for impl, reason in row.get("failed", {}).items():
+            of = row.get("layer") or f"{row['model']} {row['batch']} x {row['seconds']:g} s"
+            print(f"failed: {of} {impl}: {reason}")
 
 
 def tests(folder: Path) -> list[dict[str, Any]]:
@@ -41,9 +82,15 @@ def show_tests(rows: list[dict[str, Any]]) -> None:
 def show_ops(results: list[tuple[str, dict[str, Any]]]) -> None:
     """The layers that take most time, and how near each implementation comes to the ceiling over all of them."""
     for name, result in results:
+        if not result["rows"]:
+            continue
         totals: dict[str, list[float]] = {}
         table = Table("layer", "op", "impl", "ms", "% of ceiling", title=name)
-        best = [(min(row["impls"].values(), key=lambda r: r["median_s"])["median_s"], row) for row in result["rows"]]
+        best = [
+            (min(row["impls"].values(), key=lambda r: r["median_s"])["median_s"], row)
+            for row in result["rows"]
+            if row["impls"]
+        ]
         slowest = sorted(best, key=lambda pair: -pair[0])[:10]
         for _, row in slowest:
             for impl, r in row["impls"].items():
@@ -58,14 +105,13 @@ def show_ops(results: list[tuple[str, dict[str, Any]]]) -> None:
             print(f"{name} {impl}: {1e3 * seconds:.2f} ms in all, {100 * floor / seconds:.0f} % of the ceiling")
 
 
-def show_models(results: list[tuple[str, dict[str, Any]]]) -> None:
+def show_models(rows: list[dict[str, Any]]) -> None:
     table = Table("model", "shape", "impl", "ms", "x real time", "x the first", "over the best rival")
-    for _, result in results:
-        for row in result["rows"]:
-            for impl, r in row["impls"].items():
-                over = f"{row['over_best']:.2f}" if row.get("best") == impl and row.get("over_best") else ""
-                figures = f"{1e3 * r['median_s']:.3f}", f"{r['real_time']:.0f}", f"{r['speedup']:.2f}"
-                table.add_row(row["model"], f"{row['batch']} x {row['seconds']:g} s", impl, *figures, over)
+    for row in rows:
+        for impl, r in row["impls"].items():
+            over = f"{row['over_best']:.2f}" if row.get("best") == impl and row.get("over_best") else ""
+            figures = f"{1e3 * r['median_s']:.3f}", f"{r['real_time']:.0f}", f"{r['speedup']:.2f}"
+            table.add_row(row["model"], f"{row['batch']} x {row['seconds']:g} s", impl, *figures, over)
     table.print()
 
 
@@ -87,11 +133,13 @@ def main() -> None:
             whole = rows
             show_tests(rows)
         elif part in ("ops", "models", "rivals") and (results := read(args.results, part)):
-            whole = {
-                "machine": results[-1][1]["machine"],
-                "rows": [row for _, result in results for row in result["rows"]],
-            }
-            (show_ops if part == "ops" else show_models)(results)
+            rows = [row for _, result in results for row in result["rows"]]
+            whole = {"machine": results[-1][1]["machine"], "rows": rows if part == "ops" else joined(rows)}
+            if part == "ops":
+                show_ops(results)
+            else:
+                show_models(whole["rows"])
+            show_failed(whole["rows"])
         elif part == "sanitize":
             whole = {}
             for log in sorted(args.results.parent.glob("logs/sanitize-*.log")):

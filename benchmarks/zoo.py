@@ -38,12 +38,21 @@ def placed(inputs: tuple[Any, ...], device: str, dtype: torch.dtype) -> tuple[An
     )
 
 
-def refusal(run: Callable[[], Any]) -> str | None:
-    """Why one of our own implementations does not take a call."""
+def refusal(run: Callable[[], Any], device: str = "cpu") -> str | None:
+    """Why one of our own implementations does not take a call.
+
+    On CUDA also how it fails: a kernel's fault shows where the device is waited for, and is this one's alone.
+    """
     try:
         run()
+        if device == "cuda":
+            torch.cuda.synchronize()
     except FastvocError as error:
         return str(error).splitlines()[0][:200]
+    except Exception as error:
+        if device != "cuda":
+            raise
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return None
 
 

@@ -20,17 +20,22 @@ class HasLayers(Protocol):
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """One layer: its op, what every implementation says of it, and whether it computes in int8."""
+    """One layer: its op, what every implementation says of it, and whether it computes in int8.
+
+    `form` says how it computes where that is not the usual way: "int8"; of a bfloat16 `mrf` on the CPU "short tiles" or
+    "direct", where longer tiles of Toom-Cook would cost precision.
+    """
 
     layer: str
     op: str
     verdicts: tuple[Verdict, ...]
     int8: bool = False
+    form: str = ""
 
     @property
     def title(self) -> str:
-        """The op, and int8 where it computes in that."""
-        return f"{self.op} int8" if self.int8 else self.op
+        """The op and its form."""
+        return f"{self.op} {self.form}".strip()
 
     @property
     def chosen(self) -> str | None:
@@ -73,5 +78,5 @@ def explain(model: HasLayers | None = None, backend: str | None = None) -> Expla
     rows = []
     for name, layer in model.layers().items():
         op, verdicts = layer.explain(backend)
-        rows.append(LayerChoice(name, op, tuple(verdicts), layer.int8))
+        rows.append(LayerChoice(name, op, tuple(verdicts), layer.int8, layer.form))
     return Explanation(tuple(rows), model.notes if isinstance(model, LoadedModel) else ())

@@ -188,6 +188,8 @@ def loaded(
         if slower is not None:
             dtype, notes = torch.float32, (f"computes in float32, not in bfloat16: {slower}",)
     model = model_of(checkpoint, device, dtype, backend)
+    if dtype is torch.bfloat16 and (device is None or device.type == "cpu"):
+        model.settle(lambda: model_of(checkpoint, device, torch.float32, backend), backend)
     result: Vocoder | Codec
     if isinstance(model, CodecModel):
         result = Codec(model, checkpoint.config, backend=backend)

@@ -8,21 +8,22 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from fastvoc.kernels.activation import activate_channels
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.packing import kind_and_slope
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native, like_rows
 
 
-@triton.jit(do_not_specialize=["steps", "tiles"])
+@kernel
 def adain_sums_kernel(
     x,
     lengths,
+    ragged,
     out,
     steps,
     tiles,
@@ -37,7 +38,7 @@ def adain_sums_kernel(
     item = tl.program_id(2).to(tl.int64)
     t = tile * BT + tl.arange(0, BT)
     c = tl.program_id(1) * BN + tl.arange(0, BN)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     mask = (t < length)[:, None] & (c < CHANNELS)[None, :]
     at = x + item * x_batch + t.to(tl.int64)[:, None] * x_step + c.to(tl.int64)[None, :] * x_channel
     v = tl.load(at, mask=mask, other=0.0).to(tl.float32)
@@ -49,13 +50,14 @@ def adain_sums_kernel(
     tl.store(sums + CHANNELS, tl.sum(d * d, 0), mask=c < CHANNELS)
 
 
-@triton.jit(do_not_specialize=["steps", "tiles"])
+@kernel
 def adain_fit_kernel(
     sums,
     weight,
     bias,
     style,
     lengths,
+    ragged,
     out,
     steps,
     tiles,
@@ -70,7 +72,7 @@ def adain_fit_kernel(
     item = tl.program_id(1).to(tl.int64)
     c = tl.program_id(0) * BN + tl.arange(0, BN)
     live = c < CHANNELS
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     total = length.to(tl.float32)
 
     # Tiles beyond the item's own steps count nothing, so that further ones do not change a bit. What means are more
@@ -106,12 +108,13 @@ def adain_fit_kernel(
     tl.store(place + 3 * CHANNELS, gain * tl.load(bias + c, mask=live, other=0.0) + beta, mask=live)
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def adain_kernel(
     x,
     fitted,
     curves,
     lengths,
+    ragged,
     out,
     steps,
     x_batch,
@@ -127,7 +130,7 @@ def adain_kernel(
     item = tl.program_id(2).to(tl.int64)
     t = tl.program_id(0) * BT + tl.arange(0, BT)
     c = tl.program_id(1) * BN + tl.arange(0, BN)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     live = c < CHANNELS
     inside = (t < length)[:, None] & live[None, :]
     own = fitted + item * 4 * CHANNELS + c

@@ -52,7 +52,10 @@ class Specialization:
 
 
 def specialize(launch: Launch) -> Specialization:
-    """What Triton would compile for a launch: None and 1 are constants, multiples of 16 are known as such."""
+    """What Triton would compile for a launch: None and 1 are constants, multiples of 16 are known as such.
+
+    Not so where the kernel says that a parameter, or its alignment, is not to be told apart.
+    """
     signature, constants, divisible = [], [], []
     for parameter in launch.kernel.params:
         name = parameter.name
@@ -64,8 +67,9 @@ def specialize(launch: Launch) -> Specialization:
             constants.append((name, value))
             continue
         signature.append((name, _type(value)))
-        aligned = isinstance(value, torch.Tensor) or (type(value) is int and value % 16 == 0)
-        if aligned and not parameter.do_not_specialize:
+        place = value.data_ptr() if isinstance(value, torch.Tensor) else value
+        apart = not (parameter.do_not_specialize or parameter.do_not_specialize_on_alignment)
+        if apart and type(place) is int and place % 16 == 0:
             divisible.append(name)
     options = tuple(sorted(launch.options.items()))
     return Specialization(launch.kernel, tuple(signature), tuple(constants), tuple(divisible), options)

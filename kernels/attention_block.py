@@ -16,8 +16,9 @@ from torch import Tensor
 
 from fastvoc.kernels import conv1d, packing
 from fastvoc.kernels.activation import GELU, sin_cos_cycles
-from fastvoc.kernels.launch import cdiv, launch
+from fastvoc.kernels.launch import cdiv, kernel, launch
 from fastvoc.kernels.layer_norm import normalize, pack_rows
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.products import multiply, precision
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native, like_rows
@@ -25,11 +26,12 @@ from fastvoc.runtime.native import Native, like_rows
 _RING = 16  # places of a ring are a multiple of it
 
 
-@triton.jit(do_not_specialize=["steps", "ring"])
+@kernel
 def turn_kernel(
     mixed,
     frequencies,
     lengths,
+    ragged,
     place,
     query,
     keys,
@@ -46,7 +48,7 @@ def turn_kernel(
     t = tl.program_id(0)
     head = tl.program_id(1)
     item = tl.program_id(2).to(tl.int64)
-    length = tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)
+    length = valid_steps(lengths, item, steps, ragged)
     i = tl.arange(0, WIDTH)
     live = (i < HALF) & (t + i * 0 < length)
     at = (tl.load(place + item) if place is not None else length * 0) + t
@@ -73,12 +75,13 @@ def turn_kernel(
         tl.store(value + HALF + i, tl.load(given + HALF + i, mask=live, other=0.0), mask=live)
 
 
-@triton.jit(do_not_specialize=["steps", "ring"])
+@kernel
 def attend_kernel(
     query,
     keys,
     values,
     lengths,
+    ragged,
     place,
     out,
     steps,
@@ -95,7 +98,7 @@ def attend_kernel(
     """One head of BT steps: a running softmax over blocks of BN keys."""
     head = tl.program_id(1)
     item = tl.program_id(2).to(tl.int64)
-    length = tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)
+    length = valid_steps(lengths, item, steps, ragged)
     begin = tl.load(place + item) if place is not None else length * 0
     t = tl.program_id(0) * BT + tl.arange(0, BT)
     d = tl.arange(0, WIDTH)

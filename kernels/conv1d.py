@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from fastvoc.kernels import packing
 from fastvoc.kernels.activation import activate_channels, curves_at
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import accumulate, fitted, precision
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native
 
 
-@triton.jit(do_not_specialize=["steps", "mirror"])
+@kernel
 def conv1d_kernel(
     x,
     weight,
@@ -29,6 +29,7 @@ def conv1d_kernel(
     curves,
     table,
     lengths,
+    ragged,
     residual,
     prior,
     carry,
@@ -74,7 +75,7 @@ def conv1d_kernel(
     i = tl.arange(0, BT)
     row = crop // PHASES + (tile // COLUMNS) * BT
     t = row + i
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     inside = length * PHASES + offset if PHASES > 1 else (length + offset) // STRIDE + 1
     # A tile beyond the item's own steps has nothing to add up.
     busy = (row * PHASES - crop < inside).to(tl.int32)

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from fastvoc.kernels import packing
-from fastvoc.kernels.launch import cdiv, launch
+from fastvoc.kernels.launch import cdiv, kernel, launch
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import fitted, multiply, precision
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def conv2d_kernel(
     x,
     weight,
     bias,
     residual,
     lengths,
+    ragged,
     out,
     steps,
     x_batch,
@@ -60,7 +61,7 @@ def conv2d_kernel(
     r = first_row + tl.arange(0, BT)
     t = r // MADE
     k = tl.arange(0, BK)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     busy = (first_row < length * MADE).to(tl.int32)
     columns = (n < COUT_PAD)[None, :]
     within = (t < steps)[:, None] & (n < COUT)[None, :]

@@ -13,16 +13,18 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc.kernels.activation import activate_channels
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.packing import kind_and_slope
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native, like_rows
 
 
-@triton.jit(do_not_specialize=["steps", "tiles"])
+@kernel
 def group_norm_sums_kernel(
     x,
     lengths,
+    ragged,
     out,
     steps,
     tiles,
@@ -37,7 +39,7 @@ def group_norm_sums_kernel(
     item = tl.program_id(1).to(tl.int64)
     t = tile * BT + tl.arange(0, BT)
     c = tl.arange(0, WIDTH)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     mask = (t < length)[:, None] & (c < CHANNELS)[None, :]
     at = x + item * x_batch + t.to(tl.int64)[:, None] * x_step + c.to(tl.int64)[None, :] * x_channel
     v = tl.load(at, mask=mask, other=0.0).to(tl.float32)
@@ -50,7 +52,7 @@ def group_norm_sums_kernel(
     tl.store(sums + 2, tl.sum(tl.sum(d * d, 1), 0))
 
 
-@triton.jit(do_not_specialize=["steps", "tiles"])
+@kernel
 def group_norm_act_kernel(
     x,
     sums,
@@ -59,6 +61,7 @@ def group_norm_act_kernel(
     curves,
     residual,
     lengths,
+    ragged,
     out,
     steps,
     tiles,
@@ -79,7 +82,7 @@ def group_norm_act_kernel(
     item = tl.program_id(1).to(tl.int64)
     t = tl.program_id(0) * BT + tl.arange(0, BT)
     c = tl.arange(0, WIDTH)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     live = (c < CHANNELS)[None, :]
     inside = (t < length)[:, None] & live
 

@@ -13,18 +13,20 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc.kernels.activation import sin_cos
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def istft_head_kernel(
     x,
     basis,
     squares,
     lengths,
+    ragged,
     out,
     steps,
     made,
@@ -52,7 +54,7 @@ def istft_head_kernel(
     n = (tile % COLUMNS) * BN + tl.arange(0, BN)
     q = TRIM // HOP + (tile // COLUMNS) * BT + tl.arange(0, BT)
     k = tl.arange(0, BK)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     inside = (length - 1) * HOP + SIZE - 2 * TRIM
     start = x + item * x_batch
     acc = tl.zeros([BT, BN], tl.float32)

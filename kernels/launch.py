@@ -11,6 +11,40 @@ from typing import Any
 import torch
 import triton
 
+from fastvoc.kernels.lengths import no_lengths
+
+# Whole numbers that change from call to call, and what lies in rows of one buffer: code that knew that they are 1, or
+# multiples of 16, would be no faster, and each combination would be compiled again in the middle of a user's call.
+_COUNTS = (
+    "steps",
+    "made",
+    "offset",
+    "crop",
+    "mirror",
+    "ragged",
+    "tiles",
+    "ring",
+    "count",
+    "x_items",
+    "residual_items",
+)
+_ROWS = ("lengths", "row", "frames", "seeds", "phase", "place", "state", "after")
+# Between channels of a signal that is not time-major lie its steps, of which any number may come.
+_STEPS_APART = (
+    "x_channel",
+    "residual_channel",
+    "noise_channel",
+    "noise_batch",
+    "f0_batch",
+    "codes_book",
+    "codes_batch",
+)
+
+
+def kernel(function: Any) -> Any:
+    """`triton.jit` for kernels that `launch` runs."""
+    return triton.jit(function, do_not_specialize=_COUNTS, do_not_specialize_on_alignment=_ROWS + _STEPS_APART)
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -53,8 +87,13 @@ def record(dry: bool = False) -> Iterator[Recording]:
 def launch(kernel: Any, grid: tuple[int, ...], config: dict[str, int], device: torch.device, **arguments: Any) -> None:
     """Runs a kernel on the current stream of `device`.
 
-    `config` holds the tuned values: num_warps and num_stages for the compiler, the others are arguments.
+    `config` holds the tuned values: num_warps and num_stages for the compiler, the others are arguments. A kernel that
+    takes `lengths` also takes `ragged`, which is 0 where they are None.
     """
+    if "lengths" in arguments:
+        arguments["ragged"] = int(arguments["lengths"] is not None)
+        if arguments["lengths"] is None:
+            arguments["lengths"] = no_lengths(device)
     options = {name: value for name, value in config.items() if name.startswith("num_")}
     arguments |= {name: value for name, value in config.items() if name not in options}
     recording = _recording.get()

@@ -9,12 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native, like_rows
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def layer_norm_kernel(
     x,
     taps,
@@ -22,6 +23,7 @@ def layer_norm_kernel(
     bias,
     row,
     lengths,
+    ragged,
     out,
     steps,
     x_batch,
@@ -37,7 +39,7 @@ def layer_norm_kernel(
     t = tl.program_id(0) * BT + tl.arange(0, BT)
     c = tl.arange(0, WIDTH)
     live = (c < CHANNELS)[None, :]
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     columns = x + item * x_batch + c.to(tl.int64)[None, :] * x_channel
     if KERNEL == 0:
         v = tl.load(columns + t.to(tl.int64)[:, None] * x_step, mask=(t < length)[:, None] & live, other=0.0)

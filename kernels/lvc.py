@@ -12,19 +12,21 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc.kernels.activation import tanh
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.products import multiply, precision
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def lvc_kernel(
     x,
     kernels,
     biases,
     residual,
     lengths,
+    ragged,
     out,
     steps,
     x_batch,
@@ -61,7 +63,7 @@ def lvc_kernel(
     i = (tile // COLUMNS) % TILES * BT + tl.arange(0, BT)
     t = frame * HOP + i
     k = tl.arange(0, BK)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     busy = (frame * HOP < length).to(tl.int32)
     live = (n < COUT)[None, :]
     within = (i < HOP)[:, None] & live

@@ -11,12 +11,13 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc.kernels.activation import activate_channels, curves_at
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import accumulate, precision
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def mrf_pair_kernel(
     x,
     weight,
@@ -24,6 +25,7 @@ def mrf_pair_kernel(
     curves,
     table,
     lengths,
+    ragged,
     residual,
     prior,
     scratch,
@@ -58,7 +60,7 @@ def mrf_pair_kernel(
     i = tl.arange(0, BT)
     n = tl.arange(0, WIDTH)
     row = tile * BO
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     busy = (row < length).to(tl.int32)
     batch = tl.num_programs(2)
     mine = scratch + ((group * batch + item) * tl.num_programs(0) + tile) * (BT * WIDTH)

@@ -10,7 +10,8 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc.kernels.activation import sin_cos_cycles, tanh
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.philox import cycles, radius, unit, words
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native
@@ -46,7 +47,7 @@ def start_phase(state, phase, seed, item, h, ROWS: tl.constexpr, KIND: tl.conste
     return begin
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def nsf_source_kernel(
     f0,
     weight,
@@ -56,6 +57,7 @@ def nsf_source_kernel(
     seeds,
     noise,
     lengths,
+    ragged,
     frames,
     after,
     out,
@@ -82,7 +84,7 @@ def nsf_source_kernel(
     s = tile.to(tl.int64) * BT + tl.arange(0, BT)
     frame = (s // HOP).to(tl.int32)
     within_frame = (s % HOP).to(tl.int64)
-    valid = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    valid = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     made = tl.load(frames + item).to(tl.int32) if frames is not None else valid
     seed = tl.load(seeds + item + tl.arange(0, 1)) if seeds is not None else tl.zeros([1], tl.int64)
     position = tl.load(state + item * (ROWS + 1)) if state is not None else tl.zeros([], tl.int64)

@@ -8,17 +8,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc.kernels.launch import cdiv, launch
+from fastvoc.kernels.launch import cdiv, kernel, launch
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime import flags
 from fastvoc.runtime.native import Native
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def rvq_decode_kernel(
     codes,
     books,
     lengths,
+    ragged,
     flag,
     out,
     count,
@@ -34,7 +36,7 @@ def rvq_decode_kernel(
     item = tl.program_id(1).to(tl.int64)
     t = tl.program_id(0) * BT + tl.arange(0, BT)
     d = tl.arange(0, WIDTH)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     inside = t < length
     live = inside[:, None] & (d < DIM)[None, :]
     total = tl.zeros([BT, WIDTH], tl.float32)

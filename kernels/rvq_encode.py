@@ -9,17 +9,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def rvq_encode_kernel(
     x,
     books,
     squares,
     lengths,
+    ragged,
     out,
     count,
     steps,
@@ -35,7 +37,7 @@ def rvq_encode_kernel(
     item = tl.program_id(1).to(tl.int64)
     t = tl.program_id(0) * BT + tl.arange(0, BT)
     d = tl.arange(0, DIM)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     inside = t < length
     at = x + item * x_batch + t.to(tl.int64)[:, None] * x_step + d.to(tl.int64)[None, :] * x_channel
     residual = tl.load(at, mask=inside[:, None], other=0.0).to(tl.float32)

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from fastvoc.kernels import conv1d, group_norm_act, packing
 from fastvoc.kernels.activation import activate_channels, curves_at
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import accumulate, fitted, multiply, precision
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def seanet_block_kernel(
     x,
     weight,
@@ -33,6 +34,7 @@ def seanet_block_kernel(
     curves,
     table,
     lengths,
+    ragged,
     out,
     steps,
     mirror,
@@ -57,7 +59,7 @@ def seanet_block_kernel(
 ):
     item = tl.program_id(1).to(tl.int64)
     t = tl.program_id(0) * BT + tl.arange(0, BT)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     busy = (tl.program_id(0) * BT < length).to(tl.int32)
     mine = x + item * x_batch
     h = tl.arange(0, HIDDEN_PAD)

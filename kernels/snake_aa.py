@@ -9,18 +9,20 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc.kernels.activation import sin_squared
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native, like_rows
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def snake_aa_kernel(
     x,
     alpha,
     inverse,
     taps,
     lengths,
+    ragged,
     out,
     steps,
     x_batch,
@@ -35,7 +37,7 @@ def snake_aa_kernel(
     item = tl.program_id(1).to(tl.int64)
     c = (tile % COLUMNS) * BN + tl.arange(0, BN)
     t = (tile // COLUMNS) * BT + tl.arange(0, BT)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     live = (c < CHANNELS)[None, :]
     inside = (t < length)[:, None] & live
     a = tl.load(alpha + c, mask=c < CHANNELS, other=0.0)[None, :]

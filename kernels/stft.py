@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import source_rows
 from fastvoc.kernels.tuned import tuned
@@ -36,11 +37,12 @@ def angle_of(real, imaginary):
     return tl.where(imaginary < 0, -p, p)
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def stft_kernel(
     x,
     basis,
     lengths,
+    ragged,
     out,
     steps,
     made,
@@ -64,7 +66,7 @@ def stft_kernel(
     n = (tile % COLUMNS) * BN + tl.arange(0, BN)
     f = (tile // COLUMNS) * BT + tl.arange(0, BT)
     k = tl.arange(0, BK)
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     inside = 1 + length // HOP
     real = tl.zeros([BT, BN], tl.float32)
     imaginary = tl.zeros([BT, BN], tl.float32)

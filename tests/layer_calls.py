@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.prepared import Prepared
+from fastvoc.runtime.registry import OPS, Spec
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,18 @@ def record(model: nn.Module, run: Callable[[], Any]) -> list[LayerCall]:
     assert calls
     named = model.layers().items()  # type: ignore[operator]
     return [LayerCall(name, p.explain()[0], *calls[id(p)]) for name, p in named if id(p) in calls]
+
+
+def computes_in(layer: Prepared, dtype: torch.dtype) -> torch.dtype:
+    """What a layer of a model that was cast to `dtype` is called in: some stay in float32 or float64."""
+    own = layer.weight().dtype
+    return own if own.itemsize > dtype.itemsize else dtype
+
+
+def takes(layer: Prepared, op: str, impl: str, dtype: torch.dtype) -> bool:
+    """Whether an implementation computes a layer of a model in `dtype` on a device."""
+    known = OPS[op].impls.get(impl)
+    return known is not None and known.supports(Spec("cuda", computes_in(layer, dtype), layer.params())) is None
 
 
 def placed(value: Any, device: str, dtype: torch.dtype) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import fastvoc
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError, ShapeError
 from fastvoc.graphs.graphed import Graphed, bucket, bucket_lengths
+from fastvoc.models.hifigan import HIFIGAN_V1, HifiGan
 from fastvoc.vocoder import Vocoder
 
 native = pytest.mark.native
@@ -215,6 +218,75 @@ def test_what_decides_the_kernels_decides_the_graph() -> None:
     voc.model.conv_pre.weight = torch.nn.Parameter(other, requires_grad=False)
     assert torch.equal(graphs(mel, check=False), voc(mel, check=False))
     assert capture.made == 3
+
+
+@native
+@each_family
+def test_a_model_that_was_cast_or_whose_part_was_replaced_makes_new_graphs(family: str) -> None:
+    voc = MAKERS[family]()
+    owner: Any = voc.graphable()
+    before = owner.settings()
+    assert owner.settings() == before
+    voc.model.to(torch.bfloat16)
+    cast = owner.settings()
+    assert cast != before
+    name, part = next((name, part) for name, part in voc.model.named_children() if [*part.parameters()])
+    setattr(voc.model, name, copy.deepcopy(part))
+    assert owner.settings() not in (before, cast)
+
+
+@native
+@pytest.mark.parametrize("family", ["hifigan-1", "hift-sample", "vocos-same"])
+def test_a_call_from_a_graph_walks_no_modules(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device the walk over all modules and weights would be most of what a call costs the host."""
+    voc = vocoder(family)
+    graphs = Graphed(voc, capture=lambda run: Still(run())).warmup([20])
+    (mel,) = mels(voc, 20)
+    graphs(mel, check=False)
+
+    def walked(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a walk over the modules")
+
+    monkeypatch.setattr(torch.nn.Module, "named_modules", walked)
+    monkeypatch.setattr(torch.nn.Module, "named_children", walked)
+    with pytest.raises(AssertionError, match="walk"):
+        next(voc.model.parameters())
+    graphs(mel, check=False)
+    assert graphs.stats.replays == 2
+
+
+def test_what_decides_the_graph_is_found_in_a_fraction_of_a_walk() -> None:
+    voc = Vocoder(HifiGan(HIFIGAN_V1), HIFIGAN_V1)
+    owner: Any = voc.graphable()
+
+    def taken(run: Any) -> float:
+        times = []
+        for _ in range(30):
+            begin = time.thread_time()
+            for _ in range(10):
+                run()
+            times.append(time.thread_time() - begin)
+        return sorted(times)[7]
+
+    assert taken(owner.settings) < 0.1 * taken(lambda: voc.dtype)
+
+
+class Still:
+    """A graph that launches nothing."""
+
+    bytes = 0
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def replay(self) -> Any:
+        return self._result
+
+    def in_order(self) -> Any:
+        return nullcontext()
+
+    def drop(self) -> None:
+        """Holds nothing."""
 
 
 @native

@@ -40,7 +40,7 @@ _STREAMS = r"streams/test_(fast_)?streams\.py::test_"
 
 LEFT = (
     Left("CUDA kernels, emulated", r"(ops|models)/test_cuda"),
-    Left("Triton's compiler", r"ops/test_triton_ahead"),
+    Left("Triton's compiler", r"ops/test_triton_(ahead|keys)"),
     Left("Triton's interpreter", r"(ops|models)/test_triton", _SMOKE),
     Left("Triton's interpreter", r"ops/test_attention_block.*::test_triton"),
     Left("instruction sets of other machines", r".*::[^[]*instruction_set|reliability/test_golden_isas"),

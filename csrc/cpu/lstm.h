@@ -39,7 +39,7 @@ struct GateInput {
 
 constexpr int kGateVecs = kPanelWidth / FASTVOC_WIDTH;
 constexpr int kGateSums = FASTVOC_WIDTH == 16 ? 16 : 12;  // that stay in registers
-constexpr int kGateRows = std::min(4, kGateSums / kGateVecs);  // of a tile
+constexpr int kGateRows = FASTVOC_WIDTH == 16 ? 4 : kGateSums / kGateVecs;  // of a tile
 
 // Gates that a tile of R rows computes at once.
 constexpr int gates_at_once(int rows) {

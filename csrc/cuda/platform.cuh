@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "cuda/shared_memory.cuh"
+
 namespace fastvoc::cuda {
 
 using Half = __half;
@@ -41,19 +43,11 @@ void launch(void (*kernel)(Args), std::int64_t threads, std::int64_t items, Stre
   kernel<<<grid, kBlock, 0, stream>>>(args);
 }
 
-// Shared memory that one block may have on the current device.
-inline int shared_limit() {
-  int device = 0, bytes = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return bytes;
-}
-
 // Runs `blocks` blocks of `threads` threads along x for each item along y; the threads of a block share `shared` bytes.
 template <class Args>
 void launch_blocks(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared,
                    Stream stream, const Args& args) {
-  if (shared > 48 * 1024) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  allow_shared(kernel, shared);
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(items));
   kernel<<<grid, static_cast<unsigned>(threads), static_cast<std::size_t>(shared), stream>>>(args);
 }
@@ -70,7 +64,7 @@ inline std::int64_t blocks_at_once() {
 template <class Args>
 void launch_together(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared,
                      Stream stream, Args args) {
-  if (shared > 48 * 1024) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  allow_shared(kernel, shared);
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(items));
   void* list[] = {&args};
   cudaLaunchCooperativeKernel(kernel, grid, dim3(static_cast<unsigned>(threads)), list, static_cast<std::size_t>(shared),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -58,8 +58,14 @@ class CudaCapture:
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 before = torch.cuda.memory_reserved()
                 result = run()
-                held = torch.cuda.memory_reserved() - before
-            return _CudaGraph(graph, result, max(held, 0), self._device)
+                grown = torch.cuda.memory_reserved() - before
+            held = pool_bytes(torch.cuda.memory_snapshot(), graph.pool())
+            return _CudaGraph(graph, result, held or max(grown, 0), self._device)
+
+
+def pool_bytes(segments: Iterable[Mapping[str, Any]], pool: tuple[int, int]) -> int:
+    """Device memory of one pool in the allocator's snapshot: what other threads allocate meanwhile does not count."""
+    return sum(s["total_size"] for s in segments if tuple(s.get("segment_pool_id", ())) == tuple(pool))
 
 
 class _CudaGraph:
@@ -78,9 +84,11 @@ class _CudaGraph:
             stream = torch.cuda.current_stream()
             if self._stream is not None and self._stream != stream:
                 stream.wait_event(self._used)  # the tensors are shared by all who replay
-            yield
-            self._used.record(stream)
-            self._stream = stream
+            try:
+                yield
+            finally:  # what was begun runs on, also where the memory for its result was lacking
+                self._used.record(stream)
+                self._stream = stream
 
     def drop(self) -> None:
         if self._stream is not None:

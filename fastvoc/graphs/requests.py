@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastvoc.errors import ArgumentError
 from fastvoc.graphs.graphed import Request
@@ -22,6 +22,8 @@ class _Loaded:
 
     def __init__(self, loaded: Any) -> None:
         self._loaded = loaded
+        # A tuple that is replaced, so that threads need no lock.
+        self._witnesses: tuple[list[nn.Module | None], list[tuple[dict[str, Any], str]]] = ([], [])
 
     @property
     def device(self) -> torch.device:
@@ -29,8 +31,17 @@ class _Loaded:
         return device
 
     def settings(self) -> Hashable:
-        weight: Tensor = next(self._loaded.model.parameters())
-        return weight.data_ptr(), self._loaded.dtype, self._loaded.backend, settings()
+        """By one weight of each part of the model: asked for in every call, where a walk over all would be most of it.
+
+        Moving or casting the model moves at least one of them, whichever parts stay wide.
+        """
+        parts = [*self._loaded.model._modules.values()]
+        known, places = self._witnesses
+        if parts != known:
+            places = [place for part in parts if part is not None and (place := _first(part)) is not None]
+            self._witnesses = parts, places
+        found = tuple([(id(t), t.data_ptr(), t.dtype) for owner, key in places if (t := owner.get(key)) is not None])
+        return found, self._loaded.backend, settings()
 
     def weights(self) -> Any:
         return [layer.held() for layer in self._loaded.layers().values()]
@@ -53,7 +64,7 @@ class MelGraphable(_Loaded):
             further["seed"] = item_seeds(0 if seed is None else seed, len(batch), batch.device)
         if further.get("speaker") is not None:  # as vectors, so that one graph serves all speakers
             further["speaker"] = voc.model.speaker_vectors(further["speaker"], len(batch))
-        steps = self._steps()
+        steps = self._steps() if further else {}
         tensors = {n: (v, steps.get(n, 0)) for n, v in further.items() if _on(v, batch.device)}
         choices = {n: _hashable(n, v) for n, v in further.items() if n not in tensors}
         counts = (batch.shape[2],) * len(batch) if frames is None else tuple(frames.tolist())
@@ -142,3 +153,12 @@ def _hashable(name: str, value: Any) -> Hashable:
     if isinstance(value, Tensor):
         return tuple(value.flatten().tolist())
     return tuple(value) if isinstance(value, list) else value
+
+
+def _first(part: nn.Module) -> tuple[dict[str, Any], str] | None:
+    """Where the first parameter of a module lies."""
+    for module in part.modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                return module._parameters, key
+    return None

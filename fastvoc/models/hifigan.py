@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+import operator
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any, ClassVar
 
@@ -23,6 +26,7 @@ from fastvoc.models.checks import (
     require_positive,
 )
 from fastvoc.models.speakers import Shift, Speaker, WideEmbedding, speaker_vectors
+from fastvoc.nn import toom_cook
 from fastvoc.nn.conv import Conv1d, WideConv1d
 from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.mrf import MrfStage, ResidualBlock, WideResidualBlock
@@ -33,8 +37,10 @@ from fastvoc.nn.upsample import Upsample, WideUpsample
 from fastvoc.ops.activation import TANH, leaky_relu
 from fastvoc.runtime.registry import use_exact
 from fastvoc.sound.mel import HIFIGAN_22K, MelConfig
+from fastvoc.sound.probe import probe
 
 _LEAST_INT8_CHANNELS = 16  # of a stage; the kernels compute 16 at a time
+_PROBE_FRAMES = 32
 _TUPLES = (
     "upsample_rates",
     "upsample_kernel_sizes",
@@ -270,6 +276,15 @@ class HifiGan(Model):
         self._check(mel)
         items = self._items(speaker, mel.shape[0], backend).values()
         return self.run(self._network, mel, *items, lengths=lengths, backend=backend)
+
+    def settle(self, meant: Callable[[], Model], backend: str | None = None) -> None:
+        stages = [stage for _, stage in self._stages]
+        if any(stage.runs_on(backend) == "cpp" for stage in stages):
+            x = probe(self.config.mel, self.config.num_mels, _PROBE_FRAMES)
+            steps = itertools.accumulate(self.config.upsample_rates, operator.mul)
+            run = partial(self, x.to(self.conv_pre.weight.dtype), backend=backend)
+            toom_cook.settle(stages, list(steps), run, meant()(x, backend=backend), backend)
+            self._network.cut = None  # pieces begin at tiles
 
     def _check(self, mel: Tensor) -> None:
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.numel() == 0:

@@ -90,6 +90,9 @@ class Model(Stated):
             weight = layer.weight()
             layer.prepare(weight.device, weight.dtype, backend)
 
+    def settle(self, meant: Callable[[], Model], backend: str | None = None) -> None:
+        """Chooses what costs precision in bfloat16 on the CPU. `meant` makes this model in float32, prepared."""
+
     def input_shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
         """The tensors that `forward` takes besides a signal of so many frames, without the batch axis."""
         return {}

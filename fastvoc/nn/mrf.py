@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from fastvoc.nn.snake import Snake
 from fastvoc.nn.wide import WideOnCpu
 from fastvoc.ops import mrf as op
 from fastvoc.ops.activation import IDENTITY, Activation
+from fastvoc.runtime.packing import Tile
 
 
 class DilatedConv(QuantizedInput):
@@ -96,6 +98,7 @@ class MrfStage(Layer):
         self._blocks = [block.layers() for block in blocks]
         self._convs = [conv for block in self._blocks for layer in block for conv in layer]
         self._act, self._pad_mode = act, pad_mode
+        self.longest: Tile = "long"  # of its tiles in bfloat16; a change wants `repack`
         self.prepared = Prepared(op.OP, self.params, self._tensors)
 
     def params(self) -> op.MrfParams:
@@ -103,13 +106,26 @@ class MrfStage(Layer):
         blocks = tuple(
             tuple(tuple(_params(conv, snake) for conv, snake in layer) for layer in block) for block in self._blocks
         )
-        return op.MrfParams(blocks, self._act, self._pad_mode)
+        return op.MrfParams(blocks, self._act, self._pad_mode, self.longest)
 
     def width(self) -> int:
         return self._convs[0].conv.weight.shape[0]
 
     def owners(self) -> list[nn.Module]:
         return [module for block in self._owned for module in block.modules()]
+
+    def products(self, longest: Tile) -> float:
+        """Multiply-adds of the C++ kernel for each step where no tile is longer."""
+        return op.products(replace(self.params(), longest=longest))
+
+    def runs_on(self, backend: str | None = None) -> str | None:
+        """The implementation that runs it."""
+        return next((v.impl for v in self.prepared.explain(backend)[1] if v.chosen), None)
+
+    def repack(self, backend: str | None = None) -> None:
+        """Packs the weights anew, as `Model.prepare` does."""
+        weight = self.prepared.weight()
+        self.prepared.prepare(weight.device, weight.dtype, backend)
 
     def _tensors(self) -> list[Tensor]:
         rows = [(*conv.held(), *((snake.alpha, snake.beta) if snake else ())) for conv, snake in self._convs]

@@ -174,6 +174,11 @@ class Prepared:
         """Whether it computes in int8."""
         return bool(getattr(self._params(), "int8", False))
 
+    @property
+    def form(self) -> str:
+        """How it computes where that is not the usual way: "int8", or what its parameters say."""
+        return getattr(self._params(), "form", "int8" if self.int8 else "")
+
     def weight(self) -> Tensor:
         """The first tensor that the op takes from the layer: on its device, in the dtype that it computes in.
 

@@ -30,16 +30,18 @@ def register_cuda(
     pack: Callable[[Any], Any],
     supports: Callable[[Spec], str | None] = _accept,
     dtype: Callable[[Spec], torch.dtype] = _dtype,
+    priority: int = -10,
+    stream: Callable[[Any, Any], Any] | None = None,
 ) -> None:
-    """Adds implementation `cuda`, below torch: not yet run on a device, so only by force.
+    """Adds implementation `cuda`, below torch unless `priority` says otherwise: not yet run on a device.
 
-    It computes in the dtype `dtype(spec)`, that of the activations unless told.
+    It computes in the dtype `dtype(spec)`, that of the activations unless told. `stream` makes the form for chunks.
     """
 
     def verdict(spec: Spec) -> str | None:
         return _library.cuda_refusal(dtype(spec)) or supports(spec)
 
-    op.register(Impl("cuda", run, frozenset({"cuda"}), priority=-10, pack=pack, supports=verdict))
+    op.register(Impl("cuda", run, frozenset({"cuda"}), priority, pack=pack, supports=verdict, stream=stream))
 
 
 def pack_cuda_activations(acts: Sequence[Activation], multiple: int = packing.PANEL) -> packing.Activations:

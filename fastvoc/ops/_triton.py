@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import torch
@@ -86,9 +88,13 @@ def refuse_triton(op: Op, reason: str) -> None:
 
 @cache
 def triton_problem() -> str | None:
-    """None when Triton and the kernels are installed, otherwise what is not."""
+    """None when Triton and the kernels are installed and their launchers can be compiled, otherwise why not."""
     missing = [name for name in ("triton", "fastvoc.kernels") if find_spec(name) is None]
-    return f"{missing[0]} is not installed" if missing else None
+    if missing:
+        return f"{missing[0]} is not installed"
+    if _interpreted() or os.environ.get("CC") or any(map(which, ("clang", "gcc"))):
+        return None
+    return "Triton compiles its launchers with a C compiler, and neither gcc nor clang is on the PATH (or named by CC)"
 
 
 @cache

@@ -17,7 +17,7 @@ from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops._triton import refuse_triton
 from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native
-from fastvoc.runtime.registry import define
+from fastvoc.runtime.registry import Spec, define
 
 Layer = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -239,9 +239,27 @@ def _work(x: Tensor, params: LstmParams, *_: Tensor | None) -> tuple[int, Tensor
     return x.shape[0] * x.shape[2] * weights, output(x, x.shape[0], params.outputs, x.shape[2])
 
 
+_GROUP = 8  # items of a group of blocks, kLstmItems in csrc/cuda/lstm.cuh
+
+
+def _fits_cuda(spec: Spec) -> str | None:
+    """Whether the recurrent weights of a layer fit into the shared memory of all multiprocessors, as lstm.cuh asks."""
+    if not torch.cuda.is_available():
+        return None
+    device = torch.cuda.get_device_properties(torch.cuda.current_device())
+    room = getattr(device, "shared_memory_per_block_optin", device.shared_memory_per_block)
+    hidden, places = spec.params.hidden, device.multi_processor_count
+    units = -(-hidden // places)  # of a block, the fewest with which one a multiprocessor suffices
+    weights = -(-units * 4 * hidden * spec.dtype.itemsize // 16) * 16
+    if weights + _GROUP * (hidden + units * 4) * 4 <= room:
+        return None
+    return f"{hidden} units are too many for the shared memory of {places} multiprocessors"
+
+
 OP = lstm = define("lstm", _check, lstm_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack_cuda)
+# Before torch's, which reads lengths on the host, so that no CUDA graph can have it.
+register_cuda(OP, NATIVE.run, _pack_cuda, _fits_cuda, priority=4, stream=_stream_native)
 refuse_triton(
     OP,
     "a step must wait for all of the one before it, which Triton's blocks cannot; cuDNN's, which torch runs, and the"

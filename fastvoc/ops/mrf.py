@@ -62,12 +62,13 @@ class MrfParams:
 
     `blocks[j]` lists the layers of block j, each a tuple of one or two convolutions; a layer adds its result to its
     input, and `act` comes before every convolution that has none of its own. `pad_mode` zeros or reflect pads half on
-    either side, causal pads zeros before the first step only.
+    either side, causal pads zeros before the first step only. `longest` bounds the tiles of Toom-Cook in bfloat16.
     """
 
     blocks: tuple[tuple[tuple[MrfConv, ...], ...], ...]
     act: Activation
     pad_mode: str = "zeros"
+    longest: packing.Tile = "long"
 
     def __post_init__(self) -> None:
         check_pad_mode("mrf", self.pad_mode, PAD_MODES)
@@ -87,6 +88,12 @@ class MrfParams:
     def int8(self) -> bool:
         """Whether it multiplies whole numbers."""
         return any(conv.input_range is not None for conv in self.convs())
+
+    @property
+    def form(self) -> str:
+        """How it computes where that is not the usual way, for `fastvoc.explain`."""
+        bounds = {"long": "", "short": "short tiles", "none": "direct"}
+        return "int8" if self.int8 else bounds[self.longest]
 
     def tensors(self) -> list[Tensor]:
         """The weights, the activations' parameters and the inputs' ranges."""
@@ -150,12 +157,13 @@ def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tens
     return total / len(params.blocks)
 
 
-def _scheme(conv: MrfConv) -> packing.ToomCook | None:
+def _scheme(conv: MrfConv, longest: packing.Tile) -> packing.ToomCook | None:
     """How a convolution multiplies on the CPU, None for direct."""
     dtype = conv.weight.dtype
     if dtype not in (torch.float32, torch.bfloat16) or conv.input_range is not None:
         return None
-    return packing.toom_cook(conv.weight.shape[2], conv.weight.shape[0], dtype, smooth=conv.act is None)
+    channels, _, kernel = conv.weight.shape
+    return packing.toom_cook(kernel, channels, dtype, smooth=conv.act is None, longest=longest)
 
 
 def _schemes(params: MrfParams) -> list[packing.ToomCook | None]:
@@ -164,7 +172,7 @@ def _schemes(params: MrfParams) -> list[packing.ToomCook | None]:
     for block in params.blocks:
         for i, layer in enumerate(block):
             for j, conv in enumerate(layer):
-                scheme = _scheme(conv)
+                scheme = _scheme(conv, params.longest)
                 # A last convolution's tiles must fit the strips and ranges of the output.
                 last = i + 1 == len(block) and j + 1 == len(layer)
                 if scheme is not None and last and _GRANULE % (scheme.tile * conv.dilation):
@@ -173,13 +181,21 @@ def _schemes(params: MrfParams) -> list[packing.ToomCook | None]:
     return schemes
 
 
+def products(params: MrfParams) -> float:
+    """Multiply-adds of the C++ kernel for each step, with the tiles that `params.longest` leaves."""
+    each = zip(params.convs(), _schemes(params), strict=True)
+    return sum(
+        c.weight[..., 0].numel() * (c.weight.shape[2] if s is None else s.products(c.weight.shape[2])) for c, s in each
+    )
+
+
 def tiles(params: MrfParams) -> tuple[int, int]:
     """At multiples of how many steps all tiles of a stage begin, and how far beside a step's inputs they may read."""
     grain, slack = 1, 0
     for block in params.blocks:
         reach = 0
         for conv in (conv for layer in block for conv in layer):
-            scheme = _scheme(conv)
+            scheme = _scheme(conv, params.longest)
             if scheme is not None:
                 grain = math.lcm(grain, scheme.tile * conv.dilation)
                 reach += (scheme.tile + -conv.weight.shape[2] % scheme.group) * conv.dilation

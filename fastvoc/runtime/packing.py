@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -297,23 +297,29 @@ _TOOM_COOK = {
     0: ToomCook(3, 4, 4, (0, 1, -1, 2, -2, 0.5)),
 }
 _SHORT_TILE = ToomCook(4, 3, 3, (0, 1, -1, 2))
+Tile = Literal["long", "short", "none"]
+TILES: tuple[Tile, ...] = ("long", "short", "none")
 
 
 def toom_cook(
-    kernel: int, channels: int, dtype: torch.dtype = torch.float32, *, smooth: bool = True
+    kernel: int, channels: int, dtype: torch.dtype = torch.float32, *, smooth: bool = True, longest: Tile = "long"
 ) -> ToomCook | None:
     """The scheme for a kernel, None where direct convolution measured faster: short kernels, half panels.
 
-    In bfloat16, whose rounding after the transforms grows with the tile, the longer tile must save clearly more, and
-    the input must be `smooth`, which after a Snake it is not.
+    In bfloat16, whose rounding after the transforms grows with the tile, the longer tile must save clearly more, the
+    input must be `smooth`, which after a Snake it is not, and no tile is longer than `longest`.
     """
     if channels <= PANEL // 2:
         return None
     if dtype is torch.bfloat16:
-        if channels <= PANEL or kernel <= (2 if channels > 2 * PANEL else 3):
+        if longest == "none" or channels <= PANEL or kernel <= (2 if channels > 2 * PANEL else 3):
             return None
         long = _TOOM_COOK[5 if kernel == 5 else 0]
-        return long if smooth and long.products(kernel) < 0.85 * _SHORT_TILE.products(kernel) else _SHORT_TILE
+        return (
+            long
+            if longest == "long" and smooth and long.products(kernel) < 0.85 * _SHORT_TILE.products(kernel)
+            else _SHORT_TILE
+        )
     return _TOOM_COOK.get(kernel, _TOOM_COOK[0] if kernel > 5 else None)
 
 

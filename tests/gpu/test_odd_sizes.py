@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 from codec_models import MONO, lively
-from layer_calls import LayerCall, placed, record
+from layer_calls import LayerCall, computes_in, placed, record, takes
 from stream_families import MAKERS, vocoder
 
 from fastvoc.nn.prepared import Prepared
-from fastvoc.runtime.registry import OPS, Spec
-from helpers import relative_l2
+from helpers import need, relative_l2
 
 pytestmark = pytest.mark.gpu
 
@@ -51,11 +50,9 @@ def test_kernels_equal_the_meaning(family: str, impl: str, dtype: torch.dtype) -
         there, wide = moved(model, dtype).layers(), moved(model, torch.float64).layers()
         for call in recorded:
             layer: Prepared = there[call.layer]
-            known = OPS[call.op].impls.get(impl)
-            weight = layer.weight()
-            narrow = weight.dtype if weight.dtype is torch.float64 else dtype
-            if known is None or known.supports(Spec("cuda", narrow, layer._params())) is not None:
+            if not takes(layer, call.op, impl, dtype):
                 continue
+            narrow = computes_in(layer, dtype)
             x, args = placed(call.x, "cuda", narrow), [placed(a, "cuda", narrow) for a in call.args]
             x64, args64 = placed(x, "cuda", torch.float64), [placed(a, "cuda", torch.float64) for a in args]
             with torch.inference_mode():
@@ -64,5 +61,4 @@ def test_kernels_equal_the_meaning(family: str, impl: str, dtype: torch.dtype) -
             assert y.isfinite().all(), call.layer
             assert relative_l2(y, reference.cpu()) < ROUNDING[dtype], (call.layer, call.op, frames)
             ran += 1
-    if not ran:
-        pytest.skip(f"{impl} has no kernel for these layers in {dtype}")
+    need("cuda", None if ran else f"{impl} has no kernel for these layers in {dtype}")

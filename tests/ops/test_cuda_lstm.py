@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from cuda_emulation import DTYPES, RUN, set_device
 from op_cases import strided
 from torch import Tensor
 
-from fastvoc.ops.lstm import OP, LstmParams, lstm_ref
+from fastvoc.ops.lstm import OP, LstmParams, LstmStream, lstm_ref
+from fastvoc.runtime import library
+from fastvoc.runtime.registry import Spec
 from helpers import relative_l2
 
+SPEC = Spec("cuda", torch.bfloat16, None)
 ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
 
@@ -96,3 +102,36 @@ def test_state_goes_on_where_it_was() -> None:
     lstm_ref(x, params, None, h_ref, c_ref)
     torch.testing.assert_close(h, h_ref, rtol=0, atol=1e-6)
     torch.testing.assert_close(c, c_ref, rtol=0, atol=1e-6)
+
+
+def test_it_is_the_default_where_the_library_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's reads lengths on the host: no CUDA graph can have it."""
+    params = PARAMS["encodec-like"]
+    monkeypatch.setattr(library, "cuda_problem", lambda: None)
+    for dtype in DTYPES:
+        assert OP.select(replace(SPEC, dtype=dtype, params=params)).name == "cuda"
+    assert OP.select(replace(SPEC, dtype=torch.float64, params=params)).name == "torch"
+    monkeypatch.setattr(library, "cuda_problem", lambda: "not built")
+    assert OP.select(replace(SPEC, params=params)).name == "torch"
+
+
+def test_the_default_has_a_stream() -> None:
+    """The state of one without it could not be kept between chunks."""
+    params = PARAMS["encodec-like"]
+    impl = OP.impls["cuda"]
+    assert impl.stream is not None
+    assert isinstance(impl.stream(params, impl.pack(params)), LstmStream)
+
+
+@pytest.mark.parametrize(("hidden", "takes"), [(512, True), (1024, True), (8192, False)])
+def test_too_many_units_are_refused_before_a_launch(hidden: int, takes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(
+        shared_memory_per_block=48 * 1024, shared_memory_per_block_optin=227 * 1024, multi_processor_count=132
+    )
+    monkeypatch.setattr(library, "cuda_problem", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    reason = OP.impls["cuda"].supports(replace(SPEC, params=SimpleNamespace(hidden=hidden)))
+    assert (reason is None) == takes
+    assert takes or "8192 units are too many" in str(reason)

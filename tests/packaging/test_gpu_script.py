@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +21,15 @@ echo "$@" >> "$CALLS"
 case "$*" in
   "-") cat > /dev/null; echo 9.0 ;;
   "- "*) cat > /dev/null ;;
-  -c*) echo nvidia-h200 ;;
+  "-c import torch"*) echo nvidia-h200 ;;
+  "-c import xdist") exit "${NO_XDIST:-0}" ;;
   *models-v3*) exit 1 ;;
   *report.py*) exec "$REAL" "$@" ;;
   *--write*) for last; do :; done; cp "$RESULT" "$OUT/$last.json" ;;
 esac
 """
-RESULT = {
+PATHS = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT), *filter(None, sys.path)])
+RESULT: dict[str, Any] = {
     "machine": {"device": "NVIDIA H200"},
     "rows": [
         {
@@ -82,7 +86,7 @@ def test_without_a_device_every_part_says_so(part: str) -> None:
 
 @pytest.mark.parametrize("driver", ["ops.py", "models.py"])
 def test_without_a_device_the_drivers_say_so(driver: str) -> None:
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": PATHS}
     command = [sys.executable, str(ROOT / "benchmarks" / driver), "--device", "cuda"]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 1
@@ -104,25 +108,99 @@ def test_what_is_done_is_not_done_again_until_the_sources_change(tree: Path) -> 
     run(tree, "models", "v1")
     status, said, calls = run(tree, "models", "v1", "v2")
     assert status == 0
-    assert "models-v1: done before" in said
-    assert [call.partition("--models ")[2].split()[0] for call in calls if "--models" in call] == ["v2"]
-    assert sum("models.py" in call for call in run(tree, "models", "v1", AGAIN="1")[2]) == 1
+    assert "models-v1-1-torch: done before" in said
+    assert [call.partition("--models ")[2].split()[0] for call in calls if "--models" in call] == ["v2"] * 6
+    assert sum("models.py" in call for call in run(tree, "models", "v1", AGAIN="1")[2]) == 6
     (tree / "fastvoc/new.py").write_text("1\n")
-    assert sum("models.py" in call for call in run(tree, "models", "v1")[2]) == 1
+    assert sum("models.py" in call for call in run(tree, "models", "v1")[2]) == 6
+
+
+def test_every_implementation_has_a_process_of_its_own(tree: Path) -> None:
+    calls = [call for call in run(tree, "models", "v1")[2] if "models.py" in call]
+    assert [call.partition("--impl ")[2].split(" --")[0] for call in calls] == [
+        "torch",
+        "triton",
+        "cuda",
+        "graph",
+        "triton+graph",
+        "cuda+graph",
+    ]
+
+
+def test_tests_run_side_by_side_where_they_can_and_only_those_that_there_are(tree: Path) -> None:
+    (tree / "tests/packaging").mkdir()
+    (tree / "tests/packaging/test_script.py").write_text('TEXT = "pytest.mark.gpu"\n')
+    calls = [call for call in run(tree, "test")[2] if "-m pytest" in call]
+    assert [call.split()[-1] for call in calls] == ["tests/gpu/test_one.py"]
+    assert " -n 8 --dist load " in calls[0]
+    (alone,) = [call for call in run(tree, "test", AGAIN="1", NO_XDIST="1")[2] if "-m pytest" in call]
+    assert " -n " not in alone
+
+
+def test_sanitizers_see_our_cuda_kernels_alone(tree: Path) -> None:
+    tool = tree / "bin/compute-sanitizer"
+    tool.parent.mkdir()
+    tool.write_text('#!/bin/sh\necho "$@" >> "$CALLS"\n')
+    tool.chmod(0o755)
+    calls = run(tree, "sanitize", PATH=f"{tool.parent}{os.pathsep}{os.environ['PATH']}")[2]
+    runs = [call for call in calls if "-m pytest" in call]
+    assert [call.split()[1] for call in runs] == ["memcheck", "racecheck"]
+    assert all("-k cuda and not triton" in call for call in runs)
+
+
+def test_logs_and_results_come_back_with_the_table(tree: Path) -> None:
+    run(tree, "models", "v3", "v1")
+    with tarfile.open(tree / "out/logs.tar.gz") as file:
+        names = file.getnames()
+    assert "logs/models-v3-1-torch.log" in names
+    assert "results/models-v1-1-torch.json" in names
+
+
+def test_the_table_says_why_rows_are_missing_and_reads_what_did_not_end(tree: Path) -> None:
+    results = tree / "build/gpu/results"
+    results.mkdir(parents=True)
+    whole = {name: value for name, value in RESULT["rows"][0].items() if name not in ("layer", "op")}
+    row: dict[str, Any] = {**whole, "failed": {"cuda": "AcceleratorError: an illegal memory access"}}
+    later = {**row, "impls": {"triton": {**row["impls"]["graph"], "median_s": 6e-4}}, "failed": {}}
+    stopped = "\n".join([json.dumps({"machine": RESULT["machine"]}), json.dumps(later), '{"model": "v'])
+    (results / "models-v1-1-graph.json").write_text(json.dumps({**RESULT, "rows": [row]}))
+    (results / "models-v1-2-triton.jsonl").write_text(stopped)
+    script = [sys.executable, str(ROOT / "benchmarks/report.py"), str(results), "models", str(tree / "out")]
+    env = {**os.environ, "PYTHONPATH": PATHS}
+    said = subprocess.run(script, env=env, capture_output=True, text=True, check=True).stdout
+    assert "failed: v1 1 x 1 s cuda: AcceleratorError: an illegal memory access" in said
+    (joined,) = json.loads((tree / "out/models.json").read_text())["rows"]
+    assert list(joined["impls"]) == ["graph", "triton"]
+    assert joined["impls"]["triton"]["speedup"] == 0.5
+
+
+def test_results_are_written_without_git_and_rows_before_the_end(tmp_path: Path) -> None:
+    script = (
+        "import harness\n"
+        "lines = harness.Lines('ops', 'cpu')\n"
+        "lines.add({'row': 1})\n"
+        "assert lines._path.suffix == '.jsonl' and lines._path.read_text().count('\\n') == 2\n"
+        "print(harness.write('ops', 'cpu', [{'row': 1}]))\n"
+    )
+    env = {**os.environ, "OUT": str(tmp_path), "PATH": str(tmp_path), "PYTHONPATH": PATHS}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "ops.json").read_text())["machine"]["revision"] == "unknown"
+    assert not (tmp_path / "ops.jsonl").exists()
 
 
 def test_what_has_no_time_left_is_named(tree: Path) -> None:
-    status, said, calls = run(tree, "models", LIMIT="30")
+    status, said, calls = run(tree, "models", LIMIT="20")
     assert status == 0
     assert not any("--models" in call for call in calls)
-    assert "left for the next run: models-v1 models-v2" in said
+    assert "left for the next run: models-v1-1-torch models-v1-2-triton" in said
 
 
 def test_a_piece_that_fails_fails_the_part_after_the_others(tree: Path) -> None:
     status, said, calls = run(tree, "models", "v3", "v1")
     assert status == 1
-    assert said.splitlines()[-1] == "failed: models-v3"
-    assert sum("--models" in call for call in calls) == 2
+    assert said.splitlines()[-1].startswith("failed: models-v3-1-torch models-v3-2-triton")
+    assert sum("--models" in call for call in calls) == 12
 
 
 def test_results_lie_with_the_device_where_no_place_is_named(tree: Path) -> None:
