@@ -10,19 +10,21 @@ from torch import Tensor
 
 from fastvoc.kernels import packing
 from fastvoc.kernels.activation import activate_channels
-from fastvoc.kernels.launch import cdiv, launch, strides
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
+from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.tuned import tuned
 from fastvoc.runtime.native import Native, like_rows
 
 
-@triton.jit(do_not_specialize=["steps"])
+@kernel
 def depthwise_kernel(
     x,
     taps,
     bias,
     curves,
     lengths,
+    ragged,
     out,
     steps,
     dilation,
@@ -45,7 +47,7 @@ def depthwise_kernel(
     t = (tile // COLUMNS) * BT + tl.arange(0, BT)
     there = c < CHANNELS
     live = there[None, :]
-    length = (tl.load(lengths + item) if lengths is not None else steps.to(tl.int64)).to(tl.int32)
+    length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
     columns = x + item * x_batch + c.to(tl.int64)[None, :] * x_channel
     total = tl.zeros([BT, BN], tl.float32) + tl.load(bias + c, mask=there, other=0.0)[None, :]
     for k in range(KERNEL):
