@@ -97,6 +97,21 @@ KERNELS = (
     _kernel("nsf-scan", "nsf_source", "nsf_scan_kernel", "NsfSourceArgs<float>", 2048, "4 a frame"),
     _kernel("nsf-source", "nsf_source", "nsf_source_kernel", "NsfSourceArgs<float>", 0, "12 a frame"),
     _kernel("snake-aa", "snake_aa", "snake_aa_kernel", f"SnakeAaArgs<{BF16}>", 27648, "2 C (64 + 12) / 64"),
+    _kernel("depthwise", "depthwise", "depthwise_kernel", f"DepthwiseArgs<{BF16}>", 8960, "2 C (64 + K - 1) / 64"),
+    _kernel(
+        "attend-turn", "attend", "turn_kernel", f"AttendArgs<{BF16}>", 0, "2 (H + 2 K) D of heads H, K of keys, D wide"
+    ),
+    *(
+        Kernel(
+            f"attend-{size}",
+            "cuda/attend.cuh",
+            f"attend_kernel<{BF16}, {size // 32}>",
+            f"fastvoc::cuda::AttendArgs<{BF16}>",
+            str(4 * (32 * (size + 32) + 32 * size + 32)),
+            "4 D (window + 31) / 32 a head",
+        )
+        for size in (64, 128, 256)
+    ),
     _kernel("lvc", "lvc", "lvc_kernel", f"LvcArgs<{BF16}>", 0, "2 K C_in from the cache; 2 K C_in / 8 for each output"),
     _kernel("conv2d", "conv2d", "conv2d_kernel", "Conv2dArgs<float>", 0, "as conv1d, with K time by K bands taps"),
     _kernel("rvq-decode", "rvq_decode", "rvq_decode_kernel", f"RvqDecodeArgs<{BF16}>", 0, "(8 + 2 D) a book"),

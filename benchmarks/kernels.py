@@ -47,6 +47,8 @@ MODELS = (
     "bigvgan-v2",
     "univnet",
     "hiftnet",
+    "snac-24k-decode",
+    "mimi-decode",
 )
 SAMPLE = (
     "v2",
@@ -58,6 +60,8 @@ SAMPLE = (
     "bigvgan-base",
     "univnet",
     "hiftnet",
+    "snac-24k-decode",
+    "mimi-decode",
 )
 OUTPUTS = ("out", "carry")
 SHOWN = ("CIN", "COUT", "PHASES", "GROUPS", "SUM", "PRE", "POST", "BT", "BN", "BK")

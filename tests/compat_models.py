@@ -11,7 +11,7 @@ from codec_models import MONO, STEREO
 from torch import Tensor, nn
 
 from fastvoc.codec import Codec
-from fastvoc.compat import bigvgan, chatterbox, cosyvoice, encodec, hifigan, kokoro, transformers, vocos
+from fastvoc.compat import bigvgan, chatterbox, cosyvoice, dac, encodec, hifigan, kokoro, snac, transformers, vocos
 from fastvoc.models.encodec import Encodec
 from fastvoc.models.vocos import Vocos
 from fastvoc.models.vocos_config import VocosConfig
@@ -147,6 +147,54 @@ def _round_trip(model: Any, wav: Tensor) -> Any:
     return frames, model.decode(encoded) if isinstance(encoded, list) else model(wav)
 
 
+def _dac() -> Any:
+    return dac.DAC(4, (2, 3), None, 16, (3, 2), 3, 32, 4, sample_rate=24000)
+
+
+def _transformers_dac() -> Any:
+    return transformers.DacModel(
+        transformers.DacConfig(
+            encoder_hidden_size=4,
+            downsampling_ratios=[2, 3],
+            decoder_hidden_size=16,
+            n_codebooks=3,
+            codebook_size=32,
+            codebook_dim=4,
+        )
+    )
+
+
+def _snac(**more: Any) -> Any:
+    shape = {"encoder_dim": 4, "encoder_rates": [2, 3], "decoder_dim": 16, "decoder_rates": [3, 2]}
+    books = {"codebook_size": 32, "codebook_dim": 4, "vq_strides": [4, 2, 1], "attn_window_size": None}
+    return snac.SNAC(**{**shape, **books, **more})
+
+
+def _mimi() -> Any:
+    return transformers.MimiModel(
+        transformers.MimiConfig(
+            hidden_size=24,
+            num_filters=4,
+            upsampling_ratios=[3, 2],
+            codebook_size=32,
+            codebook_dim=12,
+            vector_quantization_hidden_dimension=12,
+            num_quantizers=4,
+            upsample_groups=24,
+            num_hidden_layers=1,
+            intermediate_size=40,
+            num_attention_heads=3,
+            num_key_value_heads=3,
+            sliding_window=5,
+        )
+    )
+
+
+def _levels(frames: Tensor) -> list[Tensor]:
+    """Codes [B, T] of SNAC's finest codebook as those of all three."""
+    return [frames[:, ::4], frames[:, ::2], frames]
+
+
 MODELS: dict[str, Model] = {
     "bigvgan.BigVGAN": Model(
         lambda: bigvgan.BigVGAN(
@@ -198,6 +246,17 @@ MODELS: dict[str, Model] = {
     "encodec.EncodecModel codes": Model(
         lambda: encodec.EncodecModel(Encodec(MONO)), lambda m, x: m.decode([(x, None)]), (2, 4, 9), codes=64
     ),
+    "dac.DAC": Model(_dac, lambda m, x: m(x), _WAV),
+    "dac.DAC latent": Model(_dac, lambda m, x: m.decode(x), (2, 16, 9)),
+    "dac.DAC codes": Model(_dac, lambda m, x: m.decode(m.quantizer.from_codes(x)[0]), (2, 3, 9), codes=32),
+    "snac.SNAC": Model(_snac, lambda m, x: m(x), _WAV),
+    "snac.SNAC dense": Model(lambda: _snac(depthwise=False, noise=False), lambda m, x: m(x), _WAV),
+    "snac.SNAC codes": Model(_snac, lambda m, x: m.decode(_levels(x)), (2, 12), codes=32),
+    "transformers.DacModel": Model(_transformers_dac, lambda m, x: m(x), _WAV),
+    "transformers.DacModel latent": Model(_transformers_dac, lambda m, x: m.decode(x), (2, 16, 9)),
+    "transformers.DacModel codes": Model(_transformers_dac, lambda m, x: m.decode(audio_codes=x), (2, 3, 9), codes=32),
+    "transformers.MimiModel": Model(_mimi, lambda m, x: m(x), _WAV),
+    "transformers.MimiModel codes": Model(_mimi, lambda m, x: m.decode(x), (2, 4, 9), codes=32),
     "encodec.Quantizer": Model(
         lambda: encodec.EncodecModel(Encodec(MONO)), lambda m, x: m.quantizer.decode(x), (4, 2, 9), codes=64
     ),

@@ -32,7 +32,7 @@ class Left:
 _SMOKE = (
     r"takes_plain_tf32|test_equals_the_meaning\[(conv1d-kernel-1|upsample-k4-s2|mrf-one-block|layer_norm-odd"
     r"|convnext_block-odd|istft_head-same|nsf_source-nearest|rvq_\w+-odd|group_norm_act-odd|seanet_block-identity"
-    r"|lvc-odd|conv2d-first|snake_aa-odd)\]"
+    r"|lvc-odd|conv2d-first|snake_aa-odd|depthwise-snake-odd)\]"
 )
 _FAMILIES = "hifigan-1|hift-sample|vocos-same|codec-mono|int8"
 _FORMS = r"checkpoints/test_forms\.py::test_"

@@ -8,7 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from op_cases import ATTENTION, CONV1D, MRF, SNAKE_AA, UPSAMPLE, block_params, channels, norm_params, random_snake
+from op_cases import (
+    ATTENTION,
+    CONV1D,
+    DEPTHWISE,
+    MRF,
+    SNAKE_AA,
+    UPSAMPLE,
+    block_params,
+    channels,
+    norm_params,
+    random_snake,
+)
 from torch import Tensor
 
 from fastvoc.ops.activation import IDENTITY, Activation, elu, leaky_relu
@@ -17,6 +28,7 @@ from fastvoc.ops.attention_block import attention_block, attention_block_ref
 from fastvoc.ops.conv1d import Conv1dParams, conv1d, conv1d_ref
 from fastvoc.ops.conv2d import Conv2dParams, conv2d, conv2d_ref
 from fastvoc.ops.convnext_block import convnext_block, convnext_block_ref
+from fastvoc.ops.depthwise import depthwise, depthwise_ref
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act, group_norm_act_ref
 from fastvoc.ops.istft_head import IstftHeadParams, istft_head, istft_head_ref
 from fastvoc.ops.layer_norm import layer_norm, layer_norm_ref
@@ -273,6 +285,7 @@ CASES |= {
     "conv2d-residual": _conv2d(19, 37, (3, 3), 5, 0.2, 1),
     "conv2d-tall": _conv2d(35, 5, (5, 1), 9, 1.0, 4),
     **{f"snake_aa-{name}": _plain(snake_aa, snake_aa_ref, SNAKE_AA[name], 1, 45) for name in ("odd", "other-filter")},
+    **{f"depthwise-{name}": _plain(depthwise, depthwise_ref, make, 1, 77) for name, make in DEPTHWISE.items()},
     "layer_norm-odd": _layer_norm(37),
     "layer_norm-wide": _layer_norm(384),
     "layer_norm-adaptive": lambda: _with_rows(replace(_layer_norm(20)(), params=norm_params(20, 4)), 4),
@@ -330,6 +343,7 @@ def small_tiles() -> Iterator[None]:
 _SMALL: dict[str, dict[str, int]] = {
     "attention_block": {"BT": 16, "BN": 16},
     "conv1d": {"BT": 32, "BN": 32, "BK": 64},
+    "depthwise": {"BT": 32, "BN": 16},
     "mrf": {"BT": 32, "BK": 32, "FUSE": 1},
     "layer_norm": {"BT": 8},
     "istft_head": {"BT": 16, "BN": 16, "BK": 32},

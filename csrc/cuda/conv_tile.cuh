@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kConvThreads, 2) conv_tile_kernel(const __grid
     if (phase >= a.phases || c >= a.cout || t < 0 || t >= all) continue;
     float v = 0.0f;
     if (t < outputs) {
-      v = staged[r * kStaged + i % kConvColumns] + widen(a.bias[c]);
+      v = staged[r * kStaged + i % kConvColumns] + (a.bias ? widen(a.bias[c]) : 0.0f);
       if (a.residual.data) v += widen(a.residual.data[item * a.residual.item + c * a.residual.channel + t * a.residual.step]);
       v = activate(a.post, v, c);
     }

@@ -8,6 +8,8 @@ namespace fastvoc::cuda {
 
 constexpr int kNormWarps = 8;  // of a block
 
+inline int layer_norm_shared(int channels) { return kNormWarps * channels * static_cast<int>(sizeof(float)); }
+
 // `weight` and `bias` are [rows, width], `row` may be null; `taps` [kernel + 1, width], where there is a convolution, ends
 // with its bias. All are float32.
 template <class T>
@@ -25,7 +27,7 @@ struct LayerNormArgs {
   int kernel;
   float eps;
 
-  int shared() const { return kNormWarps * channels * static_cast<int>(sizeof(float)); }
+  int shared() const { return layer_norm_shared(channels); }
 };
 
 template <class T>

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.compat import keywords
+from fastvoc.compat.batches import one_each, padded
 from fastvoc.compat.upstream import Upstream, folded
-from fastvoc.errors import ArgumentError, LoadError, ShapeError
+from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError
 from fastvoc.loading import SkipInit, read_checkpoint
 from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
 from fastvoc.models.hift_config import COSYVOICE1, COSYVOICE2, COSYVOICE3, HiftConfig
@@ -235,6 +236,38 @@ class HiFTGenerator(Upstream):
         source = _continued(source, cache_source)
         return self.decode(mel, source), source
 
+    @torch.inference_mode()
+    def inference_batch(
+        self, speech_feats: Sequence[Tensor], cache_sources: Sequence[Tensor | None] | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """`inference` of several requests at once, each with what calls one after the other would give.
+
+        Args:
+            speech_feats: a log-mel [in_channels, T] or [1, in_channels, T] of each request, of any lengths.
+            cache_sources: of each request what `inference` takes, [1, 1, n] or None; none where it is None.
+
+        Returns:
+            Samples [1, T * hop] and source [1, 1, T * hop] of each request.
+
+        Raises ArgumentError, ShapeError, DtypeError and DeviceError for an argument that does not fit.
+        """
+        caches = [None] * len(speech_feats) if cache_sources is None else cache_sources
+        one_each(caches, len(speech_feats), "cache_sources")
+        if not len(speech_feats):
+            return []
+        mel, lengths = padded(speech_feats, self._model.config.num_mels, self._model.conv_pre.weight)
+        samples = [n * self._model.config.hop for n in lengths.tolist()]
+        for i, (cache, n) in enumerate(zip(caches, samples, strict=True)):
+            _check_cache(cache, (1, 1, n), f"cache_sources[{i}]")
+        f0 = self._model.predict_f0(mel, lengths)
+        drawn = torch.cat([_drawn(1) for _ in speech_feats])  # as one call after the other draws them
+        source = self._model.make_source(f0, lengths, seed=drawn)
+        for own, cache in zip(source, caches, strict=True):
+            if cache is not None:
+                own[:, : cache.shape[2]] = cache[0]
+        wav = self._model.decode(mel, source, lengths)
+        return [(wav[i, :, :n].clone(), source[i : i + 1, :, :n].clone()) for i, n in enumerate(samples)]
+
     @property
     def _dtype(self) -> torch.dtype:
         dtype: torch.dtype = self._model.conv_pre.weight.dtype
@@ -285,6 +318,38 @@ class CausalHiFTGenerator(HiFTGenerator):
         source = self._model.make_source(f0, seed=self._seed.expand(len(mel)))
         return self.decode(mel[:, :, : f0.shape[1]], source, finalize), source
 
+    @torch.inference_mode()
+    def inference_batch(  # type: ignore[override]
+        self, speech_feats: Sequence[Tensor], finalize: bool | Sequence[bool] = True
+    ) -> list[tuple[Tensor, Tensor]]:
+        """`inference` of several requests at once, each with what its own call gives.
+
+        Args:
+            speech_feats: a log-mel [in_channels, T] or [1, in_channels, T] of each request, of any lengths.
+            finalize: as `inference` has it, for all or for each; those that are alike run together.
+
+        Returns and raises as `HiFTGenerator.inference_batch`.
+        """
+        finals = [finalize] * len(speech_feats) if isinstance(finalize, bool) else list(finalize)
+        one_each(finals, len(speech_feats), "finalize")
+        made: dict[int, tuple[Tensor, Tensor]] = {}
+        for final in (True, False):
+            chosen = [i for i, value in enumerate(finals) if bool(value) == final]
+            results = self._batch([speech_feats[i] for i in chosen], final) if chosen else []
+            made.update(zip(chosen, results, strict=True))
+        return [made[i] for i in range(len(speech_feats))]
+
+    def _batch(self, speech_feats: Sequence[Tensor], final: bool) -> list[tuple[Tensor, Tensor]]:
+        model, hop = self._model, self._model.config.hop
+        mel, lengths = padded(speech_feats, model.config.num_mels, model.conv_pre.weight)
+        f0 = model.predict_f0(mel, lengths, final=final)
+        made = lengths - (0 if final else model.f0_held_frames)
+        source = model.make_source(f0, made, seed=self._seed.expand(len(mel)))
+        wav = model.decode(mel[:, :, : f0.shape[1]], source, made, final=final)
+        whole = lengths - (0 if final else model.held_frames)
+        sizes = zip((made * hop).tolist(), (whole * hop).tolist(), strict=True)
+        return [(wav[i, :, :n].clone(), source[i : i + 1, :, :m].clone()) for i, (m, n) in enumerate(sizes)]
+
 
 def _check_classes(num_class: int) -> None:
     if num_class != 1:
@@ -298,14 +363,23 @@ def _drawn(count: int) -> Tensor:
 
 def _continued(source: Tensor, cache: Tensor | None) -> Tensor:
     """The source, begun with a cached one."""
-    if cache is None or cache.shape[-1] == 0:
+    if cache is None or (isinstance(cache, Tensor) and cache.shape[-1] == 0):
         return source
-    batch, rows, samples = source.shape
-    if cache.dim() != 3 or cache.shape[0] not in (1, batch) or cache.shape[1] != rows or cache.shape[2] > samples:
-        expected = f"[1 or {batch}, {rows}, at most {samples}]"
-        raise ShapeError(f"cache_source: expected {expected}, got {list(cache.shape)}")
+    _check_cache(cache, source.shape, "cache_source")
     rest = source[:, :, cache.shape[2] :]
-    return torch.cat([cache.expand(batch, -1, -1).to(source), rest], 2)
+    return torch.cat([cache.expand(len(source), -1, -1).to(source), rest], 2)
+
+
+def _check_cache(cache: Tensor | None, shape: Sequence[int], name: str) -> None:
+    """Raises ShapeError or DtypeError for a cache that is not the beginning of a source of this shape."""
+    if cache is None:
+        return
+    if not isinstance(cache, Tensor):
+        raise DtypeError(f"{name}: expected a tensor, got {type(cache).__name__}")
+    batch, rows, samples = shape
+    if cache.dim() != 3 or cache.shape[0] not in (1, batch) or cache.shape[1] != rows or cache.shape[2] > samples:
+        first = "1" if batch == 1 else f"1 or {batch}"
+        raise ShapeError(f"{name}: expected [{first}, {rows}, at most {samples}], got {list(cache.shape)}")
 
 
 def _take(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastvoc.compat.encodec import whole_codes
 from fastvoc.compat.upstream import Upstream
 from fastvoc.errors import ShapeError
 from fastvoc.nn.factorised import FactorisedBook, FactorisedQuantizer
@@ -53,7 +54,7 @@ class Quantizer(Upstream):
 
         Raises ShapeError, DtypeError or ArgumentError for codes that do not fit.
         """
-        codes = codes.long()
+        codes = whole_codes(codes, "codes")
         z = self._model.decoding(codes)
         entries = [book.codebook.weight[codes[:, k]].transpose(1, 2) for k, book in enumerate(self._books_of(codes))]
         return z, torch.cat(entries, 1), codes

@@ -15,6 +15,7 @@ from fastvoc.checkpoints import detect_and_load
 from fastvoc.checkpoints.snac import canonical_name, module_names
 from fastvoc.compat import keywords
 from fastvoc.compat.dac import without_ones
+from fastvoc.compat.encodec import whole_codes
 from fastvoc.compat.pretrained import folder_of, read_json, weights_of
 from fastvoc.compat.upstream import Upstream, folded
 from fastvoc.errors import LoadError
@@ -32,9 +33,12 @@ class _Quantizer(Upstream):
     """`quantizer` with `from_codes`."""
 
     def from_codes(self, codes: Sequence[Tensor]) -> Tensor:
-        """Codes [B, T_k] of every codebook -> [B, D, T]. Raises ShapeError for those that do not fit together."""
+        """Codes [B, T_k] of every codebook -> [B, D, T]. Raises ShapeError or DtypeError for those that do not fit."""
         steps, strides = self._model.steps, self._model.strides
-        frames = packed([level.long() for level in codes], [steps // stride for stride in strides])
+        frames = packed(
+            [whole_codes(level, f"codes[{i}]") for i, level in enumerate(codes)],
+            [steps // stride for stride in strides],
+        )
         z: Tensor = self._model.decoding(frames)
         return z
 
@@ -127,10 +131,11 @@ class SNAC(Upstream):
     def decode(self, codes: Sequence[Tensor]) -> Tensor:
         """Codes [B, T_k] of every codebook -> [B, 1, S], S of whole frames.
 
-        Raises ShapeError for codes that do not fit together, ArgumentError for one outside the codebooks.
+        Raises ShapeError for codes that do not fit together, DtypeError for those that are no whole numbers,
+        ArgumentError for one outside the codebooks.
         """
         config = self._model.config
-        frames = packed([level.long() for level in codes], config.rates)
+        frames = packed([whole_codes(level, f"codes[{i}]") for i, level in enumerate(codes)], config.rates)
         shape = len(frames), 1
         drawn = [
             torch.randn(*shape, n * frames.shape[2], dtype=self._model.dtype, device=frames.device)

@@ -13,15 +13,19 @@ from torch.nn import functional as F
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
+from fastvoc.ops._cuda import fits_conv_tile, register_cuda
 from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native, like_rows
-from fastvoc.runtime.registry import define
+from fastvoc.runtime.registry import Spec, define
 
 # Steps whose scores the reference holds at once.
 _BLOCK = 512
+
+# Channels of a head, at most, in csrc/cuda/attend.cuh.
+_CUDA_HEAD = 256
 
 
 @dataclass(frozen=True)
@@ -276,7 +280,7 @@ class _Packed(NamedTuple):
     eps2: float
 
 
-def _pack(params: AttentionBlockParams) -> _Packed:
+def _pack(params: AttentionBlockParams, pack: Callable[[Tensor], Tensor] = packing.pack_pairs) -> _Packed:
     """The weights in the order of their use, what is added scaled; the norms' scales and shifts in float32."""
     p = params
     scaled = [
@@ -287,12 +291,27 @@ def _pack(params: AttentionBlockParams) -> _Packed:
     products = [mixed, scaled[0], p.expand.detach(), scaled[1]]
     small = [packing.pad_bias(t, p.channels, t).float() for norm in (p.norm1, p.norm2) for t in norm.tensors()]
     return _Packed(
-        torch.cat([packing.pack_pairs(w) for w in products]),
+        torch.cat([pack(w).flatten() for w in products]),
         torch.cat(small),
         p.frequencies(),
         *(p.channels, p.heads, p.kv_heads, p.head_dim, p.expand.shape[0], p.window),
         *(p.norm1.eps, p.norm2.eps),
     )
+
+
+def _pack_product(weight: Tensor) -> Tensor:
+    """As conv1d's CUDA kernels take it."""
+    tiles = fits_conv_tile(weight.dtype, weight.shape[1], weight.shape[0], packing.TILE_STEPS)
+    return (packing.pack_conv_tiles if tiles else packing.pack_conv)(weight[:, :, None])
+
+
+def _pack_cuda(params: AttentionBlockParams) -> _Packed:
+    return _pack(params, _pack_product)
+
+
+def _supports_cuda(spec: Spec) -> str | None:
+    size = spec.params.head_dim
+    return None if size <= _CUDA_HEAD else f"takes heads of {_CUDA_HEAD} channels at most, not {size}"
 
 
 NATIVE = Native("attention_block", _Packed, like_rows, attention_block_ref, mutates=("keys", "values"))
@@ -375,4 +394,5 @@ def _work(x: Tensor, params: AttentionBlockParams, *_: Tensor | None) -> tuple[i
 
 OP = attention_block = define("attention_block", _check, attention_block_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda)
 register_triton(OP, stream=_stream_triton)

@@ -11,12 +11,17 @@ from torch.nn import functional as F
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
+from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32, output
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import Geometry, TailStream
 from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native
-from fastvoc.runtime.registry import define
+from fastvoc.runtime.registry import Spec, define
+
+# Of which csrc/cuda/depthwise.cuh keeps a tile in the shared memory of the smallest device.
+_CUDA_TAPS = 512
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,15 @@ def _pack(params: DepthwiseParams) -> _Packed:
     return _Packed(weight, bias, *shape, *packing.pack_activations((params.pre,)))
 
 
+def _pack_cuda(params: DepthwiseParams) -> _Packed:
+    return _pack(params)._replace(**pack_cuda_activations((params.pre,))._asdict())
+
+
+def _supports_cuda(spec: Spec) -> str | None:
+    taps = spec.params.weight.shape[2]
+    return None if taps <= _CUDA_TAPS else f"takes {_CUDA_TAPS} taps at most, not {taps}"
+
+
 def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
     steps = x.shape[2] + p.left + p.right - p.dilation * (p.kernel - 1)
     return x.new_empty((x.shape[0], steps, p.channels)).transpose(1, 2)
@@ -126,3 +140,5 @@ def _work(x: Tensor, params: DepthwiseParams, *_: Tensor | None) -> tuple[int, T
 
 OP = depthwise = define("depthwise", _check, depthwise_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native, either=True)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda)
+register_triton(OP)

@@ -212,3 +212,16 @@ def test_orpheus_tokens() -> None:
             tokens([torch.tensor([1, off]), *codes[1:]])
     with pytest.raises(DtypeError, match="codes"):
         tokens([codes[0].float(), *codes[1:]])
+
+
+def test_codes_that_are_no_whole_numbers_are_refused() -> None:
+    dac = DAC(2, (2, 2), None, 16, (2, 2), 2, 16, 4)
+    snac = SNAC(24000, 2, (2, 2), None, 16, (2, 2), None, 16, 4, (2, 1))
+    halves = torch.full((1, 2, 4), 1.5)
+    for call in (
+        lambda: dac.quantizer.from_codes(halves),
+        lambda: snac.decode([halves[:, 0, ::2], halves[:, 0]]),
+        lambda: snac.quantizer.from_codes([halves[:, 0, ::2], halves[:, 0]]),
+    ):
+        with pytest.raises(DtypeError, match=r"codes.*: expected a tensor of whole numbers, got torch.float32"):
+            call()

@@ -17,6 +17,7 @@ from fastvoc.models.encodec_config import ENCODEC_24K
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3, HifiGan
 from fastvoc.models.hift_config import COSYVOICE2
 from fastvoc.models.hiftnet import HiftNet
+from fastvoc.models.levels import packed
 from fastvoc.models.vocos import Vocos
 from fastvoc.models.vocos_config import VOCOS_MEL_24K
 from fastvoc.nn.wide import WideOnCpu
@@ -130,6 +131,37 @@ def test_golden_hiftnet_with_its_pitch_network() -> None:
         assert_golden(model.predict_f0(case.inputs["mel"], backend="cuda"), case, "f0")
         wav = model(case.inputs["mel"], source=case.inputs["source"][:, None], backend="cuda")
     assert_golden(wav, case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_golden_mimi() -> None:
+    case = golden("mimi_hf")
+    model = load(case)
+    with torch.inference_mode(), emulated():
+        x = model.encoder(case.inputs["audio"], backend="cuda")
+        for layer in model.encoder_transformer.layers:
+            x = layer(x, backend="cuda")
+        assert_golden(x.mT, case, "mid.encoder_transformer")
+        for count, name in ((6, "codes"), (1, "codes_n1")):
+            assert_golden(model.encode(case.inputs["audio"], count, backend="cuda")[0][0], case, name)
+        assert_golden(model.decode([case.outputs["codes"]], backend="cuda"), case, "audio")
+        assert_golden(model.decode([case.inputs["codes_any"]], backend="cuda"), case, "audio_any")
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["snac_24k", "snac_44k"])
+def test_golden_snac(name: str) -> None:
+    case = golden(name)
+    model = load(case)
+    noise = [case.inputs[f"noise_{i}"] for i in range(len(model.config.decoder_rates))]
+    with torch.inference_mode(), emulated():
+        (codes,), _ = model.encode(case.inputs["audio"], backend="cuda")
+        assert torch.equal(
+            packed([case.outputs[f"codes_{i}"] for i in range(model.config.n_q)], model.config.rates), codes
+        )
+        assert_golden(model.decode([codes], backend="cuda", noise=noise), case, "audio")
 
 
 def _vocoder(model: Callable[[Any], Any], config: Any) -> Callable[[], Tensor]:

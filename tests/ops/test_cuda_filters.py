@@ -1,24 +1,61 @@
-"""The CUDA kernels of snake_aa, lvc and conv2d, compiled as plain C++, against the ops' meaning in float64."""
+"""The CUDA kernels of depthwise, snake_aa, lvc and conv2d, compiled as plain C++, against their meaning in float64."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
 from cuda_emulation import DTYPES, RUN
-from op_cases import SNAKE_AA, cast, double, snake_aa_params, strided
+from op_cases import DEPTHWISE, SNAKE_AA, cast, depthwise_params, double, random_snake, snake_aa_params, strided
 
 from fastvoc.ops.conv2d import OP as CONV2D_OP
 from fastvoc.ops.conv2d import Conv2dParams, conv2d_ref
+from fastvoc.ops.depthwise import OP as DEPTHWISE_OP
+from fastvoc.ops.depthwise import depthwise_ref
 from fastvoc.ops.lvc import LvcParams, lvc_ref
 from fastvoc.ops.snake_aa import OP as SNAKE
 from fastvoc.ops.snake_aa import SnakeAaParams, snake_aa_ref
-from fastvoc.runtime.registry import OPS
+from fastvoc.runtime import library as _library
+from fastvoc.runtime.registry import OPS, Spec
 from helpers import assert_golden, golden, relative_l2
 
 ROUNDING = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+# Several tiles, and more steps apart than there are.
+FAR = {
+    "tiles": lambda: replace(depthwise_params(40, 9, 2), pre=random_snake(40)),
+    "beyond": lambda: replace(depthwise_params(33, 3, 400), pre=random_snake(33)),
+    "many-taps": lambda: depthwise_params(2, 201),
+}
+
+
+@each_dtype
+@pytest.mark.parametrize("name", [*DEPTHWISE, *FAR])
+def test_depthwise(name: str, dtype: torch.dtype) -> None:
+    params = cast({**DEPTHWISE, **FAR}[name](), dtype)
+    packed = DEPTHWISE_OP.impls["cuda"].pack(params)
+    lengths = torch.tensor([290, 129, 1, 64])
+    x = torch.full((4, len(params.weight), 290), torch.nan, dtype=dtype)
+    for i, n in enumerate(lengths.tolist()):
+        x[i, :, :n] = torch.randn(x.shape[1], n)
+    y = RUN["depthwise"](x, packed, lengths)
+    assert relative_l2(y, depthwise_ref(x.double(), double(params), lengths)) < ROUNDING[dtype]
+    for view in strided(x).values():
+        assert torch.equal(RUN["depthwise"](view, packed, lengths), y)
+    for i, n in enumerate(lengths.tolist()):
+        assert torch.equal(RUN["depthwise"](x[i : i + 1, :, :n], packed)[0], y[i, :, :n])
+        assert not y[i, :, n:].any()
+
+
+def test_depthwise_refuses_more_taps_than_fit() -> None:
+    supports = DEPTHWISE_OP.impls["cuda"].supports
+    with mock.patch.object(_library, "cuda_refusal", return_value=None):
+        assert supports(Spec("cuda", torch.float32, depthwise_params(1, 511))) is None
+        assert "512 taps at most, not 513" in str(supports(Spec("cuda", torch.float32, depthwise_params(1, 513))))
 
 
 @each_dtype

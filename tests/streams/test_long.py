@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from math import gcd
 from typing import Any
 
+import mimi_models
 import pytest
 import torch
 from stream_families import PUBLISHED_STEPS, mel_of, vocoder
@@ -144,3 +146,37 @@ def test_the_end_of_a_long_encoding(seconds: int) -> None:
     end = last_of(stream, lambda i: block[i % 50 * step :][:step], chunks, 750)
     whole = voc.encode(block[torch.arange(chunks * step) % len(block)], 3.0)
     assert torch.equal(end, whole.segments[0][0][:, -750:])
+
+
+@cache
+def mimi() -> Codec:
+    """Mimi's strides, steps of its transformers and window, with few channels."""
+    config = replace(mimi_models.SMALL, ratios=(8, 6, 5, 4), window=250)
+    model = mimi_models.lively(config)
+    model.prepare(backend="cpp")
+    return Codec(model, config, backend="cpp")
+
+
+@pytest.mark.native
+@each_length
+def test_the_end_of_a_long_decoding_of_mimi(seconds: int) -> None:
+    """Frame by frame of 80 ms."""
+    need_native()
+    codec = mimi()
+    block = torch.randint(codec.config.bins, (4, 500), generator=torch.Generator().manual_seed(1))
+    frames, kept = int(seconds * codec.frame_rate), 10 * 24000
+    end = last_of(codec.decoding(4).stream(), lambda i: block[:, i % 500][:, None], frames, kept)
+    assert torch.equal(end, codec.decode(block[:, torch.arange(frames) % 500])[..., -kept:])
+
+
+@pytest.mark.native
+@each_length
+def test_the_end_of_a_long_encoding_of_mimi(seconds: int) -> None:
+    need_native()
+    codec, hop = mimi(), mimi().hop
+    block = torch.randn(500 * hop, generator=torch.Generator().manual_seed(1)) * 0.3
+    frames = int(seconds * codec.frame_rate)
+    stream = codec.encoding(codebooks=4).stream()
+    end = last_of(stream, lambda i: block[i % 500 * hop :][:hop], frames, 125)
+    whole = codec.encode(block[torch.arange(frames * hop) % len(block)], codebooks=4)
+    assert torch.equal(end, whole.segments[0][0][:, -125:])
