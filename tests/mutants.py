@@ -96,7 +96,7 @@ MUTANTS = (
         "fastvoc/models/hift_parts.py",
         "on_device(lengths - count, x)",
         "on_device(lengths, x)",
-        "tests/models/test_hiftnet.py -k shortened",
+        "tests/models/test_hift_parts.py -k shortened",
     ),
     Mutant(
         "fastvoc/models/speakers.py",

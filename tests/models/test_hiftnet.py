@@ -14,7 +14,6 @@ from torch import Tensor
 from fastvoc.checkpoints import detect_and_load
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.models.hift_config import CHATTERBOX, COSYVOICE1, COSYVOICE2, COSYVOICE3, HIFTNET
-from fastvoc.models.hift_parts import Shortened
 from fastvoc.models.hiftnet import HiftConfig, HiftNet
 from fastvoc.runtime.registry import use_exact
 from helpers import GoldenCase, assert_golden, golden, implementations, relative_l2
@@ -244,14 +243,6 @@ def test_accuracy_against_float64(name: str, impl: str, nan_poison: None) -> Non
         assert min(by_f0 for by_f0, _ in drawn) < 1e-4, frames
         assert min(by_source for _, by_source in drawn) < (3e-5 if config.features == "polar" else 1e-5), frames
     assert HiftConfig.from_dict(config.to_dict()) == config
-
-
-def test_shortened_items_are_silent_behind_their_ends() -> None:
-    y = Shortened(2)(torch.ones(2, 3, 9), lengths=torch.tensor([9, 5]))
-    assert y.shape == (2, 3, 7)
-    assert y[0].all()
-    assert y[1, :, :3].all()
-    assert not y[1, :, 3:].any()
 
 
 @each_impl
