@@ -216,24 +216,26 @@ MODELS |= {"Vocos mel 24 kHz": "vocos"}
 MODELS |= {f"EnCodec {n} kHz, {way}coding": f"encodec-{n}k-{way}code" for n in (24, 48) for way in ("en", "de")}
 
 
-def test_figures_of_speed_are_those_of_the_results() -> None:
-    """Every row of the table against `benchmarks/results`, to the digits shown."""
-    results = json.loads((ROOT / "benchmarks/results/amd-epyc-2core/models.json").read_text())["rows"]
+@pytest.mark.parametrize(("file", "count"), [("models", 2 * len(MODELS)), ("models-avx2", 6)])
+def test_figures_of_speed_are_those_of_the_results(file: str, count: int) -> None:
+    """Every row of the table that names a file, against that file, to the digits shown."""
+    results = json.loads((ROOT / f"benchmarks/results/amd-epyc-2core/{file}.json").read_text())["rows"]
     measured = {(row["model"], row["seconds"], row["dtype"]): row for row in results if row["batch"] == 1}
-    rows = re.findall(r"^\| (\D.+?) \| (\d+) s \| (.+) \|$", PAGES["speed.md"].read_text(), re.MULTILINE)
-    assert len(rows) == 2 * len(MODELS)
+    table = PAGES["speed.md"].read_text().partition(f"/{file}.json`")[2].partition("\n\n|")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\|? (\D.+?) \| (\d+) s \| (.+) \|$", table, re.MULTILINE)
+    assert len(rows) == count
     for name, seconds, rest in rows:
-        fp32, torch_, ort, openvino, bf16, *bf16_over = rest.split(" | ")
-        for dtype, time, over in (
-            ("fp32", fp32, {"torch": torch_, "onnxruntime": ort, "openvino": openvino}),
-            ("bf16", bf16, dict(zip(("torch", "openvino"), bf16_over, strict=True))),
-        ):
+        fp32, torch_, ort, openvino, *bf16 = rest.split(" | ")
+        shown = {"fp32": (fp32, {"torch": torch_, "onnxruntime": ort, "openvino": openvino})}
+        if bf16:
+            shown["bf16"] = bf16[0], dict(zip(("torch", "openvino"), bf16[1:], strict=True))
+        for dtype, (time, over) in shown.items():
             row = measured[MODELS[name], float(seconds), dtype]
             ours = row["impls"]["cpp"]
-            ms, times = re.fullmatch(r"([\d.]+) ms, (\d+)x(?: real time)?", time).groups()  # type: ignore[union-attr]
+            ms, times = re.fullmatch(r"([\d.]+) ms, ([\d.]+)x(?: real time)?", time).groups()  # type: ignore[union-attr]
             assert _rounded(1e3 * ours["median_s"], ms) == ms, (name, dtype)
             assert _rounded(ours["real_time"], times) == times, (name, dtype)
-            assert {rival: _rounded(row["over"][rival], shown) for rival, shown in over.items()} == over, (name, dtype)
+            assert {rival: _rounded(row["over"][rival], cell) for rival, cell in over.items()} == over, (name, dtype)
 
 
 def _rounded(value: float, like: str) -> str:
