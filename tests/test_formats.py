@@ -54,6 +54,17 @@ def test_every_value_takes_its_nearest_level(kind: str) -> None:
 
 
 @each_law
+def test_a_value_in_the_middle_goes_away_from_zero(kind: str) -> None:
+    sizes = levels(kind).unique()
+    low, high = (sizes[sizes >= 0][i] for i in (slice(None, -1), slice(1, None)))
+    middle, outer = (low + high)[(low + high) % 2 == 0] // 2, high[(low + high) % 2 == 0]
+    assert len(middle) > 50
+    for sign in (1, -1):
+        codes, _ = to_format(sign * middle.float() / 32767, kind)
+        assert torch.equal(levels(kind)[codes.int()], sign * outer)
+
+
+@each_law
 def test_codes_agree_with_another_coder(kind: str) -> None:
     """Another coder drops the low bits first; that is at most one code away and mostly none."""
     values = EVERY.to(torch.int16).numpy()

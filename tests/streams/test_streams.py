@@ -69,6 +69,18 @@ def test_a_chunk_without_frames_does_not_begin_a_stream(family: str) -> None:
     assert torch.equal(streams.close("early"), streams.close("late"))
 
 
+def test_a_name_that_is_used_again_begins_anew() -> None:
+    voc = vocoder("hifigan-1")
+    bad = mel_of(voc, 12)
+    bad[0, 3] = torch.nan
+    streams = fastvoc.Streams(voc)
+    for _ in range(2):
+        with pytest.raises(ArgumentError, match="frame 3 of the stream"):
+            streams.step({"a": bad})
+        streams.step({"a": bad[:, 4:]})
+        streams.close("a")
+
+
 @pytest.mark.slow
 @pytest.mark.native
 @each_family
