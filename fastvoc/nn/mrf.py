@@ -124,8 +124,7 @@ class MrfStage(Layer):
 
     def repack(self, backend: str | None = None) -> None:
         """Packs the weights anew, as `Model.prepare` does."""
-        weight = self.prepared.weight()
-        self.prepared.prepare(weight.device, weight.dtype, backend)
+        self.prepared.repack(backend)
 
     def _tensors(self) -> list[Tensor]:
         rows = [(*conv.held(), *((snake.alpha, snake.beta) if snake else ())) for conv, snake in self._convs]

@@ -109,6 +109,11 @@ class Prepared:
         self.packings += 1
         self._entry(self.tensors(), device, dtype, backend)
 
+    def repack(self, backend: str | None = None) -> None:
+        """`prepare` where the weights are, in their dtype."""
+        weight = self.weight()
+        self.prepare(weight.device, weight.dtype, backend)
+
     def stream(self, backend: str | None = None, *, exact: bool = True) -> OpStream:
         """A new state of this layer for a signal in chunks .
 
