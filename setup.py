@@ -4,7 +4,7 @@ FASTVOC_BUILD=auto    build what this machine can, say why the rest is left out 
 FASTVOC_BUILD=python  no native code
 FASTVOC_BUILD=cpu     the C++ libraries, or fail
 FASTVOC_BUILD=cuda    all libraries, or fail
-FASTVOC_BUILD_ISA=X   the highest instruction set of x86 to build for: portable, avx2, avx512, avx512_bf16, or `here`,
+FASTVOC_TARGET=X      the highest instruction set of x86 to build for: portable, avx2, avx512, avx512_bf16, or `here`,
                       the best of this machine; without it libraries beside their sources are for this machine, others
                       for all
 FASTVOC_LABEL=1       put what was asked for into the version: +cpu, or +cu130 for the toolkit at CUDA_HOME

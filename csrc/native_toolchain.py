@@ -34,9 +34,9 @@ ISAS: dict[str, set[str]] = {
     "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
     "avx512_bf16": {"avx512_bf16", "avx512_vnni"},
 }
-BEST_ISA = os.environ.get("FASTVOC_BUILD_ISA")
+BEST_ISA = os.environ.get("FASTVOC_TARGET")
 if BEST_ISA not in (None, "", "here", *ISAS):
-    raise SystemExit(f"FASTVOC_BUILD_ISA={BEST_ISA!r} is not one of here, {', '.join(ISAS)}")
+    raise SystemExit(f"FASTVOC_TARGET={BEST_ISA!r} is not one of here, {', '.join(ISAS)}")
 
 DIALECT = ["-std=c++20"]
 TORCH = ["-DTORCH_TARGET_VERSION=0x020b000000000000"]
@@ -88,7 +88,7 @@ def target_machine() -> str:
 
 
 def isas(beside: bool, cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
-    """The instruction sets to compile the CPU library for: up to FASTVOC_BUILD_ISA, `here` is the best of this machine.
+    """The instruction sets to compile the CPU library for: up to FASTVOC_TARGET, `here` is the best of this machine.
 
     By default a library that is built beside its sources is for this machine, any other for all.
     """

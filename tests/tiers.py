@@ -2,9 +2,9 @@
 
 `pytest --tier=test` and `--tier=check` choose one; without the option everything runs. A test belongs to `check` when
 a line of LEFT says so. Of a test with several parameters `test` runs combinations in which every value of every one
-occurs (tests/covering.py) and `check` the others; what says that an op, model, format or stream is right (WHOLE) runs
-in all combinations first. Property tests run in both: with a few examples first, with all of theirs in `check`
-(tests/examples.py).
+occurs, with C++ where it can (tests/covering.py), and `check` the others; what says that an op, model, format or stream
+is right (WHOLE) runs in all combinations first. Property tests run in both: with a few examples first, with all of
+theirs in `check` (tests/examples.py).
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ LEFT = (
     Left("language models of bit streams", r"test_compression\.py::test_streams_made_on_any_number_of_threads"),
     Left("further ways to copy a model", r"test_pickling\.py::test_a_(narrow_)?model_comes_back", r"-pickle\]"),
     Left("details of other packages' classes", r"compat/test_(config_fields|changed_weights|input_dtypes)\.py"),
-    Left("further pages", r"test_docs\.py::test_a_page_runs", r"README|getting-started|streaming|codecs"),
+    Left("further pages", r"test_docs\.py::test_a_page_runs", r"README|getting-started"),
+    Left(
+        "imports in processes of their own", r"packaging/test_imports\.py::test_(import_is_quick|loading|imports_make)"
+    ),
     Left("graphs of further families", r"test_compile\.py::test_compiles", "hifigan-1"),
     Left("exports of further families", r"test_compile\.py::test_exports", "hifigan-1|vocos|encodec"),
 )

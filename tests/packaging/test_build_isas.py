@@ -78,7 +78,7 @@ def test_a_build_for_some_instruction_sets_leaves_the_others_out(
 
 
 def test_an_unknown_instruction_set_is_refused() -> None:
-    env = {**os.environ, "FASTVOC_BUILD_ISA": "avx3"}
+    env = {**os.environ, "FASTVOC_TARGET": "avx3"}
     done = subprocess.run([sys.executable, "setup.py", "--version"], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "FASTVOC_BUILD_ISA='avx3' is not one of here, portable, avx2, avx512, avx512_bf16" in done.stderr
+    assert "FASTVOC_TARGET='avx3' is not one of here, portable, avx2, avx512, avx512_bf16" in done.stderr
