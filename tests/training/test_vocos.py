@@ -48,17 +48,18 @@ def fresh(folder: Path, **values: Any) -> Trainer:
 
 
 def test_it_starts_at_the_envelope_of_its_mel() -> None:
-    """Untrained, its magnitudes are those of the sound, smoothed over the bands: within 3 dB in the mean here."""
+    """Untrained it makes a sound of nearly the same mel, where plain random weights are far off."""
     config = TrainConfig.from_dict({**TINY, "dim": 32}).model()
-    model = generator(config)
-    wav = torch.randn(1, 22050).cumsum(1).sub(torch.randn(1)).mul(0.01)
-    mel = MelSpectrogram(config.mel)
-    with torch.no_grad():
-        copy = model(mel(wav))[:, 0]
-    assert copy.shape == (1, 22050 // 256 * 256)
-    assert float((mel(copy) - mel(wav[:, : copy.shape[1]])).abs().mean()) < 0.8
-    plain = Vocos(config).requires_grad_(False)
-    assert float((mel(plain(mel(wav))[:, 0]) - mel(wav[:, : copy.shape[1]])).abs().mean()) > 2
+    wav, mel = 0.1 * torch.randn(1, 22050), MelSpectrogram(config.mel)
+
+    def distance(model: torch.nn.Module) -> float:
+        with torch.no_grad():
+            copy = model(mel(wav))[:, 0]
+        assert copy.shape == (1, 22050 // 256 * 256)
+        return float((mel(copy) - mel(wav[:, : copy.shape[1]])).abs().mean())
+
+    assert distance(generator(config)) < 0.6
+    assert distance(Vocos(config)) > 1.5
 
 
 def test_resuming_makes_the_same_updates(folder: Path, tmp_path: Path) -> None:
