@@ -47,6 +47,7 @@ LEFT = (
     Left("Triton's interpreter", r"ops/test_attention_block.*::test_triton"),
     Left("instruction sets of other machines", r".*::[^[]*instruction_set|reliability/test_golden_isas"),
     Left("source builds and wheels", r"packaging/test_build"),
+    Left("a first visit of a GPU, rehearsed", r"packaging/test_gpu_script\.py::test_a_first_visit"),
     Left("64-bit Arm, emulated", r"arm/"),
     Left("sanitizers", r"reliability/test_(coder_)?sanit"),
     Left("forms of checkpoints", rf"{_FORMS}every_dialect_in_every_form", "parametrizations-bfloat16"),
