@@ -1,4 +1,4 @@
-"""What Kokoro's decoder is made of beside plain convolutions: norms that take a style, and two ways to double a rate."""
+"""What Kokoro's decoder is made of beside plain convolutions: norms that take a style, two ways to double a rate."""
 
 from __future__ import annotations
 

@@ -339,7 +339,7 @@ class Kokoro(Model):
         return run(self._styles, style)
 
     def written(self, chosen: Collection[str] = ()) -> Written:
-        """Without choice from text features, F0, energy and a style; one of the source, its noise or spectrum besides."""
+        """Without choice from text features, F0, energy and a style; besides the source, its noise or its spectrum."""
         config = self.config
         axes: dict[str, tuple[int | str, ...]] = {
             "asr": ("batch", config.num_mels, "frames"),

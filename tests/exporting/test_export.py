@@ -234,6 +234,44 @@ def test_golden_vits() -> None:
     assert_golden(wav, case, "wav")
 
 
+@pytest.mark.golden
+@pytest.mark.parametrize("given", ["har", "source"])
+def test_golden_kokoro(given: str) -> None:
+    case = golden("kokoro_istftnet")
+    voc = fastvoc.load(case.dir / "kokoro-v1_0.pth", backend="torch")
+    feeds = {name: case.inputs[name].numpy() for name in ("asr", "f0", "n", "style")}
+    har = torch.cat([case.inputs["har_magnitude"], case.inputs["har_phase"]], 1)
+    feeds[given] = {"har": har, "source": case.inputs["har_source"].mT.contiguous()}[given].numpy()
+    wav = outputs(serialized(voc, inputs=(given,)))(feeds)["audio"]
+    assert_golden(wav, case, {"har": "wav_given_har", "source": "wav"}[given])
+
+
+@pytest.mark.golden
+def test_golden_rvc() -> None:
+    case = golden("rvc_nsf_hifigan")
+    voc = fastvoc.load(case.dir / "voice.pth", backend="torch")
+    noise = case.inputs["noise_unit"].mT.contiguous()
+    feeds = {"latent": case.inputs["latent"], "f0": case.inputs["f0"], "noise": noise}
+    run = outputs(serialized(voc, inputs=("noise",)))
+    speaker = case.inputs["speaker_id"]
+    wav = run({name: value.numpy() for name, value in {**feeds, "speaker": speaker}.items()})["audio"]
+    assert_golden(wav, case, "wav")
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "message"),
+    [
+        ("kokoro", ("har", "noise"), "har, source and noise come in place of each other"),
+        ("kokoro", ("phase",), "Kokoro cannot take 'phase' from outside; expected some of har, noise, source"),
+        ("rvc", ("source", "noise"), "source comes in place of f0 and noise"),
+        ("rvc-alone", ("speaker",), "NsfHifiGan cannot take 'speaker' from outside; expected some of noise, source"),
+    ],
+)
+def test_inputs_that_cannot_be_chosen_are_named(name: str, inputs: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ExportError, match=f"^inputs: {message}"):
+        serialized(made(name), inputs=inputs)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_has_what_every_runtime_knows(name: str) -> None:
     loaded = made(name)
