@@ -90,7 +90,7 @@ def _find(model: object) -> tuple[Kind, object, nn.Module]:
         if set(kind.classes) & set(names_of(decoder)):
             return kind, owner, decoder
         seen.append(f"{'.'.join(kind.path)} is a {type(decoder).__name__}")
-    found = f" ({', '.join(seen)})" if seen else ""
+    found = f" ({', '.join(dict.fromkeys(seen))})" if seen else ""
     known = ", ".join(dict.fromkeys(kind.package for kind in KINDS))
     raise ArgumentError(f"model: no decoder that is known in a {type(model).__name__}{found}; expected {known}")
 
