@@ -46,6 +46,7 @@ LEFT = (
     Left("instruction sets of other machines", r".*::[^[]*instruction_set|reliability/test_golden_isas"),
     Left("source builds and wheels", r"packaging/test_build"),
     Left("64-bit Arm, emulated", r"arm/"),
+    Left("a local Ray", r"cluster/test_(jobs|service)"),
     Left("sanitizers", r"reliability/test_(coder_)?sanit"),
     Left("forms of checkpoints", rf"{_FORMS}every_dialect_in_every_form", "parametrizations-bfloat16"),
     Left("forms of checkpoints", rf"{_FORMS}names_of_wrapped_modules", "-both"),

@@ -16,8 +16,7 @@ from fastvoc.loading import load, save
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.sound.mel import HIFIGAN_22K
 from fastvoc.vocoder import Vocoder
-
-_TRIES = 3  # Ray gives its processes 30 s to start, which a busy machine may need
+from helpers import need_ray
 
 
 @pytest.fixture(scope="session")
@@ -37,29 +36,32 @@ def voc(model: Path) -> Vocoder:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
-    """The package ray, connected to a cluster of this machine with two CPUs."""
+    """The package ray, connected to a cluster of this machine with two CPUs, or to the one at RAY_ADDRESS."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ray = pytest.importorskip("ray", reason="ray is not installed")
-        pytest.importorskip("ray.data", reason="ray[data] is not installed")
+        need_ray()
+        import ray
+        import ray.data
+
+        quiet = {"log_to_driver": False, "logging_level": "error"}
         # Sockets lie in the folder, and their names have to be short.
         with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-            for left in reversed(range(_TRIES)):
-                try:
-                    ray.init(
-                        num_cpus=2,
-                        include_dashboard=False,
-                        log_to_driver=False,
-                        logging_level="error",
-                        object_store_memory=200 << 20,
-                        _temp_dir=folder,
-                    )
-                    break
-                except Exception:
-                    ray.shutdown()
-                    if not left:
-                        raise
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(**quiet)
+            else:
+                _begin(ray, quiet, folder)
             ray.data.DataContext.get_current().enable_progress_bars = False
             yield ray
             ray.shutdown()
+
+
+def _begin(ray: Any, quiet: dict[str, Any], folder: str, tries: int = 3) -> None:
+    """Ray gives its processes 30 s to start, which on a busy machine may not be enough."""
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 << 20, _temp_dir=folder, **quiet)
+    except Exception:
+        ray.shutdown()
+        if tries == 1:
+            raise
+        _begin(ray, quiet, folder, tries - 1)

@@ -20,8 +20,6 @@ from fastvoc.errors import ArgumentError, DtypeError, LoadError
 from fastvoc.sound.audio import read_audio
 from fastvoc.vocoder import Vocoder
 
-pytest.importorskip("ray", reason="ray is not installed")
-pq: Any = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Ray warns of is not ours
 
 
@@ -52,7 +50,13 @@ def _ours(process: int) -> bool:
     return False
 
 
-def test_a_worker_killed_in_the_middle(cluster: Any, model: Path, voc: Vocoder, tmp_path: Path) -> None:
+@pytest.fixture
+def pq(cluster: Any) -> Any:
+    """pyarrow's reader, which comes with Ray."""
+    return pytest.importorskip("pyarrow.parquet")
+
+
+def test_a_worker_killed_in_the_middle(cluster: Any, model: Path, voc: Vocoder, tmp_path: Path, pq: Any) -> None:
     """Nothing is lost and nothing comes twice; a second job finds all there; the samples are those of `voc.each`."""
     sizes = [200 + 7 * i for i in range(48)]
     values = mels(sizes)
