@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
     from typing_extensions import Unpack
 
+_RETRIES = 8  # of a block that loses its worker: one that kills each must not go round forever
 Form = Literal["parquet", "wav", "flac"]
 
 
@@ -324,6 +325,7 @@ def _mapped(dataset: Dataset, work: Work, pool: _Pool, output: Output | None, wr
         compute=compute,
         num_cpus=pool.num_cpus,
         num_gpus=pool.num_gpus or None,
+        max_task_retries=_RETRIES,
     )
 
 

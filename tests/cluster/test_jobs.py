@@ -28,26 +28,12 @@ def mels(sizes: list[int]) -> list[np.ndarray[Any, Any]]:
     return [(2 * rng.standard_normal((80, n)) - 5).astype(np.float32) for n in sizes]
 
 
-def workers(name: str) -> list[int]:
-    """Processes of this session's cluster that do the work of `name`."""
-    there = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
-    return [process for process in there if name in _read(process, "cmdline") and _ours(process)]
-
-
-def _read(process: int, file: str) -> str:
-    """Of a process that may have ended."""
-    try:
-        return (Path("/proc") / str(process) / file).read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def _ours(process: int) -> bool:
-    while process > 1:
-        if process == os.getpid():
-            return True
-        process = int((_read(process, "stat").rpartition(")")[2].split() or ["", "0"])[1])
-    return False
+def workers(ray: Any, name: str) -> list[int]:
+    """Processes of this job's actors whose class has this in its name."""
+    job = ray.get_runtime_context().get_job_id()
+    actors = ray._private.state.actors().values()
+    own = [actor for actor in actors if actor["JobID"] == job and actor["State"] == "ALIVE"]
+    return [actor["Pid"] for actor in own if name in actor["ActorClassName"]]
 
 
 @pytest.fixture
@@ -69,7 +55,7 @@ def test_a_worker_killed_in_the_middle(cluster: Any, model: Path, voc: Vocoder, 
     def kill() -> None:
         while not over.is_set():
             there = len(list(out.glob("part-*.parquet")))
-            if there >= 3 and (found := workers("MapWorker(MapBatches(Worker))")):
+            if there >= 3 and (found := workers(cluster, "MapBatches(Worker)")):
                 killed.append((found[0], there))
                 os.kill(found[0], signal.SIGKILL)
                 return
