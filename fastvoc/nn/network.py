@@ -310,6 +310,11 @@ def mean(*values: Tensor) -> Tensor:
     return reduce(add, values) / len(values)
 
 
+def stacked(*values: Tensor) -> Tensor:
+    """The channels of all, in the memory layout that the layers make."""
+    return torch.cat([value.transpose(1, 2) for value in values], 2).transpose(1, 2)
+
+
 def _remembers(step: Step) -> bool:
     return isinstance(step.does, Part) and step.does.REACH == "past"
 
