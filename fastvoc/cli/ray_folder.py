@@ -14,7 +14,7 @@ import typer
 
 from fastvoc.cli.folder import Done, Plan, attempt
 from fastvoc.errors import BackendError, FastvocError
-from fastvoc.ray.package import import_ray
+from fastvoc.ray.package import RETRIES, import_ray
 from fastvoc.ray.work import Source
 from fastvoc.runtime.threads import set_num_threads
 
@@ -61,15 +61,22 @@ def made_by_ray(
     import ray
 
     own = not ray.is_initialized()
+    if own:
+        _connect(address)
     try:
-        if own:
-            ray.init(address=address or None, log_to_driver=False, logging_level="error")
         yield from _run(plan, source, workers=workers, threads=threads, gpu=gpu, float32=float32)
-    except (ConnectionError, ValueError) as error:
-        raise BackendError(f"--ray: no cluster at {address or 'this machine'} ({error})") from error
     finally:
         if own:
             ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address=address or None, log_to_driver=False, logging_level="error")
+    except (ConnectionError, ValueError) as error:
+        raise BackendError(f"--ray: no cluster at {address or 'hand'} ({error})") from error
 
 
 def _run(
@@ -80,6 +87,7 @@ def _run(
 
     room = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1) / (1 if gpu else threads))
     most = max(1, min(room if workers is None else workers, len(plan.todo)))
+    least = max(1, min(room, most))
     plan.target.mkdir(parents=True, exist_ok=True)
     mark = plan.target.absolute() / f".{secrets.token_hex(8)}.job"
     context = ray.data.DataContext.get_current()
@@ -96,9 +104,10 @@ def _run(
             batch_size=None,
             batch_format="pyarrow",
             fn_constructor_kwargs={"source": source, "threads": threads, "float32": float32, "mark": mark},
-            compute=ray.data.ActorPoolStrategy(size=most),
+            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
             num_cpus=threads,
             num_gpus=1 if gpu else None,
+            max_task_retries=RETRIES,
         )
         for table in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in table.to_pylist():

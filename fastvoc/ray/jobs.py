@@ -18,7 +18,7 @@ from fastvoc.ray.batches import check_frames
 from fastvoc.ray.coding import Decoding, Encoding
 from fastvoc.ray.columns import check_columns
 from fastvoc.ray.output import Output
-from fastvoc.ray.package import import_ray
+from fastvoc.ray.package import RETRIES, import_ray
 from fastvoc.ray.report import Report
 from fastvoc.ray.vocoding import Vocoding
 from fastvoc.ray.work import Source, Work
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ray.data import Dataset
     from typing_extensions import Unpack
 
-_RETRIES = 8  # of a block that loses its worker: one that kills each must not go round forever
 Form = Literal["parquet", "wav", "flac"]
 
 
@@ -325,7 +324,7 @@ def _mapped(dataset: Dataset, work: Work, pool: _Pool, output: Output | None, wr
         compute=compute,
         num_cpus=pool.num_cpus,
         num_gpus=pool.num_gpus or None,
-        max_task_retries=_RETRIES,
+        max_task_retries=RETRIES,
     )
 
 

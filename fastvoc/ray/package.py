@@ -7,6 +7,8 @@ from types import ModuleType
 
 from fastvoc.errors import FastvocError
 
+RETRIES = 8  # of a block that loses its worker: one that kills each must not go round forever
+
 
 def import_ray(part: str) -> ModuleType:
     """`ray.data` or `ray.serve`. Raises FastvocError where it is not installed."""
