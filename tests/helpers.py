@@ -209,7 +209,6 @@ def relative_l2(ours: Tensor, reference: Tensor) -> float:
 
 def cpu_seconds(call: Callable[[], object]) -> float:
     """The smaller processor time of two calls; the collector does not walk what other tests left in memory."""
-    gc.collect()
     gc.freeze()
     try:
         seconds = []
