@@ -49,6 +49,7 @@ LEFT = (
     Left("source builds and wheels", r"packaging/test_build"),
     Left("a first visit of a GPU, rehearsed", r"packaging/test_gpu_script\.py::test_a_first_visit"),
     Left("64-bit Arm, emulated", r"arm/"),
+    Left("a local Ray", r"cluster/test_(jobs|service)"),
     Left("sanitizers", r"reliability/test_(coder_)?sanit"),
     Left("forms of checkpoints", rf"{_FORMS}every_dialect_in_every_form", "parametrizations-bfloat16"),
     Left("forms of checkpoints", rf"{_FORMS}names_of_wrapped_modules", "-both"),
