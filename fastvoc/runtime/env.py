@@ -37,6 +37,8 @@ AUTOTUNE = Variable(
 )
 INTERPRET = Variable("TRITON_INTERPRET", "1 runs Triton's kernels in its interpreter, for tests without a GPU")
 GOLDEN = Variable("FASTVOC_GOLDEN", "folder of the golden test data", "../shared/golden")
-REQUIRE = Variable("FASTVOC_REQUIRE", "capabilities that a test must not skip for want of: golden,native,triton,arm")
+REQUIRE = Variable(
+    "FASTVOC_REQUIRE", "capabilities that a test must not skip for want of: golden,native,triton,arm,ray"
+)
 
 VARIABLES = (BACKEND, ISA, DEBUG, BUILD, TARGET, LABEL, AUTOTUNE, INTERPRET, GOLDEN, REQUIRE)

@@ -35,7 +35,7 @@ FLOORS = (
     ),
     (
         *("loading", "compression", "dac_compression", "compat", "bench", "quantization"),
-        *("piper", "exporting", "patching", "metrics"),
+        *("piper", "exporting", "patching", "metrics", "ray"),
     ),
     ("cli", "__init__", "__main__"),
 )
