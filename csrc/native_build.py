@@ -169,7 +169,12 @@ def precompiled(unit: Unit, header: Path) -> Unit:
     text = f'#include "{header.relative_to(ROOT / "csrc")}"\n'
     if not including.exists() or including.read_text() != text:
         including.write_text(text)
-    return Unit(unit.library, including, including.with_suffix(".h.gch"), [*unit.command, "-x", "c++-header"])
+    command = [*unit.command, "-x", "c++-header"]
+    if command[: len(KEEPING)] == KEEPING:
+        # It holds what the headers looked like, which `#pragma once` compares; ccache sees no change of a comment.
+        read = sorted((ROOT / "csrc").glob("*/*.h"))
+        command.insert(len(KEEPING), f"CCACHE_EXTRAFILES={os.pathsep.join(map(str, read))}")
+    return Unit(unit.library, including, including.with_suffix(".h.gch"), command)
 
 
 def build(libraries: list[Library]) -> None:
