@@ -62,6 +62,19 @@ def test_codes_out_of_range_are_errors(impl: str, bad: int) -> None:
     rvq_decode(codes, params, torch.tensor([11, 3, 11]), backend=impl)
 
 
+@pytest.mark.native
+@pytest.mark.parametrize("bad", [-1, 60, 2**40, -(2**63)])
+def test_the_kernel_itself_refuses_codes_out_of_range(bad: int) -> None:
+    """As compiled graphs call it, in which nothing checks values before."""
+    impl = OPS["rvq_decode"].impls["cpp"]
+    packed = impl.pack(RvqParams(torch.randn(4, 60, 20)))
+    codes = torch.randint(60, (3, 4, 11))
+    codes[0, 0, 0], codes[1, 2, 3] = 59, bad
+    with pytest.raises(RuntimeError, match=rf"codes: expected values in 0\.\.59, got {bad}\b"):
+        impl.run(codes, packed)
+    impl.run(codes, packed, torch.tensor([11, 3, 11]))
+
+
 @each_impl
 def test_wrong_arguments_are_named(impl: str) -> None:
     params = RvqParams(torch.randn(4, 60, 20))
