@@ -106,6 +106,19 @@ def test_rows_written_are_not_made_again(voc: Vocoder, tmp_path: Path, format: s
     assert failed.column("n").to_pylist() == [6, 7, 8]
 
 
+def test_blocks_with_nothing_to_do(voc: Vocoder, tmp_path: Path) -> None:
+    work, good = vocoding(voc), block().slice(0, 5)
+    for format in ("parquet", "wav"):
+        output = Output(tmp_path / format, "id", format).begin(work.facts())
+        worker(work, output)(good)
+        output.end()
+        again = output.begin(work.facts())
+        for table, there in ((good, 5), (good.slice(0, 0), 0)):
+            told = worker(work, again)(table).to_pylist()[0]
+            assert told == {"written": 0, "there": there, "seconds": 0.0, "failed": [], "warned": []}
+    assert worker(work)(good.slice(0, 0)).num_rows == 0
+
+
 def test_parquet_has_the_samples(voc: Vocoder, tmp_path: Path) -> None:
     work = vocoding(voc)
     output = Output(tmp_path, "id", "parquet").begin(work.facts())
