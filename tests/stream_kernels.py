@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 
 import stub_driver  # before Triton comes in
 import torch
@@ -19,4 +18,5 @@ if __name__ == "__main__":
             x, y, kept = (torch.zeros(2, steps, channels, dtype=dtype) for steps in (40, 50, 12))
             stream_rows.NATIVE.op(0, 0, 52, 0, 40, x.mT, kept)
             stream_sum.NATIVE.op(x.mT, y.mT, kept, kept)
-    print(json.dumps([asdict(ahead.compile_ahead(ahead.specialize(each), target)) for each in recording.launches]))
+    found = [ahead.compile_ahead(ahead.specialize(each), target) for each in recording.launches]
+    print(json.dumps([{"shared": each.shared, "spills": each.spills, "stack": each.stack} for each in found]))

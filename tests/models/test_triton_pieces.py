@@ -27,6 +27,7 @@ FRAMES = 90
 def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     need_triton()
     monkeypatch.setattr(pieces, "_kind", lambda _: "cuda")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
 
 
 class Calls:
