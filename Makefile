@@ -33,7 +33,8 @@ test check: export PYTHONDONTWRITEBYTECODE :=
 
 demo: setup
 	mkdir -p demo
-	$(VENV)/bin/fastvoc vocode fastvoc/assets/demo.flac demo/out.wav --plot demo/out.png
+	$(VENV)/bin/fastvoc vocode fastvoc/assets/demo.flac demo/out.wav --model vocos-22k --plot demo/out.png
+	@echo "demo/out.wav: the mel of fastvoc/assets/demo.flac, spoken again by vocos-22k, the better of the two embedded voices"
 
 # The first tier of the tests, and the rest of them; together they are what a change must pass.
 test check: $(TEST_STAMP)

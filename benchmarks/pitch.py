@@ -15,13 +15,14 @@ def pitch(wav: Tensor, sample_rate: int) -> Tensor:
     """F0 in Hz of samples [L], one value every 10 ms, 0 where unvoiced."""
     size, hop = round(_WINDOW * sample_rate), round(_HOP * sample_rate)
     shortest, longest = round(sample_rate / _HIGHEST), round(sample_rate / _LOWEST)
-    frames = wav.double().unfold(0, size + longest, hop)
-    head = frames[:, :size] - frames[:, :size].mean(1, keepdim=True)
-    rows = frames - frames[:, :size].mean(1, keepdim=True)
+    rows = wav.double().unfold(0, size + longest, hop)
+    rows = rows - rows[:, :size].mean(1, keepdim=True)
+    head, points = rows[:, :size], size + longest
     lags = torch.arange(shortest, longest + 1)
-    moved = rows.unfold(1, size, 1)[:, lags]
-    energy = moved.square().sum(2) * head.square().sum(1, keepdim=True)
-    correlation = (moved @ head[:, :, None])[:, :, 0] / energy.clamp(min=1e-12).sqrt()
+    products = torch.fft.irfft(torch.fft.rfft(head, 2 * points).conj() * torch.fft.rfft(rows, 2 * points), 2 * points)
+    sums = torch.nn.functional.pad(rows.square().cumsum(1), (1, 0))
+    energy = (sums[:, size + lags] - sums[:, lags]) * sums[:, size, None]
+    correlation = products[:, lags] / energy.clamp(min=1e-12).sqrt()
     best = correlation.max(1, keepdim=True).values
     inner = correlation[:, 1:-1]
     peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:]) & (inner >= _FIRST_PEAK * best)

@@ -7,22 +7,22 @@ github.com/hexgrad/kokoro has them. The norms run over a whole utterance, which 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ExportError, ShapeError
 from fastvoc.models.checks import check_floats, check_like, filled
 from fastvoc.models.hift_parts import ReflectOne
 from fastvoc.models.kokoro_config import KokoroConfig
-from fastvoc.models.sources import make_source
+from fastvoc.models.sources import make_source, one_row
 from fastvoc.nn.adain import AdaIn, Styles
 from fastvoc.nn.conv import Conv1d, WideConv1d
 from fastvoc.nn.layer import Plain, Steps
-from fastvoc.nn.model import Model
+from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.network import Trace, Value, mean, stacked
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.source import NsfSource
@@ -338,6 +338,38 @@ class Kokoro(Model):
     def _styled(self, run: Trace, style: Value) -> Value:
         return run(self._styles, style)
 
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        """Without choice from text features, F0, energy and a style; besides the source, its noise or its spectrum."""
+        config = self.config
+        axes: dict[str, tuple[int | str, ...]] = {
+            "asr": ("batch", config.num_mels, "frames"),
+            "f0": ("batch", "steps"),
+            "n": ("batch", "steps"),
+            "style": ("batch", config.style_dim),
+        }
+        more: dict[str, tuple[int | str, ...]] = {
+            "har": ("batch", config.n_fft + 2, "spectra"),
+            "noise": ("batch", config.harmonics + 1, "samples"),
+            "source": ("batch", 1, "samples"),
+        }
+        self._choose(chosen, *more)
+        if len(set(chosen)) > 1:
+            raise ExportError("inputs: har, source and noise come in place of each other, expected one of them")
+        axes |= {name: more[name] for name in chosen}
+
+        def network(run: Trace, asr: Value, f0: Value, n: Value, style: Value, *given: Value) -> Value:
+            pitch, energy = run.map(one_row, f0), run.map(one_row, n)
+            styles = self._styled(run, run.map(_one_step, style))
+            (further,) = given or (None,)
+            if "har" in chosen and further is not None:
+                return self.network_given_har(run, asr, pitch, energy, further, styles)
+            noise = further if "noise" in chosen else None
+            source = further if "source" in chosen else run(self.m_source, pitch, None, None, None, noise)
+            assert source is not None
+            return self.network(run, asr, pitch, energy, source, styles)
+
+        return Written({name: Given(axis) for name, axis in axes.items()}, network)
+
     def layers(self) -> dict[str, Prepared]:
         network = self.reading(per_frame=(1, 2, 2, self.config.hop, 0))
         return {**self.reading("_styled").layers, **self.reading("_source", (1, 0, 0, 0)).layers, **network.layers}
@@ -348,6 +380,10 @@ class Kokoro(Model):
             "stream: Kokoro's norms take their mean and variance over a whole utterance, so that no sample of it is"
             " known before its end; decode sentence by sentence instead"
         )
+
+
+def _one_step(style: Tensor) -> Tensor:
+    return style[:, :, None]
 
 
 def _source_conv(config: KokoroConfig, stage: int) -> Conv1d:
