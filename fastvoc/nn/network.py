@@ -123,7 +123,7 @@ class Network:
         self.per_frame, self.output = tuple(per_frame), output
         self._count = max([output, len(per_frame), *(step.output for step in steps)]) + 1
         self._kept: tuple[Any, Any, dict[Any, list[_Entry]]] = (None, None, {})
-        self.cut: Any = None  # how long signals are cut, which `fastvoc.nn.pieces` finds out once
+        self.cut: dict[str, Any] = {}  # how long signals are cut on a device, which `fastvoc.nn.pieces` finds out once
 
     @classmethod
     def of(cls, model: nn.Module, method: Callable[..., Value], per_frame: Sequence[int]) -> Network:

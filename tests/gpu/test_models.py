@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from stream_families import MAKERS
 
 import fastvoc
 from fastvoc.errors import BackendError
+from fastvoc.nn.pieces import Pieces
 from fastvoc.vocoder import Vocoder
 from helpers import relative_l2
 
@@ -108,7 +110,9 @@ def test_an_item_does_not_depend_on_its_batch(family: str, backend: str | None, 
 @each_backend
 @each_family
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_chunks_have_the_bits_of_one_call(family: str, backend: str | None, dtype: torch.dtype) -> None:
+def test_chunks_and_pieces_have_the_bits_of_one_call(
+    family: str, backend: str | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if backend in (None, "torch"):
         pytest.skip("torch promises no bits")
     voc = on_device(family, backend, dtype)
@@ -117,6 +121,11 @@ def test_chunks_have_the_bits_of_one_call(family: str, backend: str | None, dtyp
     stream = voc.stream()
     chunks = [stream.push(mel[:, t : t + 7]) for t in range(0, 153, 7)]
     assert torch.equal(torch.cat([*chunks, stream.flush()], -1), whole)
+    rule = Pieces.of.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(Pieces, "of", classmethod(lambda cls, *given: replace(rule(cls, *given), frames=40)))
+    for module in voc.model.modules():
+        module.__dict__.pop("_networks", None)  # forgets how its networks are cut
+    assert torch.equal(voc(mel), whole)
 
 
 def test_a_fork_after_cuda_raises_and_names_spawn() -> None:
