@@ -55,17 +55,14 @@ def made(voc: Vocoder, mel: torch.Tensor, lengths: Any) -> torch.Tensor:
     return voc(mel, lengths, check=False)
 
 
-@pytest.mark.parametrize(
-    ("family", "lengths"), [("hifigan-1", (FRAMES, 37)), ("vocos-same", None), ("hift-sample", None)]
-)
-def test_pieces_equal_the_whole(family: str, lengths: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    voc = MAKERS[family]()
+def test_pieces_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    voc = MAKERS["vocos-same"]()
     voc.backend = "triton"
-    mel = torch.randn(1 if lengths is None else len(lengths), voc.n_mels, FRAMES)
+    mel = torch.randn(1, voc.n_mels, FRAMES)
     with torch.inference_mode(), places_alike():
-        whole = made(voc, mel, lengths)
+        whole = made(voc, mel, None)
         calls = Calls(monkeypatch)
-        cut = made(voc, mel, lengths)
+        cut = made(voc, mel, None)
     assert torch.equal(cut, whole)
     assert len(calls.frames) >= 3
     assert max(calls.frames) < FRAMES * len(mel)
