@@ -57,6 +57,21 @@ def test_kernels_fit(target: str, models: str) -> None:
     assert any(row["matrix_share"] > 0 for row in rows)
 
 
+@pytest.mark.parametrize("target", ["90", *(pytest.param(t, marks=pytest.mark.slow) for t in LIMITS if t != "90")])
+def test_kernels_between_the_layers_of_a_stream_fit(target: str) -> None:
+    need("triton", triton_problem())
+    path = filter(None, [str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH"), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    script = [sys.executable, str(ROOT / "tests" / "stream_kernels.py"), target]
+    done = subprocess.run(script, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    rows = json.loads(done.stdout)
+    assert len(rows) == 4
+    for row in rows:
+        assert row["shared"] <= LIMITS[target], row
+        assert (row["spills"], row["stack"]) == (0, 0), row
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["80", "90"])
 def test_float32_fits_on_tensor_cores_too(target: str) -> None:

@@ -217,6 +217,7 @@ case "$*" in
   "-") cat > /dev/null; echo 9.0 ;;
   "-c import torch"*) echo nvidia-h200 ;;
   *contact.py*--impl\ cuda*fp32*) echo "CUDA error: an illegal memory access"; exit 3 ;;
+  *contact.py*first-layers-fp32*|*contact.py*first-times-32*|*contact.py*first-t*-torch*|*contact.py*-cuda*) ;;
   *contact.py*--impl\ torch*) exec "$REAL" "$@" --device cpu --models v3 --shape 1x0.02 --dtype fp32 ;;
   *contact.py*) exec "$REAL" "$@" --device cpu --models v3 --shape 1x0.02 --dtype fp32 --impl cpp ;;
   *report.py*) exec "$REAL" "$@" ;;
