@@ -284,7 +284,7 @@ class HifiGan(Model):
             steps = itertools.accumulate(self.config.upsample_rates, operator.mul)
             run = partial(self, x.to(self.conv_pre.weight.dtype), backend=backend)
             toom_cook.settle(stages, list(steps), run, meant()(x, backend=backend), backend)
-            self._network.cut = None  # pieces begin at tiles
+            self._network.cut = {}  # pieces begin at tiles
 
     def _check(self, mel: Tensor) -> None:
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.numel() == 0:

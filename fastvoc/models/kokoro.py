@@ -23,7 +23,7 @@ from fastvoc.nn.adain import AdaIn, Styles
 from fastvoc.nn.conv import Conv1d, WideConv1d
 from fastvoc.nn.layer import Plain, Steps
 from fastvoc.nn.model import Given, Model, Written
-from fastvoc.nn.network import Trace, Value, mean
+from fastvoc.nn.network import Trace, Value, mean, stacked
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.source import NsfSource
 from fastvoc.nn.spectral import IstftHead, Stft
@@ -317,12 +317,12 @@ class Kokoro(Model):
     def spectrum(self, run: Trace, asr: Value, f0: Value, n: Value, har: Value, styles: Value) -> Value:
         """The steps to log-magnitudes and the angles whose sines are the phases."""
         aside = [run(self.F0_conv, f0), run(self.N_conv, n)]
-        x = self.encode.network(run, run.join(_joined, asr, *aside), styles)
+        x = self.encode.network(run, run.join(stacked, asr, *aside), styles)
         (asr_res,) = self.asr_res
         assert isinstance(asr_res, Conv1d)
         aside = [run(asr_res, asr), *aside]
         for block in self._blocks:
-            x = block.network(run, run.join(_joined, x, *aside), styles)
+            x = block.network(run, run.join(stacked, x, *aside), styles)
         for i, (up, noise_conv, source_block, blocks) in enumerate(self._stages):
             sound = source_block.network(run, run(noise_conv, har), styles)
             x = run(up, x)
@@ -384,11 +384,6 @@ class Kokoro(Model):
 
 def _one_step(style: Tensor) -> Tensor:
     return style[:, :, None]
-
-
-def _joined(*parts: Tensor) -> Tensor:
-    """The channels of all, in the memory layout that the layers make."""
-    return torch.cat([part.transpose(1, 2) for part in parts], 2).transpose(1, 2)
 
 
 def _source_conv(config: KokoroConfig, stage: int) -> Conv1d:
