@@ -130,9 +130,8 @@ def _sovits(source: Source, _: _Entries) -> _Read:
     """GPT-SoVITS keeps its configuration in the file."""
     sections: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
     for name, value in source.values.items():
-        _, section, field = (*name.split(".", 2), "", "")[:3]
-        if name.startswith("config.") and section in sections:
-            sections[section][field] = value
+        if len(place := name.split(".", 2)) == 3 and place[0] == "config" and place[1] in sections:
+            sections[place[1]][place[2]] = value
     fields = Fields(sections, source.path, "config: ")
     values = _generator(fields.sub("model"), {}, "")
     return {**values, "sample_rate": fields.sub("data").integer("sampling_rate")}, {}
