@@ -24,8 +24,10 @@ from checkpoint_files import (
     write_jik,
     write_kokoro,
     write_rvc,
+    write_sovits,
     write_univnet,
     write_vits,
+    write_xtts,
 )
 from codec_files import file_tensors, transformers_config
 from codec_files import random_state as codec_state
@@ -217,6 +219,9 @@ DIALECTS: dict[str, Callable[[Path], object]] = {
     "vits piper": lambda folder: write_vits(folder, "piper", VITS),
     "vits piper without its configuration": _without(lambda folder: write_vits(folder, "piper", VITS_1), "config.json"),
     "rvc": write_rvc,
+    "xtts": write_xtts,
+    "xtts without its configuration": _without(write_xtts, "config.json"),
+    "gpt-sovits": write_sovits,
     "kokoro": write_kokoro,
 }
 

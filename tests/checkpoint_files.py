@@ -150,6 +150,36 @@ def write_vits(
     return folder
 
 
+XTTS = replace(VITS_1, sample_rate=24000, num_speakers=0, conds=True)
+SOVITS = replace(VITS_1, sample_rate=32000, num_speakers=0, upsample_kernel_sizes=(16, 16, 2, 2))
+
+
+def write_xtts(folder: Path, state: Mapping[str, Tensor] | None = None, *, prefix: str = "") -> Path:
+    """A whole XTTS, of whose other parts there is one tensor each."""
+    decoder = f"{prefix}hifigan_decoder."
+    tensors = {f"{prefix}gpt.x": torch.zeros(2), f"{decoder}speaker_encoder.conv1.weight": torch.zeros(3, 1, 3, 3)}
+    for name, tensor in (random_state(XTTS) if state is None else state).items():
+        tensors[f"{decoder}waveform_decoder.{name.replace('cond.', 'cond_layer.')}"] = tensor
+    arguments = {"output_sample_rate": XTTS.sample_rate, "decoder_input_dim": XTTS.num_mels}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"model": "xtts", "model_args": arguments}))
+    torch.save({"config": {"model_args": arguments}, "model": tensors}, folder / "model.pth")
+    return folder / "model.pth"
+
+
+def write_sovits(folder: Path, state: Mapping[str, Tensor] | None = None, **changes: Any) -> Path:
+    """A GPT-SoVITS voice, in half precision, its configuration in the file."""
+    tensors = {"enc_p.text_embedding.weight": torch.zeros(3, 2)}
+    tensors |= {f"dec.{name}": t for name, t in (random_state(SOVITS) if state is None else state).items()}
+    names = (*_VITS_SHAPE, "resblock", "resblock_dilation_sizes")
+    shape = {name: value for name in names if (value := getattr(SOVITS, name)) is not None}
+    config = {"model": {**shape, **changes}, "data": {"sampling_rate": SOVITS.sample_rate}}
+    half = {name: tensor.half() for name, tensor in tensors.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"weight": half, "config": config, "info": "8epoch_200iteration"}, folder / "voice.pth")
+    return folder / "voice.pth"
+
+
 RVC = NsfHifiGanConfig(
     sample_rate=40000,
     num_mels=6,

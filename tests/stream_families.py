@@ -159,6 +159,9 @@ MAKERS |= {
         source="frame_nearest", source_noise="uniform", causal=True, f0_network="causal_conv", f0_dtype="float64"
     ),
     "rvc": lambda: nsf(SungAt150),
+    "xtts": lambda: _hifigan(
+        upsample_rates=(4, 2), upsample_kernel_sizes=(8, 4), post_bias=False, latent=True, gin_channels=5, conds=True
+    ),
     "univnet": _univnet,
     "univnet-odd": lambda: _univnet(
         resblock_kernel_sizes=(3, 5, 7),

@@ -23,7 +23,15 @@ _MAX_NESTING = 6
 _PLAIN = (int, float, str, list, tuple)
 # Training tools keep paths beside the weights. A path is read as nothing at all.
 _PATHS = [f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")]
-_PATHS_ALLOWED = threading.Lock()  # torch's list of what it allows is one for all threads
+_INERT_ALLOWED = threading.Lock()  # torch's list of what it allows is one for all threads
+# Others keep objects of their configuration there, of which the attributes are read alone.
+_SETTINGS = (
+    "utils.HParams",
+    "TTS.tts.configs.xtts_config.XttsConfig",
+    "TTS.tts.models.xtts.XttsArgs",
+    "TTS.tts.models.xtts.XttsAudioConfig",
+    "TTS.config.shared_configs.BaseDatasetConfig",
+)
 # What torch's restricted unpickler, its zip reader and tensor constructors raise on malformed input.
 _LOAD_ERRORS = (
     pickle.UnpicklingError,
@@ -87,13 +95,21 @@ def read_tree(file: IO[bytes], path: Path) -> tuple[dict[str, TensorEntry], dict
     return entries, {name: leaf for name, leaf in leaves.items() if isinstance(leaf, _PLAIN)}
 
 
+class _Settings:
+    """Stands for an object of a configuration: its attributes as they are in the file, and nothing else."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"an object of a configuration sets {name!r}")
+
+
 def _tree(reader: Any) -> Any:
     try:
         return torch.load(reader, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if not any(f"GLOBAL {name} " in str(error) for name in _PATHS):
+        if not any(f"GLOBAL {name} " in str(error) for name in (*_PATHS, *_SETTINGS)):
             raise
-    with _PATHS_ALLOWED, torch.serialization.safe_globals([(_nothing, name) for name in _PATHS]):
+    inert: list[Any] = [*((_nothing, name) for name in _PATHS), *((_Settings, name) for name in _SETTINGS)]
+    with _INERT_ALLOWED, torch.serialization.safe_globals(inert):
         reader.seek(0)
         return torch.load(reader, map_location="cpu", weights_only=True)
 
@@ -148,6 +164,8 @@ def _reason(error: BaseException) -> str:
 def _flatten(tree: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     if isinstance(tree, (Tensor, *_PLAIN)):
         yield prefix, tree
+    elif isinstance(tree, _Settings):
+        yield from _flatten(vars(tree), prefix, depth)
     elif isinstance(tree, Mapping) and depth < _MAX_NESTING:
         for key, value in tree.items():
             if isinstance(key, str):

@@ -1,7 +1,8 @@
 """The decoder of a VITS, which makes waveforms of latents, out of a file of the whole model.
 
-Folders of Transformers' `VitsModel`; generators of github.com/jaywalnut310/vits and its kin, such as MeloTTS; Piper's
-training checkpoints; Coqui's `Vits`. The other tensors of the file, but for the table of speakers, are not looked at.
+Folders of Transformers' `VitsModel`; generators of github.com/jaywalnut310/vits and its kin, such as MeloTTS and
+GPT-SoVITS; Piper's training checkpoints; Coqui's `Vits`, and its XTTS, which has another latent. The other
+tensors of the file, but for the table of speakers, are not looked at.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def load(source: Source) -> Checkpoint:
         post_bias="conv_post.bias" in tensors,
         latent=True,
         gin_channels=gin,
+        conds="conds.0.weight" in tensors,
         num_speakers=weight_shape(source.path, tensors, "emb_g", 2)[0] if "emb_g.weight" in tensors else 0,
         mel=None,
         **values,
@@ -111,6 +113,30 @@ def _piper(source: Source, tensors: _Entries) -> _Read:
     return {**values, "sample_rate": 22050}, {"sample_rate": Origin("assumed", why)}
 
 
+def _xtts(source: Source, tensors: _Entries) -> _Read:
+    """XTTS's generator has the shape of HiFi-GAN V1 always, and a speaker's vector in every stage."""
+    values = dict(_V1)
+    values["upsample_initial_channel"] = weight_shape(source.path, tensors, "conv_pre", 3)[0]
+    if not source.has("config.json"):
+        why = "no config.json says it; that of XTTS 1 and 2"
+        return {**values, "sample_rate": 24000}, {"sample_rate": Origin("assumed", why)}
+    fields = source.json_with_comments("config.json")
+    if (model := fields.text("model")) != "xtts":
+        raise refuse(fields.path, f"model {model!r}, expected 'xtts'")
+    return {**values, "sample_rate": fields.sub("model_args").integer("output_sample_rate", 24000)}, {}
+
+
+def _sovits(source: Source, _: _Entries) -> _Read:
+    """GPT-SoVITS keeps its configuration in the file."""
+    sections: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
+    for name, value in source.values.items():
+        if len(place := name.split(".", 2)) == 3 and place[0] == "config" and place[1] in sections:
+            sections[place[1]][place[2]] = value
+    fields = Fields(sections, source.path, "config: ")
+    values = _generator(fields.sub("model"), {}, "")
+    return {**values, "sample_rate": fields.sub("data").integer("sampling_rate")}, {}
+
+
 def _generator(fields: Fields, defaults: dict[str, Any], suffix: str) -> dict[str, Any]:
     """The decoder's shape in a section whose fields are called as HiFi-GAN's, but for a suffix."""
 
@@ -133,5 +159,10 @@ _LAYOUTS = (
     _Layout("transformers", "decoder.", "embed_speaker.weight", _transformers),
     *(_Layout("vits", f"{p}dec.", f"{p}emb_g.weight", _original) for p in ("", "model.")),
     *(_Layout("piper", f"{p}dec.", f"{p}emb_g.weight", _piper) for p in ("model_g.", "state_dict.model_g.")),
+    *(
+        _Layout("xtts", f"{p}hifigan_decoder.waveform_decoder.", "", _xtts)
+        for p in ("", "model.", "xtts.", "model.xtts.")
+    ),
+    _Layout("gpt-sovits", "weight.dec.", "weight.emb_g.weight", _sovits),
     *(_Layout("coqui", f"{p}waveform_decoder.", f"{p}emb_g.weight", _coqui) for p in ("", "model.")),
 )

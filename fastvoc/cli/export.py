@@ -29,7 +29,7 @@ def export(
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", metavar="NAME", help="Take f0, phase, noise or source from outside; once for each name."
+            "--input", metavar="NAME", help="Take f0, phase, noise, source or har from outside; once for each name."
         ),
     ] = None,
     dtype: Annotated[Weights, typer.Option(help="Storage type of large weights.")] = Weights.fp32,

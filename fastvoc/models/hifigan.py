@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -57,7 +57,8 @@ class HifiGanConfig(Config):
     `upsample_paddings` and `upsample_output_paddings` are those of the transposed convolutions, floor((k - u) / 2) and
     0 when None. `mel` is the front end that the checkpoint was trained with, None when it is not known. `latent`: the
     input is no mel but a latent of `num_mels` channels, as for the decoder of VITS. `gin_channels`: length of the
-    vector that a speaker is told by, 0 for a model without; `num_speakers`: vectors that the checkpoint has itself.
+    vector that a speaker is told by, 0 for a model without; `num_speakers`: vectors that the checkpoint has itself;
+    `conds`: whether the speaker is told to every stage, too, as in XTTS.
     """
 
     family: ClassVar[str] = "hifigan"
@@ -83,6 +84,7 @@ class HifiGanConfig(Config):
     latent: bool = False
     gin_channels: int = 0
     num_speakers: int = 0
+    conds: bool = False
 
     def __post_init__(self) -> None:
         for name in _TUPLES:
@@ -136,6 +138,8 @@ class HifiGanConfig(Config):
         yield from conv_tensors("conv_post", (1, last, self.post_kernel_size), int(self.post_bias))
         if self.gin_channels:
             yield from conv_tensors("cond", (self.channels(-1), self.gin_channels, 1), self.channels(-1))
+        for i in range(len(self.upsample_rates) if self.conds else 0):
+            yield from conv_tensors(f"conds.{i}", (self.channels(i), self.gin_channels, 1), self.channels(i))
         if self.num_speakers:
             yield "emb_g.weight", (self.num_speakers, self.gin_channels)
 
@@ -159,6 +163,10 @@ def _validate(c: HifiGanConfig) -> None:
     for name in ("gin_channels", "num_speakers"):
         require(c, getattr(c, name) == 0 or positive((getattr(c, name),)), name, "0 or a positive integer")
     require(c, not c.num_speakers or c.gin_channels > 0, "gin_channels", "a positive integer, since there are speakers")
+    require(c, isinstance(c.conds, bool), "conds", "True or False")
+    require(
+        c, not c.conds or c.gin_channels > 0, "gin_channels", "a positive integer, since stages are told the speaker"
+    )
 
 
 HIFIGAN_V1 = HifiGanConfig(mel=HIFIGAN_22K)
@@ -180,7 +188,8 @@ class HifiGan(Model):
     Parameters carry the upstream names with weight norm folded: `conv_pre`, `ups.{i}`, `resblocks.{n}.convs1.{m}` and
     `.convs2.{m}` (or `.convs.{m}` for residual block type 2), `conv_post`; buffers `mean` and `scale` [num_mels] when
     the configuration normalises its input. With `gin_channels` there is `cond`, whose value for a speaker's vector is
-    added to each step that `conv_pre` makes; with `num_speakers` the table `emb_g` of such vectors.
+    added to each step that `conv_pre` makes, with `conds` also `conds.{i}`, for the steps that `ups.{i}` makes; with
+    `num_speakers` the table `emb_g` of such vectors.
 
     When the model is cast to bfloat16 or float16, `conv_pre` and the first of `ups` stay in float32, on the CPU also
     the first stage's residual blocks if one has more than 7 taps: what is rounded there weighs most, as a log-mel of
@@ -212,7 +221,7 @@ class HifiGan(Model):
         self.resblocks = nn.ModuleList(blocks)
         narrow = [i for i in range(len(ups)) if config.channels(i) < _LEAST_INT8_CHANNELS]
         kept = [f"resblocks.{i * count + j}" for i in sorted({0, *narrow}) for j in range(count)]
-        self.float_layers = ("cond", "conv_pre", "ups.0", *kept, f"ups.{len(ups) - 1}", "conv_post")
+        self.float_layers = ("cond", "conds", "conv_pre", "ups.0", *kept, f"ups.{len(ups) - 1}", "conv_post")
         self._stages = [
             (up, MrfStage(f"mrf.{i}", blocks[i * count : (i + 1) * count], act, config.pad_mode))
             for i, up in enumerate(ups)
@@ -232,7 +241,11 @@ class HifiGan(Model):
         if config.gin_channels:
             self.inputs = self.stream_options = ("speaker",)
             self.cond = WideConv1d(config.gin_channels, config.channels(-1), 1)
-            self._shift = Shift(config.channels(-1))
+            widths = [config.channels(i) for i in range(-1, len(ups) if config.conds else 0)]
+            firsts = itertools.accumulate(widths[:-1], initial=0)
+            self._shift, *self._shifts = (Shift(width, first) for width, first in zip(widths, firsts, strict=True))
+        if config.conds:
+            self.conds = nn.ModuleList([WideConv1d(config.gin_channels, width, 1) for width in widths[1:]])
         if config.num_speakers:
             self.emb_g = WideEmbedding(config.num_speakers, config.gin_channels)
 
@@ -285,8 +298,11 @@ class HifiGan(Model):
     def network(self, run: Trace, mel: Value, *further: Value) -> Value:
         """The steps from a log-mel or latent to the waveform; `further` is what `_items` gives."""
         x = self._begun(run, mel, *further)
-        for up, stage in self._stages:
-            x = run(stage, run(up, x))
+        for i, (up, stage) in enumerate(self._stages):
+            x = run(up, x)
+            if self.config.conds:
+                x = run(self._shifts[i], x, *further)
+            x = run(stage, x)
         return run(self.conv_post, x)
 
     def _begun(self, run: Trace, mel: Value, shift: Value | None = None) -> Value:
@@ -325,7 +341,15 @@ class HifiGan(Model):
         return F.embedding(numbers, self.emb_g.weight)
 
     def _conditioning(self, run: Trace, vectors: Value) -> Value:
-        return run(self.cond, vectors)
+        """What is added of the speakers: to what `conv_pre` makes, and after one another to the stages."""
+        if not self.config.conds:
+            return run(self.cond, vectors)
+        return run.join(_after_one_another, *[run(told, vectors) for told in (self.cond, *self._told_stages())])
+
+    def _told_stages(self) -> Iterator[WideConv1d]:
+        for told in self.conds:
+            assert isinstance(told, WideConv1d)
+            yield told
 
     def _items(self, speaker: Speaker, batch: int | None, backend: str | None) -> dict[str, Tensor]:
         """What the network takes of the speakers, by the input's name: [B, C, 1], 0 without a speaker."""
@@ -334,8 +358,8 @@ class HifiGan(Model):
                 raise ArgumentError("speaker: this model knows no speakers, expected None")
             return {}
         if speaker is None:
-            weight = self.cond.weight
-            return {"speaker": weight.new_zeros((batch or 1, len(weight), 1))}
+            last = self._shifts[-1] if self.config.conds else self._shift
+            return {"speaker": self.cond.weight.new_zeros((batch or 1, last.end, 1))}
         vectors = self.speaker_vectors(speaker, batch)
         return {"speaker": self.reading("_conditioning")(vectors[:, :, None], backend=backend)}
 
@@ -365,3 +389,7 @@ class HifiGan(Model):
         with use_exact(exact):
             items = self._items(speaker, None, backend)
         return NetworkStream(self._network, backend, exact=exact, items=items)
+
+
+def _after_one_another(*parts: Tensor) -> Tensor:
+    return torch.cat(parts, 1)

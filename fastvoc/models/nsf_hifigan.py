@@ -66,6 +66,7 @@ class NsfHifiGanConfig(HifiGanConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(self, not self.conds, "conds", "False, since a source enters the stages")
         whole = self.harmonics == 0 or (positive((self.harmonics,)) and self.harmonics <= _MOST_HARMONICS)
         require(self, whole, "harmonics", f"an integer from 0 to {_MOST_HARMONICS}")
         for name in ("source_amp", "noise_std", "voiced_threshold"):

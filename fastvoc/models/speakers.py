@@ -18,21 +18,21 @@ Speaker = int | Sequence[int] | Sequence[float] | Tensor | np.ndarray[Any, Any] 
 
 
 class Shift(Plain):
-    """x [B, C, T] and a shift [B, C, 1] -> their sum."""
+    """x [B, C, T] and shifts [B, rows, 1] -> the sum of x and its own rows, `first` to `end`."""
 
     MORE = 1
 
-    def __init__(self, channels: int) -> None:
-        self._channels = channels
+    def __init__(self, channels: int, first: int = 0) -> None:
+        self._channels, self._first, self.end = channels, first, first + channels
 
     def width(self) -> int:
         return self._channels
 
-    def compute(self, x: Tensor, shift: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return x + shift
+    def compute(self, x: Tensor, shifts: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return x + shifts[:, self._first : self.end]
 
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> PointStream:
-        return PointStream(torch.add, self._channels)
+        return PointStream(self.compute, self._channels)
 
 
 class WideEmbedding(Wide, nn.Embedding):

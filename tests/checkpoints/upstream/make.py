@@ -221,11 +221,15 @@ def espnet(root: Path, data: Path) -> None:
         save_io(folder, mels(), model(mels()))
 
 
-def coqui(root: Path, data: Path) -> None:
+def coqui_generators(root: Path) -> types.ModuleType:
     home = root / "coqui_tts" / "TTS"
     for part in ("", ".vocoder", ".vocoder.models"):
         bare_package(f"TTS{part}", home / part[1:].replace(".", "/"))
-    hifigan = importlib.import_module("TTS.vocoder.models.hifigan_generator")
+    return importlib.import_module("TTS.vocoder.models.hifigan_generator")
+
+
+def coqui(root: Path, data: Path) -> None:
+    hifigan = coqui_generators(root)
 
     def arguments(size: dict, **more) -> dict:
         return {
@@ -259,6 +263,41 @@ def coqui(root: Path, data: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     with torch.no_grad():
         save_io(folder, mels(), model(mels()))
+
+
+def xtts(root: Path, data: Path) -> None:
+    """The decoder of XTTS, whose stages know the speaker: as its model builds it, but narrow."""
+    hifigan = coqui_generators(root)
+    model = hifigan.HifiganGenerator(
+        MELS,
+        1,
+        "1",
+        V1["dilations"],
+        V1["kernels"],
+        V1["up"],
+        16,
+        V1["rates"],
+        inference_padding=0,
+        cond_channels=5,
+        conv_pre_weight_norm=False,
+        conv_post_weight_norm=False,
+        conv_post_bias=False,
+        cond_in_each_up_layer=True,
+    )
+    lively(model, 6)
+    folder = data / "xtts"
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {f"hifigan_decoder.waveform_decoder.{k}": v for k, v in model.state_dict().items()}
+    (folder / "config.json").write_text(json.dumps({"model": "xtts", "model_args": {"output_sample_rate": 24000}}))
+    speaker = torch.randn(2, 5, 1, generator=torch.Generator().manual_seed(8))
+    latent = mels(9) + 4
+    with torch.no_grad():
+        model.conv_post.weight.mul_(20.0)  # one channel is left of 16
+        torch.save({"model": {"gpt.x": torch.zeros(2), **state}}, folder / "model.pth")
+        wav = model(latent, g=speaker)
+    assert 0.05 < wav.std() < 0.7, wav.std()
+    tensors = {"in.latent": latent.contiguous(), "in.speaker": speaker, "out.wav": wav.contiguous()}
+    save_file(tensors, folder / "io.safetensors")
 
 
 def speechbrain(root: Path, data: Path) -> None:
@@ -349,7 +388,7 @@ def nemo(root: Path, data: Path) -> None:
 def main() -> None:
     root, data = Path(sys.argv[1]), Path(sys.argv[2])
     sys.meta_path.append(_Finder())
-    for make in (parallel_wavegan, espnet, coqui, speechbrain, nemo):
+    for make in (parallel_wavegan, espnet, coqui, xtts, speechbrain, nemo):
         make(root, data)
 
 
