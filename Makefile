@@ -4,6 +4,14 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
+# What `make gpu-kit` makes is for a machine with this Python, torch, Triton and GPU; KIT_VENV may be an environment of
+# its kind that is there already.
+KIT_PYTHON ?= python3.12
+KIT_TORCH ?= torch==2.11.0 triton==3.6.0
+KIT_VENV ?= build/gpu/venv
+KIT_ARCHS ?= 9.0a
+KIT_TARGET ?= 90
+KIT_MODELS ?= v1 v2 v3 cosyvoice2 vocos encodec-24k-decode univnet
 # Kernels built in place are for the visible GPU, without one for the oldest target, whose PTX every later one takes.
 CUDA_ARCHS ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1),8.0+PTX)
 
@@ -21,11 +29,12 @@ test check: export OMP_NUM_THREADS ?= 1
 # Many tests start Python anew: what they import is compiled once.
 test check: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check lint soak bench wheel wheels setup clean
+.PHONY: demo test check lint soak bench gpu-kit gpu-kernels wheel wheels setup clean
 
 demo: setup
 	mkdir -p demo
-	$(VENV)/bin/fastvoc vocode fastvoc/assets/demo.flac demo/out.wav --plot demo/out.png
+	$(VENV)/bin/fastvoc vocode fastvoc/assets/demo.flac demo/out.wav --model vocos-22k --plot demo/out.png
+	@echo "demo/out.wav: the mel of fastvoc/assets/demo.flac, spoken again by vocos-22k, the better of the two embedded voices"
 
 # The first tier of the tests, and the rest of them; together they are what a change must pass.
 test check: $(TEST_STAMP)
@@ -42,6 +51,21 @@ soak: $(TEST_STAMP)
 bench: $(TEST_STAMP)
 	PYTHONSAFEPATH= $(VENV)/bin/python benchmarks/ops.py
 	PYTHONSAFEPATH= $(VENV)/bin/python benchmarks/models.py
+
+# What `benchmarks/gpu.sh first` finds where build/gpu/lib and build/gpu/triton were carried: the library for CUDA and
+# Triton's kernels, compiled. It needs nvcc and no GPU.
+gpu-kit: gpu-kernels
+	FASTVOC_BUILD=cuda TORCH_CUDA_ARCH_LIST="$(KIT_ARCHS)" $(KIT_VENV)/bin/python -W ignore setup.py -q build \
+	  --build-lib build/gpu/lib --build-temp build/gpu/temp
+	du -sh build/gpu/lib build/gpu/triton
+
+# One set of kernels serves all lengths and batches.
+gpu-kernels:
+	test -x $(KIT_VENV)/bin/python || { $(KIT_PYTHON) -m venv $(KIT_VENV) && \
+	  $(KIT_VENV)/bin/pip install $(KIT_TORCH) "setuptools>=77" wheel pybind11 numpy pyyaml; }
+	PYTHONSAFEPATH= PYTHONPATH="$(CURDIR)" TRITON_CACHE_DIR="$(CURDIR)/build/gpu/triton" \
+	  $(KIT_VENV)/bin/python benchmarks/warm.py --target $(KIT_TARGET) --models $(KIT_MODELS) --shapes 1x0.2 2x0.3 \
+	  --dtype bf16 fp32
 
 wheel: setup
 	rm -rf build

@@ -4,6 +4,9 @@ FASTVOC_BUILD=auto    build what this machine can, say why the rest is left out 
 FASTVOC_BUILD=python  no native code
 FASTVOC_BUILD=cpu     the C++ libraries, or fail
 FASTVOC_BUILD=cuda    all libraries, or fail
+FASTVOC_TARGET=X      the highest instruction set of x86 to build for: portable, avx2, avx512, avx512_bf16, or `here`,
+                      the best of this machine; without it libraries beside their sources are for this machine, others
+                      for all
 FASTVOC_LABEL=1       put what was asked for into the version: +cpu, or +cu130 for the toolkit at CUDA_HOME
 
 CXX, NVCC, CUDA_HOME, TORCH_CUDA_ARCH_LIST and MAX_JOBS count. The libraries of kernels use no Python and only torch's
@@ -29,7 +32,7 @@ from setuptools.command.build import build
 ROOT = Path(__file__).resolve().parent
 sys.path.append(str(ROOT / "csrc"))
 import native_build
-from native_toolchain import MODE, WANTED, Unavailable, find_cxx, label, run, target_machine, wanted
+from native_toolchain import MODE, WANTED, Unavailable, find_cxx, isas, label, run, target_machine, wanted
 
 
 class BuildNative(Command):
@@ -64,7 +67,7 @@ class BuildNative(Command):
                 if name not in wanted():
                     other = f" for {target_machine()}" if name in WANTED[MODE] else ""
                     raise Unavailable(f"FASTVOC_BUILD={MODE}{other}")
-                planned.append(native_build.plan(name, target, objects / f"fastvoc_{name}"))
+                planned.append(native_build.plan(name, target, objects / f"fastvoc_{name}", isas(beside)))
             except Unavailable as error:
                 target.unlink(missing_ok=True)
                 libraries[name] = {"left_out": str(error)}

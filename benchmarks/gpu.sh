@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU: benchmarks/gpu.sh build|test|ops|models [name...]|rivals [name...]|sanitize|all
+# Everything that needs a GPU: benchmarks/gpu.sh first|build|test|ops|models [name...]|rivals [name...]|sanitize|all
 #
 # Needs python3 with torch and pytest, nvcc and, for sanitize, compute-sanitizer; nothing is fetched. Every part ends
 # within eight minutes: pieces that did not get their turn are named, and the next run goes on with them. Pieces done
 # for the same sources are not done again, unless AGAIN=1. Results are JSON files in $OUT if set, else in
 # benchmarks/results/<device>/; a short table comes last. PYTHON is the interpreter, python3 when unset.
+# `first` is for a first visit of nine minutes: it builds nothing, takes what `make gpu-kit` left in build/gpu/lib and
+# build/gpu/triton where they are, and begins with what tells most.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 WORK=$PWD/build/gpu
-LIMIT=${LIMIT:-420}
+LIMIT=${LIMIT:-$([ "${1:-}" = first ] && echo 540 || echo 420)}
 IMPLS=(torch triton cuda graph triton+graph cuda+graph)
 NAMES=(v1 v2 v3 cosyvoice2 vocos encodec-24k-decode)
 SHAPES=(1x1 1x10 32x10)
+PATIENCE=${PATIENCE:-1} # how many times as long the pieces of a first visit may take
 START=$SECONDS
 export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 unset PYTHONSAFEPATH # the drivers import their neighbours
@@ -98,17 +101,18 @@ sys.exit(row["cuda"] != "loaded")
 PY
 }
 
+# Each worker compiles Triton's kernels for itself; with one process most tests would not get their turn.
+workers() { "$PYTHON" -c 'import xdist' 2>/dev/null && SIDE=(-n "${WORKERS:-8}" --dist load); }
+
 test_part() {
   package
   local REVISION=$REVISION-$(sources tests)
   local file name
-  local -a side=()
-  # Each worker compiles Triton's kernels for itself; with one process most tests would not get their turn.
-  "$PYTHON" -c 'import xdist' 2>/dev/null && side=(-n "${WORKERS:-8}" --dist load)
+  workers
   for file in $(grep -lR --include='test_*.py' 'mark\.gpu' tests/gpu | sort); do
     name=test-$(basename "$file" .py | sed s/^test_//)
     piece "$name" 20 env FASTVOC_REQUIRE=cuda "$PYTHON" -P -m pytest -q -p no:cacheprovider -W default -m gpu \
-      "${side[@]}" --junitxml="$WORK/results/$name.xml" "$file"
+      "${SIDE[@]}" --junitxml="$WORK/results/$name.xml" "$file"
   done
 }
 
@@ -155,6 +159,53 @@ sanitize_part() {
   done
 }
 
+# layers NAME SECONDS ARGUMENTS...: every layer of some models by each implementation that is there, all at once.
+layers() {
+  local name=$1 seconds=$2 impl
+  shift 2
+  local -a every=(torch triton)
+  [ -f "$WORK/lib/fastvoc/_C_cuda.so" ] && every+=(cuda)
+  # A process each, so that one that loses its device leaves the others theirs; the piece fails where one does.
+  # shellcheck disable=SC2016
+  piece "$name" 20 timeout "$((seconds * PATIENCE))" bash -c 'python=$1 name=$2 impls=$3; shift 3; status=0; pids=()
+    for impl in $impls; do "$python" benchmarks/contact.py --impl "$impl" --name "$name-$impl" "$@" & pids+=($!); done
+    for pid in "${pids[@]}"; do wait "$pid" || status=$?; done; exit $status' layers "$PYTHON" "$name" "${every[*]}" "$@"
+}
+
+first_part() {
+  local dtype shape name impl tool
+  if [ -f "$WORK/lib/fastvoc/_C_cuda.so" ]; then export PYTHONPATH="$WORK/lib"; else export PYTHONPATH="$PWD"; fi
+  [ -d "$WORK/triton" ] && export TRITON_CACHE_DIR="$WORK/triton"
+  piece first-device 5 timeout 20 bash -c 'nvidia-smi; command -v git gcc nvcc compute-sanitizer; true'
+  for dtype in bf16 fp32; do
+    layers "first-layers-$dtype" 100 --models v3 v2 vocos cosyvoice2 encodec-24k-decode univnet --dtype "$dtype" --shape 1x0.2
+  done
+  for shape in 1x1 32x10; do
+    layers "first-times-$shape" 60 --models v1 v3 vocos --shape "$shape" --timed
+  done
+  for name in v1 cosyvoice2 vocos; do
+    for impl in graph triton+graph cuda+graph; do
+      piece "first-models-$name-$impl" 20 timeout 60 "$PYTHON" benchmarks/models.py --device cuda --models "$name" \
+        --dtype bf16 --shapes 1x1 32x10 --impl "$impl" --rivals --only eager+graph --budget 0.5 \
+        --write "first-models-$name-$impl"
+    done
+  done
+  workers
+  piece first-tests 30 timeout 90 env FASTVOC_REQUIRE=cuda "$PYTHON" -P -m pytest -q -p no:cacheprovider -W default \
+    -m gpu -k "hifigan-1 or hift-sample or vocos-same or float64" "${SIDE[@]}" tests/gpu/test_graphs.py \
+    tests/gpu/test_models.py
+  if [ -f "$WORK/lib/fastvoc/_C_cuda.so" ] && command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck; do
+      piece "first-$tool" 20 timeout 60 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $tool \
+        --error-exitcode 9 --kernel-name kns=fastvoc "$PYTHON" benchmarks/contact.py --impl cuda --models v3 \
+        --shape 1x0.05 --name "first-$tool"
+    done
+  fi
+  # What other tuned values would bring: every set of the tables that compiles, timed.
+  piece first-tuned 40 timeout "$((120 * PATIENCE))" env FASTVOC_AUTOTUNE="$WORK/results/first-tuned.json" "$PYTHON" \
+    benchmarks/contact.py --impl triton --models v1 --shape 1x1 --timed --name first-tried
+}
+
 # The parts' own results, where they are wanted, and a table of them.
 finish() {
   local folder=${OUT:-}
@@ -173,8 +224,9 @@ print("-".join("".join(c if c.isalnum() else " " for c in n).split()))')
 
 part=${1:-}
 shift
-LEFT=() FAILED=()
+LEFT=() FAILED=() SIDE=()
 case "$part" in
+  first) first_part ;;
   build) build_part || FAILED+=(build) ;;
   test) test_part ;;
   ops) ops_part ;;
@@ -190,7 +242,7 @@ case "$part" in
     sanitize_part
     ;;
   *)
-    sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -60,7 +60,7 @@ def measure(name: str, audio: float, batch: int, dtype: str, args: argparse.Name
             runs.pop(impl, None)
     ours = list(runs)
     if args.rivals:
-        for rival in rivals_cuda.RIVALS:
+        for rival in args.only or rivals_cuda.RIVALS:
             made = rivals_cuda.prepare(rival, entry, model, inputs)
             if isinstance(made, rivals.Failed):
                 failed[rival] = made.error
@@ -94,7 +94,8 @@ def main() -> None:
         action="store_true",
         help="torch eager and compiled, onnxruntime, OpenVINO; on CUDA eager, graphed eager, compiled",
     )
-    parser.add_argument("--only", nargs="+", choices=rivals.RIVALS, help="of the rivals on the CPU")
+    every = dict.fromkeys((*rivals.RIVALS, *rivals_cuda.RIVALS))
+    parser.add_argument("--only", nargs="+", choices=every, help="of the rivals of the device")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for preparing a rival on the CPU")
     parser.add_argument("--busy", action="store_true", help="rivals on the CPU beside a busy loop on every core")
     parser.add_argument("--prepare", action="store_true", help="with --rivals on the CPU: compile, time nothing")

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import Table
 
-PARTS = ("build", "test", "ops", "models", "rivals", "sanitize")
+PARTS = ("first", "build", "test", "ops", "models", "rivals", "sanitize")
 
 
 def read(folder: Path, part: str) -> list[tuple[str, dict[str, Any]]]:
@@ -115,6 +115,34 @@ def show_models(rows: list[dict[str, Any]]) -> None:
     table.print()
 
 
+def show_layers(results: list[tuple[str, dict[str, Any]]]) -> None:
+    """Layers that are further from float64 than torch's, those that failed, and what all of a model's take."""
+    rows = [row for _, result in results for row in result.get("rows", ()) if "impl" in row]
+    of = {(row["layer"], row["dtype"], row["shape"], row["impl"]): row for row in rows}
+    right: dict[str, int] = {}
+    totals: dict[tuple[str, str, str, str], float] = {}
+    for (layer, dtype, shape, impl), row in of.items():
+        if "failed" in row:
+            print(f"failed: {layer} {dtype} {shape} {impl}: {row['failed']}")
+            continue
+        if "seconds" in row:
+            key = row["model"], dtype, shape, impl
+            totals[key] = totals.get(key, 0.0) + row["seconds"]
+        theirs = of.get((layer, dtype, shape, "torch"), {}).get("error")
+        if "error" in row and theirs is not None:
+            if row["error"] <= 1.5 * theirs + 1e-6:
+                right[impl] = right.get(impl, 0) + 1
+            else:
+                print(f"WRONG: {layer} {dtype} {shape} {impl}: {row['error']:.2e} from float64, torch {theirs:.2e}")
+    for impl, count in right.items():
+        print(f"{impl}: {count} layers as near to float64 as torch's")
+    if totals:
+        table = Table("model", "dtype", "shape", "impl", "ms of all layers")
+        for key, seconds in totals.items():
+            table.add_row(*key, f"{1e3 * seconds:.4f}")
+        table.print()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
@@ -123,7 +151,16 @@ def main() -> None:
     args = parser.parse_args()
     for part in PARTS if args.part == "all" else [args.part]:
         whole: Any = None
-        if part == "build" and (args.results / "build.json").exists():
+        if part == "first" and (results := read(args.results, part)):
+            whole = {
+                "machine": next(filter(None, (r.get("machine") for _, r in results)), {}),
+                "results": dict(results),
+            }
+            show_layers(results)
+            models = [row for _, result in results for row in result.get("rows", ()) if "impls" in row]
+            show_models(joined(models))
+            show_failed(models)
+        elif part == "build" and (args.results / "build.json").exists():
             whole = json.loads((args.results / "build.json").read_text())
             table = Table("build", "")
             for key, value in whole.items():

@@ -11,12 +11,13 @@ import os
 import shlex
 import shutil
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from native_toolchain import ROOT, Toolchain, Unavailable, find_cxx, run, target_machine, toolchain
+from native_toolchain import ISAS, ROOT, Toolchain, Unavailable, find_cxx, run, target_machine, toolchain
 
 SUFFIX = {"cpu": ".cpp", "coder": ".cpp", "cuda": ".cu"}
 # Library, beginning of the names of its units, header that they begin with.
@@ -32,6 +33,11 @@ def optimisation(library: str, stem: str) -> str:
     if library == "cpu" and not stem.startswith("isa_"):
         return "-O1"
     return "-O2" if stem.startswith("isa_portable") and target_machine() == "x86_64" else "-O3"
+
+
+def isa_of(stem: str) -> str | None:
+    """The instruction set of a unit `isa_<set>_<numbers>`; None for one that is compiled once."""
+    return stem.removeprefix("isa_").rpartition("_")[0] if stem.startswith("isa_") else None
 
 
 @dataclass
@@ -130,12 +136,15 @@ class Library:
         return self.tools.facts
 
 
-def plan(name: str, target: Path, objects: Path) -> Library:
-    """A library and its units. Raises Unavailable where it cannot be built here."""
+def plan(name: str, target: Path, objects: Path, isas: Sequence[str] = tuple(ISAS)) -> Library:
+    """A library and its units, of the CPU's those for `isas`. Raises Unavailable where it cannot be built here."""
     sources = sorted((ROOT / "csrc" / name).glob(f"*{SUFFIX[name]}"))
     if not sources:
         raise Unavailable(f"csrc/{name} holds no {SUFFIX[name]} file")
     library = Library(name, target, objects, toolchain(name))
+    if name == "cpu":
+        sources = [source for source in sources if isa_of(source.stem) in (None, *isas)]
+        library.tools.facts["isas"] = list(isas)
     objects.mkdir(parents=True, exist_ok=True)
     ccache = shutil.which("ccache")
     command = [*([*KEEPING, ccache] if ccache else []), *library.tools.compile]
@@ -143,6 +152,8 @@ def plan(name: str, target: Path, objects: Path) -> Library:
     headers: dict[str, Unit] = {}
     for source in sources:
         unit = Unit(name, source, objects / f"{source.stem}.o", [*command, optimisation(name, source.stem)])
+        if name == "cpu" and source.stem == "dispatch":
+            unit.command.append(f"-DFASTVOC_BEST_ISA={list(ISAS).index(isas[-1])}")
         wanted = next((h for lib, stem, h in PRECOMPILED if lib == name and source.stem.startswith(stem)), None)
         if wanted and gcc and (source.parent / wanted).exists():
             unit.command += ["-fpch-preprocess"] if ccache else []

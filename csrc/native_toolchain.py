@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ WANTED = {
 MODE = os.environ.get("FASTVOC_BUILD") or "auto"
 if MODE not in WANTED:
     raise SystemExit(f"FASTVOC_BUILD={MODE!r} is not one of {', '.join(WANTED)}")
+
+# Sets of x86 in rising order, by the names that files and Python have for them, and what /proc/cpuinfo says of one.
+ISAS: dict[str, set[str]] = {
+    "portable": set(),
+    "avx2": {"avx2", "fma"},
+    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
+    "avx512_bf16": {"avx512_bf16", "avx512_vnni"},
+}
+BEST_ISA = os.environ.get("FASTVOC_TARGET")
+if BEST_ISA not in (None, "", "here", *ISAS):
+    raise SystemExit(f"FASTVOC_TARGET={BEST_ISA!r} is not one of here, {', '.join(ISAS)}")
 
 DIALECT = ["-std=c++20"]
 TORCH = ["-DTORCH_TARGET_VERSION=0x020b000000000000"]
@@ -73,6 +85,21 @@ def target_machine() -> str:
     """The machine that the compiler makes code for; this one without a compiler."""
     cxx = find_cxx()
     return run([cxx, "-dumpmachine"]).partition("-")[0] if cxx else platform.machine()
+
+
+def isas(beside: bool, cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """The instruction sets to compile the CPU library for: up to FASTVOC_TARGET, `here` is the best of this machine.
+
+    By default a library that is built beside its sources is for this machine, any other for all.
+    """
+    if BEST_ISA in ISAS:
+        return list(ISAS)[: list(ISAS).index(BEST_ISA) + 1]
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), None)
+    foreign = target_machine() != platform.machine()
+    if foreign or flags is None or not (beside or BEST_ISA == "here"):
+        return list(ISAS)
+    return list(takewhile(lambda isa: ISAS[isa] <= flags, ISAS))
 
 
 def wanted() -> list[str]:

@@ -31,7 +31,10 @@ from fastvoc.vocoder import Vocoder
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 _ASSETS = Path(__file__).parent / "assets"
-EMBEDDED = {"hifigan": _ASSETS / "hifigan_v2_voice.safetensors"}
+EMBEDDED = {
+    "hifigan": _ASSETS / "hifigan_v2_voice.safetensors",
+    "vocos-22k": _ASSETS / "vocos_22k_voice.safetensors",
+}
 _CODECS = ("dac", "encodec", "mimi", "snac")
 _LANGUAGE_MODELS = ("encodec_lm",)
 _STYLED = ("kokoro",)
@@ -73,7 +76,9 @@ class LoadOptions(TypedDict, total=False):
 
 
 @overload
-def load(name: Literal["hifigan", "hiftnet", "vocos", "bigvgan"], **options: Unpack[LoadOptions]) -> Vocoder: ...
+def load(
+    name: Literal["hifigan", "vocos-22k", "hiftnet", "vocos", "bigvgan"], **options: Unpack[LoadOptions]
+) -> Vocoder: ...
 @overload
 def load(name: Literal["encodec", "dac", "mimi", "snac"], **options: Unpack[LoadOptions]) -> Codec: ...
 @overload
@@ -92,9 +97,9 @@ def load(
     `load_vocoder` and `load_codec` say which it has to be, also to a type checker.
 
     Args:
-        name: "hifigan" (the embedded voice), "hiftnet", "vocos", "encodec", "dac", "mimi", "snac" or "bigvgan" (on the
-            hub), a weights file, a folder with one, or a hub id `owner/name[@revision]`. The dialect is recognised from
-            the file (see `fastvoc.checkpoints`).
+        name: "hifigan" or "vocos-22k" (the embedded voices), "hiftnet", "vocos", "encodec", "dac", "mimi", "snac" or
+            "bigvgan" (on the hub), a weights file, a folder with one, or a hub id `owner/name[@revision]`. The dialect
+            is recognised from the file (see `fastvoc.checkpoints`).
         device: where it runs; the CPU when None.
         dtype: "fp32", "fp16", "bf16" or the torch dtype of the weights; float32 when None. On a CPU without products
             of bfloat16, where it would only take longer, "bf16" gives float32, which `voc.dtype` and `fastvoc.explain`

@@ -260,6 +260,13 @@ def pack(params: Any, mirror: int = 0) -> Packed:
     )
 
 
+def unpadded(p: Packed) -> Packed:
+    """The convolution of rows that have their padding already."""
+    table = p.table.clone()
+    table[4] = 0
+    return p._replace(table=table, left=0, right=0, pad=0, mirror=0)
+
+
 def _output(p: Packed, x: Tensor) -> tuple[Tensor, int]:
     offset = p.left + p.right - p.dilation * (p.kernel - 1) - 1
     return x.new_empty((x.shape[0], (x.shape[2] + offset) // p.stride + 1, p.cout)), offset

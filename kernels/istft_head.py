@@ -30,6 +30,8 @@ def istft_head_kernel(
     out,
     steps,
     made,
+    crop,
+    offset,
     x_batch,
     x_channel,
     x_step,
@@ -40,8 +42,6 @@ def istft_head_kernel(
     BINS_PAD: tl.constexpr,
     HOP: tl.constexpr,
     HOP_PAD: tl.constexpr,
-    SIZE: tl.constexpr,
-    TRIM: tl.constexpr,
     SINE: tl.constexpr,
     PRECISION: tl.constexpr,
     BT: tl.constexpr,
@@ -52,10 +52,10 @@ def istft_head_kernel(
     tile = tl.program_id(0)
     item = tl.program_id(1).to(tl.int64)
     n = (tile % COLUMNS) * BN + tl.arange(0, BN)
-    q = TRIM // HOP + (tile // COLUMNS) * BT + tl.arange(0, BT)
+    q = crop // HOP + (tile // COLUMNS) * BT + tl.arange(0, BT)
     k = tl.arange(0, BK)
     length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
-    inside = (length - 1) * HOP + SIZE - 2 * TRIM
+    inside = length * HOP + offset
     start = x + item * x_batch
     acc = tl.zeros([BT, BN], tl.float32)
     weight = tl.zeros([BT, BN], tl.float32)
@@ -83,7 +83,7 @@ def istft_head_kernel(
             acc = tl.dot(real, tl.load(of, mask=columns, other=0.0), acc, input_precision=PRECISION)
             of += BINS_PAD * HOP_PAD
             acc = tl.dot(imaginary, tl.load(of, mask=columns, other=0.0), acc, input_precision=PRECISION)
-    at = (q * HOP - TRIM)[:, None] + n[None, :]
+    at = (q * HOP - crop)[:, None] + n[None, :]
     within = (at >= 0) & (at < made) & (n < HOP)[None, :]
     valid = within & (at < inside)
     y = acc / tl.where(valid, weight, 1.0)
@@ -98,10 +98,11 @@ class Packed(NamedTuple):
     squares: Tensor
     size: int
     hop: int
-    trim: int
     sine: bool  # of the phases
     clip: float
     clamp: float
+    left: int  # samples dropped at either end, last: a stream's change
+    right: int
 
 
 def pack(params: Any) -> Packed:
@@ -122,17 +123,18 @@ def pack(params: Any) -> Packed:
     squares[:, :hop] = torch.nn.functional.pad(window.square(), (0, taps * hop - size)).reshape(taps, hop).flip(0)
     bounds = [float("inf") if bound is None else bound for bound in (params.clip, params.clamp)]
     device = params.window.device
-    shape = size, hop, params.trim, params.phase == "sin"
-    return Packed(basis.float().to(device), squares.float().to(device), *shape, *bounds)
+    shape = size, hop, params.phase == "sin"
+    return Packed(basis.float().to(device), squares.float().to(device), *shape, *bounds, params.trim, params.trim)
 
 
-def _output(p: Packed, x: Tensor) -> Tensor:
-    return x.new_empty((x.shape[0], (x.shape[2] - 1) * p.hop + p.size - 2 * p.trim, 1), dtype=torch.float32)
+def _output(p: Packed, x: Tensor) -> tuple[Tensor, int]:
+    offset = p.size - p.hop - p.left - p.right
+    return x.new_empty((x.shape[0], x.shape[2] * p.hop + offset, 1), dtype=torch.float32), offset
 
 
 def _istft_head(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
     """istft_head of `fastvoc.ops.istft_head`; lengths on the device of x."""
-    out = _output(p, x)
+    out, offset = _output(p, x)
     made, bins_pad, hop_pad = out.shape[1], p.basis.shape[2], p.basis.shape[3]
     config = tuned("istft_head", x.device, x.dtype, hop=p.hop)
     config = {
@@ -140,7 +142,7 @@ def _istft_head(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         "BK": min(config["BK"], bins_pad & -bins_pad),
         "BN": min(config["BN"], max(16, triton.next_power_of_2(p.hop))),
     }
-    rows = cdiv(p.trim % p.hop + made, p.hop)
+    rows = cdiv(p.left % p.hop + made, p.hop)
     launch(
         istft_head_kernel,
         (cdiv(rows, config["BT"]) * cdiv(p.hop, config["BN"]), x.shape[0]),
@@ -153,6 +155,8 @@ def _istft_head(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         out=out,
         steps=x.shape[2],
         made=made,
+        crop=p.left,
+        offset=offset,
         **strides(x, "x"),
         clip=p.clip,
         clamp=p.clamp,
@@ -161,13 +165,11 @@ def _istft_head(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         BINS_PAD=bins_pad,
         HOP=p.hop,
         HOP_PAD=hop_pad,
-        SIZE=p.size,
-        TRIM=p.trim,
         SINE=p.sine,
         PRECISION="ieee",
     )
     return out.transpose(1, 2)
 
 
-NATIVE = Native("triton_istft_head", Packed, lambda p, x, *_: _output(p, x).transpose(1, 2), body=_istft_head)
+NATIVE = Native("triton_istft_head", Packed, lambda p, x, *_: _output(p, x)[0].transpose(1, 2), body=_istft_head)
 run = NATIVE.run

@@ -26,6 +26,16 @@ _COUNTS = (
     "ring",
     "count",
     "x_items",
+    "held",
+    "before",
+    "low",
+    "high",
+    "keep",
+    "have",
+    "held_x",
+    "held_y",
+    "more_x",
+    "more_y",
     "residual_items",
 )
 _ROWS = ("lengths", "row", "frames", "seeds", "phase", "place", "state", "after")
@@ -33,6 +43,7 @@ _ROWS = ("lengths", "row", "frames", "seeds", "phase", "place", "state", "after"
 _STEPS_APART = (
     "x_channel",
     "residual_channel",
+    "y_channel",
     "noise_channel",
     "noise_batch",
     "f0_batch",

@@ -46,6 +46,8 @@ def stft_kernel(
     out,
     steps,
     made,
+    crop,
+    offset,
     x_batch,
     x_step,
     SIZE: tl.constexpr,
@@ -67,12 +69,12 @@ def stft_kernel(
     f = (tile // COLUMNS) * BT + tl.arange(0, BT)
     k = tl.arange(0, BK)
     length = valid_steps(lengths, item, steps, ragged).to(tl.int32)
-    inside = 1 + length // HOP
+    inside = (length + offset) // HOP + 1
     real = tl.zeros([BT, BN], tl.float32)
     imaginary = tl.zeros([BT, BN], tl.float32)
     live = (n < BINS_PAD)[None, :]
     for first in range(0, SIZE_PAD, BK):
-        s, valid = source_rows((f * HOP - SIZE // 2)[:, None] + (first + k)[None, :], length, length, 1)
+        s, valid = source_rows((f * HOP - crop)[:, None] + (first + k)[None, :], length, length, 1)
         valid = valid & (f < inside)[:, None] & (first + k < SIZE)[None, :]
         a = tl.load(x + item * x_batch + s.to(tl.int64) * x_step, mask=valid, other=0.0)
         of = basis + (first + k)[:, None] * BINS_PAD + n[None, :]
@@ -100,6 +102,8 @@ class Packed(NamedTuple):
     hop: int
     polar: bool
     first_is_real: bool
+    left: int  # samples reflected at either end
+    right: int
 
 
 def pack(params: Any) -> Packed:
@@ -112,16 +116,17 @@ def pack(params: Any) -> Packed:
     basis = parts.new_zeros((2, pad_channels(size), pad_channels(bins)))
     basis[:, :size, :bins] = parts * params.window.detach().double().cpu()[:, None]
     shape = size, params.hop, params.features == "polar", params.first_is_real
-    return Packed(basis.float().to(params.window.device), *shape)
+    return Packed(basis.float().to(params.window.device), *shape, size // 2, size // 2)
 
 
-def _output(p: Packed, x: Tensor) -> Tensor:
-    return x.new_empty((x.shape[0], 1 + x.shape[2] // p.hop, p.size + 2))
+def _output(p: Packed, x: Tensor) -> tuple[Tensor, int]:
+    offset = p.left + p.right - p.size
+    return x.new_empty((x.shape[0], (x.shape[2] + offset) // p.hop + 1, p.size + 2)), offset
 
 
 def _stft(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
     """stft of `fastvoc.ops.stft`; lengths on the device of x."""
-    out = _output(p, x)
+    out, offset = _output(p, x)
     size_pad, bins_pad = p.basis.shape[1:]
     config = tuned("stft", x.device, x.dtype, size=p.size)
     config = {
@@ -140,6 +145,8 @@ def _stft(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         out=out,
         steps=x.shape[2],
         made=out.shape[1],
+        crop=p.left,
+        offset=offset,
         **{name: value for name, value in strides(x, "x").items() if name != "x_channel"},
         SIZE=p.size,
         SIZE_PAD=size_pad,
@@ -153,5 +160,5 @@ def _stft(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
     return out.transpose(1, 2)
 
 
-NATIVE = Native("triton_stft", Packed, lambda p, x, *_: _output(p, x).transpose(1, 2), body=_stft)
+NATIVE = Native("triton_stft", Packed, lambda p, x, *_: _output(p, x)[0].transpose(1, 2), body=_stft)
 run = NATIVE.run

@@ -42,6 +42,7 @@ from fastvoc.models.encodec_lm import EncodecLmConfig
 from fastvoc.models.hift_config import HIFTNET
 from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.runtime.packing import fold_weight_norm
+from fastvoc.training.config import TrainConfig
 
 FORMS = ("folded", "weight_g", "parametrizations")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -142,6 +143,13 @@ def _vocos_draft(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def _vocos_trained(folder: Path) -> None:
+    config = TrainConfig(generator="vocos", dim=16, intermediate_dim=40, num_layers=2)
+    state = {name: torch.randn(shape) for name, shape in config.model().tensors()}
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    torch.save({"generator": state}, folder / "g_00000001")
+
+
 def _encodec(shape: str, dialect: str) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         config = UNUSUAL[shape]
@@ -192,6 +200,7 @@ DIALECTS: dict[str, Callable[[Path], object]] = {
     "vocos": _vocos(MEL),
     "vocos on codes": _vocos(CODES),
     "vocos draft": _vocos_draft,
+    "vocos of fastvoc train": _vocos_trained,
     "encodec mono": _encodec("mono", "original"),
     "encodec stereo": _encodec("stereo", "original"),
     "encodec deep": _encodec("deep", "original"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections import Counter
@@ -41,7 +42,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[LEFT] = counts
 
 
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # a million objects that stay: the collector would walk them again and again
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    gc.unfreeze()  # other libraries count what is left when Python ends
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left"] = dict(session.config.stash[LEFT])
 

@@ -144,6 +144,23 @@ def _run(name: str, x: Tensor, packed: Any, *args: Any, **named: Any) -> Tensor:
     return y
 
 
+def _stream(name: str, impl: Impl, params: Any, packed: Any) -> Any:
+    """An op's stream on a device by its emulated kernels."""
+    assert impl.stream is not None
+    native = import_module(f"fastvoc.ops.{name}").NATIVE
+    with emulating(name, native):
+        state = impl.stream(params, packed)
+    step = state.step
+
+    def emulated_step(*args: Any) -> Tensor:
+        with emulating(name, native):
+            y: Tensor = step(*args)
+        return y
+
+    state.step = emulated_step
+    return state
+
+
 def emulating(source: str, native: Native[Any]) -> Any:
     """Inside a `with` block the native op is the emulated one."""
     op: Any = native.op
@@ -187,7 +204,9 @@ def emulated() -> Iterator[None]:
     try:
         for name, run in RUN.items():
             pack = pack_mrf if name == "mrf" else kept[name].pack
-            OPS[name].impls["cuda"] = Impl("cuda", run, frozenset({"cpu"}), priority=-10, pack=pack)
+            stream = None if kept[name].stream is None else partial(_stream, name, kept[name])
+            here = frozenset({"cpu"})
+            OPS[name].impls["cuda"] = Impl("cuda", run, here, priority=-10, pack=pack, stream=stream)
         yield
     finally:
         for name, impl in kept.items():

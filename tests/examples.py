@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import settings
 
 FULL = 100  # what Hypothesis tries by default
-SHARE = {"quick": 6, "full": 1}  # one example of so many
+SHARE = {"quick": 15, "full": 1}  # one example of so many
 
 
 def load(profile: str) -> None:

@@ -30,6 +30,7 @@ def feeds_of(loaded: LoadedModel, inputs: Sequence[str], batch: int, frames: int
     """Random values for every input of a model's file."""
     draw = torch.Generator().manual_seed(100 * batch + frames)
     lengths = {"batch": batch, "frames": frames, "samples": frames * loaded.hop, "codebooks": 3}
+    lengths |= {"steps": 2 * frames, "spectra": frames * loaded.hop // getattr(loaded.config, "istft_hop", 1) + 1}
     lengths |= {f"steps_{i}": n * frames for i, n in enumerate(getattr(loaded.config, "noise_steps", ()))}
     found: Feeds = {}
     for name, given in loaded.model.written(inputs).inputs.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import pkgutil
@@ -25,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-CAPABILITIES = ("golden", "native", "cuda", "triton", "arm")
+CAPABILITIES = ("golden", "native", "cuda", "triton", "arm", "ray")
 
 
 def required() -> set[str]:
@@ -58,6 +59,14 @@ def need_triton() -> None:
 
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     need("triton", triton_problem() or (None if interpreted else "Triton runs on a GPU, not in its interpreter"))
+
+
+def need_ray() -> None:
+    """Wants Ray with its parts for data and serving."""
+    there = (
+        importlib.util.find_spec("ray") and importlib.util.find_spec("pyarrow") and importlib.util.find_spec("fastapi")
+    )
+    need("ray", None if there else "ray[data,serve] is not installed")
 
 
 def need_isa(isa: str) -> None:
@@ -200,7 +209,6 @@ def relative_l2(ours: Tensor, reference: Tensor) -> float:
 
 def cpu_seconds(call: Callable[[], object]) -> float:
     """The smaller processor time of two calls; the collector does not walk what other tests left in memory."""
-    gc.collect()
     gc.freeze()
     try:
         seconds = []

@@ -238,6 +238,18 @@ def test_figures_of_speed_are_those_of_the_results(file: str, count: int) -> Non
             assert {rival: _rounded(row["over"][rival], cell) for rival, cell in over.items()} == over, (name, dtype)
 
 
+def test_sizes_of_a_run_are_those_of_the_results() -> None:
+    """Hours of audio a core hour: half of what two threads make."""
+    rows = re.findall(r"^\| (\D.+?) \| ([\d.]+) \| ([\d.]+) \|$", PAGES["ray.md"].read_text(), re.MULTILINE)
+    assert len(rows) == 6
+    for column, (file, seconds) in enumerate((("models", 10.0), ("models-avx2", 1.0)), 1):
+        results = json.loads((ROOT / f"benchmarks/results/amd-epyc-2core/{file}.json").read_text())["rows"]
+        fp32 = [row for row in results if (row["batch"], row["dtype"], row["seconds"]) == (1, "fp32", seconds)]
+        rates = {row["model"]: row["impls"]["cpp"]["real_time"] / 2 for row in fp32}
+        for row in rows:
+            assert _rounded(rates[MODELS[row[0]]], row[column]) == row[column], (file, row[0])
+
+
 def _rounded(value: float, like: str) -> str:
     return f"{value:.{len(like.partition('.')[2])}f}"
 

@@ -21,6 +21,7 @@ from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError,
 from fastvoc.graphs.graphed import Graphed, bucket, bucket_lengths
 from fastvoc.models.hifigan import HIFIGAN_V1, HifiGan
 from fastvoc.vocoder import Vocoder
+from helpers import relative_l2
 
 native = pytest.mark.native
 each_family = pytest.mark.parametrize("family", sorted(MAKERS))
@@ -356,6 +357,18 @@ def test_codecs_decode_from_graphs() -> None:
     assert torch.equal(graphed(model)(made), model.decode(made))
     with pytest.raises(ArgumentError, match="codes"):
         graphs(torch.full((4, 26), MONO.bins))
+
+
+@native
+def test_a_codec_has_a_graph_where_torch_runs_its_lstm() -> None:
+    model = Codec(lively(MONO), MONO)
+    assert any(layer.explain()[0] == "lstm" for layer in model.layers().values())
+    with fastvoc.use_backend("lstm=torch"):
+        graphs = graphed(model).warmup([20], codebooks=4)
+        for shape in ((4, 18), (4, 20), (2, 4, 18)):
+            codes = torch.randint(0, MONO.bins, shape)
+            assert relative_l2(graphs(codes), model.decode(codes)) < 1e-6, shape
+        assert (graphs.stats.replays, graphs.stats.direct) == (2, 1)
 
 
 @native

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,9 +33,63 @@ def test_every_line_of_the_table_has_tests(left: tiers.Left) -> None:
     assert any(re.match(left.where, name) for name in written())
 
 
-def item(name: str, *marks: str) -> pytest.Item:
-    found = SimpleNamespace(nodeid=f"tests/{name}", get_closest_marker=lambda mark: mark if mark in marks else None)
-    return cast(pytest.Item, found)
+class Item:
+    """What the tiers read of a test: `axes` are the names that were parametrized together, `given` their values."""
+
+    def __init__(self, name: str, *marks: str, axes: tuple[str, ...] = (), given: dict[str, object] | None = None):
+        self.nodeid, self.marks, self.axes = f"tests/{name}", marks, axes
+        self.callspec = SimpleNamespace(params=given or {})
+
+    def get_closest_marker(self, name: str) -> str | None:
+        return name if name in self.marks else None
+
+    def iter_markers(self, name: str) -> Iterator[pytest.Mark]:
+        return (getattr(pytest.mark, name)(axis, []).mark for axis in self.axes)
+
+
+def item(name: str, *marks: str, **options: Any) -> pytest.Item:
+    return cast(pytest.Item, Item(name, *marks, **options))
+
+
+def product(name: str, axes: dict[str, list[tuple[object, ...]]]) -> list[pytest.Item]:
+    """A test with every combination of the values of parameters, which may be several names each: `"a,b"`."""
+    found = []
+    for rows in itertools.product(*axes.values()):
+        names = [part for axis in axes for part in axis.split(",")]
+        given = dict(zip(names, itertools.chain(*rows), strict=True))
+        found.append(item(f"{name}[{'-'.join(map(str, given.values()))}]", axes=tuple(axes), given=given))
+    return found
+
+
+FAMILIES, BACKENDS = [("a",), ("b",), ("c",), ("d",), ("e",)], [("torch",), ("cpp",)]
+
+
+def test_the_first_tier_has_every_value_of_every_parameter() -> None:
+    items = product("models/test_x.py::test_y", {"family": FAMILIES, "backend": BACKENDS, "chunk": [(1,), (7,)]})
+    chosen, others, counts = tiers.choose("test", items)
+    names = [one.nodeid for one in chosen]
+    parts = {part for name in names for part in re.split(r"\W", name)}
+    assert parts >= {"a", "b", "c", "d", "e", "torch", "cpp", "1", "7"}
+    assert {name.partition("[")[2][0] for name in names if "cpp" in name} == set("abcde"), "C++ has every value"
+    assert len(names) == len(FAMILIES) + 1
+    assert tiers.choose("check", items)[0] == others
+    assert tiers.choose("test", items[::-1])[0] == chosen[::-1], "workers must choose the same"
+    assert counts == {"further combinations": len(items) - len(chosen)}
+
+
+def test_rows_that_are_listed_stay_whole() -> None:
+    listed: list[tuple[object, ...]] = [("s16", 1), ("s16", 2), ("s24", 1), ("s24", 2)]
+    items = product("models/test_x.py::test_y", {"kind,size": listed})
+    assert tiers.choose("test", items)[0] == items
+    items = product("models/test_x.py::test_y", {"kind,size": listed, "backend": BACKENDS})
+    chosen = tiers.choose("test", items)[0]
+    assert len(chosen) == len(listed) + 1
+    assert {one.nodeid.partition("[")[2][:5] for one in chosen} == {"s16-1", "s16-2", "s24-1", "s24-2"}
+
+
+def test_what_says_that_a_model_is_right_runs_whole() -> None:
+    items = product("models/test_x.py::test_golden", {"family": FAMILIES, "backend": BACKENDS})
+    assert tiers.choose("test", items)[0] == items
 
 
 def test_every_test_is_in_one_tier_and_property_tests_in_both() -> None:
@@ -67,7 +122,7 @@ def test_the_profile_decides_how_many_examples() -> None:
     examples.load("full")
     assert examples.examples(30).max_examples == 30
     examples.load("quick")
-    assert examples.examples(30).max_examples == 5
+    assert examples.examples(30).max_examples == 2
     assert examples.examples(1).max_examples == 1
 
 

@@ -1,8 +1,10 @@
 """The two tiers of tests: `make test` runs the first, `make check` the rest.
 
 `pytest --tier=test` and `--tier=check` choose one; without the option everything runs. A test belongs to `check` when
-a line of LEFT says so. Property tests run in both: with a few examples first, with all of theirs in `check`
-(tests/examples.py).
+a line of LEFT says so. Of a test with several parameters `test` runs combinations in which every value of every one
+occurs, with C++ where it can (tests/covering.py), and `check` the others; what says that an op, model, format or stream
+is right (WHOLE) runs in all combinations first. Property tests run in both: with a few examples first, with all of
+theirs in `check` (tests/examples.py).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pytest
+from covering import selection
 
 TIERS = ("test", "check")
 
@@ -31,8 +34,7 @@ class Left:
 
 _SMOKE = (
     r"takes_plain_tf32|test_equals_the_meaning\[(conv1d-kernel-1|upsample-k4-s2|mrf-one-block|layer_norm-odd"
-    r"|convnext_block-odd|istft_head-same|nsf_source-nearest|rvq_\w+-odd|group_norm_act-odd|seanet_block-identity"
-    r"|lvc-odd|conv2d-first|snake_aa-odd|depthwise-snake-odd)\]"
+    r"|istft_head-same|rvq_decode-odd)\]"
 )
 _FAMILIES = "hifigan-1|hift-sample|vocos-same|codec-mono|int8"
 _FORMS = r"checkpoints/test_forms\.py::test_"
@@ -45,26 +47,45 @@ LEFT = (
     Left("Triton's interpreter", r"ops/test_attention_block.*::test_triton"),
     Left("instruction sets of other machines", r".*::[^[]*instruction_set|reliability/test_golden_isas"),
     Left("source builds and wheels", r"packaging/test_build"),
+    Left("a first visit of a GPU, rehearsed", r"packaging/test_gpu_script\.py::test_a_first_visit"),
     Left("64-bit Arm, emulated", r"arm/"),
+    Left("a local Ray", r"cluster/test_(jobs|service)"),
     Left("sanitizers", r"reliability/test_(coder_)?sanit"),
     Left("forms of checkpoints", rf"{_FORMS}every_dialect_in_every_form", "parametrizations-bfloat16"),
     Left("forms of checkpoints", rf"{_FORMS}names_of_wrapped_modules", "-both"),
     Left("forms of checkpoints", rf"{_FORMS}shards", "safetensors"),
-    Left("long signals", r"models/test_hifigan\.py::test_accuracy_against_float64", "v1"),
+    Left("long signals", r"models/test_hifigan\.py::test_accuracy_against_float64", "v1-cpp"),
+    Left("long signals", r"models/test_toom_cook_choice\.py::test_pieces"),
     Left("long signals", r"models/test_pieces\.py::test_memory_of_a_long_clip"),
     Left("long signals", r"ops/test_nsf_source\.py::test_an_hour_does_not_drift"),
     Left("long signals", r"test_code_agreement\.py::test_a_few_clips"),
+    Left("long signals", r"streams/test_long", r"stream\[(hifigan|vocos)"),
+    Left("the script for machines with a GPU", r"packaging/test_gpu_script", r"usage|\[build\]|its_results"),
     Left("long runs", r"reliability/test_process\.py::test_two_hundred|test_loading\.py::test_two_hundred"),
     Left("long runs", r"test_quantization\.py::test_the_embedded_voice_keeps_30_db"),
-    Left("streams of many stages", rf"{_STREAMS}a_stage_cut_anywhere", r"\[(v1|v3|reflect|snake-causal|one-block)\]"),
+    Left("streams of many stages", rf"{_STREAMS}a_stage_cut_anywhere", r"\[(v1|snake-causal)\]"),
     Left("streams of many families", rf"{_STREAMS}closing_returns_all_memory", _FAMILIES),
     Left("streams of many families", rf"{_STREAMS}any_cuts_agree", "cpp|torch-hifigan-1"),
     Left("uses of many families", r"test_(torch_defaults|autocast)\.py::test_(every_use|gradients)", _FAMILIES),
     Left("language models of bit streams", r"cli/test_encode\.py::test_golden_files", r"\[False"),
     Left("language models of bit streams", r"test_compression\.py::test_streams_made_on_any_number_of_threads"),
     Left("further ways to copy a model", r"test_pickling\.py::test_a_(narrow_)?model_comes_back", r"-pickle\]"),
+    Left("details of other packages' classes", r"compat/test_(config_fields|changed_weights|input_dtypes)\.py"),
+    Left("further pages", r"test_docs\.py::test_a_page_runs", r"README|getting-started"),
+    Left(
+        "imports in processes of their own", r"packaging/test_imports\.py::test_(import_is_quick|loading|imports_make)"
+    ),
+    Left("graphs of further families", r"test_compile\.py::test_compiles", "hifigan-1"),
     Left("exports of further families", r"test_compile\.py::test_exports", "hifigan-1|vocos|encodec"),
 )
+
+
+# Tests with several parameters that the first tier runs in all combinations.
+WHOLE = re.compile(
+    r".*::[^[]*(golden|equals_the_meaning|equals_the_reference)|ops/test_(ops|op_streams)\.py"
+    r"|streams/test_stream\.py::test_any_chunking"
+)
+COMBINED = Left("further combinations", "")
 
 
 def left_by(item: pytest.Item) -> Left | None:
@@ -73,11 +94,19 @@ def left_by(item: pytest.Item) -> Left | None:
     return next((left for left in LEFT if left.has(name)), None)
 
 
+def stays_whole(item: pytest.Item) -> bool:
+    """Whether the first tier runs every combination; what wants a device stands for no other where there is none."""
+    return bool(WHOLE.match(item.nodeid.removeprefix("tests/")) or item.get_closest_marker("gpu"))
+
+
 def choose(tier: str | None, items: Iterable[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item], Counter[str]]:
     """The tests of a tier, the others, and how many of these there are by what they are."""
+    line = {item: left_by(item) for item in items}
+    several = [item for item, left in line.items() if left is None and not stays_whole(item)]
+    first = selection(several)
+    line |= {item: COMBINED for item in several if item.nodeid not in first}
     chosen, others, counts = [], [], Counter[str]()
-    for item in items:
-        left = left_by(item)
+    for item, left in line.items():
         in_both = left is None and item.get_closest_marker("hypothesis") is not None
         if tier is None or in_both or (tier == "check") == (left is not None):
             chosen.append(item)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import torch
 from op_cases import (
     ATTENTION,
@@ -328,6 +330,42 @@ def _attention(name: str) -> Callable[[], Case]:
 
 
 CASES |= {f"attention_block-{name}": _attention(name) for name in ("odd", "panels", "shared-keys")}
+
+
+@contextmanager
+def places_alike() -> Iterator[None]:
+    """Products that do not depend on a row's place in its tile, as on a GPU: the interpreter's BLAS has that bit.
+
+    Sums are taken in float64 and rounded once.
+    """
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    def create_dot(_: Any, a: Any, b: Any, d: Any, *__: Any) -> Any:
+        total = np.matmul(a.data.astype(np.float64), b.data.astype(np.float64)) + d.data
+        return TensorHandle(total.astype(d.data.dtype), d.dtype.scalar)
+
+    with mock.patch.object(InterpreterBuilder, "create_dot", create_dot):
+        yield
+
+
+@contextmanager
+def rounding() -> Iterator[None]:
+    """float32 to bfloat16 by rounding to the nearest, as on a GPU; the interpreter cuts it off and doubles errors."""
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    inner = InterpreterBuilder.cast_impl
+
+    def cast_impl(builder: Any, src: Any, dst_type: Any) -> Any:
+        if src.dtype.scalar != tl.float32 or dst_type.scalar != tl.bfloat16:
+            return inner(builder, src, dst_type)
+        narrow = torch.from_numpy(np.ascontiguousarray(src.data)).bfloat16()
+        return TensorHandle(narrow.view(torch.int16).numpy().view(np.uint16), dst_type.scalar)
+
+    # Bound by name when the class was made.
+    casts = dict.fromkeys(("cast_impl", "create_fp_trunc"), cast_impl)
+    with mock.patch.multiple(InterpreterBuilder, **casts):
+        yield
 
 
 @contextmanager

@@ -8,52 +8,25 @@ python tests/triton_keys.py '[["v1", null, [[1, 1.0], [32, 10.0]]]]'  # model, b
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import pkgutil
 import sys
 from collections import Counter
 from contextlib import nullcontext
 from typing import Any
 
-os.environ["TRITON_INTERPRET"] = "1"  # lets fastvoc launch on the CPU
+import stub_driver  # before Triton comes in
 import torch
+import triton
+from recording import Rerun
+from zoo import ZOO
 
 import fastvoc
-import fastvoc.ops
 from fastvoc.codec import Codec
 from fastvoc.graphs.graphed import Graphed
+from fastvoc.kernels import ahead, launch
 from fastvoc.nn import pieces
 from fastvoc.nn.wide import WideOnCpu
 from fastvoc.vocoder import Vocoder
-
-for _module in pkgutil.iter_modules(fastvoc.ops.__path__, "fastvoc.ops."):
-    importlib.import_module(_module.name)
-del os.environ["TRITON_INTERPRET"]  # before Triton comes in
-import triton  # noqa: E402
-from recording import Rerun  # noqa: E402
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.runtime import driver  # noqa: E402
-from zoo import ZOO  # noqa: E402
-
-from fastvoc.kernels import ahead, launch  # noqa: E402
-
-
-class Driver:
-    """A GPU that is asked for its kind only."""
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", 90, 32)
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int = 0) -> int:
-        return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
 
 
 class Keys:
@@ -62,7 +35,7 @@ class Keys:
     def __init__(self) -> None:
         self.found: set[tuple[str, str]] = set()
         self.launches = 0
-        driver.set_active(Driver())  # type: ignore[arg-type]
+        stub_driver.stand_in()
         triton.knobs.runtime.jit_cache_hook = self._refuse
 
     def _refuse(self, *, key: Any, fn: Any, **_: Any) -> bool:
@@ -72,7 +45,10 @@ class Keys:
 
 
 def measure(model: str, backend: str | None, shapes: list[list[float]]) -> dict[str, Any]:
-    """Keys by kernel of direct calls and of graphs, launches, and what `ahead.specialize` tells apart."""
+    """Keys by kernel of direct calls and of graphs, launches, and what `ahead.specialize` tells apart.
+
+    And whether a graph runs the machine code of a direct call of its shape, kernel by kernel.
+    """
     WideOnCpu.stays_wide = lambda *_: False  # type: ignore[method-assign]
     pieces.cuttable = lambda *_: False  # as on a GPU with room
     keys, entry = Keys(), ZOO[model]
@@ -80,26 +56,32 @@ def measure(model: str, backend: str | None, shapes: list[list[float]]) -> dict[
     loaded: Any = (Vocoder if hasattr(network.config, "num_mels") else Codec)(network, network.config)
     by_calls: set[tuple[str, str]] = set()
     specialized: set[Any] = set()
+    direct: list[list[Any]] = []
+    alike = True
     with fastvoc.use_backend(backend) if backend else nullcontext():
         for batch, seconds in shapes:
             inputs = entry.inputs(network, seconds, int(batch))
             x = inputs[0].bfloat16() if inputs[0].is_floating_point() else inputs[0]
             with torch.inference_mode(), launch.record() as recording:
                 entry.run(network, x, *inputs[1:])
-            specialized |= {ahead.specialize(each) for each in recording.launches}
+            direct.append([ahead.specialize(each) for each in recording.launches])
+            specialized |= set(direct[-1])
         by_calls |= keys.found
-        for batch, seconds in shapes:
+        for (batch, seconds), wanted in zip(shapes, direct, strict=True):
             x = entry.inputs(network, seconds, int(batch))[0]
             codebooks = {} if x.is_floating_point() else {"codebooks": x.shape[1]}
             with launch.record() as recording:
                 graphs = Graphed(loaded, max_mb=1e6, capture=Rerun())
                 graphs.warmup([x.shape[2]], int(batch), **codebooks)
-            specialized |= {ahead.specialize(each) for each in recording.launches}
+            captured = [ahead.specialize(each) for each in recording.launches]
+            specialized |= set(captured)
+            alike &= captured[-len(wanted) :] == wanted
     return {
         "calls": len(by_calls),
         "keys": len(keys.found),
         "launches": keys.launches,
         "specialized": len(specialized),
+        "alike": alike,
         "kernels": Counter(name for name, _ in keys.found),
     }
 

@@ -1,10 +1,16 @@
 #include "dispatch.h"
 
+#include <algorithm>
 #include <atomic>
 
-namespace fastvoc {
+#if !defined(FASTVOC_BEST_ISA)
+#define FASTVOC_BEST_ISA 3  // kAvx512Bf16; the build says less where it leaves kernels out
+#endif
 
-Isa detected_isa() {
+namespace fastvoc {
+namespace {
+
+Isa isa_of_this_cpu() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return kPortable;
@@ -18,10 +24,14 @@ Isa detected_isa() {
 #endif
 }
 
-static std::atomic<int>& chosen() {
+std::atomic<int>& chosen() {
   static std::atomic<int> isa{detected_isa()};
   return isa;
 }
+
+}  // namespace
+
+Isa detected_isa() { return std::min(isa_of_this_cpu(), static_cast<Isa>(FASTVOC_BEST_ISA)); }
 
 Isa current_isa() { return static_cast<Isa>(chosen().load(std::memory_order_relaxed)); }
 
@@ -29,16 +39,25 @@ void limit_isa(Isa isa) { chosen().store(std::min<int>(isa, detected_isa()), std
 
 const Engine& engine() {
 #if defined(__x86_64__)
-  static constexpr Engine best{avx512::floats, avx512::only_floats, avx512_bf16::halves, avx512_bf16::bytes};
-  static constexpr Engine wide{avx512::floats, avx512::only_floats, avx512::halves, avx512::bytes};
-  static constexpr Engine usual{avx2::floats, avx2::only_floats, avx2::halves, avx2::bytes};
   switch (current_isa()) {
-    case kAvx512Bf16:
+#if FASTVOC_BEST_ISA >= 3
+    case kAvx512Bf16: {
+      static constexpr Engine best{avx512::floats, avx512::only_floats, avx512_bf16::halves, avx512_bf16::bytes};
       return best;
-    case kAvx512:
+    }
+#endif
+#if FASTVOC_BEST_ISA >= 2
+    case kAvx512: {
+      static constexpr Engine wide{avx512::floats, avx512::only_floats, avx512::halves, avx512::bytes};
       return wide;
-    case kAvx2:
+    }
+#endif
+#if FASTVOC_BEST_ISA >= 1
+    case kAvx2: {
+      static constexpr Engine usual{avx2::floats, avx2::only_floats, avx2::halves, avx2::bytes};
       return usual;
+    }
+#endif
     default:
       break;
   }

@@ -28,7 +28,7 @@ FASTVOC_KERNELS
 }
 #undef FASTVOC_KERNELS
 
-// The highest instruction set of this CPU.
+// The highest instruction set of this CPU that the library was built for.
 Isa detected_isa();
 
 // The one in use.

@@ -37,6 +37,7 @@ from fastvoc.checkpoints import (
     univnet,
     vits,
     vocos,
+    vocos_trained,
 )
 from fastvoc.checkpoints.checkpoint import Checkpoint, Origin, refuse
 from fastvoc.checkpoints.source import Source, open_source
@@ -75,6 +76,7 @@ _FORMATS: tuple[_Format, ...] = (
     encodec_lm,
     univnet,
     vocos,
+    vocos_trained,
     bigvgan,
     rvc,
     vits,
@@ -102,7 +104,7 @@ def detect_and_load(path: str | os.PathLike[str], texts: Mapping[str, bytes] | N
     except OSError as error:
         raise LoadError(f"{path}: {error.strerror or error}") from error
     if any(name.startswith(("mpd.", "msd.")) for name in source.entries):
-        raise refuse(source.path, "discriminators of a HiFi-GAN training; the generator is in the g_ file beside it")
+        raise refuse(source.path, "discriminators of a training; the generator is in the g_ file beside it")
     names = ", ".join(islice(source.entries, 4)) or "none"
     raise refuse(source.path, f"no known vocoder in this {source.container} file; its tensors begin with: {names}")
 

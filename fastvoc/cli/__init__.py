@@ -67,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: list[str]) -> int:
     debug = env.DEBUG.get() not in ("", "0")
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="fastvoc", standalone_mode=False) or 0
+        code = (
+            typer.main.get_command(app).main(_with_address(arguments), prog_name="fastvoc", standalone_mode=False) or 0
+        )
         return _fail("interrupted", code) if code == 130 else int(code)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
@@ -81,6 +83,13 @@ def _run(arguments: list[str]) -> int:
         if debug:
             raise
         return _fail(str(error), 2)
+
+
+def _with_address(arguments: list[str]) -> list[str]:
+    """`--ray` may go without its address, which typer's options do not know: an empty one is put in its place."""
+    following = [*arguments[1:], "-"]
+    bare = {i for i, one in enumerate(arguments) if one == "--ray" and following[i].startswith("-")}
+    return ["--ray=" if i in bare else one for i, one in enumerate(arguments)]
 
 
 def _fail(message: str, code: int) -> int:

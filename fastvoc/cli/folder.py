@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,38 +80,49 @@ def _passed_over(skipped: Counter[str]) -> str:
 
 
 def run_folder(voc: Vocoder, plan: Plan, *, jobs: int, float32: bool) -> None:
-    """Makes what a plan asks for, `jobs` files at a time; a broken file is told and passed over.
+    """Makes what a plan asks for, `jobs` files at a time; a broken file is told and passed over. Ends as `follow`."""
+    if jobs > 1:
+        set_num_threads(max(1, torch.get_num_threads() // jobs))
+    follow(plan, _by_threads(voc, plan, jobs, float32))
+
+
+def follow(plan: Plan, made: Iterable[tuple[Path, Done | str]]) -> None:
+    """Shows how a plan goes: what each input gave, or what it failed with, in any order.
 
     Ends with a summary, and with exit code 1 when a file failed.
     """
-    if jobs > 1:
-        set_num_threads(max(1, torch.get_num_threads() // jobs))
     console = Console(stderr=True)
     done: list[Done] = []
     failed = 0
     start = perf_counter()
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[file]}"))
-    with Progress(*columns, console=console) as progress, _pool(jobs) as pool:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task("vocode", total=len(plan.todo), file="")
-        names = {pool.submit(_make, voc, path, place, float32): path for path, place in plan.todo}
-        for future in as_completed(names):
-            progress.update(task, advance=1, file=names[future].name)
-            try:
-                done.append(future.result())
-            except (FastvocError, OSError) as error:
-                failed += 1
-                text = str(error) if str(names[future]) in str(error) else f"{names[future]}: {error}"
-                progress.console.print(f"error: {text}", style="red", soft_wrap=True, markup=False, highlight=False)
-    made = sum(file.seconds for file in done)
+        for path, result in made:
+            progress.update(task, advance=1, file=path.name)
+            if isinstance(result, Done):
+                done.append(result)
+                continue
+            failed += 1
+            text = result if str(path) in result else f"{path}: {result}"
+            progress.console.print(f"error: {text}", style="red", soft_wrap=True, markup=False, highlight=False)
+    seconds = sum(file.seconds for file in done)
     for note in sorted({note for file in done for note in file.notes}):
         typer.echo(f"{sum(note in file.notes for file in done)} files: {note}", err=True)
     if plan.skipped:
         typer.echo(_passed_over(plan.skipped), err=True)
     counts = f"{len(done)} written, {plan.finished} already there, {failed} failed"
-    took = f"; {speed(made, perf_counter() - start)}" if done else ""
+    took = f"; {speed(seconds, perf_counter() - start)}" if done else ""
     typer.echo(f"{plan.target}: {counts}{took}", err=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _by_threads(voc: Vocoder, plan: Plan, jobs: int, float32: bool) -> Iterator[tuple[Path, Done | str]]:
+    with _pool(jobs) as pool:
+        names = {pool.submit(attempt, voc, path, place, float32): path for path, place in plan.todo}
+        for future in as_completed(names):
+            yield names[future], future.result()
 
 
 @contextmanager
@@ -124,9 +135,13 @@ def _pool(jobs: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _make(voc: Vocoder, path: Path, place: Path, float32: bool) -> Done:
-    item = read_input(path, voc)
-    _, wav = synthesise(voc, item)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_audio(place, wav, voc.sample_rate, float32=float32)
+def attempt(voc: Vocoder, path: Path, place: Path, float32: bool) -> Done | str:
+    """Makes one file: what it gave, or what it failed with."""
+    try:
+        item = read_input(path, voc)
+        _, wav = synthesise(voc, item)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(place, wav, voc.sample_rate, float32=float32)
+    except (FastvocError, OSError) as error:
+        return str(error)
     return Done(len(wav) / voc.sample_rate, item.notes)

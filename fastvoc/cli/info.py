@@ -149,6 +149,7 @@ def _built() -> list[tuple[str, str]]:
             continue
         made = [facts["compiler"]]
         made += [f"CUDA {facts['cuda']} for {facts['archs']}"] if "cuda" in facts else []
+        made += [f"for {', '.join(facts['isas'])}"] if "isas" in facts else []
         made += [f"with {kind} {facts[kind]}" for kind in ("torch", "pybind11") if kind in facts]
         rows.append((name, ", ".join(made)))
     return rows

@@ -1,4 +1,4 @@
-"""`fastvoc train`: trains a HiFi-GAN generator from a folder of speech."""
+"""`fastvoc train`: trains a HiFi-GAN or a Vocos from a folder of speech."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def train(
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share every batch.")] = 1,
 ) -> None:
-    """Train HiFi-GAN, or go on from g_/do_ checkpoints, also those of the original trainer.
+    """Train HiFi-GAN, or Vocos where the config says so, or go on from g_/do_ checkpoints, also HiFi-GAN's original.
 
     A checkpoint is written every 5 minutes and at the end; Ctrl-C ends after the running update, with a checkpoint.
 

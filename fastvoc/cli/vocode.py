@@ -14,6 +14,7 @@ from fastvoc.cli.output import check_file, output_path
 from fastvoc.errors import ArgumentError, DecodeError
 
 if TYPE_CHECKING:
+    from fastvoc.cli.folder import Plan
     from fastvoc.vocoder import Vocoder
 
 
@@ -25,7 +26,13 @@ def vocode(
     dtype: Annotated[Precision, typer.Option(help="Type of weights and activations.")] = Precision.fp32,
     backend: Annotated[str | None, typer.Option(help="Force torch, cpp, triton or cuda; best by default.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads, shared by the jobs.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Files at a time, for a folder.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Files at a time, for a folder: 1; with --ray all that the cluster has.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="[ADDRESS]", help="Work for a folder by Ray: the cluster at hand, or the one at ADDRESS."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of waveform and mel to write, for one file.")] = None,
     float32: Annotated[bool, typer.Option("--float", help="Write 32-bit float, not 16-bit, samples.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
@@ -37,6 +44,8 @@ def vocode(
     Example: fastvoc vocode in.wav out.wav --plot out.png
 
     Example: fastvoc vocode mels/ wavs/ --model generator_v1 --jobs 2
+
+    Example: fastvoc vocode mels/ wavs/ --ray --jobs 2 --threads 1
 
     Example: sox in.mp3 -t wav - | fastvoc vocode - - | aplay
     """
@@ -52,7 +61,12 @@ def vocode(
         if plot is not None:
             raise ArgumentError("--plot: draws one file, IN is a folder")
         plan = plan_folder(Path(source), target, force=force)
+        if ray is not None:
+            _vocode_by_ray(plan, model, ray, jobs, threads, device, dtype.value, backend, float32=float32)
+            return
     else:
+        if ray is not None:
+            raise ArgumentError(f"--ray: works on a folder, IN is {source}")
         output = output_path(source, target, (".wav", ".flac"), force=force)
         if float32 and output is not None and output.suffix.lower() == ".flac":
             raise ArgumentError(f"--float: a FLAC file holds integers, give OUT the suffix .wav, not {output.name!r}")
@@ -64,9 +78,39 @@ def vocode(
     if not isinstance(voc, Vocoder):
         raise ArgumentError(f"--model: {model} is a codec, not a vocoder: {voc}")
     if many:
-        run_folder(voc, plan, jobs=jobs, float32=float32)
+        run_folder(voc, plan, jobs=jobs or 1, float32=float32)
     else:
         _vocode_one(voc, source, output, plot, float32=float32)
+
+
+def _vocode_by_ray(
+    plan: Plan,
+    model: str,
+    address: str,
+    jobs: int | None,
+    threads: int | None,
+    device: str,
+    dtype: str,
+    backend: str | None,
+    *,
+    float32: bool,
+) -> None:
+    from fastvoc.cli.folder import follow
+    from fastvoc.cli.ray_folder import made_by_ray
+    from fastvoc.loading import load
+    from fastvoc.ray.work import Source
+    from fastvoc.vocoder import Vocoder
+
+    if device not in ("cpu", "cuda"):
+        raise ArgumentError(f"--device: with --ray expected cpu or cuda, got {device!r}")
+    if device == "cpu" and not isinstance(voc := load(model, dtype=dtype, backend=backend), Vocoder):
+        raise ArgumentError(f"--model: {model} is a codec, not a vocoder: {voc}")
+    source = Source.of(model, device, dtype, backend)
+    if not plan.todo:
+        follow(plan, ())
+        return
+    gpu, count = device == "cuda", threads or 1
+    follow(plan, made_by_ray(plan, source, address, workers=jobs, threads=count, gpu=gpu, float32=float32))
 
 
 def _vocode_one(voc: Vocoder, source: str, output: Path | None, plot: Path | None, *, float32: bool) -> None:

@@ -66,6 +66,9 @@ class Decoder(Upstream):
             channels=self.channels,
             asr_channels=self.asr_channels,
         )
+        self._build(config)
+
+    def _build(self, config: KokoroConfig) -> None:
         nn.Module.__init__(self)
         model, generator = Kokoro(config), nn.Module()
         for name, part in model.named_children():
@@ -74,6 +77,13 @@ class Decoder(Upstream):
         object.__setattr__(self, "_model", model)
         self.register_load_state_dict_pre_hook(_take)
         self.register_state_dict_post_hook(_give)
+
+    @classmethod
+    def of(cls, config: KokoroConfig) -> Decoder:
+        """One of any configuration, also of other widths than upstream's constants."""
+        decoder = cls.__new__(cls)
+        decoder._build(config)
+        return decoder
 
     def forward(self, asr: Tensor, F0_curve: Tensor, N: Tensor, s: Tensor) -> Tensor:
         """Samples [B, 1, T * hop] of text features [B, dim_in, T], F0 and energy [B, 2 * T], style [B, style_dim]."""

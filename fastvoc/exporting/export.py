@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 
 from fastvoc.errors import ArgumentError, DtypeError, ExportError, shown
-from fastvoc.exporting import attention, convolutions, quantizers, recurrent, sherpa, source, spectral  # noqa: F401  # which note what they write
+from fastvoc.exporting import attention, convolutions, quantizers, recurrent, sherpa, source, spectral, styled  # noqa: F401  # which note what they write
 from fastvoc.exporting.emitters import emit
 from fastvoc.exporting.graph import Graph
 from fastvoc.exporting.package import wide

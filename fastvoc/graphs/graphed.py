@@ -341,16 +341,18 @@ class Graphed:
         return _Graph(plan, x, tensors, self._owner.weights(), self._capture(run))
 
     def _replay(self, graph: _Graph, captured: Captured[Tensor], request: Request) -> Tensor:
-        count, frames = len(request.x), request.x.shape[2]
+        given, x = request.x, graph.x
+        (count, _, frames), whole = given.shape, given.shape == x.shape
         with captured.in_order():
-            graph.x[:count, :, :frames].copy_(request.x, non_blocking=True)
+            (x if whole else x[:count, :, :frames]).copy_(given, non_blocking=True)
             for name, (t, steps) in request.tensors.items():
                 room = graph.tensors[name][:count]
                 (room[..., : t.shape[-1]] if steps else room).copy_(t, non_blocking=True)
             graph.plan.set(request.lengths + (graph.plan.lowest,) * (graph.plan.batch - count))
             y: Tensor = captured.replay()
+            y = y if whole else y[:count, :, : self._owner.samples(frames)]
             with torch.inference_mode(False):
-                out = y[:count, :, : self._owner.samples(frames)].clone()
+                out = y.clone()
         with self._lock:
             self._counts["replays"] += 1
         return out

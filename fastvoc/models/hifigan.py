@@ -271,7 +271,7 @@ class HifiGan(Model):
             steps = itertools.accumulate(self.config.upsample_rates, operator.mul)
             run = partial(self, x.to(self.conv_pre.weight.dtype), backend=backend)
             toom_cook.settle(stages, list(steps), run, meant()(x, backend=backend), backend)
-            self._network.cut = None  # pieces begin at tiles
+            self._network.cut = {}  # pieces begin at tiles
 
     def _check(self, mel: Tensor) -> None:
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.numel() == 0:
@@ -299,19 +299,27 @@ class HifiGan(Model):
         return (mel - self.mean[:, None]) / self.scale[:, None]
 
     def written(self, chosen: Collection[str] = ()) -> Written:
-        config = self.config
-        inputs = {"latent" if config.latent else "mel": Given(("batch", config.num_mels, "frames"))}
-        if not config.gin_channels:
-            self._choose(chosen)
-            return Written(inputs, self.network)
-        self._choose(chosen, "speaker")
-        told = Given(("batch",), whole=True) if config.num_speakers else Given(("batch", config.gin_channels))
-        return Written({**inputs, "speaker": told}, self._told)
+        first, speaker = self._written_inputs()
+        self._choose(chosen, *speaker)
 
-    def _told(self, run: Trace, mel: Value, speaker: Value) -> Value:
-        if self.config.num_speakers:
-            speaker = run.map(self._rows, speaker)
-        return self.network(run, mel, self._conditioning(run, run.map(lambda vectors: vectors[:, :, None], speaker)))
+        def network(run: Trace, mel: Value, *told: Value) -> Value:
+            return self.network(run, mel, *self._told(run, *told))
+
+        return Written({**first, **speaker}, network)
+
+    def _written_inputs(self) -> tuple[dict[str, Given], dict[str, Given]]:
+        """What a file takes of the signal, and of the speaker where there are speakers."""
+        config = self.config
+        first = {"latent" if config.latent else "mel": Given(("batch", config.num_mels, "frames"))}
+        if not config.gin_channels:
+            return first, {}
+        told = Given(("batch",), whole=True) if config.num_speakers else Given(("batch", config.gin_channels))
+        return first, {"speaker": told}
+
+    def _told(self, run: Trace, *speaker: Value) -> list[Value]:
+        """What `_items` gives, of a file's speaker."""
+        found = [run.map(self._rows, value) if self.config.num_speakers else value for value in speaker]
+        return [self._conditioning(run, run.map(lambda vectors: vectors[:, :, None], value)) for value in found]
 
     def _rows(self, numbers: Tensor) -> Tensor:
         return F.embedding(numbers, self.emb_g.weight)

@@ -18,7 +18,7 @@ from fastvoc.models.f0 import CAUSAL_LOOKAHEAD, ConvF0
 from fastvoc.models.hift_config import HiftConfig
 from fastvoc.models.hift_parts import ReflectOne, Shortened, shortened
 from fastvoc.models.jdc import Jdc
-from fastvoc.models.sources import make_source
+from fastvoc.models.sources import make_source, one_row
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.mrf import MrfStage, ResidualBlock
@@ -260,7 +260,7 @@ class HiftNet(Model):
         return Written({"mel": first, **{name: Given(axes[name]) for name in names}}, network)
 
     def _made_source(self, run: Trace, mel: Value, given: Mapping[str, Value]) -> Value:
-        f0 = run.map(_one_row, given["f0"]) if "f0" in given else self.f0_predictor.network(run, mel)
+        f0 = run.map(one_row, given["f0"]) if "f0" in given else self.f0_predictor.network(run, mel)
         return run(self.m_source, f0, None, given.get("phase"), None, given.get("noise"))
 
     def _live(self, run: Trace, mel: Value, seed: Value) -> Value:
@@ -307,10 +307,6 @@ class HiftNet(Model):
         fewest = shortest(lengths, mel.shape[2])
         if fewest <= held:
             raise ShapeError(f"mel: expected more than {held} frames for final=False, got {fewest}")
-
-
-def _one_row(x: Tensor) -> Tensor:
-    return x[:, None]
 
 
 def _f0_predictor(config: HiftConfig) -> ConvF0 | Jdc:

@@ -7,23 +7,23 @@ github.com/hexgrad/kokoro has them. The norms run over a whole utterance, which 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ExportError, ShapeError
 from fastvoc.models.checks import check_floats, check_like, filled
 from fastvoc.models.hift_parts import ReflectOne
 from fastvoc.models.kokoro_config import KokoroConfig
-from fastvoc.models.sources import make_source
+from fastvoc.models.sources import make_source, one_row
 from fastvoc.nn.adain import AdaIn, Styles
 from fastvoc.nn.conv import Conv1d, WideConv1d
 from fastvoc.nn.layer import Plain, Steps
-from fastvoc.nn.model import Model
-from fastvoc.nn.network import Trace, Value, mean
+from fastvoc.nn.model import Given, Model, Written
+from fastvoc.nn.network import Trace, Value, mean, stacked
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.source import NsfSource
 from fastvoc.nn.spectral import IstftHead, Stft
@@ -317,12 +317,12 @@ class Kokoro(Model):
     def spectrum(self, run: Trace, asr: Value, f0: Value, n: Value, har: Value, styles: Value) -> Value:
         """The steps to log-magnitudes and the angles whose sines are the phases."""
         aside = [run(self.F0_conv, f0), run(self.N_conv, n)]
-        x = self.encode.network(run, run.join(_joined, asr, *aside), styles)
+        x = self.encode.network(run, run.join(stacked, asr, *aside), styles)
         (asr_res,) = self.asr_res
         assert isinstance(asr_res, Conv1d)
         aside = [run(asr_res, asr), *aside]
         for block in self._blocks:
-            x = block.network(run, run.join(_joined, x, *aside), styles)
+            x = block.network(run, run.join(stacked, x, *aside), styles)
         for i, (up, noise_conv, source_block, blocks) in enumerate(self._stages):
             sound = source_block.network(run, run(noise_conv, har), styles)
             x = run(up, x)
@@ -338,6 +338,38 @@ class Kokoro(Model):
     def _styled(self, run: Trace, style: Value) -> Value:
         return run(self._styles, style)
 
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        """Without choice from text features, F0, energy and a style; besides the source, its noise or its spectrum."""
+        config = self.config
+        axes: dict[str, tuple[int | str, ...]] = {
+            "asr": ("batch", config.num_mels, "frames"),
+            "f0": ("batch", "steps"),
+            "n": ("batch", "steps"),
+            "style": ("batch", config.style_dim),
+        }
+        more: dict[str, tuple[int | str, ...]] = {
+            "har": ("batch", config.n_fft + 2, "spectra"),
+            "noise": ("batch", config.harmonics + 1, "samples"),
+            "source": ("batch", 1, "samples"),
+        }
+        self._choose(chosen, *more)
+        if len(set(chosen)) > 1:
+            raise ExportError("inputs: har, source and noise come in place of each other, expected one of them")
+        axes |= {name: more[name] for name in chosen}
+
+        def network(run: Trace, asr: Value, f0: Value, n: Value, style: Value, *given: Value) -> Value:
+            pitch, energy = run.map(one_row, f0), run.map(one_row, n)
+            styles = self._styled(run, run.map(_one_step, style))
+            (further,) = given or (None,)
+            if "har" in chosen and further is not None:
+                return self.network_given_har(run, asr, pitch, energy, further, styles)
+            noise = further if "noise" in chosen else None
+            source = further if "source" in chosen else run(self.m_source, pitch, None, None, None, noise)
+            assert source is not None
+            return self.network(run, asr, pitch, energy, source, styles)
+
+        return Written({name: Given(axis) for name, axis in axes.items()}, network)
+
     def layers(self) -> dict[str, Prepared]:
         network = self.reading(per_frame=(1, 2, 2, self.config.hop, 0))
         return {**self.reading("_styled").layers, **self.reading("_source", (1, 0, 0, 0)).layers, **network.layers}
@@ -350,9 +382,8 @@ class Kokoro(Model):
         )
 
 
-def _joined(*parts: Tensor) -> Tensor:
-    """The channels of all, in the memory layout that the layers make."""
-    return torch.cat([part.transpose(1, 2) for part in parts], 2).transpose(1, 2)
+def _one_step(style: Tensor) -> Tensor:
+    return style[:, :, None]
 
 
 def _source_conv(config: KokoroConfig, stage: int) -> Conv1d:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +28,11 @@ from fastvoc.models.checks import (
     require,
 )
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
-from fastvoc.models.sources import make_source
+from fastvoc.models.sources import make_source, one_row
 from fastvoc.models.speakers import Speaker
 from fastvoc.nn.conv import Conv1d, WideConv1d
 from fastvoc.nn.layer import Plain
+from fastvoc.nn.model import Given, Written
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.source import NsfSource
@@ -238,8 +239,27 @@ class NsfHifiGan(HifiGan):
             x = run(stage, run.add(run(up, x), run(conv, source)))
         return run(self.conv_post, x)
 
-    def written(self, chosen: Collection[str] = ()) -> NoReturn:
-        raise ExportError(f"{type(self).__name__} cannot be exported")
+    def written(self, chosen: Collection[str] = ()) -> Written:
+        """Without choice from a latent and F0; `source` in place of F0 and noise."""
+        first, speaker = self._written_inputs()
+        self._choose(chosen, "noise", "source", *speaker)
+        if {"noise", "source"} <= set(chosen):
+            raise ExportError("inputs: source comes in place of f0 and noise, expected it without noise")
+        axes: dict[str, tuple[int | str, ...]] = {
+            "f0": ("batch", "frames"),
+            "noise": ("batch", self.config.harmonics + 1, "samples"),
+            "source": ("batch", 1, "samples"),
+        }
+        names = [name for name in axes if name in chosen or (name == "f0" and "source" not in chosen)]
+
+        def network(run: Trace, mel: Value, *values: Value) -> Value:
+            given = dict(zip(names, values, strict=False))
+            source = given.get("source")
+            if source is None:
+                source = run(self.m_source, run.map(one_row, given["f0"]), None, None, None, given.get("noise"))
+            return self.network(run, mel, source, *self._told(run, *values[len(names) :]))
+
+        return Written({**first, **{name: Given(axes[name]) for name in names}, **speaker}, network)
 
     def _source(self, run: Trace, f0: Value, phase: Value, seed: Value, noise: Value) -> Value:
         return run(self.m_source, f0, None, phase, seed, noise)

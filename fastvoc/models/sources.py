@@ -37,3 +37,8 @@ def make_source(
     seeds = None if seed is None else item_seeds(seed, batch, device)
     network = model.reading("_source", (1, 0, 0, 0))
     return network(f0[:, None], phase, seeds, noise, lengths=lengths, backend=backend)
+
+
+def one_row(x: Tensor) -> Tensor:
+    """[B, T] as a signal of one channel, [B, 1, T]."""
+    return x[:, None]

@@ -17,7 +17,7 @@ from fastvoc.nn.convnext import ConvNextBlock
 from fastvoc.nn.layer import OfCodes
 from fastvoc.nn.linear import Linear
 from fastvoc.nn.model import Given, Model, Stated, Written
-from fastvoc.nn.network import Network, Trace, Value
+from fastvoc.nn.network import Network, Trace, Value, stacked
 from fastvoc.nn.norm import LayerNorm
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.spectral import IstftHead
@@ -93,15 +93,15 @@ class VocosBackbone(Stated):
 
 
 class VocosHead(Stated):
-    """Hidden states to log-magnitudes and phases, and those to samples."""
+    """Hidden states, with `mel_skip` the mel below them, to log-magnitudes and phases, and those to samples."""
 
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
-        self.out = Linear(config.dim, config.n_fft + 2)
+        self.out = Linear(config.head_channels, config.n_fft + 2)
         self.istft = IstftHead(config.n_fft, config.hop_length, self.out, padding=config.padding, clip=_MAGNITUDE_CLIP)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
-        """[B, dim, T] -> [B, 1, S]."""
+        """[B, head_channels, T] -> [B, 1, S]."""
         return self.reading()(x, lengths=lengths, backend=backend)
 
     def network(self, run: Trace, x: Value) -> Value:
@@ -188,7 +188,8 @@ class Vocos(Model):
 
     def network(self, run: Trace, features: Value, row: Value | None) -> Value:
         """The steps from features to the waveform; `row` as `rows` gives it."""
-        return self.head.network(run, self.backbone.network(run, features, row))
+        hidden = self.backbone.network(run, features, row)
+        return self.head.network(run, run.join(stacked, hidden, features) if self.config.mel_skip else hidden)
 
     def written(self, chosen: Collection[str] = ()) -> Written:
         config = self.config

@@ -20,7 +20,8 @@ class VocosConfig(Config):
     `padding` center makes (T - 1) * hop samples of T frames, same T * hop. `adanorm_num_embeddings` is the number of
     bandwidths among which `bandwidth_id` picks, None for plain norms; `bandwidths` are theirs in kbit/s. A model on
     codes has `num_codebooks` of `codebook_size` entries with `input_channels` each. `layer_scale`: the blocks have a
-    gamma. `mel` is the front end of a model on mels, None when it is not known.
+    gamma. `mel` is the front end of a model on mels, None when it is not known. `mel_skip`, ours: the head takes the
+    mel itself beside the hidden states, so that magnitudes begin as what the mel says of them.
     """
 
     family: ClassVar[str] = "vocos"
@@ -40,6 +41,7 @@ class VocosConfig(Config):
     bandwidths: tuple[float, ...] = ()
     num_codebooks: int = 0
     codebook_size: int = 1024
+    mel_skip: bool = False
     mel: MelConfig | None = None
 
     def __post_init__(self) -> None:
@@ -50,6 +52,11 @@ class VocosConfig(Config):
     def num_mels(self) -> int:
         """Rows of the input: mel bands, or channels of the codes' features."""
         return self.input_channels
+
+    @property
+    def head_channels(self) -> int:
+        """Channels that the head takes."""
+        return self.dim + (self.input_channels if self.mel_skip else 0)
 
     @property
     def hop(self) -> int:
@@ -75,6 +82,9 @@ def _validate(c: VocosConfig) -> None:
     require(c, c.kernel_size % 2 == 1 and c.kernel_size < 1 << 10, "kernel_size", "an odd number below 1024")
     require(c, 0 < c.layer_norm_eps < 1, "layer_norm_eps", "a number between 0 and 1")
     require(c, isinstance(c.layer_scale, bool), "layer_scale", "true or false")
+    require(
+        c, isinstance(c.mel_skip, bool) and not (c.mel_skip and c.num_codebooks), "mel_skip", "true on mels, or false"
+    )
     require(c, c.padding in ("center", "same"), "padding", '"center" or "same"')
     require(c, c.n_fft % 2 == 0, "n_fft", "an even number")
     require(c, c.hop_length < c.n_fft, "hop_length", f"less than n_fft, {c.n_fft}")

@@ -123,7 +123,7 @@ class Network:
         self.per_frame, self.output = tuple(per_frame), output
         self._count = max([output, len(per_frame), *(step.output for step in steps)]) + 1
         self._kept: tuple[Any, Any, dict[Any, list[_Entry]]] = (None, None, {})
-        self.cut: Any = None  # how long signals are cut, which `fastvoc.nn.pieces` finds out once
+        self.cut: dict[str, Any] = {}  # how long signals are cut on a device, which `fastvoc.nn.pieces` finds out once
 
     @classmethod
     def of(cls, model: nn.Module, method: Callable[..., Value], per_frame: Sequence[int]) -> Network:
@@ -308,6 +308,11 @@ class Network:
 def mean(*values: Tensor) -> Tensor:
     """Of tensors of one shape, added up in order."""
     return reduce(add, values) / len(values)
+
+
+def stacked(*values: Tensor) -> Tensor:
+    """The channels of all, in the memory layout that the layers make."""
+    return torch.cat([value.transpose(1, 2) for value in values], 2).transpose(1, 2)
 
 
 def _remembers(step: Step) -> bool:

@@ -10,18 +10,31 @@ import torch
 from torch import Tensor
 
 from fastvoc.nn.network import Network
+from fastvoc.runtime.lengths import planned
 from fastvoc.runtime.registry import requested
 
-# Of a network's widest activation in float32. A piece has two and some smaller ones at a time.
+# Of a network's widest activation in float32. A piece has two and some smaller ones at a time, on a GPU about eight.
 PIECE_BYTES = 12 << 20
+GPU_PIECE_BYTES = 256 << 20  # at which the multiprocessors have all they can do
 
 # For batch items (a slice or an index), from frame, to frame -> [b, C, samples].
 Run = Callable[[slice | Tensor, int, int], Tensor]
 
 
 def cuttable(x: Tensor, backend: str | None) -> bool:
-    """Whether a long input is cut: on the CPU, but not where autograd watches or the torch reference is forced."""
-    return x.is_cpu and not torch.is_grad_enabled() and (backend or requested("*")) != "torch"
+    """Whether a long input is cut: not where autograd watches, the torch reference is forced or a graph is recorded."""
+    if torch.is_grad_enabled() or (backend or requested("*")) == "torch":
+        return False
+    kind = _kind(x)
+    return kind == "cpu" or (kind == "cuda" and not planned() and not torch.cuda.is_current_stream_capturing())
+
+
+def _kind(x: Tensor) -> str:
+    return x.device.type
+
+
+def _piece_bytes(device: str) -> int:
+    return PIECE_BYTES if device == "cpu" else GPU_PIECE_BYTES
 
 
 @dataclass(frozen=True)
@@ -40,13 +53,13 @@ class Pieces:
     hop: int
 
     @classmethod
-    def of(cls, network: Network) -> Pieces:
-        """The rule for a network, by the size of its widest value and by what an output reads."""
+    def of(cls, network: Network, device: str = "cpu") -> Pieces:
+        """The rule for a network on a kind of device, by the size of its widest value and by what an output reads."""
         first, last = network.reads(0, network.hop - 1)
         grain, slack = network.tiles()
         before, after = max(-first, 0) + slack, max(last, 0) + slack
         least = 10 * (before + after + grain)  # so that what is computed twice stays a tenth
-        return cls(max(PIECE_BYTES // (4 * network.widest), least), before, after, grain, network.hop)
+        return cls(max(_piece_bytes(device) // (4 * network.widest), least), before, after, grain, network.hop)
 
     def run(self, batch: int, frames: int, lengths: Tensor | None, samples: Callable[[int], int], run: Run) -> Tensor:
         """Runs a model piece by piece; `lengths` are valid frames, `samples(frames)` is the output's length."""
@@ -88,11 +101,13 @@ class Stretch:
     network: Network
     pieces: Pieces | None
     by_items: bool
+    bytes: int = PIECE_BYTES
 
     @classmethod
-    def of(cls, network: Network) -> Stretch:
+    def of(cls, network: Network, device: str = "cpu") -> Stretch:
         reaches = {part.REACH for _, part in network.parts()}
-        return cls(network, Pieces.of(network) if reaches == {"near"} else None, "past" not in reaches)
+        rule = Pieces.of(network, device) if reaches == {"near"} else None
+        return cls(network, rule, "past" not in reaches, _piece_bytes(device))
 
     def run(self, values: Sequence[Tensor | None], lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
         network, x = self.network, values[0]
@@ -100,7 +115,7 @@ class Stretch:
         unit = network.per_frame[0]
         frames = -(-x.shape[2] // unit)
         if self.pieces is None and self.by_items:
-            return _by_items(network, values, lengths, backend, max(PIECE_BYTES // (4 * frames * network.widest), 1))
+            return _by_items(network, values, lengths, backend, max(self.bytes // (4 * frames * network.widest), 1))
         if self.pieces is None or x.shape[0] * frames <= self.pieces.frames:
             return network(*values, lengths=lengths, backend=backend)
         counts = None if lengths is None else -(-lengths // unit)
@@ -124,11 +139,13 @@ def in_pieces(
     assert x is not None
     if torch.compiler.is_compiling() or not cuttable(x, backend):
         return network(*values, lengths=lengths, backend=backend)
-    if network.cut is None:
-        network.cut = [Stretch.of(part) for part in network.stretches()]
-    first, *rest = network.cut
+    kind = _kind(x)
+    stretches = network.cut.get(kind)
+    if stretches is None:
+        stretches = network.cut[kind] = [Stretch.of(part, kind) for part in network.stretches()]
+    first, *rest = stretches
     y: Tensor = first.run(values, lengths, backend)
-    for before, part in zip(network.cut, rest, strict=False):
+    for before, part in zip(stretches, rest, strict=False):
         lengths = None if lengths is None else before.network.length(lengths)
         y = part.run((y,), lengths, backend)
     return y

@@ -14,8 +14,11 @@ from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.nn.layer import Part
 from fastvoc.nn.network import Network, Step
 from fastvoc.nn.prepared import EITHER
+from fastvoc.ops import join, stream
+from fastvoc.ops._triton import triton_sum
 from fastvoc.ops.join import Join, Sum
 from fastvoc.ops.stream import OpStream
+from fastvoc.runtime.native import Native
 
 # Makes one state in the place of those of a network's first steps, or None where it cannot.
 Fuse = Callable[[Sequence[Any]], OpStream | None]
@@ -253,8 +256,16 @@ def _opened(step: Step, states: Mapping[int, Any], backend: str | None, exact: b
     if count == 1:
         return part
     if part is add and count == 2:
-        return Sum(native=bool(getattr(states.get(step.inputs[0]), "native", None)))
+        return Sum(_adding(states.get(step.inputs[0])))
     return _Joined(part, count)
+
+
+def _adding(state: Any) -> Native[Any] | None:
+    """The native op that adds what comes from a step of this state."""
+    rows = getattr(state, "rows", None)
+    if rows is stream.NATIVE or getattr(state, "native", None):
+        return join.NATIVE
+    return None if rows is None else triton_sum()
 
 
 def _entry(step: Step, state: Any) -> _Entry:

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvoc.ops.stream import Rows
 from fastvoc.runtime import env
 from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Impl, Op, Spec
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -38,7 +40,7 @@ def register_triton(
     """Adds implementation `triton`; its kernels are imported when first asked for.
 
     On the CPU it takes part only under Triton's interpreter, behind all others, so that only force chooses it.
-    `stream` makes the form for chunks; that of the reference serves where it is None. `pack` takes the place of the
+    `stream` makes the form for chunks, where there is one. `pack` takes the place of the
     kernels' own where they read what another implementation's do.
     """
     name = f"fastvoc.kernels.{op.name}"
@@ -72,7 +74,7 @@ def register_triton(
             priority=-20 if interpreted else 5,
             pack=packed if pack is None else pack,
             supports=verdict,
-            stream=op.impls["torch"].stream if stream is None else stream,
+            stream=stream,
         )
     )
 
@@ -84,6 +86,23 @@ def refuse_triton(op: Op, reason: str) -> None:
         raise AssertionError(f"{op.name}: chosen although refused")
 
     op.register(Impl("triton", run, frozenset({"cuda", "cpu"}), priority=-20, supports=lambda _: reason))
+
+
+def triton_rows() -> Rows:
+    """Cuts the rows of a chunk by Triton."""
+    rows: Rows = importlib.import_module("fastvoc.kernels.stream_rows").NATIVE
+    return rows
+
+
+def triton_sum() -> Native[Any]:
+    """Adds up two branches of a stream by Triton, as `fastvoc.ops.join.NATIVE` does in C++."""
+    summed: Native[Any] = importlib.import_module("fastvoc.kernels.stream_sum").NATIVE
+    return summed
+
+
+def rows_on(like: Tensor) -> Rows | None:
+    """What cuts the rows of a chunk for kernels that are not Triton's own: Triton where it runs, else torch's ops."""
+    return triton_rows() if like.is_cuda and triton_problem() is None else None
 
 
 @cache

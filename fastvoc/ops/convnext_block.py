@@ -18,9 +18,9 @@ from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, register_cuda
 from fastvoc.ops._reference import full_float32, output
-from fastvoc.ops._triton import register_triton
+from fastvoc.ops._triton import register_triton, rows_on, triton_rows
 from fastvoc.ops.layer_norm import LayerNormParams, check_row, layer_norm_ref, pack_rows
-from fastvoc.ops.stream import Geometry, TailStream
+from fastvoc.ops.stream import Geometry, Rows, TailStream
 from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import define
@@ -190,9 +190,11 @@ def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
 NATIVE = Native("convnext_block", _Packed, _fake, convnext_block_ref)
 
 
-def _stream(params: ConvNextBlockParams, run: Callable[..., Tensor], native: Any = None) -> TailStream:
+def _stream(
+    params: ConvNextBlockParams, run: Callable[..., Tensor], native: Any = None, rows: Rows | None = None
+) -> TailStream:
     channels, _, kernel = params.depthwise_weight.shape
-    return TailStream(Geometry(kernel, 1, kernel // 2, kernel // 2), channels, run, native)
+    return TailStream(Geometry(kernel, 1, kernel // 2, kernel // 2), channels, run, native, rows=rows)
 
 
 def _stream_ref(params: ConvNextBlockParams, _: Any) -> TailStream:
@@ -208,6 +210,25 @@ def _stream_native(params: ConvNextBlockParams, packed: _Packed) -> TailStream:
     return _stream(params, NATIVE.bound(packed._replace(margin=packed.kernel // 2)), (params, packed))
 
 
+def _stream_device(
+    params: ConvNextBlockParams, run: Callable[..., Tensor], packed: Any, rows: Rows | None
+) -> TailStream:
+    side = params.depthwise_weight.shape[2] // 2
+
+    def step(x: Tensor, row: Tensor | None = None) -> Tensor:
+        return run(x, packed, row)[:, :, side : x.shape[2] - side]
+
+    return _stream(params, step, rows=rows)
+
+
+def _stream_cuda(params: ConvNextBlockParams, packed: _Packed) -> TailStream:
+    return _stream_device(params, NATIVE.run, packed, rows_on(packed.weight))
+
+
+def _stream_triton(params: ConvNextBlockParams, packed: Any) -> TailStream:
+    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
+
+
 def _work(x: Tensor, params: ConvNextBlockParams, *_: Tensor | None) -> tuple[int, Tensor]:
     weights = params.depthwise_weight, params.expand_weight, params.project_weight
     return x.shape[0] * x.shape[2] * sum(t.numel() for t in weights), output(x, *x.shape)
@@ -215,5 +236,5 @@ def _work(x: Tensor, params: ConvNextBlockParams, *_: Tensor | None) -> tuple[in
 
 OP = convnext_block = define("convnext_block", _check, convnext_block_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack_cuda)
-register_triton(OP)
+register_cuda(OP, NATIVE.run, _pack_cuda, stream=_stream_cuda)
+register_triton(OP, stream=_stream_triton)

@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.ops import stream
 from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import output
-from fastvoc.ops._triton import register_triton
+from fastvoc.ops._triton import register_triton, rows_on, triton_rows
 from fastvoc.ops.stft import check_transform, supports_cpp, transform_work
-from fastvoc.ops.stream import PolyphaseStream
+from fastvoc.ops.stream import PolyphaseStream, Rows
 from fastvoc.runtime import packing
 from fastvoc.runtime.lengths import shortest
 from fastvoc.runtime.native import Native
@@ -199,10 +200,12 @@ NATIVE = Native("istft_head", _Packed, _fake, istft_head_ref)
 
 
 def _stream(
-    params: IstftHeadParams, run: Callable[[Tensor, int, int], Tensor], *, native: bool = False
+    params: IstftHeadParams, run: Callable[[Tensor, int, int], Tensor], rows: Rows | None = None
 ) -> PolyphaseStream:
     """A chunk's samples see all the frames they overlap, so that the envelope is that of the whole signal."""
-    return PolyphaseStream(params.n_fft, params.hop, (params.trim, params.trim), 1, run, native=native)
+    return PolyphaseStream(
+        params.n_fft, params.hop, (params.trim, params.trim), 1, run, rows=rows, dtype=params.window.dtype
+    )
 
 
 def _stream_ref(params: IstftHeadParams, _: Any) -> PolyphaseStream:
@@ -211,7 +214,24 @@ def _stream_ref(params: IstftHeadParams, _: Any) -> PolyphaseStream:
 
 def _stream_native(params: IstftHeadParams, packed: _Packed) -> PolyphaseStream:
     native = NATIVE.bound(packed[:-2])
-    return _stream(params, lambda rows, left, right: native(left, right, rows), native=True)
+    return _stream(params, lambda rows, left, right: native(left, right, rows), stream.NATIVE)
+
+
+def _stream_device(
+    params: IstftHeadParams, run: Callable[..., Tensor], packed: Any, rows: Rows | None
+) -> PolyphaseStream:
+    def step(x: Tensor, left: int, right: int) -> Tensor:
+        return run(x, packed._replace(left=left, right=right))
+
+    return _stream(params, step, rows)
+
+
+def _stream_cuda(params: IstftHeadParams, packed: _Packed) -> PolyphaseStream:
+    return _stream_device(params, NATIVE.run, packed, rows_on(params.window))
+
+
+def _stream_triton(params: IstftHeadParams, packed: Any) -> PolyphaseStream:
+    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
 
 
 def _work(x: Tensor, params: IstftHeadParams, *_: Tensor | None) -> tuple[int, Tensor]:
@@ -221,5 +241,5 @@ def _work(x: Tensor, params: IstftHeadParams, *_: Tensor | None) -> tuple[int, T
 
 OP = istft_head = define("istft_head", _check, istft_head_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, _supports_cpp, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack_cuda)
-register_triton(OP, _supports_triton)
+register_cuda(OP, NATIVE.run, _pack_cuda, stream=_stream_cuda)
+register_triton(OP, _supports_triton, _stream_triton)

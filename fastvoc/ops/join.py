@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from fastvoc.errors import ShapeError
-from fastvoc.ops.stream import TailStream
+from fastvoc.ops.stream import Cut, TailStream, cut_rows
 from fastvoc.runtime.native import Native, Nothing
 
 
@@ -41,10 +43,13 @@ class Join:
 
 
 class Sum:
-    """Two branches of different delay, added up as far as both have come; `native`: by C++ where it takes them."""
+    """Two branches of different delay, added up as far as both have come.
 
-    def __init__(self, *, native: bool = False) -> None:
-        self._native = native
+    by: the native op that does it, that of C++ where it takes them; torch's when None.
+    """
+
+    def __init__(self, by: Native[Any] | None = None) -> None:
+        self._by = by
         self._held: list[Tensor] | None = None  # of each branch [B, steps, C]
 
     def step(self, x: Tensor, final: bool, y: Tensor) -> Tensor:
@@ -52,8 +57,9 @@ class Sum:
         held = (
             [part.new_empty((part.shape[0], 0, part.shape[1])) for part in (x, y)] if self._held is None else self._held
         )
-        if self._native and all(_takes(part) for part in (x, y)):
-            total, *self._held = NATIVE.fast(x, y, *held)
+        by = self._by
+        if by is not None and (by is not NATIVE or all(_takes(part) for part in (x, y))):
+            total, *self._held = by.fast(x, y, *held)
             result: Tensor = total
             return result
         rows = [torch.cat([kept, part.transpose(1, 2)], 1) for kept, part in zip(held, (x, y), strict=True)]
@@ -103,14 +109,14 @@ class Added:
 
         Raises ShapeError where the residual has fewer steps.
         """
-        rows = residual.transpose(1, 2)
-        if self._held is not None and self._held.shape[1]:
-            rows = torch.cat([self._held, rows], 1)
+        held = self._held
+        have = residual.shape[2] + (0 if held is None else held.shape[1])
         count = self._stream.due(x.shape[2], final)
-        if rows.shape[1] < count:
-            raise ShapeError(f"residual: {rows.shape[1]} steps where {count} are due")
-        y = self._stream.step(x, final, rows[:, :count].transpose(1, 2))
-        self._held = rows[:, count:].clone(memory_format=torch.contiguous_format)
+        if have < count:
+            raise ShapeError(f"residual: {have} steps where {count} are due")
+        due, rest = cut_rows(residual, held, Cut(0, 0, count, 0, count), self._stream.rows)
+        y = self._stream.step(x, final, due.transpose(1, 2))
+        self._held = rest
         return y
 
 

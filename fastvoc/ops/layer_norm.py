@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -132,11 +133,23 @@ def _stream_native(params: LayerNormParams, packed: _Packed) -> PointStream:
     return PointStream(NATIVE.bound(packed), params.weight.shape[-1], (params, packed))
 
 
+def _stream_device(params: LayerNormParams, run: Callable[..., Tensor], packed: Any) -> PointStream:
+    return PointStream(lambda x, row=None: run(x, packed, row), params.weight.shape[-1])
+
+
+def _stream_cuda(params: LayerNormParams, packed: _Packed) -> PointStream:
+    return _stream_device(params, NATIVE.run, packed)
+
+
+def _stream_triton(params: LayerNormParams, packed: Any) -> PointStream:
+    return _stream_device(params, OP.impls["triton"].run, packed)
+
+
 def _work(x: Tensor, *_: object) -> tuple[int, Tensor]:
     return 0, output(x, *x.shape)
 
 
 OP = layer_norm = define("layer_norm", _check, layer_norm_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack)
-register_triton(OP)
+register_cuda(OP, NATIVE.run, _pack, stream=_stream_cuda)
+register_triton(OP, stream=_stream_triton)

@@ -16,6 +16,7 @@ from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops._triton import refuse_triton
 from fastvoc.runtime import packing
+from fastvoc.runtime.lengths import on_device, planned
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Spec, define
 
@@ -125,6 +126,11 @@ def lstm_ref(
     Raises:
         ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
     """
+    if lengths is not None and planned() and h is None and not params.bidirectional:
+        # In a graph, which reads no lengths on the host: no step depends on later ones, so that they may be anything.
+        y = lstm_ref(x, params)
+        beyond = torch.arange(x.shape[2], device=x.device) >= on_device(lengths, x)[:, None]
+        return y.masked_fill(beyond[:, None], 0)
     if lengths is not None:
 
         def one(item: Tensor, i: int) -> Tensor:

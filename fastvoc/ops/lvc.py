@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -146,6 +147,18 @@ def _stream_native(params: LvcParams, packed: _Packed) -> LvcStream:
     return LvcStream(params.hop, params.taps // 2, NATIVE.bound(packed))
 
 
+def _stream_device(params: LvcParams, run: Callable[..., Tensor], packed: _Packed) -> LvcStream:
+    return LvcStream(params.hop, params.taps // 2, lambda x, *more: run(x, packed, *more))
+
+
+def _stream_cuda(params: LvcParams, packed: _Packed) -> LvcStream:
+    return _stream_device(params, NATIVE.run, packed)
+
+
+def _stream_triton(params: LvcParams, packed: _Packed) -> LvcStream:
+    return _stream_device(params, OP.impls["triton"].run, packed)
+
+
 def _work(x: Tensor, params: LvcParams, kernels: Tensor, *_: Tensor | None) -> tuple[int, Tensor]:
     channels = kernels.shape[3] // 2 if params.gated else kernels.shape[3]
     return kernels.numel() * params.hop, output(x, x.shape[0], channels, x.shape[2])
@@ -153,5 +166,5 @@ def _work(x: Tensor, params: LvcParams, kernels: Tensor, *_: Tensor | None) -> t
 
 OP = lvc = define("lvc", _check, lvc_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack)
-register_triton(OP, pack=_pack)
+register_cuda(OP, NATIVE.run, _pack, stream=_stream_cuda)
+register_triton(OP, stream=_stream_triton, pack=_pack)

@@ -21,11 +21,11 @@ from fastvoc.ops._checks import (
 from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import output
-from fastvoc.ops._triton import register_triton
+from fastvoc.ops._triton import register_triton, rows_on, triton_rows
 from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
 from fastvoc.ops.mrf_stream import PAD_MODES, MrfPacked, MrfStream, NativeMrfStream
-from fastvoc.ops.stream import Geometry, TailStream
+from fastvoc.ops.stream import Geometry, MarginStream, Rows, TailStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native
@@ -342,11 +342,27 @@ def _stream_native(params: MrfParams, packed: MrfPacked) -> NativeMrfStream:
     return NativeMrfStream([[params.padding(c) for layer in block for c in layer] for block in params.blocks], packed)
 
 
+def _stream_device(params: MrfParams, run: Callable[..., Tensor], packed: Any, rows: Rows | None) -> MarginStream:
+    """On a GPU a margin that is computed again costs less than a tail, and a launch, for every convolution."""
+    pads = [[params.padding(c) for layer in block for c in layer] for block in params.blocks]
+    reach = [max(sum(pad[side] for pad in block) for block in pads) for side in (0, 1)]
+    channels = params.convs()[0].weight.shape[0]
+    return MarginStream((reach[0], reach[1]), channels, lambda x: run(x, packed), rows=rows)
+
+
+def _stream_cuda(params: MrfParams, packed: MrfPacked) -> MarginStream:
+    return _stream_device(params, NATIVE.run, packed, rows_on(packed.weight))
+
+
+def _stream_triton(params: MrfParams, packed: Any) -> MarginStream:
+    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
+
+
 def _work(x: Tensor, params: MrfParams, *_: Tensor | None) -> tuple[int, Tensor]:
     return x.shape[0] * x.shape[2] * sum(c.weight.numel() for c in params.convs()), output(x, *x.shape)
 
 
 OP = mrf = define("mrf", _check, mrf_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, pack_exact=_pack_exact, either=True)
-register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda)
-register_triton(OP, _supports_triton)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda, stream=_stream_cuda)
+register_triton(OP, _supports_triton, _stream_triton)

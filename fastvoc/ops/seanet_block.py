@@ -15,11 +15,11 @@ from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import output
-from fastvoc.ops._triton import register_triton
+from fastvoc.ops._triton import register_triton, rows_on, triton_rows
 from fastvoc.ops.activation import IDENTITY
 from fastvoc.ops.conv1d import PAD_MODES, Conv1dParams, conv1d_ref, geometry
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act_ref
-from fastvoc.ops.stream import TailStream
+from fastvoc.ops.stream import Rows, TailStream
 from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Spec, define
@@ -250,10 +250,12 @@ def _fake(p: _Packed, x: Tensor, *_: Tensor | None) -> Tensor:
 NATIVE = Native("seanet_block", _Packed, _fake, seanet_block_ref)
 
 
-def _stream(params: SeanetBlockParams, run: Callable[[Tensor], Tensor], native: Any = None) -> TailStream:
+def _stream(
+    params: SeanetBlockParams, run: Callable[[Tensor], Tensor], native: Any = None, rows: Rows | None = None
+) -> TailStream:
     if params.norms():
         raise BackendError("seanet_block: with group norms it has no streaming form: they need the whole signal")
-    return TailStream(geometry(params.conv1), params.conv2.weight.shape[0], run, native)
+    return TailStream(geometry(params.conv1), params.conv2.weight.shape[0], run, native, rows=rows)
 
 
 def _stream_ref(params: SeanetBlockParams, _: Any) -> TailStream:
@@ -273,6 +275,24 @@ def _stream_native(params: SeanetBlockParams, packed: _Packed) -> TailStream:
     return _stream(params, NATIVE.bound(bare), (params, packed))
 
 
+def _stream_device(params: SeanetBlockParams, run: Callable[..., Tensor], packed: Any, rows: Rows | None) -> TailStream:
+    """On rows that have their padding already: with zeros beside them, whose outputs are left out."""
+    left, right = params.conv1.padding
+
+    def step(x: Tensor) -> Tensor:
+        return run(x, packed._replace(pad=0))[:, :, left : x.shape[2] - right]
+
+    return _stream(params, step, rows=rows)
+
+
+def _stream_cuda(params: SeanetBlockParams, packed: _Packed) -> TailStream:
+    return _stream_device(params, NATIVE.run, packed, rows_on(packed.weight1))
+
+
+def _stream_triton(params: SeanetBlockParams, packed: Any) -> TailStream:
+    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
+
+
 def _work(x: Tensor, params: SeanetBlockParams, *_: Tensor | None) -> tuple[int, Tensor]:
     batch, steps = x.shape[0], x.shape[2]
     weights = sum(conv.weight.numel() for conv in params.convs().values())
@@ -281,5 +301,5 @@ def _work(x: Tensor, params: SeanetBlockParams, *_: Tensor | None) -> tuple[int,
 
 OP = seanet_block = define("seanet_block", _check, seanet_block_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, _supports_cpp, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device)
-register_triton(OP, _supports_device)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device, stream=_stream_cuda)
+register_triton(OP, _supports_device, _stream_triton)

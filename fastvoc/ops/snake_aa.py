@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,8 +17,8 @@ from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import full_float32, output
-from fastvoc.ops._triton import register_triton
-from fastvoc.ops.stream import MarginStream
+from fastvoc.ops._triton import register_triton, rows_on, triton_rows
+from fastvoc.ops.stream import MarginStream, Rows
 from fastvoc.runtime.native import Native, like_rows
 from fastvoc.runtime.registry import define
 
@@ -108,12 +109,25 @@ def _pack(params: SnakeAaParams) -> _Packed:
 NATIVE = Native("snake_aa", _Packed, like_rows, snake_aa_ref)
 
 
+def _stream(params: SnakeAaParams, run: Callable[[Tensor], Tensor], rows: Rows | None = None) -> MarginStream:
+    return MarginStream((_REACH, _REACH), len(params.alpha), run, rows=rows)
+
+
 def _stream_ref(params: SnakeAaParams, _: Any) -> MarginStream:
-    return MarginStream(_REACH, len(params.alpha), lambda rows: snake_aa_ref(rows, params))
+    return _stream(params, lambda x: snake_aa_ref(x, params))
 
 
 def _stream_native(params: SnakeAaParams, packed: _Packed) -> MarginStream:
-    return MarginStream(_REACH, len(params.alpha), NATIVE.bound(packed))
+    return _stream(params, NATIVE.bound(packed))
+
+
+def _stream_cuda(params: SnakeAaParams, packed: _Packed) -> MarginStream:
+    return _stream(params, lambda x: NATIVE.run(x, packed), rows_on(packed.alpha))
+
+
+def _stream_triton(params: SnakeAaParams, packed: Any) -> MarginStream:
+    run = OP.impls["triton"].run
+    return _stream(params, lambda x: run(x, packed), triton_rows())
 
 
 def _work(x: Tensor, *_: object) -> tuple[int, Tensor]:
@@ -122,5 +136,5 @@ def _work(x: Tensor, *_: object) -> tuple[int, Tensor]:
 
 OP = snake_aa = define("snake_aa", _check, snake_aa_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack)
-register_triton(OP)
+register_cuda(OP, NATIVE.run, _pack, stream=_stream_cuda)
+register_triton(OP, stream=_stream_triton)

@@ -16,8 +16,8 @@ from fastvoc.ops._checks import by_item, check_activations, check_reflect
 from fastvoc.ops._cpp import float32, register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import output
-from fastvoc.ops._triton import float32_only, register_triton
-from fastvoc.ops.stream import Geometry, TailStream
+from fastvoc.ops._triton import float32_only, register_triton, rows_on, triton_rows
+from fastvoc.ops.stream import Geometry, Rows, TailStream
 from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Spec, define
@@ -172,10 +172,16 @@ NATIVE = Native("stft", _Packed, _fake, stft_ref)
 class StftStream(TailStream):
     """The transform of a signal in chunks; run(samples, whether they begin the signal) transforms them as they are."""
 
-    def __init__(self, params: StftParams, run: Callable[[Tensor, bool], Tensor], native: Any = None) -> None:
+    def __init__(
+        self,
+        params: StftParams,
+        run: Callable[[Tensor, bool], Tensor],
+        native: Any = None,
+        rows: Rows | None = None,
+    ) -> None:
         half = params.n_fft // 2
         geometry = Geometry(params.n_fft, params.hop, half, half, "reflect")
-        super().__init__(geometry, params.n_fft + 2, lambda rows: run(rows, self._made == 0), native)
+        super().__init__(geometry, params.n_fft + 2, lambda x: run(x, self._made == 0), native, rows=rows)
 
 
 def _stream_ref(params: StftParams, _: Any) -> StftStream:
@@ -188,6 +194,20 @@ def _stream_native(params: StftParams, packed: _Packed) -> StftStream:
     return StftStream(params, lambda rows, first: begin(rows) if first else later(rows), (params, packed))
 
 
+def _stream_device(params: StftParams, run: Callable[..., Tensor], packed: Any, rows: Rows | None) -> StftStream:
+    begin = packed._replace(left=0, right=0)
+    later = begin._replace(first_is_real=False)
+    return StftStream(params, lambda x, first: run(x, begin if first else later), rows=rows)
+
+
+def _stream_cuda(params: StftParams, packed: _Packed) -> StftStream:
+    return _stream_device(params, NATIVE.run, packed, rows_on(params.window))
+
+
+def _stream_triton(params: StftParams, packed: Any) -> StftStream:
+    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
+
+
 def _work(x: Tensor, params: StftParams, *_: Tensor | None) -> tuple[int, Tensor]:
     frames = params.output_length(x.shape[2])
     return x.shape[0] * frames * transform_work(params.n_fft), output(x, x.shape[0], params.n_fft + 2, frames)
@@ -195,5 +215,5 @@ def _work(x: Tensor, params: StftParams, *_: Tensor | None) -> tuple[int, Tensor
 
 OP = stft = define("stft", _check, stft_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, supports_cpp, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack_cuda)
-register_triton(OP, float32_only)
+register_cuda(OP, NATIVE.run, _pack_cuda, stream=_stream_cuda)
+register_triton(OP, float32_only, _stream_triton)

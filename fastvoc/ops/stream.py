@@ -84,24 +84,24 @@ class Cut(NamedTuple):
     keep: int
 
 
-def cut_rows(x: Tensor, tail: Tensor | None, cut: Cut, native: bool) -> tuple[Tensor, Tensor]:
+def cut_rows(x: Tensor, tail: Tensor | None, cut: Cut, rows: Rows | None) -> tuple[Tensor, Tensor]:
     """Of the steps of `tail` [B, n, C] and then of x [B, C, T] what `cut` says, each [B, steps, C].
 
-    native: by C++, in one call.
+    rows: the native op that does it in one call; by torch's when None.
     """
     if tail is not None and not tail.shape[1]:
         tail = None
-    if native:
-        made: tuple[Tensor, Tensor] = NATIVE.fast(*cut, x, tail)
+    if rows is not None:
+        made: tuple[Tensor, Tensor] = rows.fast(*cut, x, tail)
         return made
     before, low, high, after, keep = cut
-    rows = x.transpose(1, 2)
-    rows = rows if tail is None else torch.cat([tail, rows], 1)
-    parts = [rows[:, low:high]]
+    steps = x.transpose(1, 2)
+    steps = steps if tail is None else torch.cat([tail, steps], 1)
+    parts = [steps[:, low:high]]
     if before or after:
-        beside = [rows.new_zeros((rows.shape[0], count, rows.shape[2])) for count in (before, after)]
+        beside = [steps.new_zeros((steps.shape[0], count, steps.shape[2])) for count in (before, after)]
         parts = [torch.cat([beside[0], *parts, beside[1]], 1)]
-    return parts[0], _kept(rows, keep)
+    return parts[0], _kept(steps, keep)
 
 
 def _kept(rows: Tensor, first: int) -> Tensor:
@@ -115,6 +115,7 @@ def _fake(cut: Cut, x: Tensor, tail: Tensor | None = None) -> tuple[Tensor, Tens
 
 
 NATIVE = Native("stream_rows", Cut, _fake)
+Rows = Native[Any]  # an op on the fields of a `Cut`, a chunk and a tail
 
 
 @dataclass(frozen=True)
@@ -186,8 +187,9 @@ class TailStream(_Tailed):
     """An op whose outputs read a window of the input (`Geometry`).
 
     run takes the window's rows [B, C, (m - 1) * stride + span], and what `step` is given besides, and gives
-    [B, C_out, m], without padding. native: parameters and packed weights where C++ may run the op among others.
-    dtype: of the outputs, the input's when None. either: the input may be float32 or bfloat16, as that of a call.
+    [B, C_out, m], without padding. native: parameters and packed weights where C++ may run the op among others, which
+    then cuts the rows, too. rows: what else cuts them. dtype: of the outputs, the input's when None. either: the input
+    may be float32 or bfloat16, as that of a call.
     """
 
     def __init__(
@@ -197,11 +199,13 @@ class TailStream(_Tailed):
         run: Callable[..., Tensor],
         native: Any = None,
         *,
+        rows: Rows | None = None,
         dtype: torch.dtype | None = None,
         either: bool = False,
     ) -> None:
         super().__init__(geometry.stride, 1, run)
         self._geometry, self._channels_out, self.native = geometry, channels_out, native
+        self.rows = rows if native is None else NATIVE
         self._dtype, self.either = dtype, either
 
     def due(self, steps: int, final: bool) -> int:
@@ -225,15 +229,15 @@ class TailStream(_Tailed):
             begins, ends = min(max(low, first), have), min(max(high, first), have)
             before, after = (min(max(n, 0), high - low) for n in (-low, high - have))
             cut = Cut(before, begins - first, ends - first, after, keep - first)
-            native = self.native is not None
-            window, tail = cut_rows(x, self._tail, cut, native)
-            if native and kept and end > begin and first > 0 and low >= 0 and not final:
+            rows = self.rows
+            window, tail = cut_rows(x, self._tail, cut, rows)
+            if rows is not None and kept and end > begin and first > 0 and low >= 0 and not final:
                 case = x.shape[2], kept, begin * self._inputs - first * self._outputs
-                self._plan = _Plan(case, cut.keep, (), end - begin, NATIVE.bound(cut))
+                self._plan = _Plan(case, cut.keep, (), end - begin, rows.bound(cut))
         else:
-            rows = x.transpose(1, 2)
-            rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
-            window, tail = self._window(rows, low, high), _kept(rows, keep - first)
+            steps = x.transpose(1, 2)
+            steps = steps if self._tail is None else torch.cat([self._tail, steps], 1)
+            window, tail = self._window(steps, low, high), _kept(steps, keep - first)
         if end > begin:
             y = self._run(window.transpose(1, 2), *more)
         else:
@@ -281,8 +285,8 @@ class KeptStream:
 class PolyphaseStream(_Tailed):
     """A transposed convolution: input step q reaches the output steps from q * stride - left on.
 
-    `run(rows, crop_left, crop_right)` is the op on these rows alone with that crop. native: C++ keeps the rows.
-    dtype, either: as in TailStream.
+    `run(rows, crop_left, crop_right)` is the op on these rows alone with that crop. rows, dtype, either: as in
+    TailStream.
     """
 
     def __init__(
@@ -293,12 +297,12 @@ class PolyphaseStream(_Tailed):
         channels_out: int,
         run: Callable[[Tensor, int, int], Tensor],
         *,
-        native: bool = False,
+        rows: Rows | None = None,
         dtype: torch.dtype | None = None,
         either: bool = False,
     ) -> None:
         super().__init__(1, stride, run)
-        self.native, self._dtype, self.either = native, dtype, either
+        self.rows, self._dtype, self.either = rows, dtype, either
         self._kernel, self._stride, self._crop, self._channels_out = kernel, stride, crop, channels_out
         self._history = -(-kernel // stride) - 1
 
@@ -321,15 +325,16 @@ class PolyphaseStream(_Tailed):
         low = max(min(wanted[0], have - 1), 0) if end > begin else have
         keep = max(min(wanted[1], have - 1), first)
         cut = Cut(0, low - first, have - first, 0, keep - first)
-        window, tail = cut_rows(x, self._tail, cut, self.native)
+        rows = self.rows
+        window, tail = cut_rows(x, self._tail, cut, rows)
         if end > begin:
             begins = begin + left - low * self._stride
             full = (have - low - 1) * self._stride + self._kernel
             crop = begins, full - begins - (end - begin)
             y = self._run(window.transpose(1, 2), *crop)
-            if self.native and kept and first > 0 and [low, keep] == wanted and not final:
+            if rows is not None and kept and first > 0 and [low, keep] == wanted and not final:
                 case = x.shape[2], kept, begin * self._inputs - first * self._outputs
-                self._plan = _Plan(case, cut.keep, crop, end - begin, NATIVE.bound(cut))
+                self._plan = _Plan(case, cut.keep, crop, end - begin, rows.bound(cut))
         else:
             y = x.new_empty((x.shape[0], self._channels_out, 0), dtype=self._dtype)
         self._tail, self._first, self._made = tail, keep, end
@@ -337,28 +342,39 @@ class PolyphaseStream(_Tailed):
 
 
 class MarginStream(_Tailed):
-    """An op that keeps the length and treats the ends itself; elsewhere an output reads `reach` steps to either side.
+    """An op that keeps the length and treats the ends itself; elsewhere outputs read `reach` steps to either side.
 
     `run` is the op on these rows alone: it runs on a margin more than is new, and the margin's outputs are dropped.
+    rows, dtype: as in TailStream.
     """
 
-    def __init__(self, reach: int, channels: int, run: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        reach: tuple[int, int],
+        channels: int,
+        run: Callable[[Tensor], Tensor],
+        *,
+        rows: Rows | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__(1, 1, run)
-        self._reach, self._channels = reach, channels
+        self._reach, self._channels, self.rows, self._dtype = reach, channels, rows, dtype
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
-        return first - self._reach, last + self._reach
+        return first - self._reach[0], last + self._reach[1]
 
     def _cut(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
-        rows = x.transpose(1, 2)
-        rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
-        have, begin = self._first + rows.shape[1], self._made
-        end = max(have if final else have - self._reach, begin)
-        y = x.new_empty((x.shape[0], self._channels, 0))
+        first, begin, (left, right) = self._first, self._made, self._reach
+        have = first + self._kept_steps + x.shape[2]
+        end = max(have if final else have - right, begin)
+        keep = min(max(end - left, first), have)
+        cut = Cut(0, 0, have - first if end > begin else 0, 0, keep - first)
+        window, tail = cut_rows(x, self._tail, cut, self.rows)
         if end > begin:
-            y = self._run(rows.transpose(1, 2))[:, :, begin - self._first : end - self._first]
-        keep = max(end - self._reach, self._first)
-        self._tail, self._first, self._made = rows[:, keep - self._first :].clone(), keep, end
+            y = self._run(window.transpose(1, 2), *more)[:, :, begin - first : end - first]
+        else:
+            y = x.new_empty((x.shape[0], self._channels, 0), dtype=self._dtype)
+        self._tail, self._first, self._made = tail, keep, end
         return y
 
 

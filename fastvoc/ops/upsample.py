@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,13 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
+from fastvoc.ops import stream
 from fastvoc.ops._checks import by_item, check_activations, check_input_range
 from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32, output
-from fastvoc.ops._triton import register_triton
+from fastvoc.ops._triton import register_triton, rows_on, triton_rows
 from fastvoc.ops.activation import IDENTITY, Activation
-from fastvoc.ops.stream import PolyphaseStream
+from fastvoc.ops.stream import PolyphaseStream, Rows
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
 from fastvoc.runtime.lengths import shortest
@@ -197,10 +199,29 @@ def _stream_native(params: UpsampleParams, packed: _Packed) -> PolyphaseStream:
         params.crop,
         cout,
         lambda rows, left, right: native(left, right, rows),
-        native=True,
+        rows=stream.NATIVE,
         dtype=dtype,
         either=dtype is not torch.float64,
     )
+
+
+def _stream_device(
+    params: UpsampleParams, run: Callable[..., Tensor], packed: Any, rows: Rows | None
+) -> PolyphaseStream:
+    cout, kernel = params.weight.shape[1:]
+
+    def step(x: Tensor, left: int, right: int) -> Tensor:
+        return run(x, packed._replace(left=left, right=right))
+
+    return PolyphaseStream(kernel, params.stride, params.crop, cout, step, rows=rows)
+
+
+def _stream_cuda(params: UpsampleParams, packed: _Packed) -> PolyphaseStream:
+    return _stream_device(params, NATIVE.run, packed, rows_on(params.weight))
+
+
+def _stream_triton(params: UpsampleParams, packed: Any) -> PolyphaseStream:
+    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
 
 
 def _work(x: Tensor, params: UpsampleParams, *_: Tensor | None) -> tuple[int, Tensor]:
@@ -210,5 +231,5 @@ def _work(x: Tensor, params: UpsampleParams, *_: Tensor | None) -> tuple[int, Te
 
 OP = upsample = define("upsample", _check, upsample_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, either=True)
-register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device)
-register_triton(OP, _supports_device)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device, stream=_stream_cuda)
+register_triton(OP, _supports_device, _stream_triton)

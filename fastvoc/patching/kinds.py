@@ -52,5 +52,10 @@ def take(decoder: nn.Module, own: nn.Module, state: dict[str, Tensor]) -> None:
         raise ArgumentError(f"model: {where}: tensor {missing[0]!r} is missing")
     own.load_state_dict({name: tensor.detach().clone() for name, tensor in state.items()}, assign=True)
     own.eval().requires_grad_(False)
-    some = next(tensor for name, tensor in state.items() if name.startswith("conv_post."))
-    own.to(some.device, some.dtype)
+    last = last_weight(own)
+    own.to(last.device, last.dtype)
+
+
+def last_weight(decoder: nn.Module) -> Tensor:
+    """The weight of its last convolution, `conv_post`, which has the decoder's type."""
+    return next(tensor for name, tensor in decoder.named_parameters() if name.endswith("conv_post.weight"))

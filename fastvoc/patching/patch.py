@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from fastvoc.errors import ArgumentError
-from fastvoc.patching import hifigan, hift
-from fastvoc.patching.kinds import Kind, names_of
+from fastvoc.patching import hifigan, hift, kokoro
+from fastvoc.patching.kinds import Kind, last_weight, names_of
+from fastvoc.runtime.autocast import without_autocast
 
 # One entry for each package: where its decoder is, and what makes ours of it.
-KINDS: tuple[Kind, ...] = (*hifigan.KINDS, *hift.KINDS)
+KINDS: tuple[Kind, ...] = (*hifigan.KINDS, *hift.KINDS, *kokoro.KINDS)
 _REPLACED = "_fastvoc_replaced"  # what a decoder of ours stands for
 _NEAR, _NEAR_NARROW = 1e-3, 0.1  # relative L2 within which both must agree, in float32 and in 16 bits
 
@@ -32,15 +32,17 @@ class Patched:
         return f"{self.model}.{self.place}: {self.replaced} ({millions}) now runs on fastvoc"
 
 
+@without_autocast
 def patch(model: object) -> Patched:
     """Puts fastvoc's decoder into a loaded model of another package, which from then on is used as before.
 
     Takes Transformers' `VitsModel`, Coqui's `Vits`, `SynthesizerTrn` of the original VITS and its kin, CosyVoice 1 to 3
-    (`CosyVoice`, `CosyVoice2`, `CosyVoice3` or their `.model`) and Chatterbox (`ChatterboxTTS` or its `.s3gen`). The
-    model is known by its attributes and their class names. Both decoders get a short input before anything is
-    replaced, and must agree. The new one has the weights as they are now, frozen, in the same type and place, and
-    follows `model.to(...)`; the old one is kept for `unpatch`. State dictionaries and training want the old one.
-    Noise of HiFT generators follows torch's generator, with other values than the old one's.
+    (`CosyVoice`, `CosyVoice2`, `CosyVoice3` or their `.model`), Chatterbox (`ChatterboxTTS` or its `.s3gen`) and Kokoro
+    (`KModel`, or a `KPipeline` that has one). The model is known by its attributes and their class names. Both decoders
+    get a short input before anything is replaced, and must agree. The new one has the weights as they are now, frozen,
+    in the same type and place, and follows `model.to(...)`; the old one is kept for `unpatch`. State dictionaries and
+    training want the old one. Noise of HiFT's and Kokoro's sources follows torch's generator, with other values than
+    the old one's.
 
     Raises ArgumentError for a model that is not known, is patched already, is in training mode, or whose decoder is
     built in another way, naming its class.
@@ -69,8 +71,8 @@ def unpatch(model: object) -> None:
     decoder = own.__dict__.get(_REPLACED)
     if decoder is None:
         raise ArgumentError(f"model: the {kind.path[-1]} of this {type(model).__name__} is not fastvoc's")
-    some: Any = own
-    decoder.to(some.conv_post.weight.device, some.conv_post.weight.dtype)
+    last = last_weight(own)
+    decoder.to(last.device, last.dtype)
     decoder.train(own.training)
     setattr(owner, kind.path[-1], decoder)
 
@@ -88,7 +90,7 @@ def _find(model: object) -> tuple[Kind, object, nn.Module]:
         if set(kind.classes) & set(names_of(decoder)):
             return kind, owner, decoder
         seen.append(f"{'.'.join(kind.path)} is a {type(decoder).__name__}")
-    found = f" ({', '.join(seen)})" if seen else ""
+    found = f" ({', '.join(dict.fromkeys(seen))})" if seen else ""
     known = ", ".join(dict.fromkeys(kind.package for kind in KINDS))
     raise ArgumentError(f"model: no decoder that is known in a {type(model).__name__}{found}; expected {known}")
 

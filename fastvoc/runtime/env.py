@@ -30,12 +30,15 @@ BACKEND = Variable("FASTVOC_BACKEND", "implementation to force, for all ops (`cp
 ISA = Variable("FASTVOC_ISA", "highest CPU instruction set to use: portable, avx2, avx512 or avx512_bf16")
 DEBUG = Variable("FASTVOC_DEBUG", "1 shows the traceback of an error on the command line")
 BUILD = Variable("FASTVOC_BUILD", "what a source install builds: auto, python, cpu or cuda", "auto")
+TARGET = Variable("FASTVOC_TARGET", "highest CPU instruction set to build for, or `here`: this machine's best")
 LABEL = Variable("FASTVOC_LABEL", "1 puts what was asked for into a wheel's version: +cpu, or +cu130 for the toolkit")
 AUTOTUNE = Variable(
     "FASTVOC_AUTOTUNE", "1 times Triton's tuned values on the GPU, once a layer; a path `*.json` keeps what was found"
 )
 INTERPRET = Variable("TRITON_INTERPRET", "1 runs Triton's kernels in its interpreter, for tests without a GPU")
 GOLDEN = Variable("FASTVOC_GOLDEN", "folder of the golden test data", "../shared/golden")
-REQUIRE = Variable("FASTVOC_REQUIRE", "capabilities that a test must not skip for want of: golden,native,triton,arm")
+REQUIRE = Variable(
+    "FASTVOC_REQUIRE", "capabilities that a test must not skip for want of: golden,native,triton,arm,ray"
+)
 
-VARIABLES = (BACKEND, ISA, DEBUG, BUILD, LABEL, AUTOTUNE, INTERPRET, GOLDEN, REQUIRE)
+VARIABLES = (BACKEND, ISA, DEBUG, BUILD, TARGET, LABEL, AUTOTUNE, INTERPRET, GOLDEN, REQUIRE)

@@ -57,6 +57,11 @@ def shortest(lengths: Tensor | None, steps: int) -> int:
 _plan: ContextVar[LengthPlan | None] = ContextVar("fastvoc_length_plan", default=None)
 
 
+def planned() -> bool:
+    """Whether a pass of a `LengthPlan` runs, which a graph may record."""
+    return _plan.get() is not None
+
+
 class LengthPlan:
     """The lengths of every layer of one forward pass, as rows of one buffer on the device.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fastvoc.errors import LoadError
 from fastvoc.runtime.io import atomic_path
 
 _REQUIRED = ("mpd", "msd", "optim_g", "optim_d", "steps", "epoch")
+_OURS = ("epoch_batches", "mrd")
 
 # What torch's restricted unpickler raises on files that are cut, foreign or want code to run.
 _UNREADABLE = (
@@ -37,9 +38,10 @@ _UNREADABLE = (
 class TrainState:
     """Everything a run needs to go on.
 
-    generator: published names with g and v. optim_g covers the generator's parameters in their order, optim_d those of
-    the multi-scale, then the multi-period discriminator. steps: updates made; epoch: the running epoch, of which
-    epoch_batches (0 in files of the original trainer, which ignores it) are done. ema: averaged generator, or None.
+    generator: published names, HiFi-GAN's with g and v. optim_g covers the generator's parameters in their order,
+    optim_d those of the multi-scale, the multi-period, then the multi-resolution discriminator, which the original does
+    not have. steps: updates made; epoch: the running epoch, of which epoch_batches (0 in files of the original trainer,
+    which ignores it) are done. ema: averaged generator, or None.
     """
 
     generator: dict[str, Tensor]
@@ -50,13 +52,14 @@ class TrainState:
     steps: int
     epoch: int
     epoch_batches: int = 0
+    mrd: dict[str, Tensor] = field(default_factory=dict)
     ema: dict[str, Tensor] | None = None
 
 
 def write(folder: Path, state: TrainState) -> Path:
     """Writes a state's files, each atomically, and returns the path of `do_`: once it is there, the set is complete."""
     ema = {} if state.ema is None else {"ema_": {"generator": state.ema}}
-    training = {name: getattr(state, name) for name in (*_REQUIRED, "epoch_batches")}
+    training = {name: getattr(state, name) for name in (*_REQUIRED, *_OURS)}
     path = folder
     for prefix, content in {"g_": {"generator": state.generator}, **ema, "do_": training}.items():
         path = folder / f"{prefix}{state.steps:08d}"
@@ -78,7 +81,7 @@ def read(path: Path) -> TrainState:
         if name not in training:
             raise LoadError(f"{path}: no {name!r} inside")
     ema = _beside(path, "ema_")
-    state = {name: training[name] for name in (*_REQUIRED, "epoch_batches") if name in training}
+    state = {name: training[name] for name in (*_REQUIRED, *_OURS) if name in training}
     return TrainState(generator=_generator(g), ema=_generator(ema) if ema.is_file() else None, **state)
 
 

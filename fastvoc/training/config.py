@@ -9,6 +9,7 @@ from typing import Any
 
 from fastvoc.errors import ArgumentError, LoadError
 from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.sound.mel import MelConfig
 
 
@@ -21,17 +22,26 @@ class TrainConfig:
     from every file.
 
     Own fields:
+        generator: "hifigan", or "vocos", of which dim, intermediate_dim, num_layers and mel_skip give the shape (as in
+            `VocosConfig`; it pads like HiFi-GAN's front end), while the fields of upsampling and residual blocks have
+            no meaning then.
         steps: generator updates at which training ends.
         mel_weight, feature_weight, adversarial_weight: weights of the generator's losses; published as 45, 1 (the loss
             doubles itself) and 1. stft_weight, waveform_weight, loudness_weight: of further losses, which it has not.
+        mel_resolutions: (n_fft, bands) of the front ends whose mean is the mel loss; without any, HiFi-GAN's own.
         stft_resolutions, stft_floor: (n_fft, hop) of the STFT loss, and the magnitude under which little counts.
+        phase_weight: weight of a loss on how phases differ between neighbouring bins and frames.
         adversarial_start: number of updates made before the discriminators join.
-        discriminator_width: factor on the discriminators' channels; mpd_periods, msd_scales: which ones there are.
+        discriminator_width: factor on the discriminators' channels; mpd_periods, msd_scales, mrd_resolutions (n_fft,
+            hop): which ones there are.
         discriminator_learning_rate: learning_rate when None.
         ema_decay: per-update decay of the averaged generator that validation and export use; 0 keeps no average.
+        warmup_steps: the learning rate comes up from zero, linearly, over this many updates.
         anneal_steps: the learning rate goes down to zero, linearly, over this many updates before `steps`.
         gain_db: quietest random gain of a segment after its peak is set to 0.95; 0 keeps every segment there.
         speeds: playback speeds at which every training clip is offered, to vary pitch and formants.
+        eq_db: largest gain or loss of a random smooth equaliser on a segment. mixing: part of the segments to which
+            another clip's is added, up to 10 dB quieter.
         clip_norm: largest gradient norm of the generator; 0 does not clip.
         validation_interval, checkpoint_minutes: updates between validations, minutes between checkpoints.
         valid_samples: number of validation clips that are written as audio and pictures.
@@ -63,6 +73,12 @@ class TrainConfig:
     num_workers: int = 0
     dist_config: dict[str, Any] | None = None
 
+    generator: str = "hifigan"
+    dim: int = 512
+    intermediate_dim: int = 1536
+    num_layers: int = 8
+    mel_skip: bool = True
+
     steps: int = 1_000_000
     mel_weight: float = 45.0
     feature_weight: float = 1.0
@@ -70,6 +86,8 @@ class TrainConfig:
     stft_weight: float = 0.0
     waveform_weight: float = 0.0
     loudness_weight: float = 0.0
+    mel_resolutions: tuple[tuple[int, int], ...] = ()
+    phase_weight: float = 0.0
     stft_resolutions: tuple[tuple[int, int], ...] = ((512, 128), (1024, 256), (2048, 512))
     stft_floor: float = 1e-5
     adversarial_start: int = 0
@@ -77,9 +95,13 @@ class TrainConfig:
     discriminator_learning_rate: float | None = None
     mpd_periods: tuple[int, ...] = (2, 3, 5, 7, 11)
     msd_scales: int = 3
+    mrd_resolutions: tuple[tuple[int, int], ...] = ()
     ema_decay: float = 0.0
+    warmup_steps: int = 0
     anneal_steps: int = 0
     gain_db: float = 0.0
+    eq_db: float = 0.0
+    mixing: float = 0.0
     speeds: tuple[float, ...] = (1.0,)
     clip_norm: float = 0.0
     validation_interval: int = 1000
@@ -120,8 +142,21 @@ class TrainConfig:
         """All fields as plain values, ready for JSON."""
         return asdict(self)
 
-    def model(self) -> HifiGanConfig:
+    def model(self) -> HifiGanConfig | VocosConfig:
         """The generator's configuration, its mel front end included."""
+        if self.generator == "vocos":
+            return VocosConfig(
+                sample_rate=self.sampling_rate,
+                input_channels=self.num_mels,
+                dim=self.dim,
+                intermediate_dim=self.intermediate_dim,
+                num_layers=self.num_layers,
+                n_fft=self.n_fft,
+                hop_length=self.hop_size,
+                padding="same",
+                mel_skip=self.mel_skip,
+                mel=self.mel(self.fmax),
+            )
         return HifiGanConfig(
             sample_rate=self.sampling_rate,
             num_mels=self.num_mels,
@@ -173,13 +208,20 @@ def _validate(c: TrainConfig) -> None:
         "waveform_weight",
         "loudness_weight",
         "adversarial_start",
+        "phase_weight",
     ):
         require(getattr(c, name) >= 0, name, "zero or a positive number")
-    for name in ("anneal_steps", "gain_db", "clip_norm", "valid_samples", "msd_scales"):
+    for name in ("anneal_steps", "gain_db", "clip_norm", "valid_samples", "msd_scales", "warmup_steps", "eq_db"):
         require(getattr(c, name) >= 0, name, "zero or a positive number")
     require(0 <= c.ema_decay < 1, "ema_decay", "0 <= ema_decay < 1")
     require(0 <= c.adam_b1 < 1, "adam_b1", "0 <= adam_b1 < 1")
     require(0 <= c.adam_b2 < 1, "adam_b2", "0 <= adam_b2 < 1")
+    require(0 <= c.mixing <= 1, "mixing", "a part of the segments, 0 to 1")
+    require(c.generator in ("hifigan", "vocos"), "generator", '"hifigan" or "vocos"')
+    for name in ("mel_resolutions", "stft_resolutions", "mrd_resolutions"):
+        pairs = getattr(c, name)
+        ok = all(isinstance(p, tuple) and len(p) == 2 and all(isinstance(n, int) and n > 0 for n in p) for p in pairs)
+        require(ok, name, "pairs of positive integers")
     require(c.segment_size % c.hop_size == 0, "segment_size", f"a multiple of hop_size {c.hop_size}")
     require(bool(c.speeds) and all(0.5 <= s <= 2 for s in c.speeds), "speeds", "factors from 0.5 to 2")
     require(c.model().hop == c.hop_size, "hop_size", f"the product of upsample_rates, {c.model().hop}")

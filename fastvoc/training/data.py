@@ -16,6 +16,8 @@ from fastvoc.training.config import TrainConfig
 
 SUFFIXES = tuple(sorted(READABLE | {".npy"}))
 PEAK = 0.95
+_QUIETER_DB = 10.0
+_EQ_TAIL = 1024  # samples at either end, behind which a smooth filter has died away
 
 
 def find_clips(source: str | Path) -> list[Path]:
@@ -93,6 +95,16 @@ class Clips:
         return torch.stack(items)[:, None]
 
     def _segment(self, clip: int, random: np.random.Generator) -> Tensor:
+        c = self._config
+        wav = self._excerpt(clip, random)
+        if c.eq_db:
+            wav = equalised(wav, random, c.eq_db)
+        if c.mixing and random.random() < c.mixing:
+            other = self._excerpt(int(random.integers(len(self._clips))), random)
+            wav = (wav + other * 10 ** (-random.uniform(0, _QUIETER_DB) / 20)) / 2
+        return wav
+
+    def _excerpt(self, clip: int, random: np.random.Generator) -> Tensor:
         size = self._config.segment_size
         versions = self._clips[clip]
         wav = versions[int(random.integers(len(versions)))]
@@ -102,6 +114,21 @@ class Clips:
         padded = torch.zeros(size, dtype=wav.dtype, device=wav.device)
         padded[: len(segment)] = segment * gain
         return padded
+
+
+def equalised(wav: Tensor, random: np.random.Generator, most_db: float) -> Tensor:
+    """Samples [L] through a zero-phase filter whose gain goes smoothly through seven random ones, up to +-`most_db`.
+
+    The seven lie evenly on the logarithm of the frequency, from 1/128 of the Nyquist frequency on.
+    """
+    padded = len(wav) + 2 * _EQ_TAIL
+    frequencies = np.arange(padded // 2 + 1) / (padded // 2)
+    places = np.log2(np.maximum(frequencies, 2.0**-7)) + 7
+    gains = np.interp(places, np.linspace(0, 7, 7), random.uniform(-most_db, most_db, 7))
+    spectrum = torch.fft.rfft(torch.nn.functional.pad(wav, (_EQ_TAIL, _EQ_TAIL)))
+    factors = torch.from_numpy(10 ** (gains / 20)).to(wav)
+    filtered: Tensor = torch.fft.irfft(spectrum * factors, padded)
+    return filtered[_EQ_TAIL : _EQ_TAIL + len(wav)]
 
 
 def _at_speed(wav: Tensor, speed: float, sample_rate: int) -> Tensor:

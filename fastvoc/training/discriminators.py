@@ -38,7 +38,7 @@ class PeriodDiscriminator(nn.Module):
     def __init__(self, period: int, width: float = 1.0) -> None:
         super().__init__()
         self.period = period
-        channels = [1, *(_scaled(c, width) for c in _PERIOD_CHANNELS)]
+        channels = [1, *(scaled(c, width) for c in _PERIOD_CHANNELS)]
         self.convs = nn.ModuleList(
             WeightNormConv(a, b, (5, 1), (s, 1), (2, 0))
             for a, b, s in zip(channels[:-1], channels[1:], _PERIOD_STRIDES, strict=True)
@@ -50,7 +50,7 @@ class PeriodDiscriminator(nn.Module):
         batch, _, length = wav.shape
         rest = -length % self.period
         x = F.pad(wav, (0, rest), mode="reflect") if rest else wav
-        return _judge(x.view(batch, 1, -1, self.period), self.convs, self.conv_post)
+        return judge(x.view(batch, 1, -1, self.period), self.convs, self.conv_post)
 
 
 class ScaleDiscriminator(nn.Module):
@@ -62,7 +62,7 @@ class ScaleDiscriminator(nn.Module):
         layers, before = [], 1
         for channels, kernel, stride, groups in _SCALE_LAYERS:
             groups = max(1, round(groups * width))  # a group keeps its size in channels
-            after = _scaled(channels, width)
+            after = scaled(channels, width)
             if before % groups or after % groups:
                 raise ArgumentError(f"width: {width} makes {groups} groups of {before} and {after} channels")
             layers.append(conv(before, after, (kernel,), (stride,), (kernel // 2,), groups))
@@ -72,7 +72,7 @@ class ScaleDiscriminator(nn.Module):
 
     def forward(self, wav: Tensor) -> Judged:
         """wav [B, 1, L] -> score [B, n] and feature maps [B, C, n'], the score's own map last."""
-        return _judge(wav, self.convs, self.conv_post)
+        return judge(wav, self.convs, self.conv_post)
 
 
 class MultiPeriodDiscriminator(nn.Module):
@@ -84,7 +84,7 @@ class MultiPeriodDiscriminator(nn.Module):
 
     def forward(self, wav: Tensor) -> list[Judged]:
         """wav [B, 1, L], L at least the longest period -> one (score, feature maps) a period."""
-        _check(wav)
+        check_wav(wav)
         return [d(wav) for d in self.discriminators]
 
 
@@ -100,7 +100,7 @@ class MultiScaleDiscriminator(nn.Module):
 
     def forward(self, wav: Tensor) -> list[Judged]:
         """wav [B, 1, L] -> one (score, feature maps) a scale."""
-        _check(wav)
+        check_wav(wav)
         results = []
         for i, discriminator in enumerate(self.discriminators):
             wav = F.avg_pool1d(wav, 4, 2, padding=2) if i else wav
@@ -108,19 +108,22 @@ class MultiScaleDiscriminator(nn.Module):
         return results
 
 
-def _check(wav: Tensor) -> None:
+def check_wav(wav: Tensor) -> None:
+    """Raises ShapeError unless wav is [B, 1, L]."""
     if wav.dim() != 3 or wav.shape[1] != 1:
         raise ShapeError(f"wav: expected [B, 1, L], got {list(wav.shape)}")
 
 
-def _scaled(channels: int, width: float) -> int:
-    scaled = round(channels * width)
-    if scaled < 1:
+def scaled(channels: int, width: float) -> int:
+    """`width` times as many channels. Raises ArgumentError where none is left."""
+    count = round(channels * width)
+    if count < 1:
         raise ArgumentError(f"width: {width} leaves no channel of {channels}")
-    return scaled
+    return count
 
 
-def _judge(x: Tensor, convs: nn.ModuleList, post: nn.Module) -> Judged:
+def judge(x: Tensor, convs: nn.ModuleList, post: nn.Module) -> Judged:
+    """The score of convolutions with leaky ReLUs behind them and of a last one, with all feature maps."""
     maps = []
     for conv in convs:
         x = F.leaky_relu(conv(x), _SLOPE)

@@ -31,13 +31,20 @@ def feature_loss(real: Sequence[Judged], generated: Sequence[Judged]) -> Tensor:
     return 2 * torch.stack(terms).sum()
 
 
-def mel_loss(mel: MelSpectrogram, real: Tensor, generated: Tensor) -> Tensor:
-    """Mean absolute log-mel difference of [B, L] samples; HiFi-GAN weights it with 45."""
-    return F.l1_loss(mel(generated), mel(real))
+class MelLoss(nn.Module):
+    """Mean absolute log-mel difference, averaged over front ends; HiFi-GAN has one and weights it with 45."""
+
+    def __init__(self, front_ends: Sequence[MelSpectrogram]) -> None:
+        super().__init__()
+        self._mels = list(front_ends)
+
+    def forward(self, real: Tensor, generated: Tensor) -> Tensor:
+        """real, generated: [B, L] samples -> scalar."""
+        return torch.stack([F.l1_loss(mel(generated), mel(real)) for mel in self._mels]).mean()
 
 
 def waveform_loss(real: Tensor, generated: Tensor) -> Tensor:
-    """Norm of the difference of [B, 1, L] samples over the norm of the real ones.
+    """Norm of the difference of [B, L] samples over the norm of the real ones.
 
     A log-mel of overlapping frames holds much of the phase; this loss teaches it early, where magnitudes alone leave a
     generator at a buzz with the frames' period.
@@ -61,7 +68,7 @@ class StftLoss(nn.Module):
         """real, generated: [B, L] samples -> scalar."""
         total = generated.new_zeros(())
         for n_fft, hop in self._resolutions:
-            a, b = _magnitude(real, n_fft, hop), _magnitude(generated, n_fft, hop)
+            a, b = magnitude(real, n_fft, hop), magnitude(generated, n_fft, hop)
             # Over the batch: relative to a nearly silent item alone, any sound would be a huge error.
             convergence = (a - b).norm() / (a.norm() + self._floor)
             distance = F.l1_loss((b + self._floor).log(), (a + self._floor).log())
@@ -90,12 +97,47 @@ class LoudnessLoss(nn.Module):
         return (excess.abs() + excess.clamp(min=0)).mean() / target.mean()
 
     def _loudness(self, wav: Tensor) -> Tensor:
-        power = _magnitude(wav, self._n_fft, self._n_fft // 4).square()
+        power = magnitude(wav, self._n_fft, self._n_fft // 4).square()
         return (self._bands.to(power) @ power + 1e-9).pow(0.25)
 
 
-def _magnitude(wav: Tensor, n_fft: int, hop: int) -> Tensor:
+class PhaseLoss(nn.Module):
+    """How phases differ between neighbouring bins and between neighbouring frames: 1 - cosine of the error, summed.
+
+    Of the two differences, which are what a mel leaves determined of a phase, each is a mean weighted by the root of
+    the real magnitude, as quiet bins have no phase that is heard. APNet (arXiv 2305.07952) has them as group delay and
+    phase time difference. `n_fft` and `hop` in samples.
+    """
+
+    def __init__(self, n_fft: int, hop: int) -> None:
+        super().__init__()
+        self._n_fft, self._hop = n_fft, hop
+
+    def forward(self, real: Tensor, generated: Tensor) -> Tensor:
+        """real, generated: [B, L] samples -> scalar."""
+        a, b = _spectrum(real, self._n_fft, self._hop), _spectrum(generated, self._n_fft, self._hop)
+        total = generated.new_zeros(())
+        for axis in (1, 2):
+            turned, wanted = _turn(b, axis), _turn(a, axis)
+            weight = wanted.abs().pow(0.25)
+            cosine = (turned * wanted.conj()).real / (turned.abs() * wanted.abs() + 1e-6)
+            total = total + ((1 - cosine) * weight).sum() / weight.sum().clamp(min=1e-6)
+        return total
+
+
+def _turn(spectrum: Tensor, axis: int) -> Tensor:
+    """From each step along an axis to the next: a number with the phase's difference, the product of the magnitudes."""
+    steps = spectrum.shape[axis] - 1
+    return spectrum.narrow(axis, 1, steps) * spectrum.narrow(axis, 0, steps).conj()
+
+
+def _spectrum(wav: Tensor, n_fft: int, hop: int) -> Tensor:
     window = torch.hann_window(n_fft, dtype=wav.dtype, device=wav.device)
-    spectrum = torch.stft(wav, n_fft, hop, window=window, return_complex=True)
+    return torch.stft(wav, n_fft, hop, window=window, return_complex=True)
+
+
+def magnitude(wav: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Of samples [B, L] the STFT's magnitudes [B, bins, frames] relative to a full-scale tone, under a Hann window."""
+    spectrum = _spectrum(wav, n_fft, hop)
     # 1e-14: the gradient of a root at zero would be infinite.
     return (spectrum.real.square() + spectrum.imag.square() + 1e-14).sqrt() * (4 / n_fft)

@@ -1,4 +1,4 @@
-"""The training loop of HiFi-GAN."""
+"""The training update: a generator against distances to the real sound and against discriminators."""
 
 from __future__ import annotations
 
@@ -12,22 +12,16 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, parametrize
 
 from fastvoc.errors import ArgumentError, LoadError
-from fastvoc.models.hifigan import HifiGan
 from fastvoc.sound.mel import MelSpectrogram
 from fastvoc.training import checkpoint
 from fastvoc.training.config import TrainConfig
 from fastvoc.training.data import Clips
 from fastvoc.training.discriminators import MultiPeriodDiscriminator, MultiScaleDiscriminator
-from fastvoc.training.losses import (
-    LoudnessLoss,
-    StftLoss,
-    discriminator_loss,
-    feature_loss,
-    generator_loss,
-    mel_loss,
-    waveform_loss,
-)
-from fastvoc.training.weight_norm import apply_weight_norm, initialise, load_published, published_state
+from fastvoc.training.generators import generator
+from fastvoc.training.losses import discriminator_loss, feature_loss, generator_loss
+from fastvoc.training.objective import distances
+from fastvoc.training.resolutions import MultiResolutionDiscriminator
+from fastvoc.training.weight_norm import load_published, published_state
 
 Losses = dict[str, float]
 
@@ -42,19 +36,17 @@ class Trainer:
     def __init__(self, config: TrainConfig, clips: Clips) -> None:
         torch.manual_seed(config.seed)
         self.config, self.clips = config, clips
-        self.generator = HifiGan(config.model())
-        initialise(self.generator)
-        apply_weight_norm(self.generator)
+        self.generator = generator(config.model())
         self.mpd = MultiPeriodDiscriminator(config.discriminator_width, config.mpd_periods)
         self.msd = MultiScaleDiscriminator(config.discriminator_width, config.msd_scales)
+        self.mrd = MultiResolutionDiscriminator(config.discriminator_width, config.mrd_resolutions)
         self.optim_g = self._adamw(self.generator.parameters())
-        self.optim_d = self._adamw(itertools.chain(self.msd.parameters(), self.mpd.parameters()))
+        judges = (self.msd, self.mpd, self.mrd)
+        self.optim_d = self._adamw(itertools.chain.from_iterable(judge.parameters() for judge in judges))
         self.ema = published_state(self.generator) if config.ema_decay else None
         self.steps = self.epoch = self.epoch_batches = 0
         self.mel = MelSpectrogram(config.mel(config.fmax))
-        self._mel_loss = MelSpectrogram(config.mel(config.fmax_for_loss))
-        self._stft_loss = StftLoss(config.stft_resolutions, config.stft_floor)
-        self._loudness_loss = LoudnessLoss(config.sampling_rate)
+        self._distances = distances(config)
 
     @property
     def adversarial(self) -> bool:
@@ -73,21 +65,11 @@ class Trainer:
             losses: Losses = {}
             if adversarial:
                 losses["d"] = self._discriminator_step(real, generated.detach())
-            distance = mel_loss(self._mel_loss, real[:, 0], generated[:, 0])
-            losses["mel"] = distance.item()
-            total = c.mel_weight * distance
-            if c.stft_weight:
-                stft = self._stft_loss(real[:, 0], generated[:, 0])
-                losses["stft"] = stft.item()
-                total = total + c.stft_weight * stft
-            if c.loudness_weight:
-                loudness = self._loudness_loss(real[:, 0], generated[:, 0])
-                losses["loud"] = loudness.item()
-                total = total + c.loudness_weight * loudness
-            if c.waveform_weight:
-                waveform = waveform_loss(real, generated)
-                losses["wave"] = waveform.item()
-                total = total + c.waveform_weight * waveform
+            total = generated.new_zeros(())
+            for name, weight, function in self._distances:
+                distance = function(real[:, 0], generated[:, 0])
+                losses[name] = distance.item()
+                total = total + weight * distance
             if adversarial:
                 adv, features = self._judged(real, generated)
                 losses["adv"], losses["fm"] = adv.item(), features.item()
@@ -111,7 +93,7 @@ class Trainer:
 
     def _judged(self, real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
         adversarial, features = real.new_zeros(()), real.new_zeros(())
-        with _frozen(self.mpd), _frozen(self.msd):
+        with _frozen(self.mpd), _frozen(self.msd), _frozen(self.mrd):
             for judge in self._judges():
                 with torch.no_grad():
                     of_real = judge(real)
@@ -121,7 +103,7 @@ class Trainer:
         return adversarial, features
 
     def _judges(self) -> list[nn.Module]:
-        return [d for d in (self.mpd, self.msd) if len(d.discriminators)]
+        return [d for d in (self.mpd, self.msd, self.mrd) if len(d.discriminators)]
 
     def _advance(self) -> None:
         self.steps += 1
@@ -138,6 +120,8 @@ class Trainer:
         # A function of epoch and step, not of the optimiser's own history: the same after any number of resumptions.
         c = self.config
         factor = c.lr_decay**self.epoch
+        if c.warmup_steps:
+            factor *= min(1.0, (self.steps + 1) / c.warmup_steps)
         if c.anneal_steps:
             factor *= min(1.0, max(0.0, (c.steps - self.steps) / c.anneal_steps))
         rates = (c.learning_rate, c.discriminator_learning_rate or c.learning_rate)
@@ -147,7 +131,7 @@ class Trainer:
 
     def _adamw(self, parameters: Iterator[nn.Parameter]) -> torch.optim.AdamW:
         c = self.config
-        optimiser = torch.optim.AdamW(parameters, c.learning_rate, betas=(c.adam_b1, c.adam_b2))
+        optimiser = torch.optim.AdamW([{"params": [*parameters]}], c.learning_rate, betas=(c.adam_b1, c.adam_b2))
         for group in optimiser.param_groups:
             group["initial_lr"] = c.learning_rate  # the original trainer's scheduler wants it when it resumes
         return optimiser
@@ -168,6 +152,7 @@ class Trainer:
             self.steps,
             self.epoch,
             self.epoch_batches,
+            self.mrd.state_dict(),
             self.ema,
         )
 
@@ -177,6 +162,7 @@ class Trainer:
         try:
             self.mpd.load_state_dict(state.mpd)
             self.msd.load_state_dict(state.msd)
+            self.mrd.load_state_dict(state.mrd)
             self.optim_g.load_state_dict(state.optim_g)
             self.optim_d.load_state_dict(state.optim_d)
         except (RuntimeError, ValueError, KeyError) as error:

@@ -11,7 +11,9 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from fastvoc.models.hifigan import HifiGan, HifiGanConfig
+from fastvoc.models.families import build
+from fastvoc.models.hifigan import HifiGanConfig
+from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.sound import audio
 from fastvoc.sound.mel import MelSpectrogram
 from fastvoc.training import metrics
@@ -32,7 +34,7 @@ class Clip:
 class Validation:
     """Held-out clips, read once. PESQ-wb and STOI are measured when their packages are installed."""
 
-    def __init__(self, paths: Sequence[Path], config: HifiGanConfig, mel: MelSpectrogram) -> None:
+    def __init__(self, paths: Sequence[Path], config: HifiGanConfig | VocosConfig, mel: MelSpectrogram) -> None:
         self._config, self._mel = config, mel
         wavs = [(path.stem, read_clip(path, config.sample_rate)) for path in paths]
         self._clips = [Clip(name, wav, mel(wav)) for name, wav in wavs]
@@ -65,7 +67,7 @@ class Validation:
             plot_audio(folder / f"{clip.name}.png", generated, self._mel(generated), rate, hop, clip.name)
 
     def _copies(self, published: Mapping[str, Tensor], count: int) -> list[Tensor]:
-        generator = HifiGan(self._config).eval()
+        generator = build(self._config).eval()
         generator.load_state_dict(folded_state(published))
         with torch.inference_mode():
             return [generator(clip.mel[None])[0, 0] for clip in self._clips[:count]]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,11 +23,14 @@ from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources, PTXASError
 
 from fastvoc.kernels import tuned
+from fastvoc.kernels.ahead import specialize
+from fastvoc.kernels.launch import Launch, interpreting, record
 from fastvoc.kernels.tuned import Key
 from fastvoc.runtime import env
 from fastvoc.runtime.io import atomic_path
 
 _PRODUCTS = ("conv1d", "mrf", "seanet_block", "lvc", "conv2d")
+_REFUSALS = (OutOfResources, PTXASError, CompilationError)
 _lock = threading.RLock()
 _read: set[str] = set()
 
@@ -58,12 +63,33 @@ def _missing(call: Callable[[], Tensor], done: list[Tensor]) -> Key | None:
 
 def best(key: Key, call: Callable[[], Any], device: torch.device) -> dict[str, Any]:
     """The candidate with which `call` takes the least time; the tables' own where none runs."""
+    tried = list(candidates(key))
+    compile_all(key, tried, call, device)
     fastest, chosen = math.inf, None
-    for values in candidates(key):
-        with tuned.trial(key, values), suppress(OutOfResources, PTXASError, CompilationError):
+    for values in tried:
+        with tuned.trial(key, values), suppress(*_REFUSALS):
             if (taken := seconds(call, device)) < fastest:
                 fastest, chosen = taken, values
     return chosen or tuned.nearest(key)
+
+
+def compile_all(key: Key, tried: list[dict[str, Any]], call: Callable[[], Any], device: torch.device) -> None:
+    """Compiles what `call` launches with each of these values, a kernel a thread, so that no trial waits for it."""
+    if interpreting():
+        return
+    wanted: dict[Any, Launch] = {}
+    for values in tried:
+        with tuned.trial(key, values), record(dry=True) as recording, suppress(*_REFUSALS):
+            call()
+        wanted |= {specialize(each): each for each in recording.launches}
+
+    def compiled(each: Launch) -> None:
+        here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        with here, suppress(*_REFUSALS):  # a trial meets it again
+            each.kernel.warmup(grid=each.grid, **each.arguments, **each.options, enable_fp_fusion=True)
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 16), "fastvoc-compile") as threads:
+        list(threads.map(compiled, wanted.values()))
 
 
 def candidates(key: Key) -> Iterator[dict[str, Any]]:

@@ -52,6 +52,7 @@ FACTS: dict[str, dict[str, str]] = {
     "vocos": {},
     "vocos on codes": {"sample_rate": "format"},
     "vocos draft": {"sample_rate": "format"},
+    "vocos of fastvoc train": {},
     "encodec mono": ENCODEC,
     "encodec stereo": ENCODEC,
     "encodec deep": {**ENCODEC, "dilation_base": "assumed"},

@@ -97,6 +97,8 @@ def test_info_tells_what_was_built_and_why_not_the_rest(run: Run, monkeypatch: p
     assert "FASTVOC_BUILD=auto, revision 0123abc" in said
     assert "g++ 14, with torch 2.13.0" in said
     assert "cuda  left out: nvcc not found (set CUDA_HOME or NVCC)\n" in said
+    record["libraries"]["cpu"]["isas"] = ["portable", "avx2"]
+    assert "g++ 14, for portable, avx2, with torch 2.13.0" in run("info").out
     record["libraries"]["cuda"] = {"compiler": "g++ 14", "cuda": "13.0", "archs": "8.0;12.0+PTX", "torch": "2.13.0"}
     assert "g++ 14, CUDA 13.0 for 8.0;12.0+PTX, with torch 2.13.0" in run("info").out
     monkeypatch.setattr(_library, "build_record", lambda: None)

@@ -1,4 +1,4 @@
-"""`fastvoc stream` as a process: what it writes is what one call makes, however the input comes."""
+"""`fastvoc stream`: what it writes is what one call makes, however the input comes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import io
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import torch
 from signals import chords
 
+from fastvoc.cli import main
 from fastvoc.errors import ArgumentError, DecodeError
 from fastvoc.sound.pcm import PcmFormat, PcmReader, StreamResampler, encode_s16, read_frames
 from fastvoc.vocoder import Vocoder
@@ -89,26 +92,62 @@ def test_resampling_in_chunks() -> None:
     assert (joined - resample(wav, 16000, 22050)).abs().max() < 1e-4
 
 
-def piped(model: Path, data: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "fastvoc", "stream", "--model", str(model), *arguments]
-    return subprocess.run(command, input=data, capture_output=True, timeout=100, check=False)
+def command(model: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "fastvoc", "stream", "--model", str(model), *arguments]
 
 
-def test_raw_samples_and_mel_frames(model: Path, voc: Vocoder) -> None:
+class Pipe(io.BytesIO):
+    """Bytes in which nobody can move about."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+Piped = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def piped(model: Path, monkeypatch: pytest.MonkeyPatch) -> Piped:
+    """`piped(data, *arguments)` runs the command in this process, with standard streams of its own."""
+
+    def run(data: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        streams = [io.TextIOWrapper(Pipe(text), "utf-8", write_through=True) for text in (data, b"", b"")]
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+                patch.setattr(sys, name, stream)
+            warnings.simplefilter("default")  # as in a process
+            with pytest.raises(SystemExit) as left:
+                main(["stream", "--model", str(model), *arguments])
+        out, err = (stream.buffer.getvalue() for stream in streams[1:])  # type: ignore[attr-defined]
+        return subprocess.CompletedProcess([], int(left.value.code or 0), out, err)
+
+    return run
+
+
+def test_a_process_between_two_pipes(model: Path, piped: Piped) -> None:
+    data = encode_s16(chords(22050, 22050, 20, 0.5))
+    done = subprocess.run(command(model, "--chunk", "7"), input=data, capture_output=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, piped(data, "--chunk", "7").stdout), done.stderr
+    assert b"times real time" in done.stderr
+    assert len(done.stdout) > 2 * 10_000
+
+
+def test_raw_samples_and_mel_frames(piped: Piped, voc: Vocoder) -> None:
     wav = torch.from_numpy(np.frombuffer(encode_s16(chords(22050, 22050, 20, 1.0)), "<i2").astype(np.float32) / 32768)
     mel = voc.mel(wav)
     expected = encode_s16(voc(mel, check=False, exact=True))
-    done = piped(model, encode_s16(wav * 32768 / 32767), "--chunk", "7")
+    done = piped(encode_s16(wav * 32768 / 32767), "--chunk", "7")
     assert done.returncode == 0, done.stderr
     assert np.abs(np.frombuffer(done.stdout, "<i2").astype(int) - np.frombuffer(expected, "<i2")).max() <= 1
     assert b"times real time" in done.stderr
-    done = piped(model, mel.T.contiguous().numpy().astype("<f4").tobytes(), "--input", "mel")
+    done = piped(mel.T.contiguous().numpy().astype("<f4").tobytes(), "--input", "mel")
     assert np.abs(np.frombuffer(done.stdout, "<i2").astype(int) - np.frombuffer(expected, "<i2")).max() <= 1
 
 
 def test_sound_comes_before_the_input_ends(model: Path, voc: Vocoder) -> None:
-    command = [sys.executable, "-m", "fastvoc", "stream", "--model", str(model), "--chunk", "2"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as live:
+    with subprocess.Popen(
+        command(model, "--chunk", "2"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as live:
         assert live.stdin is not None
         assert live.stdout is not None
         live.stdin.write(encode_s16(chords(22050, 22050, 20, 1.0)))
@@ -122,13 +161,13 @@ def test_sound_comes_before_the_input_ends(model: Path, voc: Vocoder) -> None:
     assert len(early) + len(rest) == 2 * (22050 // voc.hop) * voc.hop
 
 
-def test_latency_is_told(model: Path, voc: Vocoder) -> None:
-    done = piped(model, b"", "--latency", "--chunk", "4")
+def test_latency_is_told(piped: Piped, voc: Vocoder) -> None:
+    done = piped(b"", "--latency", "--chunk", "4")
     assert done.returncode == 0
     assert done.stdout == b""
     ahead = voc.latency.ms + 1000 * 4 * voc.hop / voc.sample_rate + 1000 * 384 / 22050
     assert f"latency {ahead:.1f} ms".encode() in done.stderr
-    shorter = piped(model, b"", "--latency", "--lookahead", "0")
+    shorter = piped(b"", "--latency", "--lookahead", "0")
     assert b"exact output needs" in shorter.stderr
 
 
@@ -136,33 +175,33 @@ def test_latency_is_told(model: Path, voc: Vocoder) -> None:
 @pytest.mark.parametrize(
     ("kind", "stated"), [("s16", 0x7FFFF000), ("s24", 0x7FFFEFFF), ("s16", 0xFFFFFFFF - 36), ("f32", 2_000_000_000)]
 )
-def test_a_wav_of_unknown_length_to_its_end(model: Path, kind: str, stated: int) -> None:
+def test_a_wav_of_unknown_length_to_its_end(piped: Piped, kind: str, stated: int) -> None:
     samples = chords(22050, 22050, 20, 0.5)[:, None].numpy()
-    right = piped(model, wav_bytes(samples, kind=kind))
-    done = piped(model, wav_bytes(samples, kind=kind, size=stated))
+    right = piped(wav_bytes(samples, kind=kind))
+    done = piped(wav_bytes(samples, kind=kind, size=stated))
     assert (done.returncode, done.stdout) == (0, right.stdout), done.stderr
     assert b"warning" not in done.stderr
 
 
-def test_a_pipe_that_ends_early_is_told(model: Path) -> None:
+def test_a_pipe_that_ends_early_is_told(piped: Piped) -> None:
     samples = chords(22050, 22050, 20, 0.5)[:, None].numpy()
-    right = piped(model, wav_bytes(samples))
-    done = piped(model, wav_bytes(samples, size=60000))
+    right = piped(wav_bytes(samples))
+    done = piped(wav_bytes(samples, size=60000))
     assert (done.returncode, done.stdout) == (0, right.stdout), done.stderr
     told = f"warning: standard input: the sound ends after {2 * len(samples)} of the 60000 bytes that it declares"
     assert told.encode() in done.stderr
 
 
-def test_wrong_input_is_told(model: Path) -> None:
-    done = piped(model, bytes(3), "--input", "mel")
+def test_wrong_input_is_told(piped: Piped) -> None:
+    done = piped(bytes(3), "--input", "mel")
     assert done.returncode == 2
     assert b"left over" in done.stderr
-    done = piped(model, b"RIFF\0\0\0\0WAVEdata\1\0\0\0")
+    done = piped(b"RIFF\0\0\0\0WAVEdata\1\0\0\0")
     assert done.returncode == 2
     assert b"before their format" in done.stderr
 
 
-def test_what_is_good_before_a_fault_is_spoken(model: Path, voc: Vocoder) -> None:
+def test_what_is_good_before_a_fault_is_spoken(piped: Piped, voc: Vocoder) -> None:
     wav = chords(22050, 22050, 20, 1.0)
     mel = voc.mel(wav)
     bad_mel, bad_wav = mel.clone(), wav.clone()
@@ -174,38 +213,38 @@ def test_what_is_good_before_a_fault_is_spoken(model: Path, voc: Vocoder) -> Non
         (rows[: 41 * 320 + 5], "mel", mel[:, :41], "left over"),
         (bad_wav.numpy().astype("<f4").tobytes(), "f32", voc.mel(wav[:9000]), "sample 9000 (0.408 s)"),
     ):
-        done = piped(model, data, "--input", kind, "--chunk", "7")
+        done = piped(data, "--input", kind, "--chunk", "7")
         assert done.returncode == 2
         assert text.encode() in done.stderr
         expected = np.frombuffer(encode_s16(voc(good, check=False, exact=True)), "<i2").astype(int)
         assert np.abs(np.frombuffer(done.stdout, "<i2") - expected).max() <= 1
-    done = piped(model, np.full(900, np.nan, "<f4").tobytes(), "--input", "f32")
+    done = piped(np.full(900, np.nan, "<f4").tobytes(), "--input", "f32")
     assert done.returncode == 2
     assert b"sample 0" in done.stderr
     assert not done.stdout
 
 
-def test_another_rate_and_format(model: Path, voc: Vocoder) -> None:
+def test_another_rate_and_format(piped: Piped, voc: Vocoder) -> None:
     wav = chords(22050, 22050, 20, 0.7)
     mel = voc.mel(wav)
     data = mel.T.contiguous().numpy().astype("<f4").tobytes()
     for form, dtype, step in (("s16", "<i2", 1), ("mulaw", "u1", 255), ("f32", "<f4", 1e-4)):
-        done = piped(model, data, "--input", "mel", "--rate", "8000", "--format", form)
+        done = piped(data, "--input", "mel", "--rate", "8000", "--format", form)
         assert done.returncode == 0, done.stderr
         meant = voc(mel, check=False, exact=True, rate=8000, format=form).numpy()
         got = np.frombuffer(done.stdout, dtype)
         assert len(got) == len(meant)
         assert np.abs(got.astype(float) - meant.astype(float)).max() <= step
     assert f"{len(meant) / 8000:.2f} s of speech".encode() in done.stderr
-    late = piped(model, b"", "--latency", "--rate", "8000")
+    late = piped(b"", "--latency", "--rate", "8000")
     assert b"the filter of the other rate" in late.stderr
     assert f"{voc.stream(rate=8000).latency.ms - voc.latency.ms:.1f} ms the filter".encode() in late.stderr
-    assert piped(model, data, "--input", "mel", "--rate", "80").returncode == 2
+    assert piped(data, "--input", "mel", "--rate", "80").returncode == 2
 
 
-def test_the_rate_of_raw_samples(model: Path, voc: Vocoder) -> None:
+def test_the_rate_of_raw_samples(piped: Piped, voc: Vocoder) -> None:
     wav = chords(22050, 16000, 20, 0.7)[:8000]
-    done = piped(model, encode_s16(wav), "--input-rate", "16000")
+    done = piped(encode_s16(wav), "--input-rate", "16000")
     assert done.returncode == 0, done.stderr
     size = len(StreamResampler(16000, 22050).push(wav, last=True)) // voc.hop * voc.hop
     assert len(done.stdout) == 2 * size

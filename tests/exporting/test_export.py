@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoint_files import KOKORO
 from exported_files import feeds_of, off_by, outputs, reference
 from mimi_models import UNUSUAL
 from mimi_models import lively as lively_mimi
 from model_files import _MODELS
-from stream_families import randomised
+from stream_families import nsf, randomised
 from torch import Tensor, nn
 from whole_codecs import CONFIGS as WHOLE
 from whole_codecs import lively_whole
@@ -35,6 +36,7 @@ from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.nn.model import Model
 from fastvoc.nn.network import Trace, Value
 from fastvoc.ops.upsample import UpsampleParams
+from fastvoc.styled import StyledVocoder
 from fastvoc.vocoder import Vocoder
 from helpers import ROOT, assert_golden, golden, relative_l2
 
@@ -43,6 +45,14 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 
 def _whole(config: DacConfig | SnacConfig) -> Codec:
     return Codec(lively_whole(config), config)
+
+
+def _kokoro() -> Vocoder:
+    voc = randomised(KOKORO)
+    for name, parameter in voc.model.named_parameters():
+        if name.endswith((".norm.weight", ".alpha")):
+            parameter.abs_().add_(0.5)
+    return StyledVocoder(voc.model, KOKORO)
 
 
 def _mimi(config: MimiConfig) -> Codec:
@@ -55,8 +65,12 @@ MODELS: dict[str, Callable[[], Any]] = {
     **_MODELS,
     **{name: partial(_whole, config) for name, config in WHOLE.items()},
     **{f"mimi-{name}": partial(_mimi, config) for name, config in UNUSUAL.items()},
+    "kokoro": _kokoro,
+    "rvc": nsf,
+    "rvc-overtones": partial(nsf, harmonics=4, num_speakers=0),
+    "rvc-alone": partial(nsf, gin_channels=0, num_speakers=0),
 }
-REFUSED = {"int8", "rvc"}  # which have no file: int8 by its convolutions, RVC by its source
+REFUSED = {"int8"}  # which has no file by its convolutions
 NAMES = sorted(MODELS.keys() - REFUSED)
 
 
@@ -77,6 +91,10 @@ def chosen(name: str) -> tuple[str, ...]:
     """What decides all randomness of a model from outside, and the F0, to whose roundings the phases are sensitive."""
     if name.startswith("hift"):
         return ("f0", "phase", "noise")
+    if name == "kokoro":  # at angles of pi rounding decides
+        return ("har",)
+    if name.startswith("rvc"):  # whose overtones begin anywhere
+        return ("source",) if name == "rvc-overtones" else ("noise",)
     noisy = name.startswith("univnet") or (name.startswith("snac") and name != "snac-silent")
     return ("noise",) if noisy else ()
 
@@ -93,12 +111,7 @@ def test_parity(name: str) -> None:
         assert distance(name)(wav, expected) <= 1e-5, (batch, frames)
 
 
-def test_a_network_without_a_file_is_refused() -> None:
-    with pytest.raises(ExportError, match="cannot be exported"):
-        serialized(made("rvc"))
-
-
-@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("hift")])
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith(("hift", "rvc", "kokoro"))])
 def test_a_source_from_outside(name: str) -> None:
     loaded = made(name)
     feeds = feeds_of(loaded, ("source",), 2, 9)
@@ -115,7 +128,7 @@ def test_f0_is_that_of_the_model(name: str) -> None:
     assert off_by(wav, reference(loaded, feeds)) <= 2e-3
 
 
-@pytest.mark.parametrize("name", ["hift-sample", "hift-causal", "univnet", "snac"])
+@pytest.mark.parametrize("name", ["hift-sample", "hift-causal", "univnet", "snac", "rvc", "kokoro"])
 def test_the_runtime_draws_noise(name: str) -> None:
     loaded = made(name)
     feeds = feeds_of(loaded, (), 1, 40)
@@ -219,6 +232,44 @@ def test_golden_vits() -> None:
     latent = case.inputs["latent"]
     wav = run({"latent": latent.numpy(), "speaker": torch.full((len(latent),), 3).numpy()})["audio"]
     assert_golden(wav, case, "wav")
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("given", ["har", "source"])
+def test_golden_kokoro(given: str) -> None:
+    case = golden("kokoro_istftnet")
+    voc = fastvoc.load(case.dir / "kokoro-v1_0.pth", backend="torch")
+    feeds = {name: case.inputs[name].numpy() for name in ("asr", "f0", "n", "style")}
+    har = torch.cat([case.inputs["har_magnitude"], case.inputs["har_phase"]], 1)
+    feeds[given] = {"har": har, "source": case.inputs["har_source"].mT.contiguous()}[given].numpy()
+    wav = outputs(serialized(voc, inputs=(given,)))(feeds)["audio"]
+    assert_golden(wav, case, {"har": "wav_given_har", "source": "wav"}[given])
+
+
+@pytest.mark.golden
+def test_golden_rvc() -> None:
+    case = golden("rvc_nsf_hifigan")
+    voc = fastvoc.load(case.dir / "voice.pth", backend="torch")
+    noise = case.inputs["noise_unit"].mT.contiguous()
+    feeds = {"latent": case.inputs["latent"], "f0": case.inputs["f0"], "noise": noise}
+    run = outputs(serialized(voc, inputs=("noise",)))
+    speaker = case.inputs["speaker_id"]
+    wav = run({name: value.numpy() for name, value in {**feeds, "speaker": speaker}.items()})["audio"]
+    assert_golden(wav, case, "wav")
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "message"),
+    [
+        ("kokoro", ("har", "noise"), "har, source and noise come in place of each other"),
+        ("kokoro", ("phase",), "Kokoro cannot take 'phase' from outside; expected some of har, noise, source"),
+        ("rvc", ("source", "noise"), "source comes in place of f0 and noise"),
+        ("rvc-alone", ("speaker",), "NsfHifiGan cannot take 'speaker' from outside; expected some of noise, source"),
+    ],
+)
+def test_inputs_that_cannot_be_chosen_are_named(name: str, inputs: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ExportError, match=f"^inputs: {message}"):
+        serialized(made(name), inputs=inputs)
 
 
 @pytest.mark.parametrize("name", NAMES)

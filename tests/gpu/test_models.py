@@ -12,6 +12,7 @@ from stream_families import MAKERS
 
 import fastvoc
 from fastvoc.errors import BackendError
+from fastvoc.nn import pieces
 from fastvoc.vocoder import Vocoder
 from helpers import relative_l2
 
@@ -103,6 +104,26 @@ def test_an_item_does_not_depend_on_its_batch(family: str, backend: str | None, 
         batch = torch.randn(count, voc.n_mels, 43, device="cuda")
         batch[at] = mel[5]
         assert torch.equal(voc(batch)[at], alone), (count, at)
+
+
+@each_backend
+@each_family
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_chunks_and_pieces_have_the_bits_of_one_call(
+    family: str, backend: str | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend in (None, "torch"):
+        pytest.skip("torch promises no bits")
+    voc = on_device(family, backend, dtype)
+    mel = torch.randn(voc.n_mels, 153, device="cuda")
+    whole = voc(mel)
+    stream = voc.stream()
+    chunks = [stream.push(mel[:, t : t + 7]) for t in range(0, 153, 7)]
+    assert torch.equal(torch.cat([*chunks, stream.flush()], -1), whole)
+    monkeypatch.setattr(pieces, "GPU_PIECE_BYTES", 1)
+    for module in voc.model.modules():
+        module.__dict__.pop("_networks", None)  # forgets how its networks are cut
+    assert torch.equal(voc(mel), whole)
 
 
 def test_a_fork_after_cuda_raises_and_names_spawn() -> None:

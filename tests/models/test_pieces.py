@@ -37,8 +37,8 @@ class Cuts:
         self.items: list[int] = []
         inner_of, inner_call = Stretch.of.__func__, Network.__call__
 
-        def of(cls: type[Stretch], network: Network) -> Stretch:
-            stretch: Stretch = inner_of(cls, network)
+        def of(cls: type[Stretch], network: Network, device: str = "cpu") -> Stretch:
+            stretch: Stretch = inner_of(cls, network, device)
             rule = stretch.pieces
             if rule is None:
                 return stretch

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from helpers import ROOT
+from helpers import ROOT, need_native
 
 # Answers for python3: the capability of a device that is not there, and a result file for every driver.
 STUB = """#!/bin/sh
@@ -76,7 +76,7 @@ def run(tree: Path, *part: str, **variables: str) -> tuple[int, str, list[str]]:
     return done.returncode, done.stdout, [line for line in calls.read_text().splitlines() if line]
 
 
-@pytest.mark.parametrize("part", ["build", "test", "ops", "models", "rivals", "sanitize", "all"])
+@pytest.mark.parametrize("part", ["first", "build", "test", "ops", "models", "rivals", "sanitize", "all"])
 def test_without_a_device_every_part_says_so(part: str) -> None:
     env = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([str(ROOT / "benchmarks/gpu.sh"), part], env=env, capture_output=True, text=True)
@@ -208,7 +208,70 @@ def test_results_lie_with_the_device_where_no_place_is_named(tree: Path) -> None
     assert (tree / "benchmarks/results/nvidia-h200/models.json").exists()
 
 
+# What a device would be asked for, by the drivers themselves on the CPU: C++ in the place of a GPU's kernels, a small
+# model; one implementation is wrong and another's device is lost. Models and tests answer as above.
+REHEARSAL = r"""#!/bin/sh
+echo "$@" >> "$CALLS"
+export PYTHONPATH="$PATHS"
+case "$*" in
+  "-") cat > /dev/null; echo 9.0 ;;
+  "-c import torch"*) echo nvidia-h200 ;;
+  *contact.py*--impl\ cuda*fp32*) echo "CUDA error: an illegal memory access"; exit 3 ;;
+  *contact.py*--impl\ torch*) exec "$REAL" "$@" --device cpu --models v3 --shape 1x0.02 --dtype fp32 ;;
+  *contact.py*) exec "$REAL" "$@" --device cpu --models v3 --shape 1x0.02 --dtype fp32 --impl cpp ;;
+  *report.py*) exec "$REAL" "$@" ;;
+  *--write*) for last; do :; done; cp "$RESULT" "$OUT/$last.json" ;;
+esac
+"""
+
+
+@pytest.mark.native
+def test_a_first_visit_rehearsed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_native()
+    monkeypatch.setattr(sys.modules[__name__], "STUB", REHEARSAL)
+    compiled = tree / "build/gpu/triton"
+    compiled.mkdir()
+    slowly = {"PATHS": PATHS, "REAL": sys.executable, "PATIENCE": "60", "LIMIT": "7200"}
+    status, said, calls = run(tree, "first", **slowly)
+    assert status == 1
+    assert said.splitlines()[-1] == "failed: first-layers-fp32", said
+    assert not any("setup.py" in call for call in calls), "a first visit builds nothing"
+    asked = [call for call in calls if "contact.py" in call]
+    assert {call.split("--impl ")[1].split()[0] for call in asked} == {"torch", "triton", "cuda"}
+    assert any("--timed" in call and "--shape 32x10" in call for call in asked)
+    order = [next((word for word in ("contact", "models.py", "-m pytest") if word in call), "") for call in calls]
+    assert order.index("contact") < order.index("models.py") < order.index("-m pytest")
+    assert any("--rivals --only eager+graph" in call for call in calls)
+    assert "cpp: 8 layers as near to float64 as torch's" in said
+    result = json.loads((tree / "out/first.json").read_text())
+    layers = result["results"]["first-layers-bf16-triton"]["rows"]
+    assert len(layers) == 8
+    assert all(row["error"] < 1e-5 for row in layers)
+    assert all(row["seconds"] > 0 for row in result["results"]["first-times-1x1-triton"]["rows"])
+    assert result["results"]["first-models-v1-graph"]["rows"][0]["impls"]["graph"]["median_s"] == 3e-4
+    with tarfile.open(tree / "out/logs.tar.gz") as file:
+        assert "logs/first-layers-fp32.log" in file.getnames()
+    again = run(tree, "first", **slowly)[2]
+    assert {call.split("--name ")[1].split("-")[2] for call in again if "contact.py" in call} == {"fp32"}
+
+
+def test_what_is_wrong_is_told_by_layer(tree: Path) -> None:
+    results = tree / "build/gpu/results"
+    results.mkdir(parents=True)
+    row = {"model": "v1", "layer": "v1.mrf.0", "op": "mrf", "dtype": "bf16", "shape": "1x0.2", "x": [1, 2, 3]}
+    for impl, found in {"torch": {"error": 1e-3}, "triton": {"error": 1e-2}, "cuda": {"failed": "lost"}}.items():
+        lines = [{"machine": RESULT["machine"]}, {**row, "impl": impl, **found}]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (results / f"first-layers-bf16-{impl}.jsonl").write_text(text)
+    script = [sys.executable, str(ROOT / "benchmarks/report.py"), str(results), "first", str(tree / "out")]
+    env = {**os.environ, "PYTHONPATH": PATHS}
+    said = subprocess.run(script, env=env, capture_output=True, text=True, check=True).stdout
+    assert "WRONG: v1.mrf.0 bf16 1x0.2 triton: 1.00e-02 from float64, torch 1.00e-03" in said
+    assert "failed: v1.mrf.0 bf16 1x0.2 cuda: lost" in said
+    assert "torch: 1 layers as near" in said
+
+
 def test_an_unknown_part_shows_the_usage(tree: Path) -> None:
     status, said, _ = run(tree, "everything")
     assert status == 2
-    assert "benchmarks/gpu.sh build|test|ops|models" in said
+    assert "benchmarks/gpu.sh first|build|test|ops|models" in said

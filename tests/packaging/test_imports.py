@@ -35,7 +35,7 @@ FLOORS = (
     ),
     (
         *("loading", "compression", "dac_compression", "compat", "bench", "quantization"),
-        *("piper", "exporting", "patching", "metrics"),
+        *("piper", "exporting", "patching", "metrics", "ray"),
     ),
     ("cli", "__init__", "__main__"),
 )
@@ -115,8 +115,22 @@ def _python(code: str) -> str:
 
 
 def test_import_is_quick() -> None:
-    code = "import time, torch; start = time.process_time(); import fastvoc; print(time.process_time() - start)"
-    assert min(float(_python(code)) for _ in range(3)) < 0.3
+    code = """
+import os, time, torch, warnings
+for _ in range(3):
+    warnings.simplefilter("ignore")  # of threads beside a fork
+    child = os.fork()
+    warnings.simplefilter("error")
+    if child == 0:
+        start = time.process_time()
+        import fastvoc
+        print(time.process_time() - start, flush=True)
+        os._exit(0)
+    os.wait()
+"""
+    seconds = [float(word) for word in _python(code).split()]
+    assert len(seconds) == 3
+    assert min(seconds) < 0.3
 
 
 def test_import_is_lazy() -> None:

@@ -247,6 +247,29 @@ def test_autocast() -> None:
         assert torch.equal(wav, model.dec(latent.bfloat16().float(), speaker.bfloat16().float()))
 
 
+@pytest.mark.golden
+@pytest.mark.parametrize("name", HIFT)
+def test_autocast_of_hift(name: str) -> None:
+    """Inside it a model is patched as outside, and what comes in narrow is computed in the type of the weights."""
+    case = golden(name)
+    model: Any = (ChatterboxTTS if name == "chatterbox_hift" else CosyVoice)(hift(name, case))
+    mel, source = case.inputs["mel"], case.inputs.get("source", case.outputs.get("source"))
+    with torch.autocast("cpu", torch.bfloat16):
+        fastvoc.patch(model)
+    new = model.s3gen.mel2wav if name == "chatterbox_hift" else model.model.hift
+
+    def results(x: Tensor, s: Tensor) -> list[Tensor]:
+        torch.manual_seed(2)
+        return [new.decode(x, s), new.f0_predictor(x), *new.inference(speech_feat=x), *new.inference_batch([x[0]])[0]]
+
+    with torch.inference_mode():
+        with torch.autocast("cpu", torch.bfloat16):
+            ours = results(mel.bfloat16(), source.bfloat16())
+        wanted = results(mel.bfloat16().float(), source.bfloat16().float())
+    assert [tensor.dtype for tensor in ours] == [tensor.dtype for tensor in wanted]
+    assert all(torch.equal(a, b) for a, b in zip(ours, wanted, strict=True))
+
+
 def test_parts_that_have_no_place_are_named() -> None:
     model = Vits(speaker=5)
     model.waveform_decoder.conds = nn.ModuleList([nn.Conv1d(5, 8, 1)])  # XTTS: a speaker in every stage

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fastvoc.sound.mel import MelSpectrogram
+from fastvoc.sound.mel import MelConfig, MelSpectrogram
 from fastvoc.training.config import TrainConfig
-from fastvoc.training.losses import LoudnessLoss, StftLoss, feature_loss, mel_loss, waveform_loss
+from fastvoc.training.losses import LoudnessLoss, MelLoss, PhaseLoss, StftLoss, feature_loss, waveform_loss
+from fastvoc.training.objective import distances
 from helpers import GoldenCase, assert_golden
 
 
@@ -18,7 +19,7 @@ def test_mel_loss_and_gradient_equal_the_published_ones(golden: Callable[[str], 
     config = TrainConfig.read(case.dir / "config.json")
     mel = MelSpectrogram(config.mel(config.fmax_for_loss))
     real, generated = case.inputs["y_real"], case.inputs["y_generated"].requires_grad_()
-    loss = config.mel_weight * mel_loss(mel, real, generated)
+    loss = config.mel_weight * MelLoss([mel])(real, generated)
     assert_golden(loss[None], case, "mel_loss")
     assert_golden(torch.autograd.grad(loss, generated)[0], case, "grad")
     assert_golden(mel(generated), case, "mid.mel_generated")
@@ -89,3 +90,44 @@ def test_loudness_of_silence_has_a_finite_gradient() -> None:
     silent = torch.zeros(1, 2000, requires_grad=True)
     LoudnessLoss(22050)(torch.zeros(1, 2000), silent).backward()
     assert silent.grad.isfinite().all()
+
+
+def test_mel_loss_is_the_mean_over_its_front_ends() -> None:
+    config = TrainConfig(mel_resolutions=((512, 40), (256, 20)))
+    real, generated = 0.1 * torch.randn(2, 4096), 0.1 * torch.randn(2, 4096)
+    (mel,) = [d for d in distances(config) if d.name == "mel"]
+    fronts = [MelSpectrogram(MelConfig(22050, n, n, n // 4, bands)) for n, bands in config.mel_resolutions]
+    expected = sum((f(real) - f(generated)).abs().mean() for f in fronts) / 2
+    torch.testing.assert_close(mel.function(real, generated), expected)
+
+
+def test_phase_loss_sees_neither_loudness_nor_sign_but_another_sound() -> None:
+    loss = PhaseLoss(256, 64)
+    real = torch.randn(4, 8192)
+    assert loss(real, real).item() == pytest.approx(0, abs=1e-3)
+    assert loss(real, -3 * real).item() == pytest.approx(0, abs=1e-3)
+    assert loss(real, torch.randn(4, 8192)).item() > 1
+
+
+def test_phase_loss_follows_its_formula() -> None:
+    real, generated = torch.randn(1, 1024, dtype=torch.float64), torch.randn(1, 1024, dtype=torch.float64)
+    window = torch.hann_window(128, dtype=torch.float64)
+    a, b = (torch.stft(x, 128, 32, window=window, return_complex=True)[0] for x in (real, generated))
+    expected = 0.0
+    for axis in (0, 1):
+        error = b.angle().diff(dim=axis) - a.angle().diff(dim=axis)
+        magnitude = a.abs()
+        steps = magnitude.shape[axis] - 1
+        weight = (magnitude.narrow(axis, 1, steps) * magnitude.narrow(axis, 0, steps)).pow(0.25)
+        expected += float((weight * (1 - error.cos())).sum() / weight.sum())
+    assert PhaseLoss(128, 32)(real, generated).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_phase_loss_is_finite_for_silence() -> None:
+    silent = torch.zeros(1, 1024, requires_grad=True)
+    for real in (torch.randn(1, 1024), torch.zeros(1, 1024)):
+        value = PhaseLoss(128, 32)(real, silent)
+        value.backward()
+        assert value.isfinite()
+        assert silent.grad is not None
+        assert silent.grad.isfinite().all()

@@ -1,0 +1,69 @@
+"""What became of the rows of a job that wrote files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fastvoc.runtime.stats import log
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST = 1000
+
+
+@dataclass
+class Report:
+    """Rows written now, found written before, and failed; seconds of audio made or encoded now.
+
+    `errors` and `warnings` are by id, the first thousand of each; every failed row lies in `_failed` of the output.
+    """
+
+    written: int = 0
+    there: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    errors: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Adds a block's row of `table`."""
+        told: Mapping[str, object] = row
+        self.written += _count(told["written"])
+        self.there += _count(told["there"])
+        seconds = told["seconds"]
+        assert isinstance(seconds, float)
+        self.seconds += seconds
+        for name, kept in (("failed", self.errors), ("warned", self.warnings)):
+            pairs = told[name]
+            assert isinstance(pairs, list)
+            for pair in pairs:
+                log.warning("%s: %s", pair["id"], pair["text"])
+                if len(kept) < MOST:
+                    kept[pair["id"]] = pair["text"]
+            self.failed += len(pairs) if name == "failed" else 0
+
+    def table(self, failed: Iterable[tuple[str, str]], warned: Iterable[tuple[str, str]]) -> pa.Table:
+        """One block's counts as the row that its worker sends back."""
+        import pyarrow as pa
+
+        pairs = pa.list_(pa.struct([("id", pa.string()), ("text", pa.string())]))
+        schema = pa.schema(
+            [
+                ("written", pa.int64()),
+                ("there", pa.int64()),
+                ("seconds", pa.float64()),
+                ("failed", pairs),
+                ("warned", pairs),
+            ]
+        )
+        told = [[{"id": name, "text": text} for name, text in some] for some in (failed, warned)]
+        row = {"written": self.written, "there": self.there, "seconds": self.seconds}
+        return pa.Table.from_pylist([{**row, "failed": told[0], "warned": told[1]}], schema)
+
+
+def _count(value: object) -> int:
+    assert isinstance(value, int)
+    return value
