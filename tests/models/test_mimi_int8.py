@@ -70,7 +70,7 @@ def test_codes_stay_and_the_sound_is_near(path: Path) -> None:
 @pytest.mark.native
 def test_streams_equal_one_call(path: Path) -> None:
     int8 = codec(path, backend="cpp")
-    codes = int8.encode(clip(4)).segments[0][0][0]
+    codes = int8.encode(clip(4)).segments[0][0]
     stream = int8.decoding(len(codes)).stream()
     parts = [stream.push(part) for part in codes[:, :90].split(1, 1)] + [stream.push(codes[:, 90:])]
     parts.append(stream.flush())
