@@ -56,7 +56,7 @@ class _Seen:
 
 
 class _Observer(TorchFunctionMode):
-    """Notes the inputs of convolutions, by where their weights lie."""
+    """Notes the inputs of convolutions and linear layers, by where their weights lie."""
 
     def __init__(self, layers: dict[str, QuantizedInput]) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class _Observer(TorchFunctionMode):
         self._layers = layers
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (F.conv1d, F.conv_transpose1d):
+        if func in (F.conv1d, F.conv_transpose1d, F.linear):
             seen = self._of_weight.get(args[1].data_ptr())
             if seen is not None:
                 seen.add(args[0])
@@ -76,7 +76,7 @@ class _Observer(TorchFunctionMode):
         for name, layer in self._layers.items():
             seen = self._of_weight[layer.weight.data_ptr()]
             if seen.low == seen.high:
-                raise ArgumentError(f"inputs: the convolution {name} saw nothing but zeros; expected real speech")
+                raise ArgumentError(f"inputs: the layer {name} saw nothing but zeros; expected real speech")
             found[f"{name}.{RANGE}"] = seen.range()
         return found
 

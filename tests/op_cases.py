@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from fastvoc.ops.activation import TANH, Activation, elu, gelu, leaky_relu, snake
-from fastvoc.ops.attention_block import AttentionBlockParams
+from fastvoc.ops.attention_block import AttentionBlockParams, attention_block_ref
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.convnext_block import ConvNextBlockParams
 from fastvoc.ops.depthwise import DepthwiseParams
@@ -105,6 +107,23 @@ ATTENTION = {
     "wide-heads": lambda: attention_params(24, 48, 2, 130, 17, theta=100.0),
     "mimi": lambda: attention_params(512, 2048, 8, 64, 250),
 }
+
+
+def with_attention_ranges(params: AttentionBlockParams, x: Tensor) -> AttentionBlockParams:
+    """The same parameters with the ranges of their products' inputs, as x [B, C, T] makes them."""
+    seen: list[Tensor] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is F.linear:
+                seen.append(torch.stack([*torch.aminmax(args[0])]).float())
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        attention_block_ref(x, params)
+    spans = torch.stack(seen).unflatten(0, (-1, 6))
+    low, high = spans[:, 2:, 0].amin(0), spans[:, 2:, 1].amax(0)
+    return replace(params, ranges=0.95 * torch.stack([low, high], 1))
 
 
 def upsample_params(cin: int, cout: int, kernel: int, stride: int, crop: tuple[int, int]) -> UpsampleParams:

@@ -23,6 +23,8 @@ struct AttentionBlockCall : Call {
   int channels = integer(), heads = integer(), kv_heads = integer(), head_dim = integer(), hidden = integer();
   int window = integer();
   double eps1 = number(), eps2 = number();
+  MaybeTensor integers = maybe();
+  Doubles grids = doubles();
   Tensor x = tensor();
   MaybeTensor lengths = maybe(), keys = maybe(), values = maybe(), place = maybe();
 };

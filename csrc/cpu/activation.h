@@ -37,16 +37,23 @@ inline __attribute__((always_inline)) void with_function(const Act& act, const U
   }
 }
 
-// Activates `columns` channels, whole vectors from channel `first` on, of `rows` rows in place. Never inlined: every
-// instance of a function might contract its products differently.
-__attribute__((noinline)) inline void activate_rows(const Act& act, float* y, std::ptrdiff_t row, std::int64_t rows,
-                                                    std::ptrdiff_t first, int columns) {
+// Activates `columns` channels, whole vectors from channel `first` on, of `rows` rows of x, to those of y, which may be the same.
+// Never inlined: every instance of a function might contract its products differently.
+__attribute__((noinline)) inline void activate_rows(const Act& act, const float* x, std::ptrdiff_t x_row, float* y,
+                                                    std::ptrdiff_t y_row, std::int64_t rows, std::ptrdiff_t first,
+                                                    int columns) {
   with_function(act, [&](auto f) {
+    const float* from = x;
     float* at = y;
-    for (std::int64_t t = 0; t < rows; ++t, at += row) {
-      for (int c = 0; c < columns; c += FASTVOC_WIDTH) store(at + c, f(load(at + c), first + c));
+    for (std::int64_t t = 0; t < rows; ++t, from += x_row, at += y_row) {
+      for (int c = 0; c < columns; c += FASTVOC_WIDTH) store(at + c, f(load(from + c), first + c));
     }
   });
+}
+
+// The same in place.
+inline void activate_rows(const Act& act, float* y, std::ptrdiff_t row, std::int64_t rows, std::ptrdiff_t first, int columns) {
+  activate_rows(act, y, row, y, row, rows, first, columns);
 }
 
 // Activates `count` floats in place; not for a snake, which needs to know the channel.

@@ -4,6 +4,40 @@
 namespace fastvoc {
 namespace {
 
+// The four products, in the order of their use.
+template <class Element>
+void set_products(AttentionBlockArgs<Element>& args, const AttentionBlockCall& call) {
+  using Args = AttentionBlockArgs<Element>;
+  constexpr bool bytes = std::is_same_v<Element, std::uint8_t>;
+  AttentionProduct<Element>* const products[] = {&args.qkv, &args.out, &args.expand, &args.project};
+  const int inputs[] = {args.channels, args.queries(), args.channels, args.hidden};
+  const int outputs[] = {args.mixed(), args.channels, args.hidden, args.channels};
+  int64_t weights = 0, floats = 0;
+  for (int i = 0; i < 4; ++i) {
+    weights += Args::weights(outputs[i], inputs[i]);
+    floats += 3 * padded(outputs[i]);
+  }
+  const auto* weight = packed<typename Numbers<Element>::Weight>(call.weight, weights, "weight");
+  STD_TORCH_CHECK(call.integers.has_value() == bytes && call.grids.size() == (bytes ? 8 : 0),
+                  "attention_block: expected integers and grids with weights of whole numbers, and with no others");
+  const float* integers = bytes ? packed(*call.integers, floats, "integers") : nullptr;
+  for (std::size_t i = 0; i < 4; ++i) {
+    AttentionProduct<Element>& product = *products[i];
+    product.inputs = inputs[i];
+    product.filter.weight = weight;
+    weight += Args::weights(outputs[i], inputs[i]);
+    if constexpr (bytes) {
+      const int width = padded(outputs[i]);
+      product.filter.bias = integers;
+      product.filter.scale = integers + width;
+      product.filter.start = reinterpret_cast<const std::int32_t*>(integers + 2 * width);
+      product.bytes.steps = static_cast<float>(call.grids[i]);
+      product.bytes.zero = static_cast<float>(call.grids[4 + i]);
+      integers += 3 * width;
+    }
+  }
+}
+
 template <class Element>
 AttentionBlockArgs<Element> block_args(const AttentionBlockCall& call) {
   AttentionBlockArgs<Element> args{};
@@ -21,21 +55,15 @@ AttentionBlockArgs<Element> block_args(const AttentionBlockCall& call) {
   args.norm1 = {small, small + width, args.channels, static_cast<float>(call.eps1)};
   args.norm2 = {small + 2 * width, small + 3 * width, args.channels, static_cast<float>(call.eps2)};
   args.frequencies = packed(call.frequencies, args.head_dim / 2, "frequencies");
-  using Args = AttentionBlockArgs<Element>;
-  const int64_t counts[] = {Args::weights(args.mixed(), args.channels), Args::weights(args.channels, args.queries()),
-                            Args::weights(args.hidden, args.channels), Args::weights(args.channels, args.hidden)};
-  args.qkv = packed<Element>(call.weight, counts[0] + counts[1] + counts[2] + counts[3], "weight");
-  args.out = args.qkv + counts[0];
-  args.expand = args.out + counts[1];
-  args.project = args.expand + counts[2];
+  set_products(args, call);
   return args;
 }
 
 // The rings of all items and where each of them is: those that torch gives, or none.
-template <class Element>
+template <class Given>
 struct Rings {
-  Element* keys = nullptr;
-  Element* values = nullptr;
+  Given* keys = nullptr;
+  Given* values = nullptr;
   const int64_t* place = nullptr;
   int64_t size = 0;
 
@@ -50,15 +78,15 @@ struct Rings {
     STD_TORCH_CHECK(size >= window && size % kPanelWidth == 0, "attention_block: rings of ", size, " places for a window of ",
                     window);
     for (const Tensor* t : {&*k, &*v}) {
-      check_elements<Element>(*t, "keys and values");
+      check_elements<Given>(*t, "keys and values");
       STD_TORCH_CHECK(t->is_contiguous() && t->numel() == items * size * kept, "attention_block: expected contiguous rings of ",
                       items * size * kept, " values");
     }
     STD_TORCH_CHECK(p->is_cpu() && p->scalar_type() == torch::headeronly::ScalarType::Long && p->is_contiguous() &&
                         p->numel() == items,
                     "place: expected ", items, " contiguous int64 values on the CPU");
-    keys = static_cast<Element*>(k->mutable_data_ptr());
-    values = static_cast<Element*>(v->mutable_data_ptr());
+    keys = static_cast<Given*>(k->mutable_data_ptr());
+    values = static_cast<Given*>(v->mutable_data_ptr());
     place = p->const_data_ptr<int64_t>();
     for (int64_t i = 0; i < items; ++i) STD_TORCH_CHECK(place[i] >= 0, "place: expected values of 0 or more");
   }
@@ -66,11 +94,12 @@ struct Rings {
 
 template <class Element>
 Tensor run(const AttentionBlockCall& call) {
+  using Given = Outer<Element>;
   AttentionBlockArgs<Element> args = block_args<Element>(call);
   STD_TORCH_CHECK(call.x.dim() == 3, "x: expected [B, C, T]");
-  const Rings<Element> rings(call, args.kept());
-  const BatchOf<Element> batch(call.x, args.channels, call.lengths);
-  const OutputOf<Element> out(batch.items(), args.channels, batch.steps());
+  const Rings<Given> rings(call, args.kept());
+  const BatchOf<Given> batch(call.x, args.channels, call.lengths);
+  const OutputOf<Given> out(batch.items(), args.channels, batch.steps());
   const int64_t threads = torch::stable::get_num_threads();
   const Share share(std::min<int64_t>(threads, padded(args.channels) / (2 * kPanelWidth)), threads);
   const Team team = torch_team(share.count());
@@ -81,24 +110,24 @@ Tensor run(const AttentionBlockCall& call) {
   const int64_t most = std::min(attention_steps(together, batch.steps()), batch.steps()), before = args.window - 1;
   const int64_t ring = rings.size ? rings.size : ceil_div(before + most, kPanelWidth) * kPanelWidth;
   const int64_t kept = ring * args.kept();
-  const int64_t held = rings.size ? 0 : ceil_div(2 * kept * together, AttentionBlockArgs<Element>::kTaken);
+  const int64_t held = rings.size ? 0 : ceil_div(2 * kept * together * static_cast<int64_t>(sizeof(Given)), sizeof(float));
   const int64_t aligned = ceil_div(held, kPanelWidth) * kPanelWidth;
   float* const memory = Arena::mine().floats(static_cast<std::size_t>(aligned + workspace_floats(args, together * most, ring)));
-  std::vector<AttentionItem<Element>> items;
+  std::vector<AttentionItem<Given>> items;
   for (int64_t first = 0; first < batch.items(); first += together) {
     items.clear();
     for (int64_t i = first; i < std::min(first + together, batch.items()); ++i) {
-      Element* const own = reinterpret_cast<Element*>(memory) + (i - first) * 2 * kept;
-      Element *const keys = rings.size ? rings.keys + i * kept : own, *const values = rings.size ? rings.values + i * kept : own + kept;
+      Given* const own = reinterpret_cast<Given*>(memory) + (i - first) * 2 * kept;
+      Given *const keys = rings.size ? rings.keys + i * kept : own, *const values = rings.size ? rings.values + i * kept : own + kept;
       items.push_back({batch.source(i), out.sink(i), keys, values, ring, rings.size ? rings.place[i] : 0});
     }
-    engine().kernels<Element>().attention_block(args, items.data(), as_int(static_cast<int64_t>(items.size())), memory + aligned);
+    engine().convolutions<Element>().attention_block(args, items.data(), as_int(static_cast<int64_t>(items.size())), memory + aligned);
   }
   return out.tensor([&](int64_t item) { return batch.length(item); });
 }
 
 Tensor attention_block(const AttentionBlockCall& call) {
-  return by_type(call.x, [&](auto element) { return run<decltype(element)>(call); });
+  return by_element(call.weight, [&](auto element) { return run<decltype(element)>(call); });
 }
 
 }  // namespace

@@ -124,8 +124,10 @@ inline __attribute__((noinline)) void turn_heads(float* row, int count, int head
 
 template <class Element>
 class AttentionRun {
+  using Given = Outer<Element>;
+
  public:
-  AttentionRun(const AttentionBlockArgs<Element>& args, const AttentionItem<Element>* items, int count, std::int64_t rows,
+  AttentionRun(const AttentionBlockArgs<Element>& args, const AttentionItem<Given>* items, int count, std::int64_t rows,
                float* workspace)
       : args_(args), items_(items), count_(count), width_(padded(args.channels)), mixed_(padded(args.mixed())),
         queries_(padded(args.queries())), hidden_(padded(args.hidden)) {
@@ -151,10 +153,10 @@ class AttentionRun {
       for (std::int64_t r = first; r < last; ++r) {
         const auto [item, t] = at(r);
         load_rows(items_[item].x, t, t + 1, nullptr, row(r), Act{});
-        normalize(args_.norm1, r, part);
+        normalize(args_.norm1, args_.qkv.bytes, r, part);
       }
     });
-    product(args_.qkv, args_.channels, normal_, width_, mixed_ / kPanel, rows, [&](int first) {
+    product(args_.qkv, normal_, width_, mixed_ / kPanel, rows, [&](int first) {
       return plain(mix_ + first, mixed_);
     });
     share(args_.team, rows, [&](std::int64_t first, std::int64_t last, int part) {
@@ -164,26 +166,27 @@ class AttentionRun {
       for (std::int64_t n = first; n < last; ++n) look(n / args_.heads, static_cast<int>(n % args_.heads), part);
     });
     const auto added = [&](int first) {
-      TileOutput out = plain(state_ + first, width_);
+      Result out = plain(state_ + first, width_);
       out.residual = out.raw;
       out.residual_row = width_;
       return out;
     };
-    product(args_.out, args_.queries(), seen_, queries_, width_ / kPanel, rows, added);
+    product(args_.out, seen_, queries_, width_ / kPanel, rows, added);
     share(args_.team, rows, [&](std::int64_t first, std::int64_t last, int part) {
-      for (std::int64_t r = first; r < last; ++r) normalize(args_.norm2, r, part);
+      for (std::int64_t r = first; r < last; ++r) normalize(args_.norm2, args_.expand.bytes, r, part);
     });
-    const Act gelu{ActKind::kGelu};
-    product(args_.expand, args_.channels, normal_, width_, hidden_ / kPanel, rows, [&](int first) {
-      return hidden_output(expanded_ + first, hidden_, gelu);
+    Act gelu = args_.project.bytes;
+    gelu.kind = ActKind::kGelu;
+    product(args_.expand, normal_, width_, hidden_ / kPanel, rows, [&](int first) {
+      return hidden(expanded_ + first, gelu);
     });
-    product(args_.project, args_.hidden, expanded_, hidden_, width_ / kPanel, rows, added);
+    product(args_.project, expanded_, hidden_, width_ / kPanel, rows, added);
     for (int r = 0; r < rows; ++r) store_rows(items_[at(r).item].y, at(r).step, row(r), 1);
   }
 
  private:
-  using Word = typename WordOf<Element>::type;
-  static constexpr int kTaken = AttentionBlockArgs<Element>::kTaken;
+  static constexpr bool kBytes = std::is_same_v<Element, std::uint8_t>;
+  using Result = TileOutputOf<std::conditional_t<kBytes, Element, float>>;
   struct Row {
     int item;
     std::int64_t step;
@@ -193,36 +196,73 @@ class AttentionRun {
   float* row(std::int64_t r) const { return state_ + r * width_; }
   float* own(int part) const { return own_ + part * own_floats_; }
 
-  static TileOutput plain(float* y, std::ptrdiff_t row) {
-    TileOutput out{};
+  static Result plain(float* y, std::ptrdiff_t row) {
+    Result out{};
     out.raw = y;
     out.raw_row = row;
     out.scale = 1.0f;
     return out;
   }
 
-  void normalize(const LayerNormArgs& norm, std::int64_t r, int part) const {
+  // Results through the GELU, as they are multiplied.
+  auto hidden(Element* y, const Act& gelu) const {
+    if constexpr (kBytes) {
+      Result out{};
+      out.act = y;
+      out.act_row = hidden_;
+      out.activation = &gelu;
+      out.scale = 1.0f;
+      return out;
+    } else {
+      return hidden_output(y, hidden_, gelu);
+    }
+  }
+
+  // `count` floats as they are multiplied.
+  static void take(const float* x, Element* y, std::ptrdiff_t count, [[maybe_unused]] const Act& bytes) {
+    if constexpr (kBytes) {
+      std::ptrdiff_t i = 0;
+      for (; i + FASTVOC_WIDTH <= count; i += FASTVOC_WIDTH) put(y + i, load(x + i), bytes);
+      if (i == count) return;
+      float rest[FASTVOC_WIDTH] = {};
+      Element made[FASTVOC_WIDTH];
+      for (std::ptrdiff_t j = i; j < count; ++j) rest[j - i] = x[j];
+      put(made, load(rest), bytes);
+      std::copy_n(made, count - i, y + i);
+    } else {
+      narrow_row(x, y, count);
+    }
+  }
+
+  void normalize(const LayerNormArgs& norm, const Act& bytes, std::int64_t r, int part) const {
     float* const copy = own(part);
     std::copy_n(row(r), width_, copy);
     normalize_row(norm, copy);
-    narrow_row(copy, normal_ + r * width_, width_);
+    take(copy, normal_ + r * width_, width_, bytes);
   }
 
-  // The product of rows of `inputs` elements by weights; output(c) is where the channels from c on go.
+  // The product of rows by weights; output(c) is where the channels from c on go.
   template <class Output>
-  void product(const Element* weight, int inputs, const Element* x, std::ptrdiff_t x_row, int panels, int rows,
+  void product(const AttentionProduct<Element>& by, const Element* x, std::ptrdiff_t x_row, int panels, int rows,
                const Output& output) const {
-    const int depth = static_cast<int>(ceil_div(inputs, kTaken));
     share_panels(args_.team, panels, [&](int first, int last, int) {
-      const Word* w = reinterpret_cast<const Word*>(weight) + std::ptrdiff_t{first} * kPanel * depth;
-      const PointwiseInput<Word> in{reinterpret_cast<const Word*>(x), x_row / kTaken, w, zeros_ + first * kPanel, depth};
-      pointwise_rows(in, output(first * kPanel), rows, last - first);
+      if constexpr (kBytes) {
+        const auto tile = tile_input(x, x_row, 0, by.filter, 1, by.inputs);
+        conv_rows(tile.from(first), output(first * kPanel), rows, last - first);
+      } else {
+        using Word = typename WordOf<Element>::type;
+        constexpr int taken = Numbers<Element>::kGroup;
+        const int depth = static_cast<int>(ceil_div(by.inputs, taken));
+        const Word* w = reinterpret_cast<const Word*>(by.filter.weight) + std::ptrdiff_t{first} * kPanel * depth;
+        const PointwiseInput<Word> in{reinterpret_cast<const Word*>(x), x_row / taken, w, zeros_ + first * kPanel, depth};
+        pointwise_rows(in, output(first * kPanel), rows, last - first);
+      }
     });
   }
 
   // Turns the queries and keys of a row, and puts keys and values into the ring.
   void turn(std::int64_t r, int part) const {
-    const AttentionItem<Element>& item = items_[at(r).item];
+    const AttentionItem<Given>& item = items_[at(r).item];
     const std::int64_t place = item.place + at(r).step, entry = place % item.ring;
     const int half = args_.head_dim / 2;
     float *const cos = own(part), *const sin = cos + half;
@@ -242,19 +282,19 @@ class AttentionRun {
 
   // What one head of a row sees.
   void look(std::int64_t r, int head, int part) const {
-    const AttentionItem<Element>& item = items_[at(r).item];
+    const AttentionItem<Given>& item = items_[at(r).item];
     const int size = args_.head_dim, of = head / (args_.heads / args_.kv_heads);
-    const AttentionQuery<Element> in{mix_ + r * mixed_ + head * size, item.keys + std::ptrdiff_t{of} * size * item.ring,
+    const AttentionQuery<Given> in{mix_ + r * mixed_ + head * size, item.keys + std::ptrdiff_t{of} * size * item.ring,
                                      item.values + of * size, args_.kept(), item.ring, item.place + at(r).step, size,
                                      args_.window};
     float* const y = own(part) + width_;
     float* const scores = y + padded(size);
     attend(in, scores, scores + item.ring, y);
-    narrow_row(y, seen_ + r * queries_ + head * size, size);
+    take(y, seen_ + r * queries_ + head * size, size, args_.out.bytes);
   }
 
   const AttentionBlockArgs<Element>& args_;
-  const AttentionItem<Element>* items_;
+  const AttentionItem<Given>* items_;
   const int count_;
   const std::ptrdiff_t width_;
   const std::ptrdiff_t mixed_;
@@ -273,7 +313,7 @@ class AttentionRun {
 
 // All steps of some items, no more than kAttentionRows, with rings of one size.
 template <class Element>
-void attention_block(const AttentionBlockArgs<Element>& args, const AttentionItem<Element>* items, int count,
+void attention_block(const AttentionBlockArgs<Element>& args, const AttentionItem<Outer<Element>>* items, int count,
                      float* workspace) {
   std::int64_t longest = 0;
   for (int i = 0; i < count; ++i) longest = std::max(longest, items[i].x.steps);

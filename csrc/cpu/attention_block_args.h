@@ -5,15 +5,23 @@
 
 namespace fastvoc {
 
-// Weights of the four products as packing.pack_pairs lays them out, those of `out` and `project` with their scales in them.
+// One of the four products: weights, those of `out` and `project` with their scales in them, and how its inputs become bytes where
+// they do. Floats and halves lie as packing.pack_pairs lays them out and have no bias, bytes as pack_conv_groups does.
+template <class Element>
+struct AttentionProduct {
+  Filter<Element> filter;
+  int inputs;
+  Act bytes;
+};
+
 template <class Element>
 struct AttentionBlockArgs {
   LayerNormArgs norm1;
   LayerNormArgs norm2;
-  const Element* qkv;
-  const Element* out;
-  const Element* expand;
-  const Element* project;
+  AttentionProduct<Element> qkv;
+  AttentionProduct<Element> out;
+  AttentionProduct<Element> expand;
+  AttentionProduct<Element> project;
   const float* frequencies;
   int channels;
   int heads;
@@ -23,27 +31,22 @@ struct AttentionBlockArgs {
   int window;
   const Team* team = nullptr;
 
-  // Inputs of one multiplication.
-  static constexpr int kTaken = sizeof(float) / sizeof(Element);
-
   int queries() const { return heads * head_dim; }
   int kept() const { return kv_heads * head_dim; }
   int mixed() const { return queries() + 2 * kept(); }
 
   // Elements of the packed weights of a product.
-  static std::int64_t weights(int outputs, int inputs) {
-    return std::int64_t{padded(outputs)} * ceil_div(inputs, kTaken) * kTaken;
-  }
+  static std::int64_t weights(int outputs, int inputs) { return std::int64_t{padded(outputs)} * grouped<Element>(inputs); }
 };
 
 // One item: its signal begins at `place`. The ring of keys is [kept][ring], that of values [ring][kept]; the step at place p has
 // entry p % ring. A ring has window - 1 places and as many more as steps run at once.
-template <class Element>
+template <class Given>
 struct AttentionItem {
-  SourceOf<Element> x;
-  SinkOf<Element> y;
-  Element* keys;
-  Element* values;
+  SourceOf<Given> x;
+  SinkOf<Given> y;
+  Given* keys;
+  Given* values;
   std::int64_t ring;
   std::int64_t place;
 };

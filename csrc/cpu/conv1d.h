@@ -13,9 +13,12 @@ namespace fastvoc::FASTVOC_ISA {
 template <class Given>
 void finish_rows(const Conv1dArgs& args, const SourceOf<Given>* residual, const SinkOf<Given>& sink, std::int64_t t,
                  float* rows, std::int64_t count, int width) {
+  const int whole = residual && residual->channel == 1 ? args.cout / FASTVOC_WIDTH * FASTVOC_WIDTH : 0;
   for (std::int64_t i = 0; residual && i < count; ++i) {
     const Given* r = residual->data + (t + i) * residual->step;
-    for (int c = 0; c < args.cout; ++c) rows[i * width + c] += widen(r[c * residual->channel]);
+    float* const row = rows + i * width;
+    for (int c = 0; c < whole; c += FASTVOC_WIDTH) store(row + c, load(row + c) + load(r + c));
+    for (int c = whole; c < args.cout; ++c) row[c] += widen(r[c * residual->channel]);
   }
   if (args.post.kind == ActKind::kSnake) {
     activate_rows(args.post, rows, width, count, 0, width);
@@ -26,6 +29,14 @@ void finish_rows(const Conv1dArgs& args, const SourceOf<Given>* residual, const 
   }
   activate_flat(args.post, rows, count * args.cout);
   narrow_row(rows, sink.data + t * args.cout, count * args.cout);
+}
+
+// Whether the tiles' results, with the residual, are the outputs as they lie: floats in whole panels, not activated.
+template <class Element>
+bool writes_directly(const Conv1dArgs& args, const SourceOf<Outer<Element>>* residual) {
+  if constexpr (!std::is_same_v<Element, float>) return false;
+  const bool plain = args.post.kind == ActKind::kLeaky && args.post.slope == 1.0f;
+  return plain && args.cout % kPanel == 0 && (!residual || residual->channel == 1);
 }
 
 // The step that padding step t repeats; negative for zeros.
@@ -96,15 +107,23 @@ void conv1d(const Conv1dArgs& args, const Filter<Element>& filter, const AnySour
   Element* held = reinterpret_cast<Element*>(workspace + strip * cout);
   const auto tile = tile_input(held, static_cast<std::ptrdiff_t>(args.stride) * cin,
                                static_cast<std::ptrdiff_t>(args.dilation) * cin, filter, args.kernel, args.cin);
-  const TileOutputOf<Element> out{result, nullptr, nullptr, nullptr, cout, 0, 0, 0, nullptr, 0, 1.0f};
+  TileOutputOf<Element> out{result, nullptr, nullptr, nullptr, cout, 0, 0, 0, nullptr, 0, 1.0f};
+  const bool direct = writes_directly<Element>(args, residual);
   for (std::int64_t t = begin; t < end; t += strip) {
     const std::int64_t count = std::min(strip, end - t);
     const std::int64_t from = t * args.stride - args.left;
     padded_rows(args, source, from, from + (count - 1) * args.stride + span, held);
+    if constexpr (std::is_same_v<Element, float>) {
+      if (direct) out.raw = sink.data + t * cout;
+      if (direct && residual) {
+        out.residual = residual->data + t * residual->step;
+        out.residual_row = residual->step;
+      }
+    }
     share_panels(args.team, cout / kPanel, [&](int first, int last, int) {
       conv_rows(tile.from(first), shifted(out, first * kPanel), count, last - first);
     });
-    finish_rows(args, residual, sink, t, result, count, cout);
+    if (!direct) finish_rows(args, residual, sink, t, result, count, cout);
   }
 }
 

@@ -36,7 +36,8 @@ void depthwise(const DepthwiseArgs& args, const SourceOf<Element>& source, const
                std::int64_t end, float* workspace) {
   const std::ptrdiff_t width = padded(args.channels);
   const std::int64_t strip = depthwise_strip(args, end - begin);
-  float* result = workspace + (strip + args.reach()) * width;
+  float* const result = workspace + (strip + args.reach()) * width;
+  const bool direct = std::is_same_v<Element, float> && width == args.channels;
   Strip<float> in{workspace, width, begin - args.left, begin - args.left};
   for (std::int64_t t = begin; t < end; t += strip) {
     const std::int64_t count = std::min(strip, end - t), until = t + count - args.left + args.reach();
@@ -48,12 +49,16 @@ void depthwise(const DepthwiseArgs& args, const SourceOf<Element>& source, const
       in.end = valid;
     }
     in.pad_right(until, source.steps, false);
-    if (args.kernel == 7) {
-      depthwise_rows<7>(args, in.data, result, count);
-    } else {
-      depthwise_rows<0>(args, in.data, result, count);
+    float* y = result;
+    if constexpr (std::is_same_v<Element, float>) {
+      if (direct) y = sink.data + t * width;
     }
-    store_rows(sink, t, result, count);
+    if (args.kernel == 7) {
+      depthwise_rows<7>(args, in.data, y, count);
+    } else {
+      depthwise_rows<0>(args, in.data, y, count);
+    }
+    if (!direct) store_rows(sink, t, result, count);
   }
 }
 

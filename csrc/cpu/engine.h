@@ -30,7 +30,7 @@ namespace fastvoc {
 
 // Each computes the output steps [begin, end) of one item.
 
-// The convolutions that multiply elements of one type.
+// The convolutions that multiply elements of one type, and the transformer's layer.
 template <class Element>
 struct Convolutions {
   using Residual = SourceOf<Outer<Element>>;
@@ -45,6 +45,9 @@ struct Convolutions {
   void (*mrf_stream)(const MrfArgs&, const Filter<Element>*, int block, const MrfChunk<Outer<Element>>&, float* workspace);
   void (*mrf_mean)(const MrfArgs&, const float* results, std::int64_t steps, const Result&, std::int64_t begin,
                    std::int64_t end);
+  // All steps of some items.
+  void (*attention_block)(const AttentionBlockArgs<Element>&, const AttentionItem<Outer<Element>>*, int count,
+                          float* workspace);
 };
 
 // Norms over an item's steps, group norms also in seanet_block, of elements of one type.
@@ -91,8 +94,6 @@ struct Kernels {
                      float* workspace);
   void (*convnext_block)(const ConvNextBlockArgs<Element>&, const Input&, const Result&, std::int64_t begin,
                          std::int64_t end, float* workspace);
-  // All steps of some items.
-  void (*attention_block)(const AttentionBlockArgs<Element>&, const AttentionItem<Element>*, int count, float* workspace);
   void (*istft_head)(const IstftHeadArgs&, const Input&, const Sink&, std::int64_t begin, std::int64_t end,
                      float* workspace);
 };

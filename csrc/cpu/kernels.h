@@ -27,6 +27,7 @@ constexpr Convolutions<Element> convolutions{
     .mrf = &mrf<Element>,
     .mrf_stream = &mrf_stream<Element>,
     .mrf_mean = &mrf_mean<Outer<Element>>,
+    .attention_block = &attention_block<Element>,
 };
 
 template <class Element>
@@ -52,7 +53,6 @@ constexpr Kernels<Element> kernels{
     .lstm_shared = &lstm_shared<Element>,
     .layer_norm = &layer_norm<Element>,
     .convnext_block = &convnext_block<Element>,
-    .attention_block = &attention_block<Element>,
     .istft_head = &istft_head<Element>,
 };
 

@@ -84,6 +84,11 @@ void load_rows(const SourceOf<Given>& source, std::int64_t from, std::int64_t to
   if (activation.kind == ActKind::kLeaky || to <= from) {
     load_leaky<Element>(source, from, to, raw, act, activation);
   } else if constexpr (std::is_same_v<Element, float>) {
+    if constexpr (std::is_same_v<Given, float>) {
+      if (!raw && source.channel == 1 && width == source.channels) {
+        return activate_rows(activation, source.data + from * source.step, source.step, act, width, to - from, 0, width);
+      }
+    }
     load_leaky<Element>(source, from, to, raw, act, activation);
     activate_rows(activation, act, width, to - from, 0, width);
   } else {

@@ -24,8 +24,9 @@ Tensor run(const UpsampleArgs& args, const UpsampleCall& call) {
     float* memory = Arena::mine().floats(static_cast<std::size_t>(count));
     table.upsample(mine, filter, batch.source(item), out.sink(item), begin, end, memory);
   };
-  // Weights that no L2 cache holds are not read by every thread for few steps.
-  const int64_t fewest = weights * static_cast<int64_t>(sizeof(Element)) > 1 << 20 ? 36 : 12;
+  // Weights that no L2 cache, or no L3, holds are not read by every thread for few steps.
+  const int64_t bytes = weights * static_cast<int64_t>(sizeof(Element));
+  const int64_t fewest = bytes > 1 << 24 ? 144 : bytes > 1 << 20 ? 36 : 12;
   over_items_or_panels(batch.items(), fewest * args.stride, steps, width / kPanelWidth, work);
   return out.tensor(steps);
 }

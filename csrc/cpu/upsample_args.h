@@ -23,10 +23,17 @@ struct UpsampleArgs {
   bool merged() const { return kernel % stride == 0 && stride * cout % kPanelWidth == 0; }
 };
 
-// Input steps per strip of an upsampling: its results are `stride` rows for each.
+// Input steps per strip of an upsampling: its results are `stride` rows for each. Weights that no L2 holds pass through the caches
+// once per strip, so the strips of such a layer are longer, few and of about equal size.
 inline std::int64_t upsample_strip(const UpsampleArgs& args, std::int64_t longest) {
-  const std::int64_t fit = 4 * kStripBytes / (static_cast<std::int64_t>(args.stride) * padded(args.cout) * 4);
-  return std::min(std::max<std::int64_t>(fit / 12 * 12, 12), std::max<std::int64_t>(longest, 1));
+  constexpr std::int64_t wide = 512 * 1024, activations = 4 * 1024 * 1024, size = sizeof(float);
+  const std::int64_t cin = padded(args.cin), made = static_cast<std::int64_t>(args.stride) * padded(args.cout);
+  const std::int64_t steps = std::max<std::int64_t>(longest, 1);
+  if (padded(args.cout) * cin * args.kernel * size <= wide) {
+    return std::min(std::max<std::int64_t>(4 * kStripBytes / (made * size) / 12 * 12, 12), steps);
+  }
+  const std::int64_t most = std::max<std::int64_t>(activations / ((cin + made) * size) / 12 * 12, 12);
+  return std::min(ceil_div(ceil_div(steps, ceil_div(steps, most)), 12) * 12, steps);
 }
 
 // Floats of scratch memory that a task of up to `steps` output steps needs.

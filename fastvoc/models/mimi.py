@@ -92,6 +92,8 @@ class Mimi(WholeCodec):
 
     config: MimiConfig
     pads_itself = True
+    # Codes stay those of float32, and convolutions add to nothing: in int8 it is the decoder's transformer.
+    float_layers = ("encoder", "encoder_transformer", "downsample", "quantizer", "upsample", "decoder")
 
     def __init__(self, config: MimiConfig) -> None:
         super().__init__()

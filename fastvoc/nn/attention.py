@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastvoc.errors import ArgumentError
 from fastvoc.nn.layer import Layer
 from fastvoc.nn.norm import LayerNorm
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.quantized import QuantizedInput
 from fastvoc.ops import attention_block as op
 
 
-class _Weight(nn.Module):
-    """A linear layer's weight [out, in], which an op of the layer around it takes."""
+class _Weight(QuantizedInput):
+    """A linear layer's weight [out, in], which an op of the layer around it takes; its input may be bytes."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -97,10 +99,25 @@ class AttentionBlock(Layer, nn.Module):
             self._kv_heads,
             self._window,
             self._theta,
+            self._ranges(),
         )
 
+    def _ranges(self) -> Tensor | None:
+        """Those of the four products, None where the layer computes in floating point."""
+        a, mlp = self.self_attn, self.mlp
+        spans = [weight.input_range for weight in (a.q_proj, a.k_proj, a.v_proj, a.o_proj, mlp.fc1, mlp.fc2)]
+        given = [span for span in spans if span is not None]
+        if not given:
+            return None
+        if len(given) < len(spans):
+            raise ArgumentError(f"attention_block: input_range: expected all {len(spans)} or none, got {len(given)}")
+        query, key, value, *others = given
+        if not (torch.equal(query, key) and torch.equal(query, value)):
+            raise ArgumentError("attention_block: input_range: expected the same for q_proj, k_proj and v_proj")
+        return torch.stack([query, *others])
+
     def _tensors(self) -> list[Tensor]:
-        return list(self.parameters())
+        return [*self.parameters(), *self.buffers()]
 
     def width(self) -> int:
         return self.mlp.fc2.weight.shape[0]

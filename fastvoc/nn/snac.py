@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.conv import Conv1d
@@ -45,7 +46,7 @@ class SnacDecoderStage(Stage):
 
 
 def _added(x: Tensor, share: Tensor, noise: Tensor) -> Tensor:
-    return x + share * noise
+    return torch.addcmul(x, share, noise)
 
 
 class SnacEncoder(Stated):

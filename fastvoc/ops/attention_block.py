@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations
-from fastvoc.ops._cpp import register_cpp
+from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, register_cuda
 from fastvoc.ops._reference import output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.layer_norm import LayerNormParams
+from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native, like_rows
 from fastvoc.runtime.registry import Spec, define
@@ -37,6 +38,8 @@ class AttentionBlockParams:
     arXiv 2103.17239). A step attends to itself and to the `window` - 1 before it.
     Queries and keys are turned by their step's place in the signal: channel i of the first half of a head together with
     channel i of the second, by place * `theta` ** (-2 i / D) (RoPE, arXiv 2104.09864).
+    ranges: [4, 2] float32, the least and the greatest input of the products by query, key and value, by out, by expand
+    and by project, where they are of whole numbers: bytes times int8 weights, a step for each output channel.
     """
 
     query: Tensor
@@ -53,6 +56,7 @@ class AttentionBlockParams:
     kv_heads: int
     window: int
     theta: float = 10000.0
+    ranges: Tensor | None = None
 
     def __post_init__(self) -> None:
         name = "attention_block"
@@ -86,6 +90,22 @@ class AttentionBlockParams:
         for field, norm in (("norm1", self.norm1), ("norm2", self.norm2)):
             if norm.weight.shape != (channels,):
                 raise ShapeError(f"{name}: {field}: weight: expected [{channels}], got {list(norm.weight.shape)}")
+        if self.ranges is not None and self.ranges.shape != (4, 2):
+            raise ShapeError(f"{name}: ranges: expected [4, 2], got {list(self.ranges.shape)}")
+        if self.ranges is not None and self.ranges.dtype is not torch.float32:
+            raise DtypeError(f"{name}: ranges: expected {torch.float32}, got {self.ranges.dtype}")
+        if self.ranges is not None and self.ranges.device != self.query.device:
+            raise DeviceError(f"{name}: ranges: expected a tensor on {self.query.device}, got {self.ranges.device}")
+
+    @property
+    def int8(self) -> bool:
+        """Whether it multiplies whole numbers."""
+        return self.ranges is not None
+
+    @property
+    def widest(self) -> int:
+        """Inputs of the product that takes most."""
+        return max(t.shape[1] for t in (self.query, self.out, self.expand, self.project))
 
     @property
     def channels(self) -> int:
@@ -108,10 +128,11 @@ class AttentionBlockParams:
         return 1.0 / self.theta ** (even / self.head_dim)
 
     def tensors(self) -> list[Tensor]:
-        """The weights."""
+        """The weights, and the ranges where there are any."""
         scales = [t for t in (self.scale1, self.scale2) if t is not None]
         own = [self.query, self.key, self.value, self.out, self.expand, self.project]
-        return [*own, *self.norm1.tensors(), *self.norm2.tensors(), *scales]
+        ranges = [] if self.ranges is None else [self.ranges]
+        return [*own, *self.norm1.tensors(), *self.norm2.tensors(), *scales, *ranges]
 
     def zero_state(self, batch: int, places: int) -> tuple[Tensor, Tensor, Tensor]:
         """The state (keys, values, place) at the beginning of a stream, with rings of at least so many places."""
@@ -159,7 +180,8 @@ def attention_block_ref(
     """h = x + scale1 * out(attend(norm1(x))); y = h + scale2 * project(gelu(expand(norm2(h)))).
 
     The exact GELU; scores are products over sqrt(D), and their softmax is float32 at least. Keys and values are rounded
-    to the dtype of x. float16 and bfloat16 compute in float32.
+    to the dtype of x. float16 and bfloat16 compute in float32. With `params.ranges` the weights and their inputs are
+    whole numbers; norms, scores, what scores weigh and the residual stay in floating point.
 
     Args:
         x: [B, C, T], dtype and device of the weights; time-major strides are the fast ones.
@@ -230,7 +252,7 @@ def _layer(
     p, count = params, rows.shape[1]
     turn = _places(begin + count, count)[:, :, None].double() * p.frequencies().double()
     normal = _norm(rows, p.norm1)
-    q, k, v = (F.linear(normal, weight.to(rows.dtype)) for weight in (p.query, p.key, p.value))
+    q, k, v = (_product(normal, weight, p.ranges, 0) for weight in (p.query, p.key, p.value))
     q, k = (_turned(t.unflatten(2, (-1, p.head_dim)), turn) for t in (q, k))
     k = torch.cat([past[0], k.flatten(2).to(dtype).to(rows.dtype)], 1)
     v = torch.cat([past[1], v.to(dtype).to(rows.dtype)], 1)
@@ -244,11 +266,21 @@ def _layer(
     weight = scores.masked_fill(~seen[:, None], -torch.inf).softmax(3)
     mixed = torch.einsum("bhqk,bkhd->bqhd", weight, heads[1]).flatten(2)
     mixed = mixed.masked_fill((seen & broken[:, None]).any(2)[:, :, None], torch.nan)
-    rows = rows + _scaled(F.linear(mixed, p.out.to(rows.dtype)), p.scale1)
-    hidden = F.gelu(F.linear(_norm(rows, p.norm2), p.expand.to(rows.dtype)))
-    rows = rows + _scaled(F.linear(hidden, p.project.to(rows.dtype)), p.scale2)
+    rows = rows + _scaled(_product(mixed, p.out, p.ranges, 1), p.scale1)
+    hidden = F.gelu(_product(_norm(rows, p.norm2), p.expand, p.ranges, 2))
+    rows = rows + _scaled(_product(hidden, p.project, p.ranges, 3), p.scale2)
     first = max(k.shape[1] - (p.window - 1), 0)
     return rows, [k[:, first:], v[:, first:]]
+
+
+def _product(rows: Tensor, weight: Tensor, ranges: Tensor | None, which: int) -> Tensor:
+    """Rows times a weight; of whole numbers where there are ranges, whose sums float64 holds exactly."""
+    if ranges is None:
+        return F.linear(rows, weight.to(rows.dtype))
+    grid = packing.ByteGrid.over(ranges[which])
+    whole, step = packing.quantise_weight(weight)
+    sums = F.linear(grid.centred(rows).double(), whole.double())
+    return sums.to(rows.dtype) * (grid.step * step).to(rows.dtype)
 
 
 def _norm(rows: Tensor, norm: LayerNormParams) -> Tensor:
@@ -278,6 +310,8 @@ class _Packed(NamedTuple):
     window: int
     eps1: float
     eps2: float
+    integers: Tensor | None  # of whole numbers: `pack_integer_bias` of each product, without a bias
+    grids: list[float]  # and how its inputs become bytes: four times `steps`, then four zeros
 
 
 def _pack(params: AttentionBlockParams, pack: Callable[[Tensor], Tensor] = packing.pack_pairs) -> _Packed:
@@ -296,7 +330,36 @@ def _pack(params: AttentionBlockParams, pack: Callable[[Tensor], Tensor] = packi
         p.frequencies(),
         *(p.channels, p.heads, p.kv_heads, p.head_dim, p.expand.shape[0], p.window),
         *(p.norm1.eps, p.norm2.eps),
+        None,
+        [],
     )
+
+
+def _pack_cpp(params: AttentionBlockParams) -> _Packed:
+    """For the CPU, where the weights may be whole numbers; the scales of what is added then go into the steps."""
+    p = params
+    if p.ranges is None:
+        return _pack(p)
+    grids = [packing.ByteGrid.over(span) for span in p.ranges]
+    weights, integers = [], []
+    products = (torch.cat([p.query, p.key, p.value]), None), (p.out, p.scale1), (p.expand, None), (p.project, p.scale2)
+    for (weight, scale), grid in zip(products, grids, strict=True):
+        whole, step = packing.quantise_weight(weight)
+        step = step if scale is None else step * scale.detach()
+        weights.append(packing.pack_conv_groups(whole.to(torch.int8)[:, :, None]).flatten())
+        integers.append(packing.pack_integer_bias(None, whole[None, :, :, None], step, grid))
+    shape = [*(grid.steps for grid in grids), *(float(grid.zero) for grid in grids)]
+    return _pack(p)._replace(weight=torch.cat(weights), integers=torch.cat(integers), grids=shape)
+
+
+def _supports_cpp(spec: Spec) -> str | None:
+    if spec.params.int8:
+        return _library.cpu_integer_refusal(spec.dtype, spec.params.widest)
+    return floats(spec)
+
+
+def _supports_triton(spec: Spec) -> str | None:
+    return "does not multiply whole numbers" if spec.params.int8 else None
 
 
 def _pack_product(weight: Tensor) -> Tensor:
@@ -311,6 +374,8 @@ def _pack_cuda(params: AttentionBlockParams) -> _Packed:
 
 def _supports_cuda(spec: Spec) -> str | None:
     size = spec.params.head_dim
+    if spec.params.int8:
+        return "does not multiply whole numbers"
     return None if size <= _CUDA_HEAD else f"takes heads of {_CUDA_HEAD} channels at most, not {size}"
 
 
@@ -400,6 +465,6 @@ def _work(x: Tensor, params: AttentionBlockParams, *_: Tensor | None) -> tuple[i
 
 
 OP = attention_block = define("attention_block", _check, attention_block_ref, _work, _stream_ref)
-register_cpp(OP, NATIVE, _pack, stream=_stream_native)
+register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native)
 register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda, stream=_stream_cuda)
-register_triton(OP, stream=_stream_triton)
+register_triton(OP, _supports_triton, stream=_stream_triton)
