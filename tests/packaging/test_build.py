@@ -222,7 +222,7 @@ def units_of(folder: Path, *flags: str, header: str | None = None) -> list[nativ
 
 
 def test_ccache_keeps_what_begins_with_a_precompiled_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two builds of one tree, the second from ccache, header and unit; a third where a comment of the header changed."""
+    """Two builds of one tree, the second from ccache, header and unit; a third with another comment in the header."""
     cxx, ccache = compiler(), shutil.which("ccache")
     if ccache is None or "g++" not in Path(cxx).name:
         pytest.skip("ccache and g++ are not installed")
