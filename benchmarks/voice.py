@@ -76,7 +76,10 @@ def copies(model: str, precisions: tuple[str, ...], calibration: Path | None) ->
     for precision in precisions:
         if precision == "int8":
             assert calibration is not None
-            made[precision] = quantized(model, calibration)
+            if fastvoc.load(model).model.int8_layers():
+                made[precision] = quantized(model, calibration)
+            else:
+                print(f"{model}: has no layers that compute in int8")
         else:
             made[precision] = fastvoc.load(model, dtype=precision, backend="cpp" if precision == "bf16" else None)
     return made
