@@ -60,7 +60,7 @@ def load(source: Source) -> Checkpoint:
         post_bias="conv_post.bias" in tensors,
         latent=True,
         gin_channels=gin,
-        conds="conds.0.weight" in tensors,
+        conds=any(name.startswith("conds.0.") for name in tensors),
         num_speakers=weight_shape(source.path, tensors, "emb_g", 2)[0] if "emb_g.weight" in tensors else 0,
         mel=None,
         **values,

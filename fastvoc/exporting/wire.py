@@ -358,6 +358,7 @@ FUNCTIONS: dict[Any, Callable[..., Wire]] = {
     F.elu: lambda x, alpha=1.0, inplace=False: x.elu(),
     F.gelu: _gelu,
     F.embedding: _embedding,
+    torch.addcmul: lambda x, y, z: x + y * z,
     **{function: _swapped("Add") for function in (torch.add, Tensor.add)},
     **{function: _swapped("Sub") for function in (torch.sub, Tensor.sub)},
     **{function: _swapped("Mul") for function in (torch.mul, Tensor.mul)},

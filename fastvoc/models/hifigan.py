@@ -242,7 +242,7 @@ class HifiGan(Model):
             self.inputs = self.stream_options = ("speaker",)
             self.cond = WideConv1d(config.gin_channels, config.channels(-1), 1)
             widths = [config.channels(i) for i in range(-1, len(ups) if config.conds else 0)]
-            firsts = itertools.accumulate(widths[:-1], initial=0)
+            firsts = itertools.accumulate(widths[:-1], initial=0) if config.conds else [None]
             self._shift, *self._shifts = (Shift(width, first) for width, first in zip(widths, firsts, strict=True))
         if config.conds:
             self.conds = nn.ModuleList([WideConv1d(config.gin_channels, width, 1) for width in widths[1:]])

@@ -18,18 +18,18 @@ Speaker = int | Sequence[int] | Sequence[float] | Tensor | np.ndarray[Any, Any] 
 
 
 class Shift(Plain):
-    """x [B, C, T] and shifts [B, rows, 1] -> the sum of x and its own rows, `first` to `end`."""
+    """x [B, C, T] and shifts [B, rows, 1] -> the sum of x and its own rows: `first` to `end`, without a first all."""
 
     MORE = 1
 
-    def __init__(self, channels: int, first: int = 0) -> None:
-        self._channels, self._first, self.end = channels, first, first + channels
+    def __init__(self, channels: int, first: int | None = None) -> None:
+        self._channels, self._first, self.end = channels, first, (first or 0) + channels
 
     def width(self) -> int:
         return self._channels
 
     def compute(self, x: Tensor, shifts: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return x + shifts[:, self._first : self.end]
+        return x + (shifts if self._first is None else shifts[:, self._first : self.end])
 
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> PointStream:
         return PointStream(self.compute, self._channels)

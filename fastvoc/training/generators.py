@@ -38,7 +38,7 @@ def begin_at_envelope(model: Vocos) -> None:
     """
     config, out = model.config, model.head.out
     bins = config.n_fft // 2 + 1
-    out.bias[bins:] = math.pi * (torch.arange(bins) % 2)
+    out.bias[bins:] = math.pi * (torch.arange(bins, device=out.bias.device) % 2)
     mel = config.mel
     if not config.mel_skip:
         return
@@ -52,12 +52,12 @@ def _envelope(mel: MelConfig, n_fft: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights [bins, bands] and bias [bins] that make log-magnitudes of a log-mel."""
     filters = mel_filterbank(mel).double()
     sums = filters.sum(1)
-    centres = (filters * torch.arange(filters.shape[1])).sum(1) / sums * (n_fft / mel.n_fft)
+    centres = (filters * torch.arange(filters.shape[1], device=filters.device)).sum(1) / sums * (n_fft / mel.n_fft)
     bins = n_fft // 2 + 1
     places = torch.from_numpy(np.interp(np.arange(bins), centres.numpy(), np.arange(mel.n_mels)))
     below = places.long().clamp(max=mel.n_mels - 2)
-    weights = torch.zeros(bins, mel.n_mels, dtype=torch.float64)
-    rows = torch.arange(bins)
+    weights = torch.zeros(bins, mel.n_mels, dtype=torch.float64, device="cpu")
+    rows = torch.arange(bins, device="cpu")
     weights[rows, below] = 1 - (places - below)
     weights[rows, below + 1] = places - below
     return (weights / mel.power).float(), -(weights @ sums.log() / mel.power).float()

@@ -69,6 +69,9 @@ FACTS: dict[str, dict[str, str]] = {
     "vits piper": {},
     "vits piper without its configuration": {"sample_rate": "assumed"},
     "rvc": {},
+    "xtts": {},
+    "xtts without its configuration": {"sample_rate": "assumed"},
+    "gpt-sovits": {},
     "kokoro": {"sample_rate": "format"},
 }
 SHOWN = {"assumed": "(assumed: ", "format": "(fixed by the format: ", None: "(read)"}
