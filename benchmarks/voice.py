@@ -76,18 +76,18 @@ def copies(model: str, precisions: tuple[str, ...], calibration: Path | None) ->
     for precision in precisions:
         if precision == "int8":
             assert calibration is not None
-            if fastvoc.load(model).model.int8_layers():
-                made[precision] = quantized(model, calibration)
-            else:
+            voc: Any = fastvoc.load(model)
+            if not voc.model.int8_layers():
                 print(f"{model}: has no layers that compute in int8")
+                continue
+            made[precision] = quantized(model, voc, calibration)
         else:
             made[precision] = fastvoc.load(model, dtype=precision, backend="cpp" if precision == "bf16" else None)
     return made
 
 
-def quantized(model: str, calibration: Path) -> Any:
+def quantized(model: str, voc: Any, calibration: Path) -> Any:
     """The vocoder in int8, its ranges taken from clips that are not among the measured ones."""
-    voc: Any = fastvoc.load(model)
     mels = (voc.mel(read_clip(path, voc.sample_rate)) for path in find_clips(calibration))
     return loaded(calibrate(read_checkpoint(model), mels), dtype=torch.int8)
 

@@ -396,3 +396,27 @@ _SMALL: dict[str, dict[str, int]] = {
     "conv2d": {"BT": 32, "BN": 16, "BK": 16},
     "seanet_block": {"BT": 32, "BN": 16, "BK": 16},
 }
+
+# Those in which every op that streams runs in chunks.
+STREAMED = (
+    "conv1d-dilated",
+    "conv1d-stride-3",
+    "conv1d-reflect",
+    "depthwise-snake-odd",
+    "upsample-k4-s2",
+    "upsample-k11-s5",
+    "mrf-one-block",
+    "mrf-snake-causal",
+    "layer_norm-odd",
+    "layer_norm-adaptive",
+    "convnext_block-odd",
+    "convnext_block-adaptive",
+    "istft_head-hift",
+    "istft_head-hop-no-divisor",
+    "stft-hift",
+    "seanet_block-causal",
+    "seanet_block-dilated",
+    "seanet_block-identity",
+    "snake_aa-odd",
+    "nsf_source-linear",
+)

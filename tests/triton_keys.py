@@ -63,7 +63,7 @@ def measure(model: str, backend: str | None, shapes: list[list[float]]) -> dict[
             inputs = entry.inputs(network, seconds, int(batch))
             x = inputs[0].bfloat16() if inputs[0].is_floating_point() else inputs[0]
             # A graph takes its seeds as an input; a call has them only where it is given some.
-            seeds = {"seed": [0] * int(batch)} if "seed" in getattr(network, "inputs", ()) else {}
+            seeds = {"seed": [0] * int(batch)} if "seed" in network.inputs else {}
             with torch.inference_mode(), launch.record() as recording:
                 network(x, **seeds) if seeds else entry.run(network, x, *inputs[1:])
             direct.append([ahead.specialize(each) for each in recording.launches])

@@ -122,13 +122,13 @@ def read_config(fields: Fields) -> VocosConfig:
         mel = _mel(features, rate, n_fft, step, bands, features.text("padding", "center"))
         # A front end of another frame rate made the mels elsewhere.
         values |= {"sample_rate": rate, "mel": mel if (step, bands) == (hop, values["input_channels"]) else None}
-        return _config(fields, values)
+        return config_of(fields, values)
     name = features.text("encodec_model", ENCODEC_24K.name)
     if name not in _CODECS:
         raise refuse(fields.path, f"encodec_model {name!r}, expected one of {', '.join(_CODECS)}")
     bandwidths = features.numbers("bandwidths", _BANDWIDTHS)
     values |= {"sample_rate": _CODECS[name].sample_rate, **_books(fields, name, bandwidths)}
-    return _config(fields, values | {"bandwidths": bandwidths if len(bandwidths) == rows else ()})
+    return config_of(fields, values | {"bandwidths": bandwidths if len(bandwidths) == rows else ()})
 
 
 def from_transformers(fields: Fields, entries: Mapping[str, TensorEntry], layer_scale: bool) -> VocosConfig:
@@ -164,10 +164,10 @@ def from_transformers(fields: Fields, entries: Mapping[str, TensorEntry], layer_
         "padding": _padding(fields, "same" if codes else "center"),
     }
     if codes:
-        return _config(fields, values | _books(fields, ENCODEC_24K.name, bandwidths))
+        return config_of(fields, values | _books(fields, ENCODEC_24K.name, bandwidths))
     if not adaptive:
         values["mel"] = _mel(fields, rate, values["n_fft"], values["hop_length"], bands, values["padding"])
-    return _config(fields, values)
+    return config_of(fields, values)
 
 
 _SCALAR = TensorEntry("", (), torch.float32, lambda: torch.zeros((), dtype=torch.float32, device="cpu"))
@@ -215,7 +215,8 @@ def _books(fields: Fields, codec: str, bandwidths: tuple[float, ...]) -> dict[st
     return {"num_codebooks": _CODECS[codec].codebooks(max(bandwidths)), "codebook_size": _CODECS[codec].bins}
 
 
-def _config(fields: Fields, values: dict[str, Any]) -> VocosConfig:
+def config_of(fields: Fields, values: dict[str, Any]) -> VocosConfig:
+    """A configuration of values from a file. Raises LoadError for an illegal one."""
     try:
         return VocosConfig(**values)
     except ArgumentError as error:

@@ -7,7 +7,7 @@ from fastvoc.checkpoints.jik876 import mel_front_end
 from fastvoc.checkpoints.source import Source
 from fastvoc.checkpoints.state import canonical_state
 from fastvoc.checkpoints.text import Fields
-from fastvoc.errors import ArgumentError
+from fastvoc.checkpoints.vocos import config_of
 from fastvoc.models.vocos_config import VocosConfig
 
 _WRAPPER = "generator."
@@ -27,18 +27,16 @@ def load(source: Source) -> Checkpoint:
 def _config(fields: Fields) -> VocosConfig:
     if (kind := fields.text("generator")) != "vocos":
         raise refuse(fields.path, f"field 'generator': expected vocos, whose tensors these are, got {kind!r}")
-    try:
-        return VocosConfig(
-            sample_rate=fields.integer("sampling_rate"),
-            input_channels=fields.integer("num_mels"),
-            dim=fields.integer("dim"),
-            intermediate_dim=fields.integer("intermediate_dim"),
-            num_layers=fields.integer("num_layers"),
-            n_fft=fields.integer("n_fft"),
-            hop_length=fields.integer("hop_size"),
-            padding="same",
-            mel_skip=fields.flag("mel_skip"),
-            mel=mel_front_end(fields),
-        )
-    except ArgumentError as error:
-        raise refuse(fields.path, f"illegal configuration: {error}") from None
+    values = {
+        "sample_rate": fields.integer("sampling_rate"),
+        "input_channels": fields.integer("num_mels"),
+        "dim": fields.integer("dim"),
+        "intermediate_dim": fields.integer("intermediate_dim"),
+        "num_layers": fields.integer("num_layers"),
+        "n_fft": fields.integer("n_fft"),
+        "hop_length": fields.integer("hop_size"),
+        "padding": "same",
+        "mel_skip": fields.flag("mel_skip"),
+        "mel": mel_front_end(fields),
+    }
+    return config_of(fields, values)

@@ -30,7 +30,7 @@ from fastvoc.nn import toom_cook
 from fastvoc.nn.conv import Conv1d, WideConv1d
 from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.mrf import MrfStage, ResidualBlock, WideResidualBlock
-from fastvoc.nn.network import Network, Trace, Value
+from fastvoc.nn.network import Network, Trace, Value, stacked
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample, WideUpsample
@@ -344,7 +344,7 @@ class HifiGan(Model):
         """What is added of the speakers: to what `conv_pre` makes, and after one another to the stages."""
         if not self.config.conds:
             return run(self.cond, vectors)
-        return run.join(_after_one_another, *[run(told, vectors) for told in (self.cond, *self._told_stages())])
+        return run.join(stacked, *[run(told, vectors) for told in (self.cond, *self._told_stages())])
 
     def _told_stages(self) -> Iterator[WideConv1d]:
         for told in self.conds:
@@ -389,7 +389,3 @@ class HifiGan(Model):
         with use_exact(exact):
             items = self._items(speaker, None, backend)
         return NetworkStream(self._network, backend, exact=exact, items=items)
-
-
-def _after_one_another(*parts: Tensor) -> Tensor:
-    return torch.cat(parts, 1)

@@ -160,7 +160,7 @@ def vocode(
         if name in given and name in same:
             raise ArgumentError(f"inputs, options: {name!r} is in both")
     work = Vocoding(pool.source(model), column, given, same)
-    return _run(dataset, work, pool, None if output is None else Output(_folder(output), id, format, float32))
+    return _run(dataset, work, pool, _output(output, id, format, float32))
 
 
 @overload
@@ -221,7 +221,7 @@ def encode(
     pool = _Pool(**resources)
     _model(model, pool, codec=True)
     work = Encoding(pool.source(model), column, rate, bandwidth, codebooks)
-    return _run(dataset, work, pool, None if output is None else Output(_folder(output), id, "parquet"))
+    return _run(dataset, work, pool, _output(output, id, "parquet"))
 
 
 @overload
@@ -288,7 +288,7 @@ def decode(
     if seed is not None and "seed" not in found.decode_inputs:
         raise ArgumentError(f"seed: {type(found).__name__} takes none")
     work = Decoding(pool.source(model), column, scale, samples, seed)
-    return _run(dataset, work, pool, None if output is None else Output(_folder(output), id, format, float32))
+    return _run(dataset, work, pool, _output(output, id, format, float32))
 
 
 def _run(dataset: Dataset, work: Work, pool: _Pool, output: Output | None) -> Dataset | Report:
@@ -355,10 +355,12 @@ def _model(model: str | os.PathLike[str] | LoadedModel, pool: _Pool, *, codec: b
     return found
 
 
-def _folder(output: str | os.PathLike[str]) -> Path:
+def _output(output: str | os.PathLike[str] | None, key: str, format: Form, float32: bool = False) -> Output | None:
+    if output is None:
+        return None
     if not isinstance(output, str | os.PathLike) or not os.fspath(output) or "://" in os.fspath(output):
         raise ArgumentError(f"output: expected a folder that all nodes see, got {shown(output)}")
-    return Path(output).resolve()
+    return Output(Path(output).resolve(), key, format, float32)
 
 
 def _counts(value: object) -> bool:

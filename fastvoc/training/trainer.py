@@ -93,13 +93,13 @@ class Trainer:
 
     def _judged(self, real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
         adversarial, features = real.new_zeros(()), real.new_zeros(())
-        with _frozen(self.mpd), _frozen(self.msd), _frozen(self.mrd):
-            for judge in self._judges():
-                with torch.no_grad():
-                    of_real = judge(real)
+        for judge in self._judges():
+            with torch.no_grad():
+                of_real = judge(real)
+            with _frozen(judge):
                 of_generated = judge(generated)
-                adversarial = adversarial + generator_loss(of_generated)
-                features = features + feature_loss(of_real, of_generated)
+            adversarial = adversarial + generator_loss(of_generated)
+            features = features + feature_loss(of_real, of_generated)
         return adversarial, features
 
     def _judges(self) -> list[nn.Module]:

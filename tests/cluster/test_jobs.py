@@ -39,7 +39,7 @@ def workers(ray: Any, name: str) -> list[int]:
 @pytest.fixture
 def pq(cluster: Any) -> Any:
     """pyarrow's reader, which comes with Ray."""
-    return pytest.importorskip("pyarrow.parquet")
+    return pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 
 
 def test_a_worker_killed_in_the_middle(cluster: Any, model: Path, voc: Vocoder, tmp_path: Path, pq: Any) -> None:

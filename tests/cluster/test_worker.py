@@ -21,7 +21,7 @@ from fastvoc.sound.audio import read_audio
 from fastvoc.vocoder import Vocoder
 
 pa: Any = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-pq: Any = pytest.importorskip("pyarrow.parquet")
+pq: Any = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 
 MELS = [torch.randn(80, n, generator=torch.Generator().manual_seed(n)) * 2 - 5 for n in (7, 31, 12, 31, 8)]
 

@@ -9,37 +9,15 @@ import pytest
 import torch
 from cuda_emulation import emulated, pack_mrf
 from op_cases import cast
-from triton_cases import CASES
+from triton_cases import CASES, STREAMED
 
 from fastvoc.ops.join import Added
 from fastvoc.runtime.registry import OPS
 
 CUTS = (1, 12, 23, 34)
-NAMES = (
-    "conv1d-dilated",
-    "conv1d-stride-3",
-    "conv1d-reflect",
-    "depthwise-snake-odd",
-    "upsample-k4-s2",
-    "upsample-k11-s5",
-    "mrf-one-block",
-    "mrf-snake-causal",
-    "layer_norm-odd",
-    "layer_norm-adaptive",
-    "convnext_block-odd",
-    "convnext_block-adaptive",
-    "istft_head-hift",
-    "istft_head-hop-no-divisor",
-    "stft-hift",
-    "seanet_block-causal",
-    "seanet_block-dilated",
-    "seanet_block-identity",
-    "snake_aa-odd",
-    "nsf_source-linear",
-)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STREAMED)
 def test_chunks_equal_the_whole(name: str, nan_poison: None) -> None:
     case = CASES[name]()
     op = name.partition("-")[0]

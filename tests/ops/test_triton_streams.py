@@ -10,7 +10,7 @@ import pytest
 import torch
 from op_cases import ATTENTION, MRF, channels, mrf_params
 from torch import Tensor
-from triton_cases import CASES, Case, places_alike, small_tiles
+from triton_cases import CASES, STREAMED, Case, places_alike, small_tiles
 
 from fastvoc.kernels import launch
 from fastvoc.ops.join import Added
@@ -18,32 +18,7 @@ from fastvoc.runtime.registry import OPS
 from helpers import need_triton, relative_l2
 
 CUTS = ((1, 12, 23, 34), (3, 30))  # chunks alike, and such that a state moves between
-NAMES = (
-    "conv1d-dilated",
-    "conv1d-stride-3",
-    "conv1d-reflect",
-    "conv1d-source-k30-s15",
-    "depthwise-snake-odd",
-    "upsample-k4-s2",
-    "upsample-k11-s5",
-    "mrf-one-block",
-    "mrf-reflect",
-    "mrf-snake-causal",
-    "layer_norm-odd",
-    "layer_norm-adaptive",
-    "convnext_block-odd",
-    "convnext_block-adaptive",
-    "istft_head-hift",
-    "istft_head-hop-no-divisor",
-    "stft-hift",
-    "stft-odd",
-    "seanet_block-causal",
-    "seanet_block-dilated",
-    "seanet_block-identity",
-    "snake_aa-odd",
-    "nsf_source-linear",
-    "nsf_source-drawn",
-)
+NAMES = (*STREAMED, "conv1d-source-k30-s15", "mrf-reflect", "stft-odd", "nsf_source-drawn")
 
 
 @pytest.fixture(autouse=True)
