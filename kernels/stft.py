@@ -116,7 +116,7 @@ def pack(params: Any) -> Packed:
     basis = parts.new_zeros((2, pad_channels(size), pad_channels(bins)))
     basis[:, :size, :bins] = parts * params.window.detach().double().cpu()[:, None]
     shape = size, params.hop, params.features == "polar", params.first_is_real
-    return Packed(basis.float().to(params.window.device), *shape, size // 2, size // 2)
+    return Packed(basis.float().to(params.window.device), *shape, params.side, params.side)
 
 
 def _output(p: Packed, x: Tensor) -> tuple[Tensor, int]:

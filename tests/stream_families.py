@@ -172,6 +172,7 @@ MAKERS |= {
     "vocos-center": lambda: _vocos(n_fft=64, hop_length=16, padding="center"),
     "vocos-same": lambda: _vocos(n_fft=80, hop_length=20, padding="same"),
     "vocos-skip": lambda: _vocos(n_fft=64, hop_length=16, padding="same", mel_skip=True),
+    "vocos-rounds": lambda: _vocos(n_fft=64, hop_length=32, padding="same", phase_rounds=1),
 }
 FAMILIES = sorted(MAKERS)
 

@@ -37,6 +37,7 @@ def _config(fields: Fields) -> VocosConfig:
         "hop_length": fields.integer("hop_size"),
         "padding": "same",
         "mel_skip": fields.flag("mel_skip"),
+        "phase_rounds": fields.integer("phase_rounds", 0),
         "mel": mel_front_end(fields),
     }
     return config_of(fields, values)

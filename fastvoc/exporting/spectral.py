@@ -31,7 +31,7 @@ def istft_head(params: IstftHeadParams, x: Wire) -> Wire:
     magnitude, cosine, sine = spectrum(params, x)
     bins = concat([magnitude * cosine, magnitude * sine], 1)
     frames = x.like(inverse_basis(params.window)) @ bins
-    squares = x.like(params.window.square()[None, :, None])
+    squares = x.like(params.squares[None, :, None])
     weights = squares.expand(1, 1, x.size(2), shape=(1, params.n_fft, x.shape[2]))
     y = overlapped(frames, params.hop, params.trim) / overlapped(weights, params.hop, params.trim)
     return y if params.clamp is None else y.clamp(-params.clamp, params.clamp)
@@ -78,11 +78,11 @@ def overlapped(frames: Wire, hop: int, trim: int) -> Wire:
 
 @emits(StftParams)
 def stft(params: StftParams, x: Wire) -> Wire:
-    """Frames around multiples of the hop of the reflected signal, times the window's cosines and sines."""
-    half = params.n_fft // 2
+    """Frames of the signal, reflected where it is, times the window's cosines and sines."""
     cosine, sine = _angles(params.n_fft)
     basis = torch.cat([cosine, -sine]) * params.window.double().cpu()
-    bins = convolved(x.padded(half, half, "reflect"), basis[:, None], None, stride=params.hop)
+    padded = x.padded(params.side, params.side, "reflect") if params.side else x
+    bins = convolved(padded, basis[:, None], None, stride=params.hop)
     if params.features == "complex":
         return bins
     real, imaginary = bins.chunk(2, 1)

@@ -20,7 +20,7 @@ from fastvoc.nn.model import Given, Model, Stated, Written
 from fastvoc.nn.network import Network, Trace, Value, stacked
 from fastvoc.nn.norm import LayerNorm
 from fastvoc.nn.prepared import Prepared
-from fastvoc.nn.spectral import IstftHead
+from fastvoc.nn.spectral import IstftHead, Stft
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.wide import Wide
 from fastvoc.ops import convnext_stream, rvq_decode
@@ -92,12 +92,36 @@ class VocosBackbone(Stated):
         return run(self.final_layer_norm, x)
 
 
+class PhaseRound(Stated):
+    """One round of Griffin and Lim's algorithm (1984): log-magnitudes as they are, the phases of the sound they make.
+
+    [B, n_fft + 2, T] -> the same shape; every frame depends on those that overlap it.
+    """
+
+    def __init__(self, config: VocosConfig, beside: nn.Module) -> None:
+        super().__init__()
+        shape = config.n_fft, config.hop_length, beside
+        self.istft = IstftHead(*shape, padding="none", clip=_MAGNITUDE_CLIP)
+        self.stft = Stft(*shape, features="polar", padding="none")
+
+    def network(self, run: Trace, x: Value) -> Value:
+        """The round in steps."""
+        return run.join(_with_phases, x, run(self.stft, run(self.istft, x)))
+
+
+def _with_phases(x: Tensor, again: Tensor) -> Tensor:
+    """The first half of one's channels, the second of the other's."""
+    return stacked(x.chunk(2, 1)[0], again.chunk(2, 1)[1])
+
+
 class VocosHead(Stated):
     """Hidden states, with `mel_skip` the mel below them, to log-magnitudes and phases, and those to samples."""
 
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
         self.out = Linear(config.head_channels, config.n_fft + 2)
+        self._rounds = [PhaseRound(config, self.out) for _ in range(config.phase_rounds)]
+        self.rounds = nn.ModuleList(self._rounds)
         self.istft = IstftHead(config.n_fft, config.hop_length, self.out, padding=config.padding, clip=_MAGNITUDE_CLIP)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, backend: str | None = None) -> Tensor:
@@ -106,7 +130,10 @@ class VocosHead(Stated):
 
     def network(self, run: Trace, x: Value) -> Value:
         """The same in steps."""
-        return run(self.istft, run(self.out, x))
+        x = run(self.out, x)
+        for phases in self._rounds:
+            x = phases.network(run, x)
+        return run(self.istft, x)
 
 
 class Vocos(Model):

@@ -21,7 +21,8 @@ class VocosConfig(Config):
     bandwidths among which `bandwidth_id` picks, None for plain norms; `bandwidths` are theirs in kbit/s. A model on
     codes has `num_codebooks` of `codebook_size` entries with `input_channels` each. `layer_scale`: the blocks have a
     gamma. `mel` is the front end of a model on mels, None when it is not known. `mel_skip`, ours: the head takes the
-    mel itself beside the hidden states, so that magnitudes begin as what the mel says of them.
+    mel itself beside the hidden states, so that magnitudes begin as what the mel says of them. `phase_rounds`, ours: so
+    many rounds of Griffin and Lim's algorithm refine the head's phases under its magnitudes.
     """
 
     family: ClassVar[str] = "vocos"
@@ -42,6 +43,7 @@ class VocosConfig(Config):
     num_codebooks: int = 0
     codebook_size: int = 1024
     mel_skip: bool = False
+    phase_rounds: int = 0
     mel: MelConfig | None = None
 
     def __post_init__(self) -> None:
@@ -85,6 +87,9 @@ def _validate(c: VocosConfig) -> None:
     require(
         c, isinstance(c.mel_skip, bool) and not (c.mel_skip and c.num_codebooks), "mel_skip", "true on mels, or false"
     )
+    rounds = c.phase_rounds
+    ok = isinstance(rounds, int) and not isinstance(rounds, bool) and 0 <= rounds <= _MOST_LAYERS
+    require(c, ok, "phase_rounds", f"a number of rounds from 0 to {_MOST_LAYERS}")
     require(c, c.padding in ("center", "same"), "padding", '"center" or "same"')
     require(c, c.n_fft % 2 == 0, "n_fft", "an even number")
     require(c, c.hop_length < c.n_fft, "hop_length", f"less than n_fft, {c.n_fft}")

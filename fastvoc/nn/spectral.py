@@ -53,15 +53,21 @@ class Stft(_Windowed):
     """stft with a periodic Hann window; `beside` is a layer of the same model that has a `weight`."""
 
     def __init__(
-        self, n_fft: int, hop: int, beside: nn.Module, *, features: Literal["complex", "polar"] = "complex"
+        self,
+        n_fft: int,
+        hop: int,
+        beside: nn.Module,
+        *,
+        features: Literal["complex", "polar"] = "complex",
+        padding: Literal["reflect", "none"] = "reflect",
     ) -> None:
         super().__init__(n_fft, beside)
-        self._hop, self._features = hop, features
+        self._hop, self._options = hop, (features, padding)
         self.prepared = Prepared(stft_op.OP, self.params, self._tensors)
 
     def params(self) -> stft_op.StftParams:
         """The op's view of this layer."""
-        return stft_op.StftParams(self._size, self._hop, self.window, self._features)
+        return stft_op.StftParams(self._size, self._hop, self.window, *self._options)
 
     def _tensors(self) -> list[Tensor]:
         return [self.window]
@@ -70,7 +76,8 @@ class Stft(_Windowed):
         return self._size + 2
 
     def output_lengths(self, lengths: Steps) -> Steps:
-        return 1 + lengths // self._hop
+        surplus = 0 if self._options[1] == "reflect" else -self._size
+        return 1 + (lengths + surplus) // self._hop
 
 
 class IstftHead(_Windowed):
@@ -82,7 +89,7 @@ class IstftHead(_Windowed):
         hop: int,
         beside: nn.Module,
         *,
-        padding: Literal["center", "same"] = "center",
+        padding: Literal["center", "same", "none"] = "center",
         clip: float | None = None,
         phase: Literal["linear", "sin"] = "linear",
         clamp: float | None = None,
@@ -99,6 +106,8 @@ class IstftHead(_Windowed):
         return [self.window]
 
     def output_lengths(self, lengths: Steps) -> Steps:
+        if self._options[0] == "none":
+            return (lengths - 1) * self._hop + self._size
         return (lengths - int(self._options[0] == "center")) * self._hop
 
     def bound(self, backend: str | None) -> tuple[Callable[..., Tensor], bool]:

@@ -25,6 +25,7 @@ from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Spec, define
 
 _SMALLEST_ENVELOPE = 1e-11  # torch.istft and Vocos refuse what is below
+_LEAST_SQUARE = 1e-6  # added to the squared window where nothing is dropped, as frames fade to nothing at the ends
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,15 @@ class IstftHeadParams:
     """Shape of an inverse transform: even `n_fft`, `hop` in samples, window [n_fft].
 
     `padding` center drops n_fft / 2 samples at either end, as torch.istft does; same drops (n_fft - hop) / 2, so that a
-    frame is worth exactly `hop` samples. `clip` bounds the magnitude, `clamp` the samples. `phase` linear takes the
-    phase rows as radians, sin takes their sine as radians (HiFT).
+    frame is worth exactly `hop` samples; none drops nothing and adds 1e-6 to the squared window. `clip` bounds the
+    magnitude, `clamp` the samples. `phase` linear takes the phase rows as radians, sin takes their sine as radians
+    (HiFT).
     """
 
     n_fft: int
     hop: int
     window: Tensor
-    padding: Literal["center", "same"] = "center"
+    padding: Literal["center", "same", "none"] = "center"
     clip: float | None = None
     phase: Literal["linear", "sin"] = "linear"
     clamp: float | None = None
@@ -47,8 +49,8 @@ class IstftHeadParams:
 
     def __post_init__(self) -> None:
         check_transform("istft_head", self.n_fft, self.hop, self.window)
-        if self.padding not in ("center", "same"):
-            raise ArgumentError(f"istft_head: padding: expected center or same, got {self.padding!r}")
+        if self.padding not in ("center", "same", "none"):
+            raise ArgumentError(f"istft_head: padding: expected center, same or none, got {self.padding!r}")
         if self.padding == "same" and (self.n_fft - self.hop) % 2:
             raise ArgumentError(f"istft_head: hop: padding same needs an even n_fft - hop, got {self.n_fft - self.hop}")
         if self.phase not in ("linear", "sin"):
@@ -65,7 +67,12 @@ class IstftHeadParams:
     @property
     def trim(self) -> int:
         """Samples dropped at either end of the overlapped frames."""
-        return self.n_fft // 2 if self.padding == "center" else (self.n_fft - self.hop) // 2
+        return {"center": self.n_fft // 2, "same": (self.n_fft - self.hop) // 2, "none": 0}[self.padding]
+
+    @property
+    def squares(self) -> Tensor:
+        """[n_fft] the window squared, of which the envelope is the sum."""
+        return self.window.square() + (_LEAST_SQUARE if self.padding == "none" else 0.0)
 
     def output_length(self, frames: int) -> int:
         """Samples made from a number of frames."""
@@ -73,7 +80,7 @@ class IstftHeadParams:
 
     def envelope(self, frames: int, crop: tuple[int, int]) -> Tensor:
         """[samples] sum of the squared windows over each sample, without the first and last `crop` ones."""
-        squared = self.window.square().expand(1, frames, -1).transpose(1, 2)
+        squared = self.squares.expand(1, frames, -1).transpose(1, 2)
         return _overlap_add(squared, self.hop, crop)[0]
 
     def _shortest(self) -> int:
@@ -108,8 +115,8 @@ def istft_head_ref(x: Tensor, params: IstftHeadParams, lengths: Tensor | None = 
         lengths: [B] int64 on the CPU, valid frames of each item; what lies beyond is never read, the output there is 0.
 
     Returns:
-        [B, 1, S] with S = (T - 1) * hop for padding center, T * hop for same. The imaginary parts of the first and last
-        bin have no effect.
+        [B, 1, S] with S = (T - 1) * hop for padding center, T * hop for same, (T - 1) * hop + n_fft for none. The
+        imaginary parts of the first and last bin have no effect.
 
     Raises:
         ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument; so few frames that no window covers some
@@ -160,8 +167,7 @@ class _Packed(NamedTuple):
 def _pack(params: IstftHeadParams) -> _Packed:
     size, hop = params.n_fft, params.hop
     radices, factors = packing.pack_real_fft(size)
-    window = params.window.detach().cpu().double()
-    squares = window.square()
+    window, squares = (t.detach().cpu().double() for t in (params.window, params.squares))
     overlap = F.pad(squares, (0, -size % hop)).reshape(-1, hop).sum(0)
     inverse = (1 / overlap).repeat(1 + -(-packing.PANEL // hop))[: hop + packing.PANEL]
     return _packed(params, torch.cat([factors, torch.cat([window / size, squares, inverse]).float()]), radices, True)
@@ -170,8 +176,8 @@ def _pack(params: IstftHeadParams) -> _Packed:
 def _pack_cuda(params: IstftHeadParams) -> _Packed:
     """Tables as csrc/cuda/istft_head.cuh reads them."""
     turns = torch.arange(params.n_fft, dtype=torch.float64, device="cpu") * (2 * torch.pi / params.n_fft)
-    window = params.window.detach().cpu().double()
-    tables = torch.cat([turns.cos(), turns.sin(), window / params.n_fft, window.square()]).float()
+    window, squares = (t.detach().cpu().double() for t in (params.window, params.squares))
+    tables = torch.cat([turns.cos(), turns.sin(), window / params.n_fft, squares]).float()
     return _packed(params, tables.to(params.window.device), [], params.window.dtype is torch.float32)
 
 

@@ -19,6 +19,7 @@ from fastvoc.ops._reference import output
 from fastvoc.ops._triton import float32_only, register_triton, rows_on, triton_rows
 from fastvoc.ops.stream import Geometry, Rows, TailStream
 from fastvoc.runtime import packing
+from fastvoc.runtime.lengths import shortest
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Spec, define
 
@@ -28,29 +29,38 @@ class StftParams:
     """Shape of a transform: even `n_fft`, `hop` in samples, window [n_fft].
 
     `features` complex gives all real parts, then all imaginary parts; polar gives magnitudes, then angles in radians.
+    `padding` reflect centres frames on multiples of the hop, none has the first one begin at the first sample.
     """
 
     n_fft: int
     hop: int
     window: Tensor
     features: Literal["complex", "polar"] = "complex"
+    padding: Literal["reflect", "none"] = "reflect"
     first_is_real: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_transform("stft", self.n_fft, self.hop, self.window)
         if self.features not in ("complex", "polar"):
             raise ArgumentError(f"stft: features: expected complex or polar, got {self.features!r}")
+        if self.padding not in ("reflect", "none"):
+            raise ArgumentError(f"stft: padding: expected reflect or none, got {self.padding!r}")
         mirror = self.window[1:]
-        real = not mirror.is_meta and torch.allclose(mirror, mirror.flip(0), rtol=0, atol=1e-6)
+        real = self.side > 0 and not mirror.is_meta and torch.allclose(mirror, mirror.flip(0), rtol=0, atol=1e-6)
         object.__setattr__(self, "first_is_real", real)
 
     def tensors(self) -> list[Tensor]:
         """The window."""
         return [self.window]
 
+    @property
+    def side(self) -> int:
+        """Samples reflected at either end."""
+        return self.n_fft // 2 if self.padding == "reflect" else 0
+
     def output_length(self, steps: int) -> int:
         """Frames made from a number of samples."""
-        return 1 + steps // self.hop
+        return (steps + 2 * self.side - self.n_fft) // self.hop + 1
 
 
 def check_transform(op: str, n_fft: int, hop: int, window: Tensor) -> None:
@@ -65,11 +75,14 @@ def check_transform(op: str, n_fft: int, hop: int, window: Tensor) -> None:
 
 def _check(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> None:
     check_activations("stft", x, 1, params.window, lengths)
-    check_reflect("stft", (params.n_fft // 2,), lengths, x.shape[2])
+    check_reflect("stft", (params.side,), lengths, x.shape[2])
+    fewest = shortest(lengths, x.shape[2])
+    if not params.side and fewest < params.n_fft:
+        raise ShapeError(f"stft: x: expected at least {params.n_fft} samples, got {fewest}")
 
 
 def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Tensor:
-    """Frames centred on multiples of the hop, the signal reflected by n_fft / 2 at either end (torch.stft's default).
+    """Frames of the signal, reflected by n_fft / 2 at either end (torch.stft's default) or as it is.
 
     Args:
         x: [B, 1, L] samples, dtype and device of the window.
@@ -78,9 +91,9 @@ def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Te
             0.
 
     Returns:
-        [B, n_fft + 2, 1 + L // hop]: n_fft / 2 + 1 rows of each kind. Where the exact value is real, its angle is 0 or
-        +pi, never -pi, as networks see the difference: in the first and last bin, and under a symmetric window in the
-        whole first frame, which the reflection makes symmetric.
+        [B, n_fft + 2, 1 + L // hop], without padding 1 + (L - n_fft) // hop: n_fft / 2 + 1 rows of each kind. Where the
+        exact value is real, its angle is 0 or +pi, never -pi, as networks see the difference: in the first and last
+        bin, and under a symmetric window and reflection in the whole first frame, which the reflection makes symmetric.
 
     Raises:
         ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
@@ -88,8 +101,8 @@ def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Te
     if lengths is not None:
         frames = params.output_length(x.shape[2])
         return by_item(x, lengths, frames, lambda item, _: stft_ref(item, params))
-    half = params.n_fft // 2
-    return _frames(F.pad(x, (half, half), mode="reflect"), params, params.first_is_real)
+    padded = F.pad(x, (params.side, params.side), mode="reflect") if params.side else x
+    return _frames(padded, params, params.first_is_real)
 
 
 def _frames(padded: Tensor, params: StftParams, first_is_real: bool) -> Tensor:
@@ -144,9 +157,8 @@ def _pack_cuda(params: StftParams) -> _Packed:
 
 
 def _packed(params: StftParams, tables: Tensor, radices: list[int]) -> _Packed:
-    half = params.n_fft // 2
     flags = params.features == "polar", params.first_is_real
-    return _Packed(tables, radices, params.n_fft, params.hop, half, half, *flags)
+    return _Packed(tables, radices, params.n_fft, params.hop, params.side, params.side, *flags)
 
 
 def supports_cpp(spec: Spec) -> str | None:
@@ -179,8 +191,8 @@ class StftStream(TailStream):
         native: Any = None,
         rows: Rows | None = None,
     ) -> None:
-        half = params.n_fft // 2
-        geometry = Geometry(params.n_fft, params.hop, half, half, "reflect")
+        mode = "reflect" if params.side else "zeros"
+        geometry = Geometry(params.n_fft, params.hop, params.side, params.side, mode)
         super().__init__(geometry, params.n_fft + 2, lambda x: run(x, self._made == 0), native, rows=rows)
 
 

@@ -22,9 +22,9 @@ class TrainConfig:
     from every file.
 
     Own fields:
-        generator: "hifigan", or "vocos", of which dim, intermediate_dim, num_layers and mel_skip give the shape (as in
-            `VocosConfig`; it pads like HiFi-GAN's front end), while the fields of upsampling and residual blocks have
-            no meaning then.
+        generator: "hifigan", or "vocos", of which dim, intermediate_dim, num_layers, mel_skip and phase_rounds give the
+            shape (as in `VocosConfig`; it pads like HiFi-GAN's front end), while the fields of upsampling and residual
+            blocks have no meaning then.
         steps: generator updates at which training ends.
         mel_weight, feature_weight, adversarial_weight: weights of the generator's losses; published as 45, 1 (the loss
             doubles itself) and 1. stft_weight, waveform_weight, loudness_weight: of further losses, which it has not.
@@ -78,6 +78,7 @@ class TrainConfig:
     intermediate_dim: int = 1536
     num_layers: int = 8
     mel_skip: bool = True
+    phase_rounds: int = 0
 
     steps: int = 1_000_000
     mel_weight: float = 45.0
@@ -155,6 +156,7 @@ class TrainConfig:
                 hop_length=self.hop_size,
                 padding="same",
                 mel_skip=self.mel_skip,
+                phase_rounds=self.phase_rounds,
                 mel=self.mel(self.fmax),
             )
         return HifiGanConfig(

@@ -107,6 +107,7 @@ CASES = {
     "stft-hop-no-divisor": Case("stft", lambda: StftParams(20, 6, torch.rand(20)), 1),
     "stft-two": Case("stft", lambda: StftParams(2, 1, torch.rand(2)), 1),
     "stft-odd-half": Case("stft", lambda: StftParams(50, 7, torch.hann_window(50)), 1),
+    "stft-whole": Case("stft", lambda: StftParams(20, 6, torch.rand(20), padding="none"), 1),
     "stft-1024": Case("stft", lambda: StftParams(1024, 256, torch.hann_window(1024)), 1),
 }
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -116,7 +117,7 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def lengths_for(case: Case, params: Any) -> list[int]:
     """Odd ones, and the shortest that the op takes."""
     if case.op == "stft":
-        return [params.n_fft // 2 + 1, params.n_fft, 3 * params.n_fft + 41]
+        return [params.side + 1 if params.side else params.n_fft, params.n_fft, 3 * params.n_fft + 41]
     if case.op == "adain":
         return [1, 2, 61, 600, 1300]
     return [1, 2, 13, 61, 300] if case.op == "group_norm_act" else [1, 3, 37, 141]

@@ -35,6 +35,7 @@ HEADS = {
     "dense": head(48, 5),
     "odd-half": head(50, 10, clip=3.0),
     "prime": head(26, 5),
+    "whole": head(50, 9, padding="none"),
 }
 
 

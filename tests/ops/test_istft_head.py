@@ -32,6 +32,8 @@ PARAMS = {
     "thirds": make(90, 30),
     "dense": make(48, 5),
     "odd-half": make(50, 10, clip=3.0),
+    "whole": make(16, 4, padding="none", clip=1e2),
+    "whole-odd": make(50, 9, padding="none"),
     "rectangular": IstftHeadParams(24, 24, torch.ones(24), padding="same"),
 }
 each_case = pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS.keys())

@@ -17,8 +17,13 @@ each_impl = pytest.mark.parametrize("impl", implementations("stft"))
 HIFT = ("chatterbox_hift", "cosyvoice1_hift", "cosyvoice2_hift", "cosyvoice3_causal_hift")
 
 
-def make(n_fft: int = 16, hop: int = 4, features: Literal["complex", "polar"] = "complex") -> StftParams:
-    return StftParams(n_fft, hop, torch.hann_window(n_fft), features)
+def make(
+    n_fft: int = 16,
+    hop: int = 4,
+    features: Literal["complex", "polar"] = "complex",
+    padding: Literal["reflect", "none"] = "reflect",
+) -> StftParams:
+    return StftParams(n_fft, hop, torch.hann_window(n_fft), features, padding)
 
 
 SHAPES = ((16, 4), (16, 5), (20, 6), (2, 1), (1024, 256), (1280, 320), (50, 7), (48, 48))
@@ -41,13 +46,17 @@ def test_golden_polar(impl: str) -> None:
 
 
 @each_impl
+@pytest.mark.parametrize("padding", ["reflect", "none"])
 @pytest.mark.parametrize(("n_fft", "hop"), SHAPES)
-def test_equals_torch_stft(n_fft: int, hop: int, impl: str, nan_poison: None) -> None:
-    params = make(n_fft, hop)
-    for samples in (n_fft // 2 + 1, n_fft, 3 * n_fft + 1, 40 * hop + 3 + n_fft):
+def test_equals_torch_stft(
+    n_fft: int, hop: int, padding: Literal["reflect", "none"], impl: str, nan_poison: None
+) -> None:
+    params = make(n_fft, hop, padding=padding)
+    centred = padding == "reflect"
+    for samples in (n_fft // 2 + 1 if centred else n_fft + 1, n_fft, 3 * n_fft + 1, 40 * hop + 3 + n_fft):
         x = torch.randn(2, 1, samples)
         window = torch.hann_window(n_fft).double()
-        z = torch.stft(x[:, 0].double(), n_fft, hop, window=window, return_complex=True)
+        z = torch.stft(x[:, 0].double(), n_fft, hop, window=window, center=centred, return_complex=True)
         expected = torch.cat([z.real, z.imag], 1)
         y = stft(x, params, backend=impl)
         assert y.shape == expected.shape == (2, n_fft + 2, params.output_length(samples))
@@ -88,10 +97,11 @@ def test_silence_has_magnitude_and_angle_zero(impl: str) -> None:
 
 
 @each_impl
-@pytest.mark.parametrize("features", ["complex", "polar"])
-def test_ragged_batch_equals_single_items(features: Literal["complex", "polar"], impl: str, nan_poison: None) -> None:
-    params = make(features=features)
-    lengths = torch.tensor([333, 9, 512, 64])
+@pytest.mark.parametrize(
+    "params", [make(), make(features="polar"), make(padding="none")], ids=["complex", "polar", "whole"]
+)
+def test_ragged_batch_equals_single_items(params: StftParams, impl: str, nan_poison: None) -> None:
+    lengths = torch.tensor([333, 17, 512, 64])
     x = torch.full((4, 1, 512), torch.nan)
     for i, n in enumerate(lengths.tolist()):
         x[i, :, :n] = torch.randn(n)
@@ -118,6 +128,14 @@ def test_short_signals_cannot_be_reflected(impl: str) -> None:
         stft(torch.randn(2, 1, 80), make(), lengths=torch.tensor([80, 8]), backend=impl)
 
 
+@each_impl
+def test_too_few_samples_make_no_frame(impl: str) -> None:
+    with pytest.raises(ShapeError, match="at least 16 samples, got 15"):
+        stft(torch.randn(1, 1, 15), make(padding="none"), backend=impl)
+    with pytest.raises(ShapeError, match="at least 16 samples, got 9"):
+        stft(torch.randn(2, 1, 80), make(padding="none"), lengths=torch.tensor([80, 9]), backend=impl)
+
+
 def test_autograd_reaches_the_input() -> None:
     x = torch.randn(1, 1, 30, dtype=torch.float64, requires_grad=True)
     params = StftParams(8, 3, torch.hann_window(8).double())
@@ -133,6 +151,8 @@ def test_wrong_arguments_are_named() -> None:
         stft(torch.randn(1, 1, 50), make(), lengths=torch.tensor([51]))
     with pytest.raises(ArgumentError, match="features: expected"):
         make(features="mel")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="padding: expected"):
+        make(padding="zeros")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="n_fft: expected"):
         make(n_fft=15)
     with pytest.raises(ArgumentError, match="hop: expected"):
