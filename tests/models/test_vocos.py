@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ SMALL = replace(VOCOS_MEL_24K, dim=40, intermediate_dim=100, num_layers=2)
 CODES = replace(
     VOCOS_ENCODEC_24K, input_channels=12, dim=40, intermediate_dim=100, num_layers=2, num_codebooks=8, codebook_size=32
 )
+ROUNDS = replace(SMALL, padding="same", phase_rounds=2)
 
 
 def lively(config: VocosConfig) -> Vocos:
@@ -244,11 +246,40 @@ def test_native_file_keeps_the_model(config: VocosConfig, tmp_path: Path) -> Non
     assert VocosConfig.from_dict(config.to_dict()) == config
 
 
+@each_impl
+def test_a_round_takes_the_phases_of_its_own_sound(impl: str, nan_poison: None) -> None:
+    """Where all frames overlap, those of torch's STFT of torch's inverse; weighted, as quiet bins have no phase."""
+    model = lively(ROUNDS)
+    x = model.head.out(torch.randn(1, 40, 30), backend=impl)
+    y = model.head.rounds[0].reading()(x, backend=impl).double()
+    shape: dict[str, Any] = {"n_fft": 1024, "hop_length": 256, "window": torch.hann_window(1024).double()}
+    magnitude, phase = x.double().chunk(2, 1)
+    assert torch.equal(y[:, :513], magnitude)
+    sound = torch.istft(torch.polar(magnitude.exp(), phase), **shape)
+    meant = torch.stft(sound, **shape, return_complex=True)[..., 4:-4]
+    turned = torch.polar(meant.abs(), y[:, 513:, 4:-4])
+    assert relative_l2(torch.view_as_real(turned), torch.view_as_real(meant)) < 1e-5
+
+
+def test_rounds_bring_the_sound_to_its_magnitudes() -> None:
+    """What Griffin and Lim prove: no round takes the sound's own magnitudes further from those of the head."""
+    model = lively(ROUNDS).double()
+    turn = model.head.rounds[0]
+    x = model.head.out(torch.randn(1, 40, 30, dtype=torch.float64))
+    errors = []
+    for _ in range(12):
+        made = turn.stft(turn.istft(x))[:, :513]
+        errors.append(float((made - x[:, :513].exp()).norm()))
+        x = turn.reading()(x)
+    assert all(later <= sooner for sooner, later in pairwise(errors))
+    assert errors[-1] < 0.9 * errors[0]
+
+
 @pytest.mark.native
-@pytest.mark.parametrize("config", [SMALL, CODES], ids=["mel", "codes"])
+@pytest.mark.parametrize("config", [SMALL, CODES, ROUNDS], ids=["mel", "codes", "rounds"])
 def test_no_layer_runs_unfused(config: VocosConfig) -> None:
     rows = list(fastvoc.explain(lively(config)))
-    assert len(rows) == 2 + 2 + 3 + (config is CODES)
+    assert len(rows) == 2 + 2 + 3 + (config is CODES) + 2 * config.phase_rounds
     assert {row.layer: row.chosen for row in rows if row.chosen != "cpp"} == {}
 
 
@@ -317,6 +348,8 @@ def test_wrong_inputs_are_named() -> None:
         ("n_fft", 1023),
         ("hop_length", 1024),
         ("padding", "valid"),
+        ("phase_rounds", -1),
+        ("phase_rounds", True),
         ("bandwidths", (1.5,)),
         ("num_codebooks", 1 << 20),
         ("num_codebooks", 4),

@@ -29,6 +29,7 @@ TINY: dict[str, Any] = {
     "dim": 16,
     "intermediate_dim": 24,
     "num_layers": 2,
+    "phase_rounds": 1,
     "mpd_periods": [2],
     "msd_scales": 0,
     "mrd_resolutions": [[256, 64]],
@@ -49,7 +50,7 @@ def fresh(folder: Path, **values: Any) -> Trainer:
 
 def test_it_starts_at_the_envelope_of_its_mel() -> None:
     """Untrained it makes a sound of nearly the same mel, where plain random weights are far off."""
-    config = TrainConfig.from_dict({**TINY, "dim": 32}).model()
+    config = TrainConfig.from_dict({**TINY, "dim": 32, "phase_rounds": 0}).model()
     wav, mel = 0.1 * torch.randn(1, 22050), MelSpectrogram(config.mel)
 
     def distance(model: torch.nn.Module) -> float:
