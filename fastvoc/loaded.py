@@ -15,6 +15,7 @@ from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import is_int8
 from fastvoc.runtime import flags
 from fastvoc.runtime.stats import Stats
+from fastvoc.runtime.whole import whole_numbers
 
 _Model = TypeVar("_Model", bound="LoadedModel")
 Lengths = Array | Sequence[int] | None
@@ -145,15 +146,10 @@ def whole_lengths(lengths: Lengths, batch: int, longest: int) -> Tensor | None:
     """`lengths` as int64 [B] on the CPU; values must be in 1..longest. None stays None."""
     if lengths is None:
         return None
-    try:
-        counts = torch.as_tensor(lengths, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DtypeError(f"lengths: expected whole numbers ({error})") from None
-    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
-        raise DtypeError(f"lengths: expected whole numbers, got {counts.dtype}")
+    counts = whole_numbers(lengths, "lengths").cpu()
     if counts.shape != (batch,):
         raise ShapeError(f"lengths: expected [{batch}], one per item, got {list(counts.shape)}")
     low, high = int(counts.min()), int(counts.max())
     if low < 1 or high > longest:
         raise ArgumentError(f"lengths: expected values in 1..{longest}, got {low}..{high}")
-    return counts.long()
+    return counts

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.levels import packed, unpacked
+from fastvoc.runtime.whole import whole_numbers
 
 FRAME = 7
 RATES = (1, 2, 4)
@@ -26,12 +27,9 @@ def levels(tokens: Iterable[int] | Tensor) -> list[Tensor]:
     Raises ArgumentError for a number of tokens that makes no whole frames, and for a token that is not of its place;
     DtypeError for what are no whole numbers.
     """
-    try:
-        row = torch.as_tensor(tokens if isinstance(tokens, Tensor) else list(tokens), device="cpu")
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise DtypeError(f"tokens: expected whole numbers ({error})") from None
-    if row.numel():
-        row = _whole("tokens", row)
+    row = whole_numbers(
+        tokens if isinstance(tokens, Tensor) or not isinstance(tokens, Iterable) else [*tokens], "tokens"
+    )
     if row.dim() != 1 or not len(row) or len(row) % FRAME:
         raise ArgumentError(f"tokens: expected whole frames of {FRAME}, got {list(row.shape)}")
     codes = row - _FIRST - _ENTRIES * (torch.arange(len(row), device="cpu") % FRAME)
@@ -51,7 +49,7 @@ def tokens(codes: Sequence[Tensor]) -> Tensor:
 
     Raises ShapeError for others, DtypeError for what are no whole numbers, ArgumentError for codes outside 0..4095.
     """
-    own = [_whole("codes", level).cpu() for level in codes]
+    own = [whole_numbers(level, "codes").cpu() for level in codes]
     if len(own) != len(RATES) or any(level.dim() != 1 for level in own):
         raise ShapeError(f"codes: expected levels [n], [2n], [4n], got {[list(level.shape) for level in own]}")
     frames = packed(own, RATES)[list(_ROWS)]
@@ -60,15 +58,3 @@ def tokens(codes: Sequence[Tensor]) -> Tensor:
         raise ArgumentError(f"codes: expected values in 0..{_ENTRIES - 1}, got {got}")
     places = torch.arange(FRAME, device="cpu")[:, None]
     return (frames + _FIRST + _ENTRIES * places).t().flatten()
-
-
-def _whole(name: str, values: Tensor) -> Tensor:
-    if (
-        not isinstance(values, Tensor)
-        or values.is_floating_point()
-        or values.is_complex()
-        or values.dtype == torch.bool
-    ):
-        got = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        raise DtypeError(f"{name}: expected whole numbers, got {got}")
-    return values.long()

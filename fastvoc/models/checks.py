@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError, shown
 from fastvoc.runtime.lengths import on_device
+from fastvoc.runtime.whole import whole_numbers
 
 Number: TypeAlias = "int | float | np.integer[Any] | np.floating[Any]"
 _NUMBERS = (int, float, np.integer, np.floating)
@@ -88,15 +89,10 @@ def item_seeds(seed: int | Sequence[int] | Tensor, batch: int, device: torch.dev
 
     Raises DtypeError for anything but integers of 64 bits, ShapeError for another number of them.
     """
-    try:
-        seeds = seed if isinstance(seed, Tensor) else torch.as_tensor(seed, device="cpu")
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise DtypeError(f"seed: expected integers of 64 bits ({error})") from None
-    if seeds.is_floating_point() or seeds.is_complex() or seeds.dtype == torch.bool:
-        raise DtypeError(f"seed: expected integers, got {seeds.dtype}")
+    seeds = whole_numbers(seed, "seed")
     if seeds.dim() and seeds.shape != (batch,):
         raise ShapeError(f"seed: expected an integer or [{batch}], one per item, got {list(seeds.shape)}")
-    return on_device(seeds.to(torch.int64).expand(batch).contiguous(), device)
+    return on_device(seeds.expand(batch).contiguous(), device)
 
 
 def stream_seeds(seed: int | Sequence[int] | Tensor, device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastvoc.errors import ArgumentError, DtypeError, ShapeError
+from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.nn.conv import Conv1d
 from fastvoc.nn.convnext import ConvNextBlock
@@ -26,6 +26,7 @@ from fastvoc.nn.wide import Wide
 from fastvoc.ops import convnext_stream, rvq_decode
 from fastvoc.ops.rvq_decode import RvqParams
 from fastvoc.runtime.lengths import shortest
+from fastvoc.runtime.whole import whole_numbers
 
 # Keeps exp of the log-magnitudes finite, as upstream.
 _MAGNITUDE_CLIP = 1e2
@@ -266,15 +267,10 @@ class Vocos(Model):
         expected = f"0..{count - 1}" + (f" for {known} kbit/s" if known else "")
         if bandwidth_id is None:
             raise ArgumentError(f"bandwidth_id: expected one of {expected}, got None")
-        try:
-            row = torch.as_tensor(bandwidth_id, device="cpu")
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise DtypeError(f"bandwidth_id: expected whole numbers ({error})") from None
-        if row.is_floating_point() or row.is_complex() or row.dtype == torch.bool:
-            raise DtypeError(f"bandwidth_id: expected whole numbers, got {row.dtype}")
+        row = whole_numbers(bandwidth_id, "bandwidth_id").cpu()
         if row.numel() not in (1, batch):
             raise ShapeError(f"bandwidth_id: expected one number or {batch}, one per item, got {list(row.shape)}")
-        row = row.long().reshape(-1).expand(batch).contiguous()
+        row = row.reshape(-1).expand(batch).contiguous()
         low, high = int(row.min()), int(row.max())
         if low < 0 or high >= count:
             raise ArgumentError(f"bandwidth_id: expected {expected}, got {low if low < 0 else high}")
