@@ -59,12 +59,12 @@ class Converter:
         """Equal for places whose signals may go on together, as the rows of one, until they end."""
         return place.made % self.ratio.up, place.tail.shape[1]
 
+    @torch.inference_mode()
     def step(self, place: Place, x: Tensor, *, final: bool) -> tuple[Tensor, Place]:
         """Chunks [R, n >= 0] of float32 -> the samples [R, m] that they complete, and the new place."""
         y, place, _ = self.advance(place, x, final=final)
         return y, place
 
-    @torch.inference_mode()
     def advance(self, place: Place, x: Tensor, *, final: bool, s16: bool = False) -> tuple[Tensor, Place, Tensor]:
         """The same, as `s16` if so, and how many of these each row clips, [R] int64."""
         ratio, made, given = self.ratio, place.made, place.given + x.shape[1]
@@ -76,6 +76,7 @@ class Converter:
         y, tail, clipped = resample(ratio, x, place.tail, Due(after, made % ratio.up, end - made, keep, s16))
         return y, Place(given, end, tail), clipped
 
+    @torch.inference_mode()
     def whole(self, wav: Tensor, *, s16: bool = False) -> tuple[Tensor, Tensor]:
         """Signals [R, n] of float32 -> [R, round(n * to / from)], float32 or s16, and how many each row clips."""
         y, _, clipped = self.advance(self.begin(len(wav), wav.device), wav, final=True, s16=s16)
