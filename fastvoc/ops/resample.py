@@ -68,7 +68,7 @@ def resample(ratio: Ratio, x: Tensor, tail: Tensor, due: Due) -> tuple[Tensor, T
 
     And of s16 how many samples of each row were clipped, [R] int64. NaN reaches the outputs that read it.
     """
-    if x.device.type != "cpu" or _library.cpu_problem() is not None:
+    if not x.is_cpu or _library.cpu_problem() is not None:
         return resample_ref(ratio, x, tail, due)
     made: tuple[Tensor, Tensor, Tensor] = _native(ratio)(_dense(x), _dense(tail), *due)
     return made
@@ -224,4 +224,4 @@ def _native(ratio: Ratio) -> Callable[..., Any]:
 
 
 def _dense(x: Tensor) -> Tensor:
-    return x if x.shape[1] < 2 or x.stride(1) == 1 else x.contiguous()
+    return x if x.is_contiguous() or x.stride(1) == 1 else x.contiguous()

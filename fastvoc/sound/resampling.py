@@ -6,7 +6,7 @@ Output n of a signal lies at input n * from / to: the delay is made up for.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,8 +28,7 @@ def check_rate(rate: int) -> None:
         raise ArgumentError(f"rate: expected a whole number in {LOWEST_HZ}..{HIGHEST_HZ} Hz, got {rate!r}")
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a signal stands: inputs that came, outputs that were made, and the inputs [R, t] that later ones need."""
 
     given: int
@@ -67,13 +66,15 @@ class Converter:
 
     def advance(self, place: Place, x: Tensor, *, final: bool, s16: bool = False) -> tuple[Tensor, Place, Tensor]:
         """The same, as `s16` if so, and how many of these each row clips, [R] int64."""
-        ratio, made, given = self.ratio, place.made, place.given + x.shape[1]
+        ratio, (given, made, tail), n = self.ratio, place, x.shape[1]
+        up, down = ratio
+        given += n
         if final:
             after, end = self.reach, resampled_length(given, self.from_rate, self.to_rate)
         else:
-            after, end = 0, max(-(-(given - self.reach) * ratio.up // ratio.down), 0)
-        keep = min(ratio.base(end) - ratio.base(made), place.tail.shape[1] + x.shape[1] + after)
-        y, tail, clipped = resample(ratio, x, place.tail, Due(after, made % ratio.up, end - made, keep, s16))
+            after, end = 0, max(-(-(given - self.reach) * up // down), 0)
+        keep = min(end * down // up - made * down // up, tail.shape[1] + n + after)
+        y, tail, clipped = resample(ratio, x, tail, Due(after, made % up, end - made, keep, s16))
         return y, Place(given, end, tail), clipped
 
     @torch.inference_mode()
@@ -146,7 +147,7 @@ def resampled(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
 def joined(places: list[Place]) -> Place:
     """Places that are `alike` as the rows of one, in which `given` and `made` are those of the first."""
-    return replace(places[0], tail=torch.cat([place.tail for place in places]))
+    return places[0]._replace(tail=torch.cat([place.tail for place in places]))
 
 
 def parted(places: list[Place], before: Place, after: Place) -> list[Place]:

@@ -61,7 +61,7 @@ class Delivery:
         """Samples out for so many of the model: round(n * rate / from_rate), halves upwards."""
         return resampled_length(samples, self.from_rate, self.rate)
 
-    @property
+    @cached_property
     def rounds(self) -> bool:
         """Whether the change of the rate also makes whole numbers."""
         return self.converter is not None and self.format != "f32" and self.dither is None
@@ -104,7 +104,7 @@ def counted(clipped: Tensor | None) -> int | Tensor | None:
 
 def _total(clips: Tensor) -> int | Tensor | None:
     """What all rows [R] clip, as `counted`; None where that is known to be nothing."""
-    return (sum(clips.tolist()) or None) if clips.device.type == "cpu" else clips.sum()
+    return (sum(clips.tolist()) or None) if clips.is_cpu else clips.sum()
 
 
 @dataclass
@@ -139,7 +139,8 @@ class Deliverer:
             return self.formatted(y, None)
         rows = _rows(y)
         made, place, clips = converter.advance(self.place_for(rows), rows, final=final, s16=delivery.rounds)
-        return self.formatted(made.view(*y.shape[:-1], made.shape[1]), place, clips)
+        made = made[0] if y.dim() == 1 else made.view(*y.shape[:-1], made.shape[1])
+        return self.formatted(made, place, clips)
 
     def done(self, step: _Step) -> Tensor:
         """The samples of a step, after which the signal stands there."""
@@ -201,4 +202,4 @@ def ready(deliverers: Sequence[Deliverer], ys: Sequence[Tensor], *, final: bool)
 
 def _rows(y: Tensor) -> Tensor:
     """[..., n] as [R, n]."""
-    return y.reshape(y.shape[:-1].numel(), y.shape[-1])
+    return y[None] if y.dim() == 1 else y.reshape(y.shape[:-1].numel(), y.shape[-1])
