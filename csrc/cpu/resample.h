@@ -2,8 +2,8 @@
 // their inputs, and the same ones of some periods their taps.
 #pragma once
 
-#include "resample_args.h"
 #include "math.h"
+#include "resample_args.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
@@ -16,9 +16,9 @@ typedef std::int64_t Longs __attribute__((vector_size(kDoubles * sizeof(std::int
 typedef float FloatsAt __attribute__((vector_size(kDoubles * sizeof(float)), aligned(sizeof(float))));
 
 inline __attribute__((always_inline)) Doubles doubles_of(const float* p) {
-#if defined(__x86_64__) && FASTVOC_WIDTH == 16
+#if defined(__AVX512F__) && FASTVOC_WIDTH == 16
   return _mm512_cvtps_pd(_mm256_loadu_ps(p));
-#elif defined(__x86_64__) && FASTVOC_WIDTH == 8
+#elif defined(__AVX__) && FASTVOC_WIDTH == 8
   return _mm256_cvtps_pd(_mm_loadu_ps(p));  // of which GCC 12 makes more than one instruction by itself
 #else
   return __builtin_convertvector(*reinterpret_cast<const FloatsAt*>(p), Doubles);
