@@ -20,7 +20,8 @@ import torch
 from harness import RESULTS, Table, interleaved, machine
 from zoo import ZOO
 
-from fastvoc.sound.resampling import Converter, _filters
+from fastvoc.ops.resample import taps
+from fastvoc.sound.resampling import Converter
 from fastvoc.vocoder import Vocoder
 
 RATES = (8000, 16000, 48000)
@@ -113,12 +114,11 @@ def draw() -> None:
     figure, (whole, flat) = pyplot.subplots(1, 2, figsize=(10, 4))
     for rate in RATES:
         converter = Converter(22050, rate)
-        filters = _filters(converter._up, converter._down, converter.reach, torch.device("cpu"))
-        impulse = filters.taps.double().flip(1).t().flatten() * 2.0**24 / converter._up
+        impulse = taps(converter.ratio).double().flip(1).t().flatten() * 2.0**24 / converter.ratio.up
         size = 1 << (len(impulse).bit_length() + 2)
         response = 20 * torch.fft.rfft(impulse, size).abs().clamp(min=1e-9).log10()
         nyquist = min(22050, rate) / 2
-        relative = torch.arange(len(response)) * (22050 * converter._up / size) / nyquist
+        relative = torch.arange(len(response)) * (22050 * converter.ratio.up / size) / nyquist
         for axes, most in ((whole, 3.0), (flat, 0.95)):
             kept = relative <= most
             axes.plot(relative[kept], response[kept], label=f"22050 to {rate} Hz", linewidth=0.8)

@@ -297,7 +297,7 @@ class Codec(LoadedModel):
         return wav
 
     @torch.inference_mode()
-    def _delivered(self, delivery: Delivery, wav: Tensor, sizes: Lengths) -> tuple[Tensor, Tensor | None]:
+    def _delivered(self, delivery: Delivery, wav: Tensor, sizes: Lengths) -> tuple[Tensor, int | Tensor | None]:
         """Samples of any shape in another rate and format, and how many were clipped."""
         counts = None if sizes is None else torch.as_tensor(sizes, device="cpu").tolist()
         out, clipped = delivery.whole(wav if counts is None or wav.dim() == 3 else wav[None], counts)

@@ -15,17 +15,19 @@ from stream_families import QUICK
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError, StreamError
+from fastvoc.ops import resample as op
+from fastvoc.ops.resample import LIMIT, Due, Ratio, resample, resample_ref
+from fastvoc.runtime.library import ISAS
 from fastvoc.sound.resampling import (
-    LIMIT,
     Converter,
     Resampler,
-    _filters,
     joined,
     parted,
     resampled,
     resampled_length,
 )
 from fastvoc.streams.delivery import Delivery
+from helpers import need_native, run_under
 
 RATES = [
     (22050, 8000),
@@ -49,9 +51,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def taps_of(from_rate: int, to_rate: int) -> Tensor:
     """[up, taps] in float64, each phase with the sum 1."""
-    converter = Converter(from_rate, to_rate)
-    filters = _filters(converter._up, converter._down, converter.reach, torch.device("cpu"))
-    return filters.taps.double() * 2.0**24
+    return op.taps(Converter(from_rate, to_rate).ratio).double() * 2.0**24
 
 
 @each_rate
@@ -158,6 +158,97 @@ def test_a_long_signal_runs_in_pieces_with_the_same_bits() -> None:
 def test_lengths_round_halves_upwards(samples: int, from_rate: int, to_rate: int, meant: int) -> None:
     assert resampled_length(samples, from_rate, to_rate) == meant
     assert len(resampled(noise(samples), from_rate, to_rate)) == meant
+
+
+def same(ours: tuple[Tensor, ...], meant: tuple[Tensor, ...]) -> None:
+    for a, b in zip(ours, meant, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert torch.equal(a.isnan(), b.isnan())
+        assert torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+ODD_RATES = [
+    *((22050, to) for to in (8000, 16000, 48000, 44100, 11025, 7999)),
+    (8000, 22050),
+    (48000, 1000),
+    (3000, 8000),
+]
+
+
+@pytest.mark.native
+@pytest.mark.parametrize(("from_rate", "to_rate"), ODD_RATES)
+@QUICK
+@given(
+    rows=st.integers(1, 3),
+    cuts=st.lists(st.integers(0, 5000), min_size=1, max_size=5),
+    odd=st.lists(st.sampled_from([math.nan, math.inf, -math.inf, 1e30, -9.0, 1e-30]), max_size=3),
+    s16=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_native_is_the_reference_bit_for_bit(
+    from_rate: int, to_rate: int, rows: int, cuts: list[int], odd: list[float], s16: bool, seed: int
+) -> None:
+    """Chunks of every size, none included, of rows that do not lie densely, with values that are no samples."""
+    need_native()
+    edges = [0, *sorted(cuts), 5000]
+    wav = noise(rows, 6000, seed=seed)[:, 500:5500] * 4
+    for i, value in enumerate(odd):
+        wav[i % rows, (seed + 1) * (i + 1) * 37 % 5000] = value
+    converter = Converter(from_rate, to_rate)
+    ratio, place = converter.ratio, converter.begin(rows, wav.device)
+    for a, b in pairwise(edges):
+        final = b == 5000
+        y, after, clipped = converter.advance(place, wav[:, a:b], final=final, s16=s16)
+        kept = place.tail.shape[1] + b - a + final * converter.reach - after.tail.shape[1]
+        due = Due(final * converter.reach, place.made % ratio.up, y.shape[1], kept, s16)
+        same((y, after.tail, clipped), resample_ref(ratio, wav[:, a:b], place.tail, due))
+        place = after
+
+
+@pytest.mark.native
+def test_native_refuses_what_does_not_fit() -> None:
+    need_native()
+    ratio, x, tail = Ratio(2, 1), noise(2, 50), noise(2, 68 + 69)
+    for wrong in (Due(0, 2, 3, 0), Due(0, -1, 3, 0), Due(0, 0, -1, 0), Due(-1, 0, 3, 0), Due(0, 0, 3, 200)):
+        with pytest.raises(RuntimeError, match="resample: expected"):
+            resample(ratio, x, tail, wrong)
+    for chunk, held, name in ((x.double(), tail, "x"), (x, tail[:1], "tail"), (x[0, :, None].t()[0:1], tail, "tail")):
+        with pytest.raises(RuntimeError, match=f"{name}: expected"):
+            resample(ratio, chunk, held, Due(0, 0, 3, 0))
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_instruction_set_gives_the_same_bits(isa: str) -> None:
+    assert run_under(isa, SCRIPT) == "2 2 2 2 2 2\n"
+
+
+SCRIPT = """
+import torch
+from fastvoc.ops.resample import Due, Ratio, resample, resample_ref
+
+x, tail = torch.randn(2, 3000), torch.randn(2, 1001)
+for ratio in (Ratio(320, 147), Ratio(160, 441), Ratio(3, 7), Ratio(1, 2), Ratio(2, 1), Ratio(401, 400)):
+    equal = 0
+    for s16 in (False, True):
+        due = Due(5, ratio.up // 2, 1700 * ratio.up // ratio.down, 50, s16)
+        pairs = zip(resample(ratio, x, tail, due), resample_ref(ratio, x, tail, due))
+        equal += all(torch.equal(a, b) for a, b in pairs)
+    print(equal, end="\\n" if ratio.up == 401 else " ")
+"""
+
+
+def test_where_nan_goes() -> None:
+    """To the outputs that read it and to no other, whatever the chunks."""
+    wav = noise(1, 4000)
+    wav[0, 1777] = torch.nan
+    converter = Converter(22050, 16000)
+    y, _ = converter.whole(wav)
+    up, down = converter.ratio
+    base = torch.arange(y.shape[1]) * down // up
+    assert torch.equal(y[0].isnan(), (base - converter.reach < 1777) & (base + converter.reach >= 1777))
+    due = Due(converter.reach, 0, y.shape[1], 0)
+    same((y,), resample_ref(converter.ratio, wav, converter.begin(1, wav.device).tail, due)[:1])
 
 
 @each_rate

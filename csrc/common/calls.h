@@ -170,6 +170,15 @@ struct NsfSourceCall : Call {
   MaybeTensor frames = maybe();
 };
 
+struct ResampleCall : Call {
+  using Call::Call;
+  Tensor taps = tensor();
+  int up = integer(), down = integer(), reach = integer();
+  Tensor x = tensor(), tail = tensor();
+  std::int64_t after = long_integer(), phase = long_integer(), count = long_integer(), keep = long_integer();
+  bool s16 = flag();
+};
+
 struct RvqDecodeCall : Call {
   using Call::Call;
   Tensor books = tensor(), codes = tensor();

@@ -19,6 +19,7 @@
 #include "mrf_args.h"
 #include "mrf_stream_args.h"
 #include "nsf_source_args.h"
+#include "resample_args.h"
 #include "rvq_args.h"
 #include "seanet_block_args.h"
 #include "seanet_normed_args.h"
@@ -109,6 +110,8 @@ struct FloatKernels {
   void (*rvq_decode)(const RvqArgs&, const Codes<const std::int64_t>&, const Sink&, std::int64_t begin, std::int64_t end);
   void (*convnext_stream)(const ConvNextStreamArgs&, const ConvNextChunk&, CrewMember, float* workspace);
   void (*nsf_source)(const NsfSourceArgs&, const NsfItem&, const Sink&, std::int64_t begin, std::int64_t end);
+  void (*resample)(const ResampleArgs&, const ResampleSource&, const ResampleSink&, std::int64_t begin, std::int64_t end,
+                   float* workspace);
   void (*stft)(const StftArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
 };
 

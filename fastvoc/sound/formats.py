@@ -43,9 +43,12 @@ def to_format(wav: Tensor, kind: str, dither: Tensor | None = None) -> tuple[Ten
     else:
         clipped = (wav.abs() <= 1.0).logical_not_().sum()
         whole = scaled.round_().nan_to_num_(0.0).clamp_(-_FULL, _FULL)
-    if kind == "s16":
-        return whole.to(torch.int16), clipped
-    return _codes(kind, wav.device)[whole.to(torch.int32) + 32768], clipped
+    return coded(whole.to(torch.int16), kind), clipped
+
+
+def coded(whole: Tensor, kind: str) -> Tensor:
+    """Values of s16 in it, or in mu-law or A-law."""
+    return whole if kind == "s16" else _codes(kind, whole.device)[whole.to(torch.int32) + 32768]
 
 
 def from_format(data: Tensor, kind: str) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.ops.noise import triangular_noise
-from fastvoc.sound.formats import DTYPES, check_format, to_format
+from fastvoc.sound.formats import DTYPES, check_format, coded, to_format
 from fastvoc.sound.resampling import Converter, Place, check_rate, joined, parted, resampled_length
 
 
@@ -61,14 +61,23 @@ class Delivery:
         """Samples out for so many of the model: round(n * rate / from_rate), halves upwards."""
         return resampled_length(samples, self.from_rate, self.rate)
 
-    def whole(self, wav: Tensor, counts: Sequence[int] | None = None) -> tuple[Tensor, Tensor | None]:
+    @cached_property
+    def rounds(self) -> bool:
+        """Whether the change of the rate also makes whole numbers."""
+        return self.converter is not None and self.format != "f32" and self.dither is None
+
+    def whole(self, wav: Tensor, counts: Sequence[int] | None = None) -> tuple[Tensor, int | Tensor | None]:
         """Signals [B, ..., n], of which item i has counts[i] samples -> the same in the rate and format.
 
         And how many were clipped. Beyond an item's own samples there is silence.
         """
-        rows = _rows(wav)
-        y = rows if self.converter is None else self.converter.whole(rows)
+        y = rows = _rows(wav)
+        if self.converter is not None:
+            s16 = self.rounds and counts is None
+            y, clips = self.converter.whole(rows, s16=s16)
         y = y.view(*wav.shape[:-1], y.shape[-1])
+        if y.dtype == torch.int16:
+            return coded(y, self.format), _total(clips)
         if counts is not None:
             y = y.clone() if self.converter is None else y  # the caller's own
             for item, count in zip(y, counts, strict=True):
@@ -77,7 +86,7 @@ class Delivery:
         if counts is not None and self.dither is not None:
             for item, count in zip(out, counts, strict=True):
                 item[..., self.length(count) :] = 0
-        return out, clipped
+        return out, counted(clipped)
 
     def noise(self, y: Tensor, start: int) -> Tensor | None:
         """The dither of samples [..., m] from position `start` on: by seed, position and row alone."""
@@ -88,9 +97,14 @@ class Delivery:
         return triangular_noise(seeds, y.shape[-1], start).view(y.shape)
 
 
-def counted(clipped: Tensor) -> int | Tensor:
+def counted(clipped: Tensor | None) -> int | Tensor | None:
     """A count as a number; on a GPU, where reading it means waiting, as it is."""
-    return int(clipped) if clipped.device.type == "cpu" else clipped
+    return int(clipped) if clipped is not None and clipped.device.type == "cpu" else clipped
+
+
+def _total(clips: Tensor) -> int | Tensor | None:
+    """What all rows [R] clip, as `counted`; None where that is known to be nothing."""
+    return (sum(clips.tolist()) or None) if clips.is_cpu else clips.sum()
 
 
 @dataclass
@@ -100,7 +114,7 @@ class _Step:
     made: Tensor
     count: int
     place: Place | None
-    clipped: Tensor | None
+    clipped: int | Tensor | None
 
 
 class Deliverer:
@@ -120,12 +134,13 @@ class Deliverer:
 
     def ready(self, y: Tensor, *, final: bool) -> _Step:
         """The samples [..., m] that a model's [..., n] complete."""
-        converter = self.delivery.converter
+        delivery, converter = self.delivery, self.delivery.converter
         if converter is None:
             return self.formatted(y, None)
         rows = _rows(y)
-        made, place = converter.step(self.place_for(rows), rows, final=final)
-        return self.formatted(made.view(*y.shape[:-1], made.shape[1]), place)
+        made, place, clips = converter.advance(self.place_for(rows), rows, final=final, s16=delivery.rounds)
+        made = made[0] if y.dim() == 1 else made.view(*y.shape[:-1], made.shape[1])
+        return self.formatted(made, place, clips)
 
     def done(self, step: _Step) -> Tensor:
         """The samples of a step, after which the signal stands there."""
@@ -154,16 +169,20 @@ class Deliverer:
         assert converter is not None
         return self._place or converter.begin(len(rows), rows.device)
 
-    def formatted(self, y: Tensor, place: Place | None) -> _Step:
-        """The step that ends in samples [..., m] of the wanted rate."""
-        out, clipped = to_format(y, self.delivery.format, self.delivery.noise(y, self._count))
-        return _Step(out, self._count + y.shape[-1], place, clipped)
+    def formatted(self, y: Tensor, place: Place | None, clips: Tensor | None = None) -> _Step:
+        """The step that ends in samples [..., m] of the wanted rate, or s16 of which each row had clipped so many."""
+        delivery, count = self.delivery, self._count + y.shape[-1]
+        if clips is not None and y.dtype == torch.int16:
+            return _Step(coded(y, delivery.format), count, place, _total(clips))
+        out, clipped = to_format(y, delivery.format, delivery.noise(y, self._count))
+        return _Step(out, count, place, counted(clipped))
 
 
 def ready(deliverers: Sequence[Deliverer], ys: Sequence[Tensor], *, final: bool) -> list[_Step]:
     """`Deliverer.ready` for many signals of one delivery: those at the same point run together."""
-    converter = deliverers[0].delivery.converter if deliverers else None
-    if converter is None:
+    delivery = deliverers[0].delivery if deliverers else None
+    converter = None if delivery is None else delivery.converter
+    if delivery is None or converter is None:
         return [d.formatted(y, None) for d, y in zip(deliverers, ys, strict=True)]
     together: dict[Any, list[int]] = {}
     for i, (deliverer, y) in enumerate(zip(deliverers, ys, strict=True)):
@@ -172,17 +191,15 @@ def ready(deliverers: Sequence[Deliverer], ys: Sequence[Tensor], *, final: bool)
     for group in together.values():
         rows = [_rows(ys[i]) for i in group]
         places = [deliverers[i].place_for(row) for i, row in zip(group, rows, strict=True)]
-        if len(group) == 1:
-            (made, after), before = converter.step(places[0], rows[0], final=final), places[0]
-        else:
-            before = joined(places)
-            made, after = converter.step(before, torch.cat(rows), final=final)
-        parts = made.split([len(row) for row in rows])
-        for i, part, place in zip(group, parts, parted(places, before, after), strict=True):
-            steps[i] = deliverers[i].formatted(part.view(*ys[i].shape[:-1], part.shape[-1]), place)
+        before, x = (places[0], rows[0]) if len(group) == 1 else (joined(places), torch.cat(rows))
+        made, after, clips = converter.advance(before, x, final=final, s16=delivery.rounds)
+        counts = [len(row) for row in rows]
+        parts = zip(group, made.split(counts), clips.split(counts), parted(places, before, after), strict=True)
+        for i, part, clip, place in parts:
+            steps[i] = deliverers[i].formatted(part.view(*ys[i].shape[:-1], part.shape[-1]), place, clip)
     return [steps[i] for i in range(len(ys))]
 
 
 def _rows(y: Tensor) -> Tensor:
     """[..., n] as [R, n]."""
-    return y.reshape(y.shape[:-1].numel(), y.shape[-1])
+    return y[None] if y.dim() == 1 else y.reshape(y.shape[:-1].numel(), y.shape[-1])

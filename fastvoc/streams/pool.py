@@ -18,7 +18,7 @@ from fastvoc.nn.model import Array, Input
 from fastvoc.nn.streams import ModelStream
 from fastvoc.runtime.stats import clock
 from fastvoc.sound.formats import Format
-from fastvoc.streams.delivery import Deliverer, Delivery, counted, ready
+from fastvoc.streams.delivery import Deliverer, Delivery, ready
 from fastvoc.streams.stream import Check, Chunk, Latency, Streamable, check_chunk, delivered_latency
 
 _SETTLED = 64  # chunks after which every stream is at the point where it stays
@@ -285,7 +285,7 @@ class Streams:
         own = [self._deliverers[name] for name in results]
         steps = ready(own, list(results.values()), final=final)
         counts = [step.clipped for step in steps if step.clipped is not None]
-        clipped = counted(torch.stack(counts).sum()) if counts else None
+        clipped = sum(counts[1:], counts[0]) if counts else None
         self.clipped = self.clipped + (0 if clipped is None else clipped)
         return {name: one.done(step) for name, one, step in zip(results, own, steps, strict=True)}, clipped
 

@@ -25,7 +25,7 @@ from fastvoc.nn.model import Array, Model
 from fastvoc.nn.streams import ModelStream
 from fastvoc.runtime import flags
 from fastvoc.runtime.stats import Stats, clock
-from fastvoc.streams.delivery import Deliverer, Delivery, counted
+from fastvoc.streams.delivery import Deliverer, Delivery
 
 # What is pushed: a tensor or array, or of codes of several rates one for each; None is a chunk of nothing.
 Chunk = Array | Sequence[Array] | None
@@ -373,7 +373,7 @@ class Stream:
         self._early = max(self._early + out.shape[-1] - y.shape[-1], 0)
         self._sent += out.shape[-1]
         if clipped is not None:
-            self.clipped = self.clipped + counted(clipped)
+            self.clipped = self.clipped + clipped
         made = frames if self._owner.step == "frame" else out.shape[-1]
         stats.made("stream", start, checked, computed, x.shape[0] * made, clipped)
         return result

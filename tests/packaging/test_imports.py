@@ -17,7 +17,7 @@ from helpers import ROOT
 FLOORS = (
     ("errors", "ecdc", "hub", "runtime", "sound", "graphs"),
     ("runtime.registry", "runtime.native", "runtime.library", "kernels"),
-    ("ops",),
+    ("ops", "sound.resampling", "sound.mel_doctor"),
     ("nn",),
     ("models", "streams", "graphs.steps"),
     ("loaded",),

@@ -178,7 +178,7 @@ def test_a_failing_conversion_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPatc
         raise MemoryError
 
     with monkeypatch.context() as here:
-        here.setattr("fastvoc.sound.resampling.Converter.step", fail)
+        here.setattr("fastvoc.sound.resampling.Converter.advance", fail)
         with pytest.raises(MemoryError):
             stream.push(mel[:, 31:40])
         with pytest.raises(MemoryError):
