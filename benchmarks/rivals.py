@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from zoo import Entry
 
+from fastvoc.exporting.export import write_steps
+from fastvoc.exporting.graph import Graph
+from fastvoc.nn.network import Trace
+
 RIVALS = ("torch", "compile", "onnxruntime", "openvino")
 Inputs = tuple[Any, ...]
 
@@ -73,11 +77,14 @@ def _compiled(entry: Entry, model: nn.Module, inputs: Inputs, dtype: torch.dtype
     return run
 
 
-def _onnx(entry: Entry, model: nn.Module, inputs: Inputs) -> tuple[bytes, tuple[Tensor, ...]]:
+def _onnx(entry: Entry, model: nn.Module, inputs: Inputs) -> bytes:
+    """The core as an ONNX file, of torch's exporter where that takes it."""
     with torch.no_grad():
         middle = tuple(
             t.float().clone() if t.is_floating_point() else t.clone() for t in entry.split.before(model, *inputs)
         )
+        if entry.split.stated is not None:
+            return _stated(entry.split.stated(model), middle)
         core = _Core(entry.split.core, model)
         try:
             file = io.BytesIO()
@@ -89,7 +96,17 @@ def _onnx(entry: Entry, model: nn.Module, inputs: Inputs) -> tuple[bytes, tuple[
                 torch.onnx.export(graph, middle, file, dynamo=False, opset_version=17, do_constant_folding=True)
             except Exception as second:
                 raise RuntimeError(f"{_short(error)}; as a plain graph {_short(second)}") from second
-    return file.getvalue(), middle
+    return file.getvalue()
+
+
+def _stated(network: Callable[..., Any], middle: tuple[Tensor, ...]) -> bytes:
+    """A network by fastvoc's own exporter, for these shapes alone."""
+    trace, graph = Trace({}), Graph({})
+    values = [trace.value() for _ in middle]
+    output = network(trace, *values)
+    given = {v.index: graph.input(f"x{v.index}", t.shape, t.dtype) for v, t in zip(values, middle, strict=True)}
+    made = write_steps(graph, trace.steps, given)[output.index]
+    return graph.file({"y": (made, [f"d{i}" if n is None else n for i, n in enumerate(made.shape)])}, {})
 
 
 def _short(error: Exception) -> str:
@@ -107,7 +124,7 @@ def _onnxruntime(entry: Entry, model: nn.Module, inputs: Inputs, dtype: torch.dt
     if dtype == torch.bfloat16:
         raise NotImplementedError("onnxruntime's CPU provider has no bfloat16 convolutions")
 
-    file, _ = _onnx(entry, model, inputs)
+    file = _onnx(entry, model, inputs)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.force_spinning_stop", "1")  # not beside the next one's call
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -128,7 +145,7 @@ def _onnxruntime(entry: Entry, model: nn.Module, inputs: Inputs, dtype: torch.dt
 def _openvino(entry: Entry, model: nn.Module, inputs: Inputs, dtype: torch.dtype, threads: int) -> Any:
     import openvino
 
-    file, _ = _onnx(entry, model, inputs)
+    file = _onnx(entry, model, inputs)
     core = openvino.Core()
     precision = "bf16" if dtype == torch.bfloat16 else "f32"
     options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}

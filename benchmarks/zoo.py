@@ -61,11 +61,13 @@ class Split:
     """A model in three: what torch does before, the plain network that others can run, what torch does after.
 
     before(model, *inputs) -> the network's inputs; core(model, *those) -> its output; after(model, output, *inputs).
+    stated(model)(run, *values): the core as fastvoc's networks are stated, where torch's exporters do not take it.
     """
 
     before: Callable[..., tuple[Tensor, ...]]
     core: Callable[..., Any]
     after: Callable[..., Any]
+    stated: Callable[[Any], Callable[..., Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ ZOO: dict[str, Entry] = {
     "cosyvoice3": _hift(lambda: COSYVOICE3),
     "hiftnet": _hift(lambda: HIFTNET),
     "mimi-encode": Entry(
-        lambda: MIMI, mimi.samples, mimi.encode, Split(lambda _, wav: (wav,), mimi.latents, mimi.quantised)
+        lambda: MIMI, mimi.samples, mimi.encode, Split(lambda _, wav: (wav,), mimi.latents, mimi.quantised, mimi.stated)
     ),
     "mimi-decode": Entry(
         lambda: MIMI, mimi.codes, mimi.decode, Split(mimi.looked_up, mimi.sounds, lambda _, wav, *__: wav)

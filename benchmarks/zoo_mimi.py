@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fastvoc.nn.network import Trace, Value
 
 BOOKS = 8
 
@@ -39,6 +42,15 @@ def latents(model: Any, wav: Tensor) -> Tensor:
         x = layer(x, backend="torch")
     found: Tensor = model.downsample(x, backend="torch")
     return found
+
+
+def stated(model: Any) -> Callable[[Trace, Value], Value]:
+    """The same as the network states it."""
+
+    def network(run: Trace, wav: Value) -> Value:
+        return run(model.downsample, model.encoder_transformer.network(run, model.encoder.network(run, wav)))
+
+    return network
 
 
 def quantised(model: Any, found: Tensor, *_: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Exported files in onnxruntime: random inputs of a model, what the file makes of them, and what the model does."""
+"""Exported files in onnxruntime and OpenVINO: random inputs, what the file makes of them, and what the model does."""
 
 from __future__ import annotations
 
@@ -24,6 +24,21 @@ def outputs(data: bytes) -> Callable[[Feeds], dict[str, Tensor]]:
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda feeds: {name: torch.from_numpy(y) for name, y in zip(names, session.run(names, feeds), strict=True)}
+
+
+def outputs_openvino(data: bytes) -> Callable[[Feeds], dict[str, Tensor]]:
+    """The same in OpenVINO, whose float64 is float32."""
+    import openvino
+
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    model = core.compile_model(core.read_model(data), "CPU", options)
+
+    def run(feeds: Feeds) -> dict[str, Tensor]:
+        made = model(feeds)
+        return {output.any_name: torch.from_numpy(made[output]) for output in model.outputs}
+
+    return run
 
 
 def feeds_of(loaded: LoadedModel, inputs: Sequence[str], batch: int, frames: int) -> Feeds:

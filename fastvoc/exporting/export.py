@@ -119,10 +119,10 @@ def serialized(
         if runtime is not None:
             sherpa.check(stated.inputs)
             if sherpa.inverts(steps[-1]):
-                head, more = sherpa.spectrum(steps[-1], _written(graph, steps[:-1], wires)[steps[-1].inputs[0]])
+                head, more = sherpa.spectrum(steps[-1], write_steps(graph, steps[:-1], wires)[steps[-1].inputs[0]])
                 return graph.file(head, {**metadata, **more})
             metadata |= sherpa.METADATA
-        audio = _written(graph, steps, wires)[last].to(torch.float32)
+        audio = write_steps(graph, steps, wires)[last].to(torch.float32)
     return graph.file({"audio": (audio, _axes(audio))}, metadata)
 
 
@@ -138,8 +138,8 @@ def _trace(model: Model, stated: Written, graph: Graph) -> tuple[Sequence[Step],
     return trace.steps, output.index, wires
 
 
-def _written(graph: Graph, steps: Sequence[Step], given: Mapping[int, Wire]) -> dict[int, Wire]:
-    """All values by their numbers, once the steps have written their nodes."""
+def write_steps(graph: Graph, steps: Sequence[Step], given: Mapping[int, Wire]) -> dict[int, Wire]:
+    """All values of a network by their numbers, once its steps have written their nodes. Raises ExportError."""
     wires: dict[int, Wire] = dict(given)
     for step in steps:
         first, *more = (wires[index] if index else None for index in step.inputs)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoint_files import KOKORO
-from exported_files import feeds_of, off_by, outputs, reference
+from exported_files import Feeds, feeds_of, off_by, outputs, outputs_openvino, reference
 from mimi_models import UNUSUAL
 from mimi_models import lively as lively_mimi
 from model_files import _MODELS
@@ -296,19 +296,35 @@ def test_the_package_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("hift")] + ["hift-causal"])
+@pytest.mark.parametrize("name", NAMES)
 def test_openvino(name: str) -> None:
-    """Which computes float64 in float32: phases only from outside."""
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
-    loaded = made(name)
-    inputs = ("source",) if name.startswith("hift") else chosen(name)
-    core = openvino.Core()
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    model = core.compile_model(core.read_model(serialized(loaded, inputs=inputs)), "CPU", options)
+    """Which computes float64 in float32."""
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    loaded, inputs = made(name), chosen(name)
+    run = outputs_openvino(serialized(loaded, inputs=inputs))
     for batch, frames in ((2, 9), (1, 31)):
         feeds = feeds_of(loaded, inputs, batch, frames)
-        wav = torch.from_numpy(model(feeds)[0])
-        assert distance(name)(wav, reference(loaded, feeds)) <= 1e-5
+        assert distance(name)(run(feeds)["audio"], reference(loaded, feeds)) <= 1e-5
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_kokoro_makes_its_source(runtime: str) -> None:
+    """From F0 and noise: its Snakes pass roundings on, and an angle beside pi may turn, of which there is none here."""
+    pytest.importorskip(runtime, reason=f"{runtime} is not installed")
+    loaded = made("kokoro")
+    run = {"onnxruntime": outputs, "openvino": outputs_openvino}[runtime](serialized(loaded, inputs=("noise",)))
+    for batch, frames in ((2, 5), (1, 24)):
+        feeds = feeds_of(loaded, ("noise",), batch, frames)
+        assert away_from_pi(loaded, feeds) > 1e-5
+        assert relative_l2(run(feeds)["audio"], reference(loaded, feeds)) <= 1e-5
+
+
+def away_from_pi(loaded: LoadedModel, feeds: Feeds) -> float:
+    """The least distance of an angle from pi, but for those of the last bin and of the first frame, which are real."""
+    model: Any = loaded.model
+    source = model.make_source(torch.from_numpy(feeds["f0"]), noise=torch.from_numpy(feeds["noise"]), backend="torch")
+    angles = model.stft(source, backend="torch")[:, loaded.config.n_fft // 2 + 2 : -1, 1:]
+    return float((torch.pi - angles.abs()).abs().min())
 
 
 def test_hop_and_window_of_any_ratio() -> None:
