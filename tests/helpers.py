@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick_interpreter import quicken
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -59,6 +60,7 @@ def need_triton() -> None:
 
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     need("triton", triton_problem() or (None if interpreted else "Triton runs on a GPU, not in its interpreter"))
+    quicken()
 
 
 def need_ray() -> None:

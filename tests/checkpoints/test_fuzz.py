@@ -39,7 +39,7 @@ from fastvoc.errors import LoadError
 
 MAX_SECONDS = 1.0
 QUICK = examples(
-    60,
+    30,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -59,10 +59,25 @@ fastvoc_switch_stack:
 )");
 #endif
 
+using Stack = std::unique_ptr<char[]>;
+
+// Stacks of threads that ended, for the next ones: the allocator would ask the system for each of them.
+inline std::vector<Stack>& spare_stacks() {
+  static thread_local std::vector<Stack> spare;
+  return spare;
+}
+
+inline Stack take_stack() {
+  if (spare_stacks().empty()) return Stack(new char[kStack]);
+  Stack stack = std::move(spare_stacks().back());
+  spare_stacks().pop_back();
+  return stack;
+}
+
 // One thread of a block.
 class Fiber {
  public:
-  Fiber(unsigned number, std::function<void()> body) : number(number), body_(std::move(body)), stack_(new char[kStack]) {
+  Fiber(unsigned number, std::function<void()> body) : number(number), body_(std::move(body)), stack_(take_stack()) {
 #if defined(__x86_64__)
     auto** top = reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(stack_.get() + kStack) & ~std::uintptr_t{63});
     *--top = nullptr;
@@ -77,6 +92,10 @@ class Fiber {
     makecontext(&inside_, &Fiber::start, 0);
 #endif
   }
+
+#if !defined(__SANITIZE_ADDRESS__)  // to which a stack that is used again is one that was left in the middle
+  ~Fiber() { spare_stacks().push_back(std::move(stack_)); }
+#endif
 
   // Runs the thread until it waits or ends.
   void resume() {
@@ -134,7 +153,7 @@ class Fiber {
   }
 
   std::function<void()> body_;
-  std::unique_ptr<char[]> stack_;
+  Stack stack_;
   Context inside_{}, outside_{};
   [[maybe_unused]] void* fake_ = nullptr;
   [[maybe_unused]] const void* caller_stack_ = nullptr;
