@@ -31,7 +31,7 @@ void keep(const ResampleSource& source, int64_t from, int64_t after, float* to) 
   std::fill_n(to, after - (from - begin), 0.0f);
 }
 
-// `count` outputs from `phase` on, the inputs from `kept` on of tail, x and `after` zeros, and of s16 how many each row clips.
+// `count` outputs from `phase` on, the inputs from `keep` on of tail, x and `after` zeros, and of s16 how many each row clips.
 std::tuple<Tensor, Tensor, Tensor> resample(const ResampleCall& call) {
   STD_TORCH_CHECK(call.up >= 1 && call.down >= 1 && call.reach >= 1 && call.phase >= 0 && call.phase < call.up,
                   "resample: expected positive rates and a phase below ", call.up);

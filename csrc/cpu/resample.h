@@ -26,7 +26,8 @@ inline __attribute__((always_inline)) Doubles doubles_of(const float* p) {
 }
 
 template <class F, std::int64_t... L>
-inline __attribute__((always_inline)) Doubles shuffle_doubles(Doubles a, Doubles b, F, std::integer_sequence<std::int64_t, L...>) {
+inline __attribute__((always_inline)) Doubles shuffle_doubles(Doubles a, Doubles b, F,
+                                                              std::integer_sequence<std::int64_t, L...>) {
 #if defined(__clang__)
   return __builtin_shufflevector(a, b, F{}(L)...);
 #else

@@ -45,7 +45,7 @@ struct ResampleSink {
 
 constexpr std::int64_t kResampleInputs = 6144;  // of a strip, about
 
-// Outputs that run together: many periods, or of a long one a part.
+// Outputs that run together: sixes of periods, which fill the tiles, or of a long one a part.
 inline std::int64_t resample_strip(const ResampleArgs& args, std::int64_t outputs) {
   const std::int64_t periods = kResampleInputs / args.step() / 6 * 6;
   const std::int64_t strip =
