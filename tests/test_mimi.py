@@ -142,10 +142,11 @@ def test_a_saved_state_goes_on_anywhere(backend: str) -> None:
 
 
 @pytest.mark.native
-def test_long_signals_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies between two transformer layers runs piece by piece: the same bits."""
-    wav = noise(SMALL, 3000 * HOP, 2)
-    lengths = [3000 * HOP, 1234 * HOP + 5]
+@pytest.mark.parametrize("missing", [0, HOP // 2 + 1])
+def test_long_signals_in_pieces(missing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies between two transformer layers runs piece by piece: the same bits, also without a whole last frame."""
+    wav = noise(SMALL, 3000 * HOP - missing, 2)
+    lengths = [3000 * HOP - missing, 1234 * HOP + 5]
     results = []
     for limit in (1 << 40, 1 << 14):
         monkeypatch.setattr(pieces, "PIECE_BYTES", limit)

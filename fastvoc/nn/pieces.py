@@ -128,7 +128,10 @@ class Stretch:
             valid = None if lengths is None else (lengths[rows] - low * unit).clamp(max=(high - low) * unit)
             return network(*parts, lengths=valid, backend=backend)
 
-        return self.pieces.run(x.shape[0], frames, counts, lambda n: network.length(n * unit), run)
+        def made(count: int) -> int:
+            return network.length(min(count * unit, x.shape[2]))  # the last frame may not be whole
+
+        return self.pieces.run(x.shape[0], frames, counts, made, run)
 
 
 def in_pieces(
