@@ -48,6 +48,8 @@ def _calls() -> dict[str, list[Call]]:
             stream = voc.stream()
             stream.push(mel[:, :7])
             stream.flush(mel[:, 7:])
+        for form in ("f32", "s16"):
+            voc(mel, rate=8000, format=form, check=False)
         style = torch.randn(2, KOKORO.style_dim)
         randomised(KOKORO)(torch.randn(2, KOKORO.num_mels, 7), [7, 5], check=False, f0=150.0, n=0.5, style=style)
         Jdc().eval().requires_grad_(False)(torch.randn(2, 80, 5), torch.tensor([5, 4]))
