@@ -306,6 +306,18 @@ def test_other_wrong_arguments() -> None:
         stream.push(noise(3, 10))
 
 
+def test_a_stream_at_the_same_rate_gives_what_came() -> None:
+    stream, wav = Resampler(22050, 22050), noise(2, 3, 50)
+    assert stream.latency == 0
+    assert torch.equal(torch.cat([stream.push(wav[..., :20]), stream.push(wav[..., 20:]), stream.flush()], -1), wav)
+
+
+def test_the_rest_has_the_axes_of_what_came() -> None:
+    for shape in ((500,), (2, 3, 500)):
+        stream, wav = Resampler(24000, 8000), noise(*shape)
+        assert torch.equal(torch.cat([stream.push(wav), stream.flush()], -1), resampled(wav, 24000, 8000))
+
+
 def test_axes_and_dtypes() -> None:
     wav = noise(2, 3, 500)
     y = resampled(wav, 24000, 8000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -95,7 +96,8 @@ class Graph:
         if key not in self._known:
             self._kept.append(tensor)
             value = tensor.detach().to("cpu", wanted).contiguous()
-            self._known[key] = self._store(value, self._names.get(id(tensor), ""))
+            name = self._names.get(id(tensor))
+            self._known[key] = self._store(value, name) if name else self._shared(value)
         return self._known[key]
 
     def constant(self, values: float | bool | Sequence[int] | Sequence[float], dtype: torch.dtype) -> Wire:
@@ -110,6 +112,13 @@ class Graph:
         """That of the next random values."""
         self._seed += 1
         return float(self._seed)
+
+    def _shared(self, value: Tensor) -> Wire:
+        """A tensor without a name of its own, stored once however many layers, such as like transforms, make it."""
+        key = hashlib.sha256(value.numpy().tobytes()).digest(), value.dtype, value.shape
+        if key not in self._known:
+            self._known[key] = self._store(value, "")
+        return self._known[key]
 
     def _store(self, value: Tensor, name: str) -> Wire:
         stored = value

@@ -74,6 +74,12 @@ def resample(ratio: Ratio, x: Tensor, tail: Tensor, due: Due) -> tuple[Tensor, T
     return made
 
 
+def prepare(ratio: Ratio) -> None:
+    """Makes the native op's filter, so that the first chunk does not: it takes seconds where rates share little."""
+    if _library.cpu_problem() is None:
+        _native(ratio)
+
+
 def resample_ref(ratio: Ratio, x: Tensor, tail: Tensor, due: Due) -> tuple[Tensor, Tensor, Tensor]:
     """The meaning of `resample`, in torch, bit for bit; on a GPU NaN also reaches other outputs near it."""
     held = torch.cat([tail, F.pad(x, (0, due.after)) if due.after else x], 1)

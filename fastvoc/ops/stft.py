@@ -23,6 +23,8 @@ from fastvoc.runtime.lengths import shortest
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Spec, define
 
+_NO_ANGLE = 1e-12  # magnitudes below give their angle no gradient: it would be 1 / |z|, then NaN
+
 
 @dataclass(frozen=True)
 class StftParams:
@@ -120,6 +122,8 @@ def _frames(padded: Tensor, params: StftParams, first_is_real: bool) -> Tensor:
 
 def _angle(z: Tensor) -> Tensor:
     """Angle in (-pi, pi]: a zero imaginary part counts as +0."""
+    if z.requires_grad:
+        z = torch.where(z.detach().abs() < _NO_ANGLE, z.detach(), z)
     return torch.where(z.imag == 0, _real_angle(z.real), torch.angle(z))
 
 

@@ -125,10 +125,14 @@ class Engine:
 
     def _checked(self, mel: Array) -> Tensor:
         """A mel on the model's device. Raises ShapeError, DtypeError, or ArgumentError for NaN and infinity."""
-        problem = self.voc.examine(mel)
-        given = mel if isinstance(mel, Tensor) else torch.from_numpy(mel.astype("float32", order="C"))
-        if given.dim() != 2:
-            raise ShapeError(f"mel: expected one mel [{self.voc.n_mels}, T], got {list(given.shape)}")
+        try:
+            problem = self.voc.examine(mel)
+            given = mel if isinstance(mel, Tensor) else torch.from_numpy(mel.astype("float32", order="C"))
+            if given.dim() != 2:
+                raise ShapeError(f"mel: expected one mel [{self.voc.n_mels}, T], got {list(given.shape)}")
+        except FastvocError as error:
+            self.voc.stats.failed("call", self.voc.stats.begin(), error)
+            raise
         if problem is not None:
             log.warning("mel: looks %s", problem)
         return given.to(self.voc.device)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError, StreamError
-from fastvoc.ops.resample import Due, Ratio, resample
+from fastvoc.ops.resample import Due, Ratio, prepare, resample
 
 LOWEST_HZ, HIGHEST_HZ = 1000, 384000
 
@@ -49,6 +49,7 @@ class Converter:
         common = math.gcd(from_rate, to_rate)
         self.ratio = Ratio(to_rate // common, from_rate // common)
         self.reach = self.ratio.reach  # inputs on either side of an output
+        prepare(self.ratio)
 
     def begin(self, rows: int, device: torch.device) -> Place:
         """The beginning of so many signals: silence before them."""
@@ -94,13 +95,15 @@ class Resampler:
     def __init__(self, from_rate: int, to_rate: int) -> None:
         """Raises ArgumentError for rates outside 1000..384000 Hz."""
         self.converter = Converter(from_rate, to_rate)
+        self._same = from_rate == to_rate
         self.place: Place | None = None
+        self._axes = torch.Size()
         self._ended = False
 
     @property
     def latency(self) -> int:
         """Inputs after a sample's position that it depends on."""
-        return self.converter.reach
+        return 0 if self._same else self.converter.reach
 
     def push(self, x: Tensor, *, final: bool = False) -> Tensor:
         """[..., n >= 0] of floating-point samples -> [..., m], float32. `final` ends the signals, which `reset` undoes.
@@ -114,14 +117,13 @@ class Resampler:
         place = self.place or self.converter.begin(len(rows), rows.device)
         if len(rows) != len(place.tail):
             raise ShapeError(f"wav: expected {len(place.tail)} signals as before, got {list(x.shape)}")
-        y, self.place = self.converter.step(place, rows, final=final)
-        self._ended = final
-        return y.view(*x.shape[:-1], y.shape[1])
+        y, self.place = (rows, place) if self._same else self.converter.step(place, rows, final=final)
+        self._axes, self._ended = x.shape[:-1], final
+        return y.view(*self._axes, y.shape[1])
 
     def flush(self) -> Tensor:
-        """The rest [R, m] of the signals."""
-        rows = 1 if self.place is None else len(self.place.tail)
-        return self.push(torch.zeros((rows, 0), dtype=torch.float32, device=self._device), final=True)
+        """The rest [..., m] of the signals."""
+        return self.push(torch.zeros((*self._axes, 0), dtype=torch.float32, device=self._device), final=True)
 
     def reset(self) -> None:
         """Begins anew."""

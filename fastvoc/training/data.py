@@ -45,8 +45,15 @@ def find_clips(source: str | Path) -> list[Path]:
 def read_clip(path: Path, sample_rate: int) -> Tensor:
     """A clip as mono float32 [L] at `sample_rate`. A `.npy` file holds samples [L] at that rate already.
 
-    Raises LoadError for a `.npy` of another kind, DecodeError for unreadable audio.
+    Raises LoadError for a clip without samples and for a `.npy` of another kind, DecodeError for unreadable audio.
     """
+    clip = _read(path, sample_rate)
+    if not len(clip):
+        raise LoadError(f"{path}: a clip without samples")
+    return clip
+
+
+def _read(path: Path, sample_rate: int) -> Tensor:
     if path.suffix.lower() == ".npy":
         samples = np.load(path, allow_pickle=False)
         if samples.ndim != 1 or samples.dtype not in (np.float32, np.int16):

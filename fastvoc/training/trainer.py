@@ -78,8 +78,9 @@ class Trainer:
                 raise ArgumentError(f"the loss is not finite at step {self.steps}: {losses}")
             self.optim_g.zero_grad(set_to_none=True)
             total.backward()
-        if c.clip_norm:
-            clip_grad_norm_(self.generator.parameters(), c.clip_norm)
+        norm = clip_grad_norm_(self.generator.parameters(), c.clip_norm or math.inf).item()
+        if not math.isfinite(norm):
+            raise ArgumentError(f"the gradient is not finite at step {self.steps}: {losses}")
         self.optim_g.step()
         self._advance()
         return losses

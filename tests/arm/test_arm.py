@@ -90,6 +90,7 @@ def vocoders() -> None:
             for chunk in mel.split(5, 1):
                 stream.push(chunk)
             stream.flush()
+        voc(mel, rate=8000, format="s16" if family in FAMILIES[::2] else "f32", check=False)
         inputs = {"f0": torch.full((9,), 160.0)} if "f0" in getattr(voc.model, "inputs", ()) else {}
         voc.to(torch.bfloat16)(mel, check=False, **inputs)
     for dtype in (torch.float32, torch.bfloat16):

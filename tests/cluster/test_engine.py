@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -137,11 +138,13 @@ def test_refusals_are_typed_and_cost_the_others_nothing(voc: Vocoder) -> None:
             (np.zeros((80, 9), np.int64), DtypeError, "mel: expected floating-point"),
         ]
         good = asyncio.create_task(heard(engine.stream(mel(50), chunk=5)))
+        before = Counter(voc.stats.refused)
         for value, error, message in bad:
             with pytest.raises(error, match=message):
                 await engine.vocode(value)
             with pytest.raises(error, match=message):
                 await heard(engine.stream(value))
+        assert Counter(voc.stats.refused) - before == {"ShapeError": 4, "ArgumentError": 2, "DtypeError": 2}
         for chunk in (0, True, "5"):
             with pytest.raises(ArgumentError, match="chunk: expected 1 frame or more"):
                 await heard(engine.stream(mel(5), chunk=chunk))  # type: ignore[arg-type]

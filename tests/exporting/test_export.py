@@ -110,6 +110,14 @@ def test_parity(name: str) -> None:
         assert distance(name)(wav, expected) <= 1e-5, (batch, frames)
 
 
+def test_a_transform_is_stored_once() -> None:
+    """Eight phase rounds and the head itself have two bases, so that the file is little more than the voice."""
+    voc = fastvoc.load("vocos-22k")
+    weights = sum(parameter.numel() for parameter in voc.model.parameters())
+    bases = 2 * voc.config.n_fft * (voc.config.n_fft + 2)
+    assert len(serialized(voc)) < 4.1 * (weights + bases)
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith(("hift", "rvc", "kokoro"))])
 def test_a_source_from_outside(name: str) -> None:
     loaded = made(name)

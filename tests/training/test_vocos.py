@@ -19,6 +19,7 @@ from fastvoc.training import checkpoint
 from fastvoc.training.config import TrainConfig
 from fastvoc.training.data import Clips, equalised, find_clips
 from fastvoc.training.generators import generator
+from fastvoc.training.objective import Distance
 from fastvoc.training.resolutions import MultiResolutionDiscriminator
 from fastvoc.training.trainer import Trainer
 
@@ -90,6 +91,26 @@ def test_updates_lower_the_losses(folder: Path) -> None:
         last = trainer.step()
     assert last["mel"] < 0.9 * first["mel"]
     assert last["d"] < first["d"]
+
+
+def test_near_silence_gives_finite_gradients() -> None:
+    """Down to magnitudes whose squares are zero in float32."""
+    model = generator(TrainConfig.from_dict({**TINY, "dim": 32}).model())
+    for lower in (0.0, 25.0, 45.0):
+        with torch.no_grad():
+            model.head.out.bias[:513] -= lower
+        model.zero_grad()
+        model(torch.full((1, 80, 12), -11.5)).sum().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters()), lower
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(folder: Path) -> None:
+    trainer = fresh(folder, adversarial_start=99)
+    trainer._distances.append(Distance("bad", 1.0, lambda real, generated: (generated * 0).sqrt().sum()))
+    before = {name: tensor.clone() for name, tensor in trainer.generator.state_dict().items()}
+    with pytest.raises(ArgumentError, match="gradient is not finite at step 0"):
+        trainer.step()
+    assert all(torch.equal(before[name], tensor) for name, tensor in trainer.generator.state_dict().items())
 
 
 def test_the_rate_warms_up(folder: Path) -> None:

@@ -24,6 +24,7 @@ inline std::size_t bytes_of(headeronly::ScalarType type) {
     case ScalarType::Byte:
     case ScalarType::Char:
       return 1;
+    case ScalarType::Short:
     case ScalarType::Half:
     case ScalarType::BFloat16:
       return 2;
