@@ -120,11 +120,8 @@ def pack(params: Any) -> Packed:
     basis = window.new_zeros((taps, 2, pad_channels(bins), pad_channels(hop)))
     basis[:, :, :bins, :hop] = parts.permute(2, 0, 1, 3)
     squares = window.new_zeros((taps, pad_channels(hop)))
-    squares[:, :hop] = (
-        torch.nn.functional.pad(params.squares.detach().double().cpu(), (0, taps * hop - size))
-        .reshape(taps, hop)
-        .flip(0)
-    )
+    padded = torch.nn.functional.pad(params.squares.detach().double().cpu(), (0, taps * hop - size))
+    squares[:, :hop] = padded.reshape(taps, hop).flip(0)
     bounds = [float("inf") if bound is None else bound for bound in (params.clip, params.clamp)]
     device = params.window.device
     shape = size, hop, params.phase == "sin"

@@ -60,7 +60,8 @@ def need_triton() -> None:
 
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     need("triton", triton_problem() or (None if interpreted else "Triton runs on a GPU, not in its interpreter"))
-    quicken()
+    if interpreted:
+        quicken()
 
 
 def need_ray() -> None:

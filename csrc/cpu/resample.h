@@ -61,7 +61,8 @@ inline __attribute__((always_inline)) void lane_sums(const Doubles* v, float* su
 
 // Four outputs of each of R periods, whose inputs begin `step` apart: sums[r][i].
 template <int R>
-inline __attribute__((noinline)) void resample_tile(const float* const* taps, const double* x, std::int64_t step, std::int64_t count, float (*sums)[4]) {
+inline __attribute__((noinline)) void resample_tile(const float* const* taps, const double* x, std::int64_t step,
+                                                    std::int64_t count, float (*sums)[4]) {
   Doubles acc[R][kResamplePhases] = {};
   const float *a = taps[0], *b = taps[1], *c = taps[2], *d = taps[3];
   for (std::int64_t k = 0; k < count; k += kDoubles) {

@@ -27,9 +27,9 @@ def levels(tokens: Iterable[int] | Tensor) -> list[Tensor]:
     Raises ArgumentError for a number of tokens that makes no whole frames, and for a token that is not of its place;
     DtypeError for what are no whole numbers.
     """
-    row = whole_numbers(
-        tokens if isinstance(tokens, Tensor) or not isinstance(tokens, Iterable) else [*tokens], "tokens"
-    )
+    if isinstance(tokens, Iterable) and not isinstance(tokens, Tensor):
+        tokens = [*tokens] or torch.zeros(0, dtype=torch.int64, device="cpu")  # nothing has no type
+    row = whole_numbers(tokens, "tokens").cpu()
     if row.dim() != 1 or not len(row) or len(row) % FRAME:
         raise ArgumentError(f"tokens: expected whole frames of {FRAME}, got {list(row.shape)}")
     codes = row - _FIRST - _ENTRIES * (torch.arange(len(row), device="cpu") % FRAME)

@@ -74,10 +74,12 @@ def resample(ratio: Ratio, x: Tensor, tail: Tensor, due: Due) -> tuple[Tensor, T
     return made
 
 
-def prepare(ratio: Ratio) -> None:
-    """Makes the native op's filter, so that the first chunk does not: it takes seconds where rates share little."""
-    if _library.cpu_problem() is None:
+def prepare(ratio: Ratio, device: torch.device) -> None:
+    """Makes the filter for signals there before the first one comes: it takes seconds where rates share little."""
+    if device.type == "cpu" and _library.cpu_problem() is None:
         _native(ratio)
+    elif _bands(ratio, device) is None:
+        _taps(ratio, device)
 
 
 def resample_ref(ratio: Ratio, x: Tensor, tail: Tensor, due: Due) -> tuple[Tensor, Tensor, Tensor]:

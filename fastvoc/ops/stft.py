@@ -77,9 +77,9 @@ def check_transform(op: str, n_fft: int, hop: int, window: Tensor) -> None:
 
 def _check(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> None:
     check_activations("stft", x, 1, params.window, lengths)
-    check_reflect("stft", (params.side,), lengths, x.shape[2])
-    fewest = shortest(lengths, x.shape[2])
-    if not params.side and fewest < params.n_fft:
+    if params.side:
+        check_reflect("stft", (params.side,), lengths, x.shape[2])
+    elif (fewest := shortest(lengths, x.shape[2])) < params.n_fft:
         raise ShapeError(f"stft: x: expected at least {params.n_fft} samples, got {fewest}")
 
 

@@ -49,7 +49,10 @@ class Converter:
         common = math.gcd(from_rate, to_rate)
         self.ratio = Ratio(to_rate // common, from_rate // common)
         self.reach = self.ratio.reach  # inputs on either side of an output
-        prepare(self.ratio)
+
+    def prepare(self, device: torch.device) -> None:
+        """Makes the filter beforehand."""
+        prepare(self.ratio, device)
 
     def begin(self, rows: int, device: torch.device) -> Place:
         """The beginning of so many signals: silence before them."""

@@ -47,6 +47,11 @@ class Delivery:
         """None where the rates are equal."""
         return None if self.rate == self.from_rate else Converter(self.from_rate, self.rate)
 
+    def prepare(self, device: torch.device) -> None:
+        """Makes beforehand what signals there need."""
+        if self.converter is not None:
+            self.converter.prepare(device)
+
     @property
     def dtype(self) -> torch.dtype:
         """Type of what comes out."""

@@ -72,6 +72,8 @@ class Streams:
         self._owner: Streamable = model.streamable()
         self._max, self._check = max_streams, check
         self._delivery = Delivery.of(self._owner.sample_rate, rate, format, dither)
+        if self._delivery is not None:
+            self._delivery.prepare(self._owner.device)
         self._deliverers: dict[Hashable, Deliverer] = {}
         self.clipped: int | Tensor = 0  # samples beyond full scale, of formats that clip; on a GPU a tensor
         self._groups: dict[Hashable, _Group] = {}

@@ -189,6 +189,8 @@ class Stream:
         delivery: Delivery | None = None,
     ) -> None:
         self._owner, self._options, self._check = owner, options, check
+        if delivery is not None:
+            delivery.prepare(owner.device)
         self._delivery = None if delivery is None else Deliverer(delivery)
         self.clipped: int | Tensor = 0  # samples beyond full scale, of formats that clip; on a GPU a tensor
         self._model: ModelStream = owner.new_stream(options)

@@ -30,6 +30,7 @@ from fastvoc.models.hift_config import HIFTNET
 from fastvoc.models.hiftnet import HiftNet
 from fastvoc.models.integer_lm import IntegerLm
 from fastvoc.runtime.registry import OPS
+from fastvoc.sound.resampling import Converter
 from fastvoc.styled import StyledVocoder
 from helpers import ROOT, need, relative_l2
 
@@ -90,7 +91,6 @@ def vocoders() -> None:
             for chunk in mel.split(5, 1):
                 stream.push(chunk)
             stream.flush()
-        voc(mel, rate=8000, format="s16" if family in FAMILIES[::2] else "f32", check=False)
         inputs = {"f0": torch.full((9,), 160.0)} if "f0" in getattr(voc.model, "inputs", ()) else {}
         voc.to(torch.bfloat16)(mel, check=False, **inputs)
     for dtype in (torch.float32, torch.bfloat16):
@@ -111,6 +111,13 @@ def codecs() -> None:
         for dtype in (torch.float32, torch.bfloat16):
             codec = Codec(lively(config), config, backend="cpp").to(dtype)
             codec.decode(codec.encode(noise(config, 2 * config.hop + 30), config.bandwidths[-1]))
+
+
+def rates() -> None:
+    """Another rate, up and down, in either type."""
+    for to_rate in (8000, 48000):
+        for s16 in (False, True):
+            Converter(22050, to_rate).whole(torch.randn(2, 3000), s16=s16)
 
 
 def native_ops() -> set[str]:
@@ -135,6 +142,7 @@ def test_every_op(tmp_path: Path, nan_poison: None) -> None:
         convolutions()
         vocoders()
         codecs()
+        rates()
     assert {call.name for call in recorder.calls} == native_ops()
     given, made = tmp_path / "given", tmp_path / "made"
     calls.write(recorder.calls, given)

@@ -197,8 +197,9 @@ def test_orpheus_tokens() -> None:
     assert made.tolist() == [code + 10 + 4096 * (i % 7) for i, code in enumerate(expected)]
     assert all(torch.equal(a, b) for a, b in zip(levels(made), codes, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(levels(made.tolist()), codes, strict=True))
-    with pytest.raises(ArgumentError, match="whole frames"):
-        levels(made[:-1])
+    for part in (made[:-1], [], iter(())):
+        with pytest.raises(ArgumentError, match="whole frames"):
+            levels(part)
     with pytest.raises(ArgumentError, match=r"4106\.\.8201 at 1"):
         levels([10, 9, 0, 0, 0, 0, 0])
     for wrong in (["a"] * 7, [1.5] * 7, torch.full((7,), 10.0)):

@@ -182,6 +182,8 @@ def test_streams_take_a_seed() -> None:
         with voc.stream(seed=seed) as stream:
             wav = torch.cat([stream.push(mel[..., :17]), stream.push(mel[..., 17:]), stream.flush()], -1)
         assert torch.equal(wav, voc(mel, seed=seed, check=False))
+    with pytest.raises(DtypeError, match="seed: expected whole numbers"):
+        voc.stream(seed=[])
     with voc.stream(seed=[1, 2, 3]) as stream, pytest.raises(ShapeError, match="seed"):
         stream.push(mel)
 

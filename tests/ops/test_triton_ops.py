@@ -34,8 +34,9 @@ def _run(case: Case, x: Tensor, params: Any, **arguments: Any) -> Tensor:
 def test_equals_the_meaning(make: Callable[[], Case], nan_poison: None) -> None:
     """And an item depends on itself alone, bit for bit, whatever lies beside it and beyond its length."""
     case = make()
-    lengths = [case.lengths[-1] - 9, case.lengths[0]]
-    x, extra = case.draw(2, case.lengths[-1]), case.extra(2, case.lengths[-1])
+    steps = case.lengths[-1]
+    lengths = [steps - 9, steps, case.lengths[0]]
+    x, extra = case.draw(3, steps), case.extra(3, steps)
     poisoned = x.clone()
     for i, n in enumerate(lengths):
         poisoned[i, ..., n:] = torch.nan if x.is_floating_point() else -1
@@ -43,7 +44,7 @@ def test_equals_the_meaning(make: Callable[[], Case], nan_poison: None) -> None:
     for i, n in enumerate(lengths):
         item, made = x[i : i + 1, :, :n], _made(case, n)
         own = {name: _of_item(value, i, made) for name, value in extra.items()}
-        view = strided(item)[("time-major", "sliced")[i]] if x.is_floating_point() else item
+        view = list(strided(item).values())[i] if x.is_floating_point() else item
         y = _run(case, view, case.params, **own)
         assert torch.equal(batched[i, ..., :made], y[0]), i
         assert not batched[i, ..., made:].any(), i

@@ -19,6 +19,7 @@ import fastvoc
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, ShapeError, StreamError
 from fastvoc.ops.noise import triangular_noise
+from fastvoc.ops.resample import _native
 from fastvoc.sound.formats import to_format
 from fastvoc.sound.resampling import resampled, resampled_length
 from fastvoc.streams.delivery import Delivery
@@ -165,6 +166,18 @@ def test_errors_leave_it_as_it_was_and_reset_begins_anew(rate: int | None, kind:
         stream.reset()
     empty = voc.stream(**out).flush()
     assert (len(empty), empty.dtype) == (0, head.dtype)
+
+
+@pytest.mark.native
+def test_the_filter_is_there_before_the_first_chunk() -> None:
+    """Of rates that share little it takes seconds, which a stream that plays does not have."""
+    voc = vocoder("hifigan-1", "cpp")
+    mel = mel_of(voc, 9)
+    live, pool = voc.stream(rate=7001, check=False), fastvoc.Streams(voc, rate=7013, check=False)
+    made = _native.cache_info().misses
+    live.push(mel)
+    pool.step({"a": mel})
+    assert _native.cache_info().misses == made
 
 
 def test_a_failing_conversion_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
