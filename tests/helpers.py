@@ -92,7 +92,7 @@ def run_under(isa: str, script: str) -> str:
         return out.read_text()
 
 
-# Imports once, then runs every script in a child of its own, which knows nothing of the others.
+# Imports once, then runs every script in a child of its own, seeded alike, which knows nothing of the others.
 _SERVER = """
 import json, os, sys, traceback
 import torch, op_cases
@@ -105,6 +105,7 @@ for line in sys.stdin:
         for number, stream in enumerate(("out", "err"), 1):
             os.dup2(os.open(asked[stream], os.O_CREAT | os.O_WRONLY), number)
         status = 0
+        torch.manual_seed(0)
         try:
             exec(compile(asked["script"], "script", "exec"), {"__name__": "__main__"})
         except BaseException:
