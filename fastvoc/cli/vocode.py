@@ -71,7 +71,10 @@ def vocode(
         if float32 and output is not None and output.suffix.lower() == ".flac":
             raise ArgumentError(f"--float: a FLAC file holds integers, give OUT the suffix .wav, not {output.name!r}")
         if plot is not None:
+            from fastvoc.training.plots import need_matplotlib
+
             check_file("--plot", plot, (".png",), force=force)
+            need_matplotlib()
     if threads is not None:
         set_num_threads(threads)
     voc = load(model, device=device, dtype=dtype.value, backend=backend)

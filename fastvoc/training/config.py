@@ -226,4 +226,7 @@ def _validate(c: TrainConfig) -> None:
         require(ok, name, "pairs of positive integers")
     require(c.segment_size % c.hop_size == 0, "segment_size", f"a multiple of hop_size {c.hop_size}")
     require(bool(c.speeds) and all(0.5 <= s <= 2 for s in c.speeds), "speeds", "factors from 0.5 to 2")
+    if c.generator == "vocos":
+        fits = c.hop_size < c.n_fft and (c.n_fft - c.hop_size) % 2 == 0
+        require(fits, "hop_size", f"less than n_fft, {c.n_fft}, by an even number")
     require(c.model().hop == c.hop_size, "hop_size", f"the product of upsample_rates, {c.model().hop}")

@@ -15,6 +15,14 @@ _POINTS = 2000
 _DYNAMIC_RANGE = 11.5
 
 
+def need_matplotlib() -> None:
+    """Raises FastvocError where matplotlib is not installed; for callers who would otherwise find out late."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise FastvocError("pictures need the package matplotlib: pip install matplotlib") from error
+
+
 def plot_audio(
     path: str | os.PathLike[str], wav: Tensor, mel: Tensor, sample_rate: int, hop: int, title: str | None = None
 ) -> None:
@@ -38,11 +46,9 @@ def plot_audio(
         raise ShapeError(f"wav: expected samples [L], got {list(wav.shape)}")
     if mel.dim() != 2 or mel.numel() == 0:
         raise ShapeError(f"mel: expected [n_mels, T], got {list(mel.shape)}")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise FastvocError("pictures need the package matplotlib: pip install matplotlib") from error
+    need_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     wav, mel = wav.detach().float().cpu(), mel.detach().float().cpu()
     figure = Figure(figsize=(10, 6), layout="constrained")

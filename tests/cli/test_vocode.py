@@ -106,6 +106,15 @@ def test_plot(run: Run, model: Path, clip: Path, out: Path, tmp_path: Path) -> N
     assert f"{tmp_path}/p.png: waveform and mel" in result.err
 
 
+def test_plot_without_matplotlib_fails_before_any_sound(
+    run: Run, model: Path, clip: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = run("vocode", clip, out, "--model", model, "--plot", tmp_path / "p.png")
+    assert (result.code, result.err) == (2, "error: pictures need the package matplotlib: pip install matplotlib\n")
+    assert not out.exists()
+
+
 def test_into_a_folder(run: Run, model: Path, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     assert run("vocode", clip, tmp_path / "made", "--model", model).code == 0

@@ -39,6 +39,10 @@ def test_a_configuration_survives_json() -> None:
         ({"learning_rate": "fast"}, "learning_rate: got 'fast', expected a number"),
         ({"ema_decay": 1.0}, "ema_decay: got 1.0"),
         ({"segment_size": 8000}, "segment_size: got 8000, expected a multiple of hop_size 256"),
+        (
+            {"generator": "vocos", "hop_size": 255, "segment_size": 2550},
+            "hop_size: got 255, expected less than n_fft, 1024",
+        ),
         ({"hop_size": 128}, "hop_size: got 128, expected the product of upsample_rates, 256"),
         ({"speeds": []}, "speeds"),
         ({"speeds": [3.0]}, "speeds"),
