@@ -17,6 +17,7 @@ from fastvoc.models.hift_config import HiftConfig
 from fastvoc.models.nsf_hifigan import NsfHifiGan, NsfHifiGanConfig
 from fastvoc.models.univnet import UnivNetConfig
 from fastvoc.models.vocos_config import VocosConfig
+from fastvoc.sound.mel import MelConfig
 from fastvoc.vocoder import Vocoder
 
 QUICK = examples(
@@ -66,6 +67,9 @@ MAKERS: dict[str, Callable[[], Vocoder]] = {
         resblock_kernel_sizes=(3, 5),
         resblock_dilation_sizes=((1, 2), (2, 6)),
         normalize_before=True,
+    ),
+    "hifigan-rounds": lambda: _hifigan(
+        upsample_rates=(4, 2), upsample_kernel_sizes=(8, 4), mel=MelConfig(8000, 32, 32, 8, 6), mel_rounds=2
     ),
     "hifigan-odd": lambda: _hifigan(
         upsample_rates=(5, 3),

@@ -45,6 +45,7 @@ def generator_config(fields: Fields, post_bias: bool = True) -> HifiGanConfig:
         resblock_dilation_sizes=fields.rows("resblock_dilation_sizes"),
         post_bias=post_bias,
         mel=mel_front_end(fields),
+        mel_rounds=fields.integer("mel_rounds", 0),
     )
 
 

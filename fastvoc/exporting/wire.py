@@ -350,6 +350,7 @@ FUNCTIONS: dict[Any, Callable[..., Wire]] = {
     torch.sin: lambda x: x.unary("Sin"),
     torch.cos: lambda x: x.unary("Cos"),
     torch.exp: lambda x: x.unary("Exp"),
+    torch.log: lambda x: x.unary("Log"),
     torch.sigmoid: lambda x: x.unary("Sigmoid"),
     torch.square: lambda x: x.square(),
     torch.clamp: lambda x, min=None, max=None: x.clamp(min, max),

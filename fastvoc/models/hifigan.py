@@ -28,6 +28,7 @@ from fastvoc.models.families import Config
 from fastvoc.models.speakers import Shift, Speaker, WideEmbedding, speaker_vectors
 from fastvoc.nn import toom_cook
 from fastvoc.nn.conv import Conv1d, WideConv1d
+from fastvoc.nn.mel_rounds import MelRounds
 from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.mrf import MrfStage, ResidualBlock, WideResidualBlock
 from fastvoc.nn.network import Network, Trace, Value, stacked
@@ -35,12 +36,14 @@ from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample, WideUpsample
 from fastvoc.ops.activation import TANH, leaky_relu
+from fastvoc.runtime.lengths import shortest
 from fastvoc.runtime.registry import use_exact
 from fastvoc.sound.mel import HIFIGAN_22K, MelConfig
 from fastvoc.sound.probe import probe
 
 _LEAST_INT8_CHANNELS = 16  # of a stage; the kernels compute 16 at a time
 _PROBE_FRAMES = 32
+_MOST_ROUNDS = 256
 _TUPLES = (
     "upsample_rates",
     "upsample_kernel_sizes",
@@ -58,7 +61,8 @@ class HifiGanConfig(Config):
     0 when None. `mel` is the front end that the checkpoint was trained with, None when it is not known. `latent`: the
     input is no mel but a latent of `num_mels` channels, as for the decoder of VITS. `gin_channels`: length of the
     vector that a speaker is told by, 0 for a model without; `num_speakers`: vectors that the checkpoint has itself;
-    `conds`: whether the speaker is told to every stage, too, as in XTTS.
+    `conds`: whether the speaker is told to every stage, too, as in XTTS. `mel_rounds`, ours: so many rounds bring the
+    magnitudes of what the generator makes near its mel (`fastvoc.nn.mel_rounds`).
     """
 
     family: ClassVar[str] = "hifigan"
@@ -85,6 +89,7 @@ class HifiGanConfig(Config):
     gin_channels: int = 0
     num_speakers: int = 0
     conds: bool = False
+    mel_rounds: int = 0
 
     def __post_init__(self) -> None:
         for name in _TUPLES:
@@ -98,6 +103,11 @@ class HifiGanConfig(Config):
     def hop(self) -> int:
         """Samples per mel frame."""
         return prod(self.upsample_rates)
+
+    @property
+    def min_frames(self) -> int:
+        """The fewest frames that make a sound."""
+        return 1 if self.mel is None or not self.mel_rounds else self.mel.padding // self.hop + 1
 
     def channels(self, stage: int) -> int:
         """Channels after upsampling stage `stage` (-1: before the first)."""
@@ -164,9 +174,26 @@ def _validate(c: HifiGanConfig) -> None:
         require(c, getattr(c, name) == 0 or positive((getattr(c, name),)), name, "0 or a positive integer")
     require(c, not c.num_speakers or c.gin_channels > 0, "gin_channels", "a positive integer, since there are speakers")
     require(c, isinstance(c.conds, bool), "conds", "True or False")
+    _validate_rounds(c)
     require(
         c, not c.conds or c.gin_channels > 0, "gin_channels", "a positive integer, since stages are told the speaker"
     )
+
+
+def _validate_rounds(c: HifiGanConfig) -> None:
+    rounds, mel = c.mel_rounds, c.mel
+    ok = isinstance(rounds, int) and not isinstance(rounds, bool) and 0 <= rounds <= _MOST_ROUNDS
+    require(c, ok, "mel_rounds", f"a number of rounds from 0 to {_MOST_ROUNDS}")
+    if rounds:
+        require(c, mel is not None, "mel", "a front end, since there are mel_rounds")
+        assert mel is not None
+        framed = mel.pad == "reflect_hop" and mel.win_length == mel.n_fft and (mel.n_fft - mel.hop_length) % 2 == 0
+        fits = mel.hop_length == c.hop and c.samples(1) == c.hop
+        shape = "padding reflect_hop, a window of n_fft and an even n_fft - hop"
+        require(c, framed, "mel", f"{shape}, since there are mel_rounds")
+        require(
+            c, fits, "mel", f"the model's hop, {c.hop}, and {c.hop} samples of every frame, since there are mel_rounds"
+        )
 
 
 HIFIGAN_V1 = HifiGanConfig(mel=HIFIGAN_22K)
@@ -203,6 +230,7 @@ class HifiGan(Model):
     def __init__(self, config: HifiGanConfig) -> None:
         super().__init__()
         self.config = config
+        self.min_frames = config.min_frames
         act = leaky_relu(config.leaky_relu_slope)
         count, longest = len(config.resblock_kernel_sizes), max(config.resblock_kernel_sizes)
         self.conv_pre = WideConv1d(
@@ -235,6 +263,9 @@ class HifiGan(Model):
             pre=leaky_relu(config.final_leaky_relu_slope),
             post=TANH,
         )
+        if config.mel is not None and config.mel_rounds:
+            self._rounds = MelRounds(config.mel, config.mel_rounds, self.conv_post)
+            self.rounds = nn.ModuleDict(self._rounds.parts())
         if config.normalize_before:
             self.register_buffer("mean", torch.zeros(config.num_mels))
             self.register_buffer("scale", torch.ones(config.num_mels))
@@ -273,7 +304,7 @@ class HifiGan(Model):
             ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
             BackendError: the forced backend refuses.
         """
-        self._check(mel)
+        self._check(mel, lengths)
         items = self._items(speaker, mel.shape[0], backend).values()
         return self.run(self._network, mel, *items, lengths=lengths, backend=backend)
 
@@ -286,10 +317,12 @@ class HifiGan(Model):
             toom_cook.settle(stages, list(steps), run, meant()(x, backend=backend), backend)
             self._network.cut = {}  # pieces begin at tiles
 
-    def _check(self, mel: Tensor) -> None:
+    def _check(self, mel: Tensor, lengths: Tensor | None) -> None:
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.numel() == 0:
             raise ShapeError(f"mel: expected [B > 0, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
         check_like("mel", mel, self.conv_pre.weight, self.conv_post.weight)
+        if (fewest := shortest(lengths, mel.shape[2])) < self.min_frames:
+            raise ShapeError(f"mel: expected at least {self.min_frames} frames, got {fewest}")
 
     @property
     def _network(self) -> Network:
@@ -303,7 +336,12 @@ class HifiGan(Model):
             if self.config.conds:
                 x = run(self._shifts[i], x, *further)
             x = run(stage, x)
-        return run(self.conv_post, x)
+        return self._ended(run, x, mel)
+
+    def _ended(self, run: Trace, x: Value, mel: Value) -> Value:
+        """What comes of what the last stage gives."""
+        x = run(self.conv_post, x)
+        return self._rounds.network(run, x, mel) if self.config.mel_rounds else x
 
     def _begun(self, run: Trace, mel: Value, shift: Value | None = None) -> Value:
         """What the first stage takes; `shift` is what `_items` gives of the speakers."""

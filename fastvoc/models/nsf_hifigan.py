@@ -183,7 +183,7 @@ class NsfHifiGan(HifiGan):
             ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
             BackendError: the forced backend refuses.
         """
-        self._check(mel)
+        self._check(mel, lengths)
         batch, _, frames = mel.shape
         f0 = filled("f0", f0, (batch, frames), self.m_source.weight)
         if source is None:
@@ -238,7 +238,7 @@ class NsfHifiGan(HifiGan):
         for (up, stage), conv in zip(self._stages, self.noise_convs, strict=True):
             assert isinstance(conv, Conv1d)
             x = run(stage, run.add(run(up, x), run(conv, source)))
-        return run(self.conv_post, x)
+        return self._ended(run, x, mel)
 
     def written(self, chosen: Collection[str] = ()) -> Written:
         """Without choice from a latent and F0; `source` in place of F0 and noise."""

@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from fastvoc.nn.layer import Layer, Steps
+from fastvoc.nn.beside import Beside
+from fastvoc.nn.layer import Steps
 from fastvoc.nn.prepared import Prepared
 from fastvoc.ops import istft_head as istft_head_op
 from fastvoc.ops import stft as stft_op
 
 
-class _Windowed(Layer, nn.Module):
-    """A layer with a periodic Hann window, which is where the weight of the layer beside it is, in float32 at least.
-
-    No buffer: what builds a model without values and assigns them then would leave it without any.
-    """
-
-    _beside: Any
+class _Windowed(Beside):
+    """A layer with a periodic Hann window."""
 
     def __init__(self, n_fft: int, beside: nn.Module) -> None:
-        super().__init__()
-        object.__setattr__(self, "_beside", beside)  # no part, so that every weight has one name
+        # Shared by calls of every kind, so never an inference tensor.
+        with torch.inference_mode(False):
+            super().__init__(beside, torch.hann_window(n_fft, dtype=torch.float32, device="cpu"))
         self._size = n_fft
-        self._made = _hann(n_fft, torch.device("cpu"), torch.float32)
 
     @property
     def window(self) -> Tensor:
         """[n_fft], float32 or float64."""
-        weight: Tensor = self._beside.weight
-        window, wide = self._made, weight.dtype is torch.float64
-        if window.device != weight.device or (window.dtype is torch.float64) is not wide:
-            window = self._made = _hann(self._size, weight.device, torch.float64 if wide else torch.float32)
-        return window
+        return self.constant
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
-        self.window  # noqa: B018  # follows now, not in the first call, which may be one that records a graph
-        return self
-
-
-def _hann(n_fft: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    # Shared by calls of every kind, so never an inference tensor.
-    with torch.inference_mode(False):
-        return torch.hann_window(n_fft, dtype=torch.float32, device="cpu").to(device, dtype)
+    def _tensors(self) -> list[Tensor]:
+        return [self.window]
 
 
 class Stft(_Windowed):
@@ -59,7 +43,7 @@ class Stft(_Windowed):
         beside: nn.Module,
         *,
         features: Literal["complex", "polar"] = "complex",
-        padding: Literal["reflect", "none"] = "reflect",
+        padding: Literal["reflect", "same", "none"] = "reflect",
     ) -> None:
         super().__init__(n_fft, beside)
         self._hop, self._options = hop, (features, padding)
@@ -69,14 +53,11 @@ class Stft(_Windowed):
         """The op's view of this layer."""
         return stft_op.StftParams(self._size, self._hop, self.window, *self._options)
 
-    def _tensors(self) -> list[Tensor]:
-        return [self.window]
-
     def width(self) -> int:
         return self._size + 2
 
     def output_lengths(self, lengths: Steps) -> Steps:
-        surplus = 0 if self._options[1] == "reflect" else -self._size
+        surplus = {"reflect": 0, "same": -self._hop, "none": -self._size}[self._options[1]]
         return 1 + (lengths + surplus) // self._hop
 
 
@@ -101,9 +82,6 @@ class IstftHead(_Windowed):
     def params(self) -> istft_head_op.IstftHeadParams:
         """The op's view of this layer."""
         return istft_head_op.IstftHeadParams(self._size, self._hop, self.window, *self._options)
-
-    def _tensors(self) -> list[Tensor]:
-        return [self.window]
 
     def output_lengths(self, lengths: Steps) -> Steps:
         if self._options[0] == "none":

@@ -25,6 +25,7 @@ class TrainConfig:
         generator: "hifigan", or "vocos", of which dim, intermediate_dim, num_layers, mel_skip and phase_rounds give the
             shape (as in `VocosConfig`; it pads like HiFi-GAN's front end), while the fields of upsampling and residual
             blocks have no meaning then.
+        mel_rounds: of "hifigan", as in `HifiGanConfig`; the losses hear what the rounds make.
         steps: generator updates at which training ends.
         mel_weight, feature_weight, adversarial_weight: weights of the generator's losses; published as 45, 1 (the loss
             doubles itself) and 1. stft_weight, waveform_weight, loudness_weight: of further losses, which it has not.
@@ -79,6 +80,7 @@ class TrainConfig:
     num_layers: int = 8
     mel_skip: bool = True
     phase_rounds: int = 0
+    mel_rounds: int = 0
 
     steps: int = 1_000_000
     mel_weight: float = 45.0
@@ -169,6 +171,7 @@ class TrainConfig:
             resblock_kernel_sizes=self.resblock_kernel_sizes,
             resblock_dilation_sizes=self.resblock_dilation_sizes,
             mel=self.mel(self.fmax),
+            mel_rounds=self.mel_rounds,
         )
 
     def mel(self, f_max: float | None) -> MelConfig:

@@ -101,7 +101,7 @@ def test_batch(family: str, backend: str) -> None:
         batched = torch.cat([stream.push(mels[..., :13]), stream.push(mels[..., 13:]), stream.flush()], -1)
     for mel, wav in zip(mels, batched, strict=True):
         alone = streamed(voc, mel, [13])
-        assert torch.equal(wav, alone) if backend == "cpp" else relative_l2(wav, alone) < 2e-6
+        assert torch.equal(wav, alone) if backend == "cpp" else relative_l2(wav, alone) < 4e-6
 
 
 @each_family

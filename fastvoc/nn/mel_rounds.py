@@ -1,0 +1,94 @@
+"""Rounds that bring the mel of a made sound near the one it was made from."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from fastvoc.nn.beside import Beside
+from fastvoc.nn.network import Trace, Value, stacked
+from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.spectral import IstftHead, Stft
+from fastvoc.ops import conv1d as conv1d_op
+from fastvoc.sound.mel import MelConfig, mel_filterbank
+
+_RELAXATION = 1.5  # a step beyond what one frame alone wants: its neighbours, which overlap it, take part back
+_MOST = 3.0  # nepers that a band is wrong by at most
+_SILENT = 1e-12  # keeps the logarithm of a magnitude finite
+
+
+class MelRounds:
+    """So many rounds in which a sound's STFT gets the magnitudes, band by band, that a log-mel wants; its phases stay.
+
+    Each round divides the wanted mel by that of the sound and scales every bin by what its bands say, in proportion to
+    their weights there. Griffin and Lim's algorithm (1984) keeps magnitudes and looks for phases; here the phases are
+    those of a network, and the magnitudes are known through the mel alone.
+
+    mel: a front end with padding reflect_hop whose window is as long as its FFT. `beside` is a layer of the model that
+    has a `weight`.
+    """
+
+    def __init__(self, mel: MelConfig, rounds: int, beside: nn.Module) -> None:
+        shape = mel.n_fft, mel.hop_length, beside
+        self._mel, self._rounds = mel, rounds
+        filters = mel_filterbank(mel)
+        self.first = Stft(*shape, features="polar", padding="same")
+        self.again = Stft(*shape, features="polar", padding="none")
+        self.bands = _Pointwise(beside, filters)
+        self.bins = _Pointwise(beside, (filters / filters.sum(0).clamp(min=torch.finfo(filters.dtype).tiny)).t())
+        self.between = IstftHead(*shape, padding="none")
+        self.last = IstftHead(*shape, padding="same")
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The layers by name."""
+        return {name: part for name, part in vars(self).items() if isinstance(part, nn.Module)}
+
+    def network(self, run: Trace, wav: Value, mel: Value) -> Value:
+        """Samples [B, 1, T * hop] and the log-mel [B, n_mels, T] that they were made from -> samples of that shape."""
+        x = run(self.first, wav)
+        for later in range(self._rounds)[::-1]:
+            bands = run(self.bands, run.map(partial(_raised, power=self._mel.power), x))
+            gains = run(self.bins, run.join(partial(_wanted, mel=self._mel), bands, mel))
+            x = run(self.between if later else self.last, run.join(_scaled, x, gains))
+            if later:
+                x = run(self.again, x)
+        return x
+
+
+class _Pointwise(Beside):
+    """A matrix [out, in] of constants over the channels of every step."""
+
+    MORE = 1
+
+    def __init__(self, beside: nn.Module, matrix: Tensor) -> None:
+        super().__init__(beside, matrix.contiguous())
+        self.prepared = Prepared(conv1d_op.OP, self.params, lambda: [self.constant])
+
+    def params(self) -> conv1d_op.Conv1dParams:
+        """The op's view of this layer."""
+        return conv1d_op.Conv1dParams(self.constant[:, :, None], None)
+
+    def width(self) -> int:
+        return len(self.constant)
+
+
+def _raised(x: Tensor, power: float) -> Tensor:
+    """Of magnitudes and angles the magnitudes as the mel sums them."""
+    magnitude = x.chunk(2, 1)[0]
+    return magnitude if power == 1.0 else torch.square(magnitude)
+
+
+def _wanted(bands: Tensor, given: Tensor, mel: MelConfig) -> Tensor:
+    """The logarithm of the gain of each band's magnitude."""
+    base = 1.0 if mel.log == "ln" else math.log(10.0)
+    lacking = given * base - torch.log(torch.clamp(bands, min=mel.floor))
+    return torch.clamp(lacking * (1.0 / mel.power), min=-_MOST, max=_MOST) * _RELAXATION
+
+
+def _scaled(x: Tensor, gains: Tensor) -> Tensor:
+    """Magnitudes and angles to log-magnitudes, raised by the gains, and angles."""
+    magnitude, angle = x.chunk(2, 1)
+    return stacked(torch.log(torch.clamp(magnitude, min=_SILENT)) + gains, angle)
