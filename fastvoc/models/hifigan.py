@@ -36,7 +36,6 @@ from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample, WideUpsample
 from fastvoc.ops.activation import TANH, leaky_relu
-from fastvoc.runtime.lengths import shortest
 from fastvoc.runtime.registry import use_exact
 from fastvoc.sound.mel import HIFIGAN_22K, MelConfig
 from fastvoc.sound.probe import probe
@@ -103,11 +102,6 @@ class HifiGanConfig(Config):
     def hop(self) -> int:
         """Samples per mel frame."""
         return prod(self.upsample_rates)
-
-    @property
-    def min_frames(self) -> int:
-        """The fewest frames that make a sound."""
-        return 1 if self.mel is None or not self.mel_rounds else self.mel.padding // self.hop + 1
 
     def channels(self, stage: int) -> int:
         """Channels after upsampling stage `stage` (-1: before the first)."""
@@ -230,7 +224,6 @@ class HifiGan(Model):
     def __init__(self, config: HifiGanConfig) -> None:
         super().__init__()
         self.config = config
-        self.min_frames = config.min_frames
         act = leaky_relu(config.leaky_relu_slope)
         count, longest = len(config.resblock_kernel_sizes), max(config.resblock_kernel_sizes)
         self.conv_pre = WideConv1d(
@@ -304,7 +297,7 @@ class HifiGan(Model):
             ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
             BackendError: the forced backend refuses.
         """
-        self._check(mel, lengths)
+        self._check(mel)
         items = self._items(speaker, mel.shape[0], backend).values()
         return self.run(self._network, mel, *items, lengths=lengths, backend=backend)
 
@@ -317,12 +310,10 @@ class HifiGan(Model):
             toom_cook.settle(stages, list(steps), run, meant()(x, backend=backend), backend)
             self._network.cut = {}  # pieces begin at tiles
 
-    def _check(self, mel: Tensor, lengths: Tensor | None) -> None:
+    def _check(self, mel: Tensor) -> None:
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.numel() == 0:
             raise ShapeError(f"mel: expected [B > 0, {self.config.num_mels}, T > 0], got {list(mel.shape)}")
         check_like("mel", mel, self.conv_pre.weight, self.conv_post.weight)
-        if (fewest := shortest(lengths, mel.shape[2])) < self.min_frames:
-            raise ShapeError(f"mel: expected at least {self.min_frames} frames, got {fewest}")
 
     @property
     def _network(self) -> Network:

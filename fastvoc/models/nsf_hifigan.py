@@ -183,7 +183,7 @@ class NsfHifiGan(HifiGan):
             ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
             BackendError: the forced backend refuses.
         """
-        self._check(mel, lengths)
+        self._check(mel)
         batch, _, frames = mel.shape
         f0 = filled("f0", f0, (batch, frames), self.m_source.weight)
         if source is None:

@@ -31,28 +31,24 @@ class StftParams:
     """Shape of a transform: even `n_fft`, `hop` in samples, window [n_fft].
 
     `features` complex gives all real parts, then all imaginary parts; polar gives magnitudes, then angles in radians.
-    `padding` reflect centres frames on multiples of the hop, same reflects (n_fft - hop) / 2 samples, so that a frame
-    is worth exactly `hop` of them, none has the first one begin at the first sample.
+    `padding` reflect centres frames on multiples of the hop, none has the first one begin at the first sample.
     """
 
     n_fft: int
     hop: int
     window: Tensor
     features: Literal["complex", "polar"] = "complex"
-    padding: Literal["reflect", "same", "none"] = "reflect"
+    padding: Literal["reflect", "none"] = "reflect"
     first_is_real: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_transform("stft", self.n_fft, self.hop, self.window)
         if self.features not in ("complex", "polar"):
             raise ArgumentError(f"stft: features: expected complex or polar, got {self.features!r}")
-        if self.padding not in ("reflect", "same", "none"):
-            raise ArgumentError(f"stft: padding: expected reflect, same or none, got {self.padding!r}")
-        if self.padding == "same" and (self.n_fft - self.hop) % 2:
-            raise ArgumentError(f"stft: hop: padding same needs an even n_fft - hop, got {self.n_fft - self.hop}")
+        if self.padding not in ("reflect", "none"):
+            raise ArgumentError(f"stft: padding: expected reflect or none, got {self.padding!r}")
         mirror = self.window[1:]
-        centred = self.padding == "reflect" and not mirror.is_meta
-        real = centred and torch.allclose(mirror, mirror.flip(0), rtol=0, atol=1e-6)
+        real = self.side > 0 and not mirror.is_meta and torch.allclose(mirror, mirror.flip(0), rtol=0, atol=1e-6)
         object.__setattr__(self, "first_is_real", real)
 
     def tensors(self) -> list[Tensor]:
@@ -62,7 +58,7 @@ class StftParams:
     @property
     def side(self) -> int:
         """Samples reflected at either end."""
-        return {"reflect": self.n_fft // 2, "same": (self.n_fft - self.hop) // 2, "none": 0}[self.padding]
+        return self.n_fft // 2 if self.padding == "reflect" else 0
 
     def output_length(self, steps: int) -> int:
         """Frames made from a number of samples."""
@@ -83,13 +79,12 @@ def _check(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> None
     check_activations("stft", x, 1, params.window, lengths)
     if params.side:
         check_reflect("stft", (params.side,), lengths, x.shape[2])
-    least = params.n_fft - 2 * params.side
-    if (fewest := shortest(lengths, x.shape[2])) < least:
-        raise ShapeError(f"stft: x: expected at least {least} samples, got {fewest}")
+    elif (fewest := shortest(lengths, x.shape[2])) < params.n_fft:
+        raise ShapeError(f"stft: x: expected at least {params.n_fft} samples, got {fewest}")
 
 
 def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Tensor:
-    """Frames of the signal, reflected at either end, by n_fft / 2 as torch.stft does unless told, or as it is.
+    """Frames of the signal, reflected by n_fft / 2 at either end (torch.stft's default) or as it is.
 
     Args:
         x: [B, 1, L] samples, dtype and device of the window.
@@ -98,10 +93,9 @@ def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Te
             0.
 
     Returns:
-        [B, n_fft + 2, 1 + L // hop], with padding same L // hop, without any 1 + (L - n_fft) // hop: n_fft / 2 + 1 rows
-        of each kind. Where the exact value is real, its angle is 0 or +pi, never -pi, as networks see the difference:
-        in the first and last bin, and under a symmetric window and padding reflect in the whole first frame, which the
-        reflection makes symmetric.
+        [B, n_fft + 2, 1 + L // hop], without padding 1 + (L - n_fft) // hop: n_fft / 2 + 1 rows of each kind. Where the
+        exact value is real, its angle is 0 or +pi, never -pi, as networks see the difference: in the first and last
+        bin, and under a symmetric window and reflection in the whole first frame, which the reflection makes symmetric.
 
     Raises:
         ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
