@@ -53,6 +53,7 @@ def stft_kernel(
     SIZE: tl.constexpr,
     SIZE_PAD: tl.constexpr,
     HOP: tl.constexpr,
+    PAD_MODE: tl.constexpr,
     BINS: tl.constexpr,
     BINS_PAD: tl.constexpr,
     POLAR: tl.constexpr,
@@ -74,7 +75,7 @@ def stft_kernel(
     imaginary = tl.zeros([BT, BN], tl.float32)
     live = (n < BINS_PAD)[None, :]
     for first in range(0, SIZE_PAD, BK):
-        s, valid = source_rows((f * HOP - crop)[:, None] + (first + k)[None, :], length, length, 1)
+        s, valid = source_rows((f * HOP - crop)[:, None] + (first + k)[None, :], length, length, PAD_MODE)
         valid = valid & (f < inside)[:, None] & (first + k < SIZE)[None, :]
         a = tl.load(x + item * x_batch + s.to(tl.int64) * x_step, mask=valid, other=0.0)
         of = basis + (first + k)[:, None] * BINS_PAD + n[None, :]
@@ -102,8 +103,9 @@ class Packed(NamedTuple):
     hop: int
     polar: bool
     first_is_real: bool
-    left: int  # samples reflected at either end
+    left: int  # samples beside the signal, as `pad` says
     right: int
+    pad: int
 
 
 def pack(params: Any) -> Packed:
@@ -116,7 +118,7 @@ def pack(params: Any) -> Packed:
     basis = parts.new_zeros((2, pad_channels(size), pad_channels(bins)))
     basis[:, :size, :bins] = parts * params.window.detach().double().cpu()[:, None]
     shape = size, params.hop, params.features == "polar", params.first_is_real
-    return Packed(basis.float().to(params.window.device), *shape, params.side, params.side)
+    return Packed(basis.float().to(params.window.device), *shape, params.side, params.side, params.pad)
 
 
 def _output(p: Packed, x: Tensor) -> tuple[Tensor, int]:
@@ -151,6 +153,7 @@ def _stft(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         SIZE=p.size,
         SIZE_PAD=size_pad,
         HOP=p.hop,
+        PAD_MODE=p.pad,
         BINS=p.size // 2 + 1,
         BINS_PAD=bins_pad,
         POLAR=p.polar,

@@ -217,7 +217,7 @@ struct StftCall : Call {
   using Call::Call;
   Tensor tables = tensor();
   Ints radices = ints();
-  int size = integer(), hop = integer(), left = integer(), right = integer();
+  int size = integer(), hop = integer(), left = integer(), right = integer(), pad = integer();
   bool polar = flag(), first_is_real = flag();
   Tensor x = tensor();
   MaybeTensor lengths = maybe();

@@ -9,6 +9,7 @@ Tensor stft(const StftCall& call) {
   StftArgs args{};
   args.hop = call.hop;
   args.left = call.left;
+  args.reflect = static_cast<Pad>(call.pad) == Pad::kReflect;
   args.polar = call.polar;
   args.first_is_real = call.first_is_real;
   STD_TORCH_CHECK(args.hop >= 1 && args.left >= 0 && call.right >= 0, "stft: expected a positive hop and no negative padding");
@@ -19,7 +20,7 @@ Tensor stft(const StftCall& call) {
   const auto made = [&](int64_t samples) { return (samples + beside - size) / args.hop + 1; };
   for (int64_t i = 0; i < batch.items(); ++i) {
     const int64_t samples = batch.length(i);
-    STD_TORCH_CHECK(samples > most && samples + beside >= size, "stft: too few samples");
+    STD_TORCH_CHECK((samples > most || !args.reflect) && samples + beside >= size, "stft: too few samples");
   }
   const Output out(batch.items(), size + 2, made(batch.steps()));
   const FloatKernels& table = engine().only_floats;

@@ -8,11 +8,11 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
-// Samples [first, first + count) of an item, reflected at its ends.
-inline void load_samples(const Source& source, std::int64_t first, std::int64_t count, float* y) {
+// Samples [first, first + count) of an item, reflected at its ends or between zeros.
+inline void load_samples(const Source& source, std::int64_t first, std::int64_t count, bool reflect, float* y) {
   const std::int64_t last = first + count;
   std::int64_t t = first;
-  for (; t < std::min<std::int64_t>(last, 0); ++t) *y++ = source.data[-t * source.step];
+  for (; t < std::min<std::int64_t>(last, 0); ++t) *y++ = reflect ? source.data[-t * source.step] : 0.0f;
   const std::int64_t inside = std::min(last, source.steps);
   if (source.step == 1 && t < inside) {
     std::memcpy(y, source.data + t, static_cast<std::size_t>(inside - t) * sizeof(float));
@@ -20,7 +20,7 @@ inline void load_samples(const Source& source, std::int64_t first, std::int64_t 
     t = inside;
   }
   for (; t < inside; ++t) *y++ = source.data[t * source.step];
-  for (; t < last; ++t) *y++ = source.data[(2 * (source.steps - 1) - t) * source.step];
+  for (; t < last; ++t) *y++ = reflect ? source.data[(2 * (source.steps - 1) - t) * source.step] : 0.0f;
 }
 
 // The spectrum's bins of a tile of frames that begin `hop` samples apart in `x`: [2 * bins] rows of lanes, all real parts, then
@@ -93,7 +93,7 @@ inline void stft(const StftArgs& args, const Source& source, const Sink& sink, s
   std::fill(samples, samples + width * args.hop + size + 2 * width, 0.0f);
   for (std::int64_t t = begin; t < end; t += width) {
     const std::int64_t count = std::min<std::int64_t>(width, end - t);
-    load_samples(source, t * args.hop - args.left, (count - 1) * args.hop + size, samples);
+    load_samples(source, t * args.hop - args.left, (count - 1) * args.hop + size, args.reflect, samples);
     Vec* bins = analyze(args, samples, count, rows, other);
     if (args.polar) to_polar(args, bins, args.first_is_real && t == 0);
     store_lanes(sink, t, count, bins);

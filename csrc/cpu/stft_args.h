@@ -8,7 +8,8 @@ namespace fastvoc {
 struct StftArgs {
   RealFft fft;
   int hop;
-  int left;             // samples before the first that frame 0 covers; reflected
+  int left;             // samples before the first that frame 0 covers
+  bool reflect;         // what lies beside the signal, instead of zeros
   bool polar;
   bool first_is_real;   // the first frame is symmetric, so that its bins are real
   const float* window;  // [n_fft + kPanelWidth], halved, zeros beyond n_fft

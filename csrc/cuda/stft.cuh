@@ -19,6 +19,7 @@ struct StftArgs {
   int hop;
   int left;
   int right;
+  Pad pad;
   bool polar;
   bool first_is_real;
 
@@ -50,7 +51,8 @@ __global__ void stft_kernel(const __grid_constant__ StftArgs<T> a) {
     const std::int64_t t = first + i / bins;
     if (t >= valid) continue;
     const auto sample = [&](int n) {
-      return window[n] * widen(x[padded_step(t * a.hop + n - a.left, steps, Pad::kReflect) * a.x.step]);
+      const std::int64_t at = padded_step(t * a.hop + n - a.left, steps, a.pad);
+      return at < 0 ? 0.0f : window[n] * widen(x[at * a.x.step]);
     };
     float* frame = frames + i / bins * a.size;
     const float v = sample(j);

@@ -25,7 +25,7 @@ from fastvoc.ops.seanet_block import SeanetBlockParams
 from fastvoc.ops.snake_aa import SnakeAaParams
 from fastvoc.ops.upsample import UpsampleParams
 
-_PADS = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
+PADS = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
 
 
 def activated(x: Wire, act: Activation) -> Wire:
@@ -69,7 +69,7 @@ def conv1d(params: Conv1dParams, x: Wire, residual: Wire | None = None) -> Wire:
     """pad(pre(x)), the convolution, the residual, post."""
     y, pads = activated(x, params.pre), params.padding
     if params.pad_mode != "zeros" and any(pads):
-        y, pads = y.padded(*pads, _PADS[params.pad_mode]), (0, 0)
+        y, pads = y.padded(*pads, PADS[params.pad_mode]), (0, 0)
     if y.dtype is torch.float64:
         y = _products(y.padded(*pads), params)
     else:

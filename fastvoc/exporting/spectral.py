@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastvoc.exporting.convolutions import convolved
+from fastvoc.exporting.convolutions import PADS, convolved
 from fastvoc.exporting.emitters import emits
 from fastvoc.exporting.wire import Wire, concat
 from fastvoc.ops.istft_head import IstftHeadParams
@@ -78,10 +78,10 @@ def overlapped(frames: Wire, hop: int, trim: int) -> Wire:
 
 @emits(StftParams)
 def stft(params: StftParams, x: Wire) -> Wire:
-    """Frames of the signal, reflected where it is, times the window's cosines and sines."""
+    """Frames of the signal, between what the padding says, times the window's cosines and sines."""
     cosine, sine = _angles(params.n_fft)
     basis = torch.cat([cosine, -sine]) * params.window.double().cpu()
-    padded = x.padded(params.side, params.side, "reflect") if params.side else x
+    padded = x.padded(params.side, params.side, PADS[params.pad_mode])
     bins = convolved(padded, basis[:, None], None, stride=params.hop)
     if params.features == "complex":
         return bins

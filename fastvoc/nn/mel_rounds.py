@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.beside import Beside
-from fastvoc.nn.layer import Steps
 from fastvoc.nn.network import Trace, Value, stacked
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.spectral import IstftHead, Stft
@@ -36,10 +35,10 @@ class MelRounds:
         shape = mel.n_fft, mel.hop_length, beside
         self._mel, self._rounds = mel, rounds
         filters = mel_filterbank(mel)
-        self.surround = _Constant(beside, torch.ones(1, 1, device="cpu"), mel.padding)
-        self.stft = Stft(*shape, features="polar", padding="none")
-        self.bands = _Constant(beside, filters)
-        self.bins = _Constant(beside, (filters / filters.sum(0).clamp(min=torch.finfo(filters.dtype).tiny)).t())
+        self.first = Stft(*shape, features="polar", padding="same")
+        self.again = Stft(*shape, features="polar", padding="none")
+        self.bands = _Pointwise(beside, filters)
+        self.bins = _Pointwise(beside, (filters / filters.sum(0).clamp(min=torch.finfo(filters.dtype).tiny)).t())
         self.between = IstftHead(*shape, padding="none")
         self.last = IstftHead(*shape, padding="same")
 
@@ -49,34 +48,30 @@ class MelRounds:
 
     def network(self, run: Trace, wav: Value, mel: Value) -> Value:
         """Samples [B, 1, T * hop] and the log-mel [B, n_mels, T] that they were made from -> samples of that shape."""
-        x = run(self.surround, wav)
+        x = run(self.first, wav)
         for later in range(self._rounds)[::-1]:
-            x = run(self.stft, x)
             bands = run(self.bands, run.map(partial(_raised, power=self._mel.power), x))
             gains = run(self.bins, run.join(partial(_wanted, mel=self._mel), bands, mel))
             x = run(self.between if later else self.last, run.join(_scaled, x, gains))
+            x = run(self.again, x) if later else x
         return x
 
 
-class _Constant(Beside):
-    """A matrix [out, in] of constants over the channels of every step, with `padding` steps of zeros at both ends."""
+class _Pointwise(Beside):
+    """A matrix [out, in] of constants over the channels of every step."""
 
     MORE = 1
 
-    def __init__(self, beside: nn.Module, matrix: Tensor, padding: int = 0) -> None:
+    def __init__(self, beside: nn.Module, matrix: Tensor) -> None:
         super().__init__(beside, matrix.contiguous())
-        self._padding = padding
         self.prepared = Prepared(conv1d_op.OP, self.params, lambda: [self.constant])
 
     def params(self) -> conv1d_op.Conv1dParams:
         """The op's view of this layer."""
-        return conv1d_op.Conv1dParams(self.constant[:, :, None], None, padding=(self._padding, self._padding))
+        return conv1d_op.Conv1dParams(self.constant[:, :, None], None)
 
     def width(self) -> int:
         return len(self.constant)
-
-    def output_lengths(self, lengths: Steps) -> Steps:
-        return lengths + 2 * self._padding
 
 
 def _raised(x: Tensor, power: float) -> Tensor:

@@ -43,7 +43,7 @@ class Stft(_Windowed):
         beside: nn.Module,
         *,
         features: Literal["complex", "polar"] = "complex",
-        padding: Literal["reflect", "none"] = "reflect",
+        padding: Literal["reflect", "same", "none"] = "reflect",
     ) -> None:
         super().__init__(n_fft, beside)
         self._hop, self._options = hop, (features, padding)
@@ -57,7 +57,7 @@ class Stft(_Windowed):
         return self._size + 2
 
     def output_lengths(self, lengths: Steps) -> Steps:
-        surplus = 0 if self._options[1] == "reflect" else -self._size
+        surplus = {"reflect": 0, "same": -self._hop, "none": -self._size}[self._options[1]]
         return 1 + (lengths + surplus) // self._hop
 
 

@@ -17,6 +17,7 @@ from fastvoc.ops._cpp import float32, register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import output
 from fastvoc.ops._triton import float32_only, register_triton, rows_on, triton_rows
+from fastvoc.ops.conv1d import PAD_MODES
 from fastvoc.ops.stream import Geometry, Rows, TailStream
 from fastvoc.runtime import packing
 from fastvoc.runtime.lengths import shortest
@@ -31,24 +32,28 @@ class StftParams:
     """Shape of a transform: even `n_fft`, `hop` in samples, window [n_fft].
 
     `features` complex gives all real parts, then all imaginary parts; polar gives magnitudes, then angles in radians.
-    `padding` reflect centres frames on multiples of the hop, none has the first one begin at the first sample.
+    `padding` reflect centres frames on multiples of the hop, same has (n_fft - hop) / 2 zeros at either end, so that a
+    frame is worth exactly `hop` samples, none has the first frame begin at the first sample.
     """
 
     n_fft: int
     hop: int
     window: Tensor
     features: Literal["complex", "polar"] = "complex"
-    padding: Literal["reflect", "none"] = "reflect"
+    padding: Literal["reflect", "same", "none"] = "reflect"
     first_is_real: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_transform("stft", self.n_fft, self.hop, self.window)
         if self.features not in ("complex", "polar"):
             raise ArgumentError(f"stft: features: expected complex or polar, got {self.features!r}")
-        if self.padding not in ("reflect", "none"):
-            raise ArgumentError(f"stft: padding: expected reflect or none, got {self.padding!r}")
+        if self.padding not in ("reflect", "same", "none"):
+            raise ArgumentError(f"stft: padding: expected reflect, same or none, got {self.padding!r}")
+        if self.padding == "same" and (self.n_fft - self.hop) % 2:
+            raise ArgumentError(f"stft: hop: padding same needs an even n_fft - hop, got {self.n_fft - self.hop}")
         mirror = self.window[1:]
-        real = self.side > 0 and not mirror.is_meta and torch.allclose(mirror, mirror.flip(0), rtol=0, atol=1e-6)
+        centred = self.padding == "reflect" and not mirror.is_meta
+        real = centred and torch.allclose(mirror, mirror.flip(0), rtol=0, atol=1e-6)
         object.__setattr__(self, "first_is_real", real)
 
     def tensors(self) -> list[Tensor]:
@@ -57,8 +62,18 @@ class StftParams:
 
     @property
     def side(self) -> int:
-        """Samples reflected at either end."""
-        return self.n_fft // 2 if self.padding == "reflect" else 0
+        """Samples beside the signal at either end."""
+        return {"reflect": self.n_fft // 2, "same": (self.n_fft - self.hop) // 2, "none": 0}[self.padding]
+
+    @property
+    def pad_mode(self) -> str:
+        """What those samples are, zeros or reflect."""
+        return "reflect" if self.padding == "reflect" else "zeros"
+
+    @property
+    def pad(self) -> int:
+        """The number of that mode (csrc/cpu/args.h)."""
+        return PAD_MODES.index(self.pad_mode)
 
     def output_length(self, steps: int) -> int:
         """Frames made from a number of samples."""
@@ -77,14 +92,15 @@ def check_transform(op: str, n_fft: int, hop: int, window: Tensor) -> None:
 
 def _check(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> None:
     check_activations("stft", x, 1, params.window, lengths)
-    if params.side:
+    least = params.n_fft - 2 * params.side
+    if params.padding == "reflect":
         check_reflect("stft", (params.side,), lengths, x.shape[2])
-    elif (fewest := shortest(lengths, x.shape[2])) < params.n_fft:
-        raise ShapeError(f"stft: x: expected at least {params.n_fft} samples, got {fewest}")
+    elif (fewest := shortest(lengths, x.shape[2])) < least:
+        raise ShapeError(f"stft: x: expected at least {least} samples, got {fewest}")
 
 
 def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Tensor:
-    """Frames of the signal, reflected by n_fft / 2 at either end (torch.stft's default) or as it is.
+    """Frames of the signal: reflected by n_fft / 2 at either end (torch.stft's default), between zeros or as it is.
 
     Args:
         x: [B, 1, L] samples, dtype and device of the window.
@@ -93,9 +109,10 @@ def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Te
             0.
 
     Returns:
-        [B, n_fft + 2, 1 + L // hop], without padding 1 + (L - n_fft) // hop: n_fft / 2 + 1 rows of each kind. Where the
-        exact value is real, its angle is 0 or +pi, never -pi, as networks see the difference: in the first and last
-        bin, and under a symmetric window and reflection in the whole first frame, which the reflection makes symmetric.
+        [B, n_fft + 2, 1 + L // hop], with padding same L // hop, without any 1 + (L - n_fft) // hop: n_fft / 2 + 1 rows
+        of each kind. Where the exact value is real, its angle is 0 or +pi, never -pi, as networks see the difference:
+        in the first and last bin, and under a symmetric window and reflection in the whole first frame, which the
+        reflection makes symmetric.
 
     Raises:
         ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.
@@ -103,7 +120,8 @@ def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Te
     if lengths is not None:
         frames = params.output_length(x.shape[2])
         return by_item(x, lengths, frames, lambda item, _: stft_ref(item, params))
-    padded = F.pad(x, (params.side, params.side), mode="reflect") if params.side else x
+    mode = "reflect" if params.pad_mode == "reflect" else "constant"
+    padded = F.pad(x, (params.side, params.side), mode=mode) if params.side else x
     return _frames(padded, params, params.first_is_real)
 
 
@@ -143,6 +161,7 @@ class _Packed(NamedTuple):
     hop: int
     left: int
     right: int
+    pad: int
     polar: bool
     first_is_real: bool
 
@@ -162,7 +181,7 @@ def _pack_cuda(params: StftParams) -> _Packed:
 
 def _packed(params: StftParams, tables: Tensor, radices: list[int]) -> _Packed:
     flags = params.features == "polar", params.first_is_real
-    return _Packed(tables, radices, params.n_fft, params.hop, params.side, params.side, *flags)
+    return _Packed(tables, radices, params.n_fft, params.hop, params.side, params.side, params.pad, *flags)
 
 
 def supports_cpp(spec: Spec) -> str | None:
@@ -195,8 +214,7 @@ class StftStream(TailStream):
         native: Any = None,
         rows: Rows | None = None,
     ) -> None:
-        mode = "reflect" if params.side else "zeros"
-        geometry = Geometry(params.n_fft, params.hop, params.side, params.side, mode)
+        geometry = Geometry(params.n_fft, params.hop, params.side, params.side, params.pad_mode)
         super().__init__(geometry, params.n_fft + 2, lambda x: run(x, self._made == 0), native, rows=rows)
 
 

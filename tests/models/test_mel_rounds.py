@@ -106,7 +106,7 @@ def test_no_layer_runs_unfused() -> None:
     rows = list(fastvoc.explain(voc))
     plain = list(fastvoc.explain(model("ln", 0)))
     added = [row.layer for row in rows[len(plain) :]]
-    assert added == [f"rounds.{name}" for name in ("surround", "stft", "bands", "bins", "between", "last")]
+    assert added == [f"rounds.{name}" for name in ("first", "bands", "bins", "between", "again", "last")]
     assert {row.layer: row.chosen for row in rows if row.chosen != "cpp"} == {}
 
 

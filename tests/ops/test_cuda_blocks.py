@@ -107,6 +107,7 @@ CASES = {
     "stft-hop-no-divisor": Case("stft", lambda: StftParams(20, 6, torch.rand(20)), 1),
     "stft-two": Case("stft", lambda: StftParams(2, 1, torch.rand(2)), 1),
     "stft-odd-half": Case("stft", lambda: StftParams(50, 7, torch.hann_window(50)), 1),
+    "stft-same": Case("stft", lambda: StftParams(20, 6, torch.rand(20), padding="same"), 1),
     "stft-whole": Case("stft", lambda: StftParams(20, 6, torch.rand(20), padding="none"), 1),
     "stft-1024": Case("stft", lambda: StftParams(1024, 256, torch.hann_window(1024)), 1),
 }

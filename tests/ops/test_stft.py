@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 import torch
 from op_cases import strided
+from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.ops.stft import StftParams, stft, stft_ref
@@ -21,7 +22,7 @@ def make(
     n_fft: int = 16,
     hop: int = 4,
     features: Literal["complex", "polar"] = "complex",
-    padding: Literal["reflect", "none"] = "reflect",
+    padding: Literal["reflect", "same", "none"] = "reflect",
 ) -> StftParams:
     return StftParams(n_fft, hop, torch.hann_window(n_fft), features, padding)
 
@@ -46,17 +47,27 @@ def test_golden_polar(impl: str) -> None:
 
 
 @each_impl
-@pytest.mark.parametrize("padding", ["reflect", "none"])
+@pytest.mark.parametrize("padding", ["reflect", "same", "none"])
 @pytest.mark.parametrize(("n_fft", "hop"), SHAPES)
 def test_equals_torch_stft(
-    n_fft: int, hop: int, padding: Literal["reflect", "none"], impl: str, nan_poison: None
+    n_fft: int, hop: int, padding: Literal["reflect", "same", "none"], impl: str, nan_poison: None
 ) -> None:
+    if padding == "same" and (n_fft - hop) % 2:
+        with pytest.raises(ArgumentError, match=f"hop: padding same needs an even n_fft - hop, got {n_fft - hop}"):
+            make(n_fft, hop, padding=padding)
+        return
     params = make(n_fft, hop, padding=padding)
-    centred = padding == "reflect"
-    for samples in (n_fft // 2 + 1 if centred else n_fft + 1, n_fft, 3 * n_fft + 1, 40 * hop + 3 + n_fft):
+    for samples in (
+        max(n_fft // 2 + 1 if padding == "reflect" else 1, n_fft - 2 * params.side),
+        n_fft,
+        3 * n_fft + 1,
+        40 * hop + 3 + n_fft,
+    ):
         x = torch.randn(2, 1, samples)
         window = torch.hann_window(n_fft).double()
-        z = torch.stft(x[:, 0].double(), n_fft, hop, window=window, center=centred, return_complex=True)
+        mode = "reflect" if padding == "reflect" else "constant"
+        padded = F.pad(x.double(), (params.side, params.side), mode=mode)[:, 0]
+        z = torch.stft(padded, n_fft, hop, window=window, center=False, return_complex=True)
         expected = torch.cat([z.real, z.imag], 1)
         y = stft(x, params, backend=impl)
         assert y.shape == expected.shape == (2, n_fft + 2, params.output_length(samples))
@@ -98,7 +109,9 @@ def test_silence_has_magnitude_and_angle_zero(impl: str) -> None:
 
 @each_impl
 @pytest.mark.parametrize(
-    "params", [make(), make(features="polar"), make(padding="none")], ids=["complex", "polar", "whole"]
+    "params",
+    [make(), make(features="polar"), make(padding="same"), make(padding="none")],
+    ids=["complex", "polar", "same", "whole"],
 )
 def test_ragged_batch_equals_single_items(params: StftParams, impl: str, nan_poison: None) -> None:
     lengths = torch.tensor([333, 17, 512, 64])
@@ -130,6 +143,8 @@ def test_short_signals_cannot_be_reflected(impl: str) -> None:
 
 @each_impl
 def test_too_few_samples_make_no_frame(impl: str) -> None:
+    with pytest.raises(ShapeError, match="at least 12 samples, got 11"):
+        stft(torch.randn(1, 1, 11), make(16, 12, padding="same"), backend=impl)
     with pytest.raises(ShapeError, match="at least 16 samples, got 15"):
         stft(torch.randn(1, 1, 15), make(padding="none"), backend=impl)
     with pytest.raises(ShapeError, match="at least 16 samples, got 9"):
