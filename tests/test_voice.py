@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -21,14 +22,15 @@ from helpers import ROOT, golden_folder, relative_l2
 ASSETS = ROOT / "fastvoc" / "assets"
 RESULTS = ROOT / "benchmarks" / "results" / "voice.json"
 CARDS = {"hifigan": "hifigan_v2_voice", "vocos-22k": "vocos_22k_voice"}
-PESQ_BARS, STOI_BARS = {"hifigan": 1.8, "vocos-22k": 2.9}, {"hifigan": 0.9, "vocos-22k": 0.955}
+PESQ_BARS, STOI_BARS = {"hifigan": 2.5, "vocos-22k": 2.9}, {"hifigan": 0.94, "vocos-22k": 0.955}
 each_voice = pytest.mark.parametrize("name", sorted(EMBEDDED))
 
 
 def test_it_is_a_small_v2_with_its_front_end() -> None:
     assert (ASSETS / "hifigan_v2_voice.safetensors").stat().st_size < 4e6
-    assert fastvoc.load("hifigan").config == HIFIGAN_V2
-    assert TrainConfig.read(ASSETS / "hifigan_v2_voice.json").model() == HIFIGAN_V2
+    voc = fastvoc.load("hifigan")
+    assert replace(voc.config, mel_rounds=0) == HIFIGAN_V2
+    assert TrainConfig.read(ASSETS / "hifigan_v2_voice.json").model() == voc.config
 
 
 def test_it_is_a_small_vocos_with_the_same_front_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,17 +12,18 @@ from fastvoc.nn.layer import Layer
 
 
 class Beside(Layer, nn.Module):
-    """A layer of constants, float32 on the CPU, which follow the weight of the layer beside it, in float32 at least.
+    """A layer of constants, which are where the weight of the layer beside it is, in float32 at least.
 
-    No buffer: what builds a model without values and assigns them then would leave it without any.
+    `make` gives them, float32 on the CPU, whatever device is torch's default. No buffer: what builds a model without
+    values and assigns them then would leave it without any, and files would hold them.
     """
 
     _beside: Any
 
-    def __init__(self, beside: nn.Module, constant: Tensor) -> None:
+    def __init__(self, beside: nn.Module, make: Callable[[], Tensor]) -> None:
         super().__init__()
         object.__setattr__(self, "_beside", beside)  # no part, so that every weight has one name
-        self._given = self._made = constant
+        self._make, self._made = make, _always(make)
 
     @property
     def constant(self) -> Tensor:
@@ -29,11 +31,25 @@ class Beside(Layer, nn.Module):
         weight: Tensor = self._beside.weight
         made, wide = self._made, weight.dtype is torch.float64
         if made.device != weight.device or (made.dtype is torch.float64) is not wide:
-            with torch.inference_mode(False):
-                made = self._made = self._given.to(weight.device, torch.float64 if wide else torch.float32)
+            made = self._made = _always(self._make).to(weight.device, torch.float64 if wide else torch.float32)
         return made
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.constant]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
         self.constant  # noqa: B018  # follows now, not in the first call, which may be one that records a graph
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_made"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "_made": _always(state["_make"])})
+
+
+@torch.inference_mode(False)
+def _always(make: Callable[[], Tensor]) -> Tensor:
+    """What calls of every kind share: never an inference tensor."""
+    return make()

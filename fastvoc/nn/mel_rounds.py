@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -34,11 +35,10 @@ class MelRounds:
     def __init__(self, mel: MelConfig, rounds: int, beside: nn.Module) -> None:
         shape = mel.n_fft, mel.hop_length, beside
         self._mel, self._rounds = mel, rounds
-        filters = mel_filterbank(mel)
         self.first = Stft(*shape, features="polar", padding="same")
         self.again = Stft(*shape, features="polar", padding="none")
-        self.bands = _Pointwise(beside, filters)
-        self.bins = _Pointwise(beside, (filters / filters.sum(0).clamp(min=torch.finfo(filters.dtype).tiny)).t())
+        self.bands = _Pointwise(beside, partial(mel_filterbank, mel))
+        self.bins = _Pointwise(beside, partial(_shares, mel))
         self.between = IstftHead(*shape, padding="none")
         self.last = IstftHead(*shape, padding="same")
 
@@ -62,9 +62,9 @@ class _Pointwise(Beside):
 
     MORE = 1
 
-    def __init__(self, beside: nn.Module, matrix: Tensor) -> None:
-        super().__init__(beside, matrix.contiguous())
-        self.prepared = Prepared(conv1d_op.OP, self.params, lambda: [self.constant])
+    def __init__(self, beside: nn.Module, make: Callable[[], Tensor]) -> None:
+        super().__init__(beside, make)
+        self.prepared = Prepared(conv1d_op.OP, self.params, self._tensors)
 
     def params(self) -> conv1d_op.Conv1dParams:
         """The op's view of this layer."""
@@ -72,6 +72,12 @@ class _Pointwise(Beside):
 
     def width(self) -> int:
         return len(self.constant)
+
+
+def _shares(mel: MelConfig) -> Tensor:
+    """[bins, n_mels] what a bin takes of each band's gain: the band's part of all weights there."""
+    filters = mel_filterbank(mel)
+    return (filters / filters.sum(0).clamp(min=torch.finfo(filters.dtype).tiny)).t().contiguous()
 
 
 def _raised(x: Tensor, power: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -19,18 +20,13 @@ class _Windowed(Beside):
     """A layer with a periodic Hann window."""
 
     def __init__(self, n_fft: int, beside: nn.Module) -> None:
-        # Shared by calls of every kind, so never an inference tensor.
-        with torch.inference_mode(False):
-            super().__init__(beside, torch.hann_window(n_fft, dtype=torch.float32, device="cpu"))
+        super().__init__(beside, partial(torch.hann_window, n_fft, dtype=torch.float32, device="cpu"))
         self._size = n_fft
 
     @property
     def window(self) -> Tensor:
         """[n_fft], float32 or float64."""
         return self.constant
-
-    def _tensors(self) -> list[Tensor]:
-        return [self.window]
 
 
 class Stft(_Windowed):
