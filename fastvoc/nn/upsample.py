@@ -107,5 +107,8 @@ class NearestUpsample(Layer, nn.Module):
     def width(self) -> int:
         return self.weight.shape[0]
 
+    def tiles(self) -> tuple[int, int]:
+        return (2 * self._stride if op.paired(self.params()) else 1), 0
+
     def output_lengths(self, lengths: Steps) -> Steps:
         return lengths * self._stride

@@ -168,11 +168,15 @@ def _pack(params: Conv1dParams) -> _Packed:
     return _Packed(packing.pack_conv(params.weight), bias, *shape, False, *acts)
 
 
+_MOST_PAIRED = 1 << 22  # weights: beyond, reading half as many again takes longer than the products that it saves
+
+
 def paired(params: Conv1dParams) -> bool:
     """Whether C++ takes two output steps by three products, unless exact."""
     cout, cin, kernel = params.weight.shape
     shape = kernel == 2 * params.stride and params.dilation == 1 and cin % packing.PANEL == 0
-    return shape and cout > packing.PANEL and params.weight.dtype is torch.float32 and not params.int8
+    size = cout > packing.PANEL and params.weight.numel() <= _MOST_PAIRED
+    return shape and size and params.weight.dtype is torch.float32 and not params.int8
 
 
 def _pack_cpp(params: Conv1dParams) -> _Packed:

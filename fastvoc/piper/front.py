@@ -93,11 +93,13 @@ def _session(path: Path, model: bytes, threads: int) -> Any:
 class Front:
     """What makes a decoder's input and, where it has several speakers, their vector; the flow at its end by parts.
 
-    outputs: the values that it makes, the latent first. Raises LoadError when onnxruntime is not installed or does not
-    take it.
+    outputs: the values that it makes, the latent of so many channels first. Raises LoadError when onnxruntime is not
+    installed or does not take it.
     """
 
-    def __init__(self, path: Path, graph: Graph, outputs: Sequence[str], seed: int | None, threads: int) -> None:
+    def __init__(
+        self, path: Path, graph: Graph, outputs: Sequence[str], channels: int, seed: int | None, threads: int
+    ) -> None:
         latent, *vectors = outputs
         self._flow: Flow | None = None
         begins = [latent]
@@ -106,7 +108,7 @@ class Front:
             kinds = self._session.get_outputs()[: len(place.begins)]
             if all(kind.type == "tensor(float)" and len(kind.shape) == 3 for kind in kinds):
                 flow = Flow(_session(path, cut(graph, [latent], given=place.begins), threads), place)
-                counts = [kind.shape[1] if isinstance(kind.shape[1], int) else 1 for kind in kinds]
+                counts = [n if isinstance(n := kind.shape[1], int) else channels for kind in kinds]
                 if flow.local(counts, [kind.shape[2] == 1 for kind in kinds]):
                     self._flow, begins = flow, place.begins
         if self._flow is None:

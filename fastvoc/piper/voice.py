@@ -243,7 +243,7 @@ def load(
     decoder = read.decoder
     outputs = [decoder.input] + ([] if decoder.speaker is None else [decoder.speaker])
     threads = torch.get_num_threads() if threads is None else threads
-    front = Front(source.path, read.graph, outputs, seed, threads)
+    front = Front(source.path, read.graph, outputs, decoder.values["num_mels"], seed, threads)
     vocoder = loaded(read.checkpoint, target, wanted, backend)
     assert isinstance(vocoder, Vocoder)
     return Voice(vocoder, config, front, phonemes)
