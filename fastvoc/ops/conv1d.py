@@ -173,9 +173,9 @@ _MOST_PAIRED = 1 << 22  # weights: beyond, reading half as many again takes long
 
 def paired(params: Conv1dParams) -> bool:
     """Whether C++ takes two output steps by three products, unless exact."""
-    cout, cin, kernel = params.weight.shape
+    _, cin, kernel = params.weight.shape
     shape = kernel == 2 * params.stride and params.dilation == 1 and cin % packing.PANEL == 0
-    size = cout > packing.PANEL and params.weight.numel() <= _MOST_PAIRED
+    size = params.stride * cin >= packing.LEAST_PAIRED and params.weight.numel() <= _MOST_PAIRED
     return shape and size and params.weight.dtype is torch.float32 and not params.int8
 
 

@@ -133,9 +133,9 @@ def _pack(params: UpsampleParams) -> _Packed:
 
 def paired(params: UpsampleParams) -> bool:
     """Whether C++ takes two input steps by three products, unless exact."""
-    cout, kernel = params.weight.shape[1:]
+    cin, cout, kernel = params.weight.shape
     merged = kernel == 2 * params.stride and params.stride * cout % packing.PANEL == 0
-    return merged and params.weight.dtype is torch.float32 and not params.int8
+    return merged and cin >= packing.LEAST_PAIRED and params.weight.dtype is torch.float32 and not params.int8
 
 
 def _pack_cpp(params: UpsampleParams) -> _Packed:

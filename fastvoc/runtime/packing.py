@@ -380,6 +380,9 @@ def pack_upsample_merged(weight: Tensor, stride: int) -> Tensor:
     return pack_conv_groups(phases)
 
 
+LEAST_PAIRED = 64  # inputs of a tap: with fewer, putting the sums together takes as long as what is not multiplied
+
+
 def pack_paired(panels: Tensor) -> Tensor:
     """Panels [n, K, ...] of weights of two taps, K / 2 of the kernel each -> the same and the sums of both taps, flat.
 

@@ -16,8 +16,8 @@ from fastvoc.runtime.registry import use_exact
 from helpers import relative_l2
 
 pytestmark = pytest.mark.native
-CONVS = [(16, 17, 1), (32, 64, 2), (16, 33, 3), (64, 40, 4), (128, 256, 5)]  # in, out, stride
-UPS = [(20, 16, 3), (64, 32, 2), (17, 8, 2), (64, 256, 8)]
+CONVS = [(64, 17, 1), (32, 64, 2), (32, 33, 3), (64, 40, 4), (128, 256, 5)]  # in, out, stride
+UPS = [(70, 16, 3), (64, 32, 2), (65, 8, 2), (64, 256, 8)]
 
 
 def conv_params(cin: int, cout: int, stride: int) -> conv_op.Conv1dParams:
@@ -105,12 +105,14 @@ def test_exact_calls_sum_directly() -> None:
     assert not torch.equal(exact, conv_op.conv1d(x, params, backend="cpp"))
 
 
-def test_many_weights_and_other_numbers_are_not_paired() -> None:
+def test_many_weights_few_inputs_and_other_numbers_are_not_paired() -> None:
     wide = conv_op.Conv1dParams(torch.empty(1024, 512, 16), None, 8)
     assert not conv_op.paired(wide)
     for dtype in (torch.bfloat16, torch.float64):
         assert not conv_op.paired(conv_op.Conv1dParams(torch.empty(64, 32, 4, dtype=dtype), None, 2))
-        assert not up_op.paired(up_op.UpsampleParams(torch.empty(32, 64, 4, dtype=dtype), None, 2))
+        assert not up_op.paired(up_op.UpsampleParams(torch.empty(64, 64, 4, dtype=dtype), None, 2))
+    assert not conv_op.paired(conv_op.Conv1dParams(torch.empty(64, 16, 4), None, 2))
+    assert not up_op.paired(up_op.UpsampleParams(torch.empty(32, 16, 4), None, 2))
 
 
 @pytest.mark.parametrize("steps", [490, 491, 492])
