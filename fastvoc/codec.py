@@ -180,8 +180,8 @@ class Codec(LoadedModel):
             bandwidth: one of `bandwidths`, in kbit/s; it decides how many codebooks are used. 6 when None, or the
                 greatest where the model has no 6.
             codebooks: so many codebooks, in the place of a bandwidth.
-            exact: compute as a stream does (`fastvoc.use_exact`): slower for DAC and SNAC, and on the C++ CPU
-                implementation equal to it; otherwise codes between which there is next to nothing may differ.
+            exact: compute as a stream does (`fastvoc.use_exact`): slower, most of all for DAC and SNAC, and on the C++
+                CPU implementation equal to it; otherwise codes between which there is next to nothing may differ.
             lengths: [B] whole numbers, the valid samples of each item of a batch.
             check: also look at the values: NaN and infinity inside the lengths raise. None: True on the CPU.
 
@@ -256,8 +256,8 @@ class Codec(LoadedModel):
             seed: of a model with noise (SNAC): an int, or one per item, 0 when None. Equal seeds give an item the same
                 noise in any batch and in a stream.
             noise: of such a model: 0 for none, or standard normal noise [B, 1, T_i] for every stage of its decoder.
-            exact: compute as a stream does (`fastvoc.use_exact`): slower for DAC and SNAC, and equal to it bit for bit
-                on the C++ CPU implementation.
+            exact: compute as a stream does (`fastvoc.use_exact`): slower, most of all for DAC and SNAC, and equal to it
+                bit for bit on the C++ CPU implementation.
             check: also look at the values, for which the host waits. None: True on the CPU; elsewhere a code outside
                 the codebooks counts as the nearest one, and `codec.check()` tells of it.
             rate, format, dither: of the samples, as `Vocoder` has them in a call.

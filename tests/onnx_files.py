@@ -168,10 +168,14 @@ def export(
 
 
 class VoiceModel(nn.Module):
-    """A voice in Piper's form around a generator: every phoneme lasts two frames, noise of two kinds is added."""
+    """A voice in Piper's form around a generator: every phoneme lasts two frames, noise of two kinds is added.
 
-    def __init__(self, config: HifiGanConfig, phonemes: int = 12) -> None:
+    flow: what follows on the sum with the noise.
+    """
+
+    def __init__(self, config: HifiGanConfig, phonemes: int = 12, flow: nn.Module | None = None) -> None:
         super().__init__()
+        self.flow = nn.Identity() if flow is None else flow
         self.dec = generator(config, seed=1)
         self.emb = nn.Embedding(phonemes, 2 * config.num_mels)
         if config.num_speakers:
@@ -183,9 +187,9 @@ class VoiceModel(nn.Module):
         mean, spread = wide.chunk(2, dim=1)
         z = mean * scales[1] + torch.randn_like(mean) * spread.exp() * scales[0]
         z = z + torch.randn_like(spread) * scales[2]
-        mask = torch.arange(z.shape[2]) < 2 * lengths[:, None]
+        mask = torch.arange(mean.shape[2]) < 2 * lengths[:, None]
         g = None if sid is None else self.emb_g(sid)[:, :, None]
-        return self.dec(z * mask[:, None].to(z.dtype), g)
+        return self.dec(self.flow(z) * mask[:, None].to(z.dtype), g)
 
 
 VOICE_INPUTS = ("input", "input_lengths", "scales", "sid")
@@ -207,10 +211,12 @@ def voice_json(config: HifiGanConfig, phonemes: int = 12, **changes: Any) -> dic
     }
 
 
-def write_voice(folder: Path, config: HifiGanConfig, name: str = "voice.onnx", **changes: Any) -> Path:
+def write_voice(
+    folder: Path, config: HifiGanConfig, name: str = "voice.onnx", flow: nn.Module | None = None, **changes: Any
+) -> Path:
     """A voice with its JSON, by the TorchScript exporter; returns the ONNX file."""
     torch.manual_seed(7)
-    model = VoiceModel(config).eval().requires_grad_(False)
+    model = VoiceModel(config, flow=flow).eval().requires_grad_(False)
     inputs = [torch.arange(5)[None], torch.tensor([5]), torch.tensor([0.5, 1.0, 0.5])]
     inputs += [torch.tensor([1])] if config.num_speakers else []
     folder.mkdir(parents=True, exist_ok=True)

@@ -53,13 +53,15 @@ Tensor conv1d_wide(const Conv1dArgs& shape, const Conv1dCall& call) {
 }
 
 template <class Element>
-Tensor run(const Conv1dArgs& args, const Conv1dCall& call) {
+Tensor run(Conv1dArgs args, const Conv1dCall& call) {
   using Given = Outer<Element>;
   const int width = padded(args.cout);
   const bool single = args.single() && !std::is_same_v<Element, std::uint8_t>;
   const int64_t window = int64_t{1} * args.kernel * args.cin, lanes = kPanelWidth * Numbers<Element>::kGroup;
   const int64_t weights = single ? ceil_div(window, lanes) * lanes : int64_t{1} * width * args.kernel * grouped<Element>(args.cin);
-  const auto filter = Filters<Element>(call.weight, weights, call.bias, 1, width).next(weights);
+  args.paired = std::is_same_v<Element, float> && args.pairable() && call.weight.numel() > weights;
+  const int64_t held = args.paired ? weights / 2 * 3 : weights;
+  const auto filter = Filters<Element>(call.weight, held, call.bias, 1, width).next(held);
   const AnyBatch batch(call.x, args.cin, call.lengths);
   const OutputOf<Given> out(batch.items(), args.cout, made(args, batch.steps()));
   if (call.residual) check_elements<Given>(*call.residual, "residual");
@@ -74,7 +76,9 @@ Tensor run(const Conv1dArgs& args, const Conv1dCall& call) {
     if (call.residual) added = source_of<Given>(*call.residual, item, steps(item), args.cout);
     table.conv1d(mine, filter, batch.source(item), call.residual ? &added : nullptr, out.sink(item), begin, end, memory);
   };
-  over_items_or_panels(batch.items(), 24, steps, width / kPanelWidth, work);
+  // Weights that no L2 cache holds are not read by every thread for few pairs.
+  const int64_t fewest = args.paired && held > 1 << 18 ? 72 : 24;
+  over_items_or_panels(batch.items(), fewest, steps, width / kPanelWidth, work, args.paired ? 2 : 1);
   return out.tensor(steps);
 }
 

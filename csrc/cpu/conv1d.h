@@ -3,9 +3,8 @@
 
 #include "conv1d_args.h"
 #include "conv1d_single.h"
+#include "paired.h"
 #include "strip.h"
-#include "team.h"
-#include "tile.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
@@ -109,6 +108,7 @@ void conv1d(const Conv1dArgs& args, const Filter<Element>& filter, const AnySour
                                static_cast<std::ptrdiff_t>(args.dilation) * cin, filter, args.kernel, args.cin);
   TileOutputOf<Element> out{result, nullptr, nullptr, nullptr, cout, 0, 0, 0, nullptr, 0, 1.0f};
   const bool direct = writes_directly<Element>(args, residual);
+  float* const differences = workspace + strip * cout + (strip * args.stride + span) * cin;
   for (std::int64_t t = begin; t < end; t += strip) {
     const std::int64_t count = std::min(strip, end - t);
     const std::int64_t from = t * args.stride - args.left;
@@ -120,7 +120,11 @@ void conv1d(const Conv1dArgs& args, const Filter<Element>& filter, const AnySour
         out.residual_row = residual->step;
       }
     }
-    share_panels(args.team, cout / kPanel, [&](int first, int last, int) {
+    if constexpr (std::is_same_v<Element, float>) {
+      const PairedFilter pair = paired_filter(filter, cout / kPanel, args.stride * cin, false);
+      if (args.paired) paired_rows(pair, held, tile.row, out, count, cout / kPanel, differences, args.team);
+    }
+    if (!args.paired) share_panels(args.team, cout / kPanel, [&](int first, int last, int) {
       conv_rows(tile.from(first), shifted(out, first * kPanel), count, last - first);
     });
     if (!direct) finish_rows(args, residual, sink, t, result, count, cout);

@@ -22,10 +22,13 @@ Tensor rvq_encode(const RvqEncodeCall& call) {
   int64_t* const data = out.mutable_data_ptr<int64_t>();
   const FloatKernels& table = engine().only_floats;
   const auto valid = [&](int64_t item) { return batch.length(item); };
-  over_items(batch.items(), 24, valid, [&](int64_t item, int64_t begin, int64_t end) {
-    float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, end - begin)));
-    table.rvq_encode(args, batch.source(item), {data + item * count * steps, 1, steps}, begin, end, memory);
-  });
+  const auto work = [&](int64_t item, int64_t begin, int64_t end, const Team* team) {
+    RvqArgs mine = args;
+    mine.team = team;
+    float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(mine, end - begin)));
+    table.rvq_encode(mine, batch.source(item), {data + item * count * steps, 1, steps}, begin, end, memory);
+  };
+  over_items_or_panels(batch.items(), 24, valid, padded(args.entries) / kPanelWidth, work);
   for (int64_t row = 0; row < batch.items() * count; ++row) {
     std::fill(data + row * steps + valid(row / count), data + (row + 1) * steps, 0);
   }

@@ -14,6 +14,9 @@ struct RvqArgs {
   int count;
   int entries;
   int channels;
+  const Team* team = nullptr;
+
+  int parts() const { return team ? team->parts : 1; }
 };
 
 // One item's codes: of step t in book k at data[t * step + k * book].
@@ -26,10 +29,10 @@ struct Codes {
 
 inline std::int64_t rvq_strip(const RvqArgs& args, std::int64_t steps) { return strip_steps(padded(args.channels), steps); }
 
-// Floats of scratch memory that a search of up to `steps` steps needs: a strip of residuals, its squared norms, and the
-// nearest distance and entry so far in each of 16 lanes.
+// Floats of scratch memory that a search of up to `steps` steps needs: a strip of residuals, its squared norms, and for every
+// part of the team the nearest distance and entry so far in each of 16 lanes.
 inline std::int64_t workspace_floats(const RvqArgs& args, std::int64_t steps) {
-  return rvq_strip(args, steps) * (padded(args.channels) + 1 + 2 * kPanelWidth);
+  return rvq_strip(args, steps) * (padded(args.channels) + 1 + 2 * kPanelWidth * args.parts());
 }
 
 }  // namespace fastvoc

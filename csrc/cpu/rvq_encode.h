@@ -4,6 +4,7 @@
 #include "math.h"
 #include "rvq_args.h"
 #include "strip.h"
+#include "team.h"
 #include "tile.h"
 
 namespace fastvoc::FASTVOC_ISA {
@@ -75,34 +76,35 @@ inline float squared_norm(const float* x, int channels) {
   return static_cast<float>((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// Finds the nearest entry of book k for `count` rows.
-inline void search(const RvqArgs& args, int k, const float* rows, std::int64_t count, float* squares, const Nearest& nearest) {
+// Finds the nearest entry of the panels [p, last) of book k for `count` rows.
+inline void search(const RvqArgs& args, int k, int p, int last, const float* rows, std::int64_t count, const float* squares,
+                   const Nearest& nearest) {
   static constexpr float zeros[2 * kPanel] = {};
   const int width = padded(args.channels), panels = padded(args.entries) / kPanel;
   const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(args.channels) * kPanel;
-  for (std::int64_t t = 0; t < count; ++t) squares[t] = squared_norm(rows + t * width, args.channels);
-  std::fill_n(nearest.distance, count * kPanel, __builtin_inff());
-  std::fill_n(nearest.entry, count * kPanel, 0);
-  TileInput in{rows, width, 0, args.panels + k * panels * panel, panel, zeros, 1, args.channels};
+  TileInput in{rows, width, 0, args.panels + (std::ptrdiff_t{k} * panels + p) * panel, panel, zeros, 1, args.channels};
   const float* entry_squares = args.squares + static_cast<std::ptrdiff_t>(k) * panels * kPanel;
-  int p = 0;
-  for (; FASTVOC_ROWS2 > 0 && p + 2 <= panels; p += 2, in.w += 2 * panel) {
+  for (; FASTVOC_ROWS2 > 0 && p + 2 <= last; p += 2, in.w += 2 * panel) {
     nearest_rows<FASTVOC_ROWS2 ? 2 : 1>(in, squares, entry_squares + p * kPanel, p * kPanel, nearest, count);
   }
-  for (; p < panels; ++p, in.w += panel) {
+  for (; p < last; ++p, in.w += panel) {
     nearest_rows<1>(in, squares, entry_squares + p * kPanel, p * kPanel, nearest, count);
   }
 }
 
-// The nearest of a row's lanes; the lowest number wins a tie.
-inline int best_lane(const float* distance, const std::int32_t* entry) {
-  int best = entry[0];
-  float least = distance[0];
-  for (int lane = 1; lane < FASTVOC_WIDTH; ++lane) {
-    const int number = entry[lane] + lane;
-    if (distance[lane] < least || (distance[lane] == least && number < best)) {
-      least = distance[lane];
-      best = number;
+// The nearest of the lanes of row i in all parts, each `part` values from the next; the lowest number wins a tie.
+inline int best_lane(const Nearest& nearest, std::int64_t i, int parts, std::ptrdiff_t part) {
+  int best = nearest.entry[i * kPanel];
+  float least = nearest.distance[i * kPanel];
+  for (int n = 0; n < parts; ++n) {
+    const std::ptrdiff_t at = n * part + i * kPanel;
+    for (int lane = 0; lane < FASTVOC_WIDTH; ++lane) {
+      const float distance = nearest.distance[at + lane];
+      const int number = nearest.entry[at + lane] + lane;
+      if (distance < least || (distance == least && number < best)) {
+        least = distance;
+        best = number;
+      }
     }
   }
   return best;
@@ -114,16 +116,23 @@ inline void rvq_encode(const RvqArgs& args, const Source& source, const Codes<st
   const std::int64_t strip = rvq_strip(args, end - begin);
   float* rows = workspace;
   float* distance = rows + strip * width;
-  const Nearest nearest{distance, reinterpret_cast<std::int32_t*>(distance + strip * kPanel)};
-  float* squares = distance + 2 * strip * kPanel;
+  const int panels = padded(args.entries) / kPanel, parts = args.parts();
+  const std::ptrdiff_t part = strip * kPanel;
+  const Nearest nearest{distance, reinterpret_cast<std::int32_t*>(distance + parts * part)};
+  float* squares = distance + 2 * parts * part;
   for (std::int64_t t = begin; t < end; t += strip) {
     const std::int64_t count = std::min(strip, end - t);
     load_rows(source, t, t + count, nullptr, rows, Act{});
     for (int k = 0; k < args.count; ++k) {
-      search(args, k, rows, count, squares, nearest);
+      for (std::int64_t i = 0; i < count; ++i) squares[i] = squared_norm(rows + i * width, args.channels);
+      std::fill_n(nearest.distance, parts * part, __builtin_inff());
+      std::fill_n(nearest.entry, parts * part, 0);
+      share_panels(args.team, panels, [&](int first, int last, int n) {
+        search(args, k, first, last, rows, count, squares, {nearest.distance + n * part, nearest.entry + n * part});
+      });
       const float* book = args.books + static_cast<std::ptrdiff_t>(k) * args.entries * args.channels;
       for (std::int64_t i = 0; i < count; ++i) {
-        const int code = best_lane(nearest.distance + i * kPanel, nearest.entry + i * kPanel);
+        const int code = best_lane(nearest, i, parts, part);
         codes.data[(t + i) * codes.step + k * codes.book] = code;
         const float* entry = book + static_cast<std::ptrdiff_t>(code) * args.channels;
         for (int c = 0; c < args.channels; ++c) rows[i * width + c] -= entry[c];

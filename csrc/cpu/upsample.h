@@ -1,9 +1,8 @@
 // upsample: an activation and a transposed convolution, each output phase an ordinary convolution (polyphase form).
 #pragma once
 
+#include "paired.h"
 #include "strip.h"
-#include "team.h"
-#include "tile.h"
 #include "upsample_args.h"
 
 namespace fastvoc::FASTVOC_ISA {
@@ -17,17 +16,17 @@ void upsample(const UpsampleArgs& args, const Filter<Element>& filter, const Any
   const std::int64_t stride = args.stride;
   const std::int64_t history = std::max(args.reach() - 1, 0);
   // Output step t is step n = t + left of the full result, made of the input steps q, q - 1, ... with q = n / stride.
-  const std::int64_t q_begin = (begin + args.left) / stride;
-  const std::int64_t q_end = (end - 1 + args.left) / stride + 1;
-  const std::int64_t strip = upsample_strip(args, q_end - q_begin);
+  const UpsampleRange inputs(args, begin, end);
+  const std::int64_t strip = upsample_strip(args, inputs.steps());
   const Element zero = zero_of<Element>(args.pre);
   // Results as they are given: rounded where they lie in the registers.
   static constexpr Act none{};
   using Result = Outer<Element>;
   Result* const result = reinterpret_cast<Result*>(workspace);
   Element* held = reinterpret_cast<Element*>(workspace + strip * stride * cout);
-  for (std::int64_t q = q_begin; q < q_end; q += strip) {
-    const std::int64_t count = std::min(strip, q_end - q);
+  float* const differences = workspace + strip * stride * cout + (strip + history) * cin;
+  for (std::int64_t q = inputs.begin; q < inputs.end; q += strip) {
+    const std::int64_t count = std::min(strip, inputs.end - q);
     Strip<Element> in{held, cin, q - history, std::min(q + count, source.steps)};
     const std::int64_t valid = std::max<std::int64_t>(in.first, 0);
     if (valid < in.end) {
@@ -37,7 +36,12 @@ void upsample(const UpsampleArgs& args, const Filter<Element>& filter, const Any
     }
     in.pad_left(false, zero);
     in.pad_right(q + count, source.steps, false, zero);
-    share_panels(args.team, panels, [&](int first, int last, int) {
+    if constexpr (std::is_same_v<Element, float>) {
+      const PairedFilter pair = paired_filter(filter, panels, args.cin, true);
+      const TileOutput out{result, nullptr, nullptr, nullptr, stride * cout, 0, 0, 0, nullptr, 0, 1.0f};
+      if (args.paired) paired_rows(pair, in.at(q) - cin, cin, out, count, panels, differences, args.team);
+    }
+    if (!args.paired) share_panels(args.team, panels, [&](int first, int last, int) {
       Filter<Element> of_phase = filter;
       for (int phase = 0; phase < phases; ++phase) {
         const auto tile = tile_input(in.at(q), cin, -cin, of_phase, args.taps(phase), args.cin);

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fastvoc.nn.network import Network
 from fastvoc.nn.streams import Begin, NetworkStream
+from fastvoc.runtime.registry import use_exact
 
 
 class EncodecStream(NetworkStream):
@@ -25,4 +26,7 @@ class EncodecStream(NetworkStream):
         x, enough = self._begin.take(x)
         if enough:
             return super().step(x, final)
-        return self._whole(x) if final and x.shape[2] else super().step(x[:, :, :0], False)
+        if not final or not x.shape[2]:
+            return super().step(x[:, :, :0], False)
+        with use_exact():  # as all streams of codecs
+            return self._whole(x)

@@ -77,6 +77,9 @@ class Conv1d(Layer, QuantizedInput):
         reach = self._dilation * (self.weight.shape[2] - 1) + 1
         return (lengths + sum(self._padding) - reach) // self._stride + 1
 
+    def tiles(self) -> tuple[int, int]:
+        return (2 if op.paired(self.params()) else 1), 0
+
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> OpStream:
         stream = super().opened(backend, exact=exact)
         return Added(cast(TailStream, stream)) if further else stream

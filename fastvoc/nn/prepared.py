@@ -216,7 +216,7 @@ class Prepared:
         params = self._params()
         impl = self._op.select(Spec(device.type, dtype, params), key[2])
         before = entries if kept is now else {}
-        entry = before.get((*key[:3], not key[3])) if impl.pack_exact is None else None
+        entry = before.get((*key[:3], not key[3])) if impl.same(params) else None
         if entry is None:
             with torch.no_grad():
                 entry = _Entry(impl, params, impl.packed(params, key[3]))

@@ -105,6 +105,9 @@ class SeanetConv(Layer, nn.Module):
 
         return convolve, either
 
+    def tiles(self) -> tuple[int, int]:
+        return self.conv.tiles()
+
     def opened(self, backend: str | None, *, exact: bool, further: bool = False) -> OpStream:
         return self.conv.opened(backend, exact=exact, further=further)
 
@@ -168,6 +171,9 @@ class SeanetUpsample(Layer, nn.Module):
 
     def output_lengths(self, lengths: Steps) -> Steps:
         return lengths * self.stride
+
+    def tiles(self) -> tuple[int, int]:
+        return self.conv.tiles()
 
     def bound(self, backend: str | None) -> tuple[Callable[..., Tensor], bool]:
         if self.norm is None:

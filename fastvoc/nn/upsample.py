@@ -53,6 +53,9 @@ class Upsample(Layer, QuantizedInput):
     def width(self) -> int:
         return self.weight.shape[1]
 
+    def tiles(self) -> tuple[int, int]:
+        return (2 * self._stride if op.paired(self.params()) else 1), 0
+
     def output_lengths(self, lengths: Steps) -> Steps:
         return (lengths - 1) * self._stride + self.weight.shape[2] - sum(self._crop)
 
@@ -103,6 +106,9 @@ class NearestUpsample(Layer, nn.Module):
 
     def width(self) -> int:
         return self.weight.shape[0]
+
+    def tiles(self) -> tuple[int, int]:
+        return (2 * self._stride if op.paired(self.params()) else 1), 0
 
     def output_lengths(self, lengths: Steps) -> Steps:
         return lengths * self._stride

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastvoc.runtime import library as _library
 from fastvoc.runtime.native import Native
+from fastvoc.runtime.pages import in_large_pages
 from fastvoc.runtime.registry import Impl, Op, Spec
 
 FLOAT32_BFLOAT16 = (torch.float32, torch.bfloat16)
@@ -25,6 +26,16 @@ def float32(spec: Spec) -> str | None:
     return _library.cpu_refusal(spec.dtype)
 
 
+def _laid_out(pack: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`pack` with large tensors in large pages."""
+
+    def packed(params: Any) -> Any:
+        made = pack(params)
+        return made._replace(**{name: in_large_pages(t) for name, t in made._asdict().items() if isinstance(t, Tensor)})
+
+    return packed
+
+
 def register_cpp(
     op: Op,
     native: Native[Any],
@@ -33,6 +44,7 @@ def register_cpp(
     *,
     stream: Callable[[Any, Any], Any] | None = None,
     pack_exact: Callable[[Any], Any] | None = None,
+    differs: Callable[[Any], bool] | None = None,
     either: bool = False,
     run: Callable[..., Tensor] | None = None,
 ) -> None:
@@ -46,10 +58,11 @@ def register_cpp(
             native.run if run is None else run,
             frozenset({"cpu"}),
             priority=10,
-            pack=pack,
+            pack=_laid_out(pack),
             supports=supports,
             stream=stream,
-            pack_exact=pack_exact,
+            pack_exact=None if pack_exact is None else _laid_out(pack_exact),
+            differs=differs,
             bind=native.bound if run is None else None,
             either=either,
         )

@@ -131,7 +131,19 @@ def _pack(params: UpsampleParams) -> _Packed:
     return _Packed(weight, bias, cout, cin, kernel, params.stride, False, *acts, *params.crop)
 
 
+def paired(params: UpsampleParams) -> bool:
+    """Whether C++ takes two input steps by three products, unless exact."""
+    cin, cout, kernel = params.weight.shape
+    merged = kernel == 2 * params.stride and params.stride * cout % packing.PANEL == 0
+    return merged and cin >= packing.LEAST_PAIRED and params.weight.dtype is torch.float32 and not params.int8
+
+
 def _pack_cpp(params: UpsampleParams) -> _Packed:
+    packed = _pack_exact(params)
+    return packed._replace(weight=packing.pack_paired(packed.weight)) if paired(params) else packed
+
+
+def _pack_exact(params: UpsampleParams) -> _Packed:
     packed = _pack(params)
     if params.input_range is not None:
         grid = packing.ByteGrid.over(params.input_range)
@@ -230,6 +242,15 @@ def _work(x: Tensor, params: UpsampleParams, *_: Tensor | None) -> tuple[int, Te
 
 
 OP = upsample = define("upsample", _check, upsample_ref, _work, _stream_ref)
-register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, either=True)
+register_cpp(
+    OP,
+    NATIVE,
+    _pack_cpp,
+    _supports_cpp,
+    stream=_stream_native,
+    pack_exact=_pack_exact,
+    differs=paired,
+    either=True,
+)
 register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device, stream=_stream_cuda)
 register_triton(OP, _supports_device, _stream_triton)

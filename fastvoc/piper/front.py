@@ -11,21 +11,23 @@ import numpy as np
 from fastvoc.checkpoints.checkpoint import refuse
 from fastvoc.checkpoints.onnx_graph import Array, Graph
 from fastvoc.errors import ArgumentError
+from fastvoc.piper.flow import Flow, find_flow
 
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
-def cut(graph: Graph, outputs: Sequence[str], seed: int | None = None) -> bytes:
+def cut(graph: Graph, outputs: Sequence[str], seed: int | None = None, given: Sequence[str] = ()) -> bytes:
     """The part of a graph that makes these values, as an ONNX file: no node, constant or input that they do not need.
 
-    seed: of the first node that makes random numbers, the next ones count up; None leaves them to chance.
+    seed: of the first node that makes random numbers, the next ones count up; None leaves them to chance. given:
+    values [1, C, n], float32, that become inputs, in this order.
     """
     import onnx
 
     whole = graph.model.graph
     wanted, kept = set(outputs), []
     for node in reversed(whole.node):
-        if not wanted.isdisjoint(node.output):
+        if not wanted.isdisjoint(set(node.output).difference(given)):
             kept.append(node)
             wanted.update(_reads(node))
     kept.reverse()
@@ -34,6 +36,8 @@ def cut(graph: Graph, outputs: Sequence[str], seed: int | None = None) -> bytes:
     front = model.graph
     front.name = "front"
     front.node.extend(kept)
+    kind = onnx.TensorProto.FLOAT
+    front.input.extend(onnx.helper.make_tensor_value_info(name, kind, [1, None, None]) for name in given)
     front.input.extend(value for value in whole.input if value.name in wanted)
     front.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)  # whose types onnxruntime infers
     for tensor in whole.initializer:
@@ -67,29 +71,53 @@ def _reads(node: Any) -> Iterator[str]:
             yield from (value.name for value in graph.output)
 
 
-class Front:
+def _session(path: Path, model: bytes, threads: int) -> Any:
     """A cut model in onnxruntime, on the CPU. Raises LoadError when that is not installed or does not take it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        problem = f"the front of a voice needs the package onnxruntime ({error}): pip install onnxruntime"
+        raise refuse(path, problem) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    # Its threads would go on waiting actively beside those of the decoder.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own, which have no base but this
+        reason = " ".join(str(error).split())[:200]
+        raise refuse(path, f"onnxruntime does not take the front of this voice: {reason}") from error
 
-    def __init__(self, path: Path, model: bytes, threads: int) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            problem = f"the front of a voice needs the package onnxruntime ({error}): pip install onnxruntime"
-            raise refuse(path, problem) from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        # Its threads would go on waiting actively beside those of the decoder.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own, which have no base but this
-            reason = " ".join(str(error).split())[:200]
-            raise refuse(path, f"onnxruntime does not take the front of this voice: {reason}") from error
+
+class Front:
+    """What makes a decoder's input and, where it has several speakers, their vector; the flow at its end by parts.
+
+    outputs: the values that it makes, the latent of so many channels first. Raises LoadError when onnxruntime is not
+    installed or does not take it.
+    """
+
+    def __init__(
+        self, path: Path, graph: Graph, outputs: Sequence[str], channels: int, seed: int | None, threads: int
+    ) -> None:
+        latent, *vectors = outputs
+        self._flow: Flow | None = None
+        begins = [latent]
+        if (place := find_flow(graph, latent)) is not None:
+            self._session = _session(path, cut(graph, [*place.begins, *vectors], seed), threads)
+            kinds = self._session.get_outputs()[: len(place.begins)]
+            if all(kind.type == "tensor(float)" and len(kind.shape) == 3 for kind in kinds):
+                flow = Flow(_session(path, cut(graph, [latent], given=place.begins), threads), place)
+                counts = [n if isinstance(n := kind.shape[1], int) else channels for kind in kinds]
+                if flow.local(counts, [kind.shape[2] == 1 for kind in kinds]):
+                    self._flow, begins = flow, place.begins
+        if self._flow is None:
+            self._session = _session(path, cut(graph, outputs, seed), threads)
+        self._begins = len(begins)
         self.inputs = [value.name for value in self._session.get_inputs()]
 
-    def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """The outputs for these inputs, of which only those are taken that the front has; floats as float32.
+    def __call__(self, feeds: Mapping[str, Array]) -> tuple[Iterator[Array], list[Array]]:
+        """Of these inputs, those that the front has: the latents [1, C, n] part by part, and the vectors; float32.
 
         Raises ArgumentError where they lead to what onnxruntime cannot compute, as a length_scale that is huge.
         """
@@ -100,4 +128,6 @@ class Front:
             reason = " ".join(str(error).split())[:200]
             problem = f"with noise_scale, length_scale and noise_w {told} onnxruntime cannot run the voice's front"
             raise ArgumentError(f"scales: {problem}: {reason}") from error
-        return [np.asarray(array, dtype=np.float32) for array in made]
+        arrays = [np.asarray(array, dtype=np.float32) for array in made]
+        given, vectors = arrays[: self._begins], arrays[self._begins :]
+        return iter(given) if self._flow is None else self._flow.parts(given), vectors

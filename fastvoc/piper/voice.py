@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
@@ -19,7 +19,7 @@ from fastvoc.checkpoints.source import open_source
 from fastvoc.errors import ArgumentError, DtypeError, LoadError, ShapeError, shown
 from fastvoc.loading import loaded, parse_device, parse_dtype
 from fastvoc.piper.config import VoiceConfig, framed, read_config
-from fastvoc.piper.front import Front, cut
+from fastvoc.piper.front import Front
 from fastvoc.piper.text import Phonemizer
 from fastvoc.runtime.io import given_path
 from fastvoc.vocoder import Vocoder
@@ -176,18 +176,29 @@ class Voice:
             raise ArgumentError(f"speaker: expected 0..{count - 1} or a name, got {shown(number)}")
         return int(number)
 
+    def _parts(self, feeds: dict[str, Array]) -> tuple[Iterator[Tensor], dict[str, Any]]:
+        """The latent [C, n] part by part, and what else the decoder is given."""
+        device = self.vocoder.device
+        parts, vectors = self._front(feeds)
+        inputs = {"speaker": torch.from_numpy(vectors[0]).to(device).reshape(-1)} if vectors else {}
+        return (torch.from_numpy(part).to(device)[0] for part in parts), inputs
+
     def _latent(self, feeds: dict[str, Array]) -> tuple[Tensor, dict[str, Any]]:
-        latent, *vectors = (torch.from_numpy(array).to(self.vocoder.device) for array in self._front(feeds))
-        return latent[0], {"speaker": vectors[0].reshape(-1)} if vectors else {}
+        parts, inputs = self._parts(feeds)
+        return torch.cat(list(parts), 1), inputs
 
     def _pieces(self, feeds: dict[str, Array], chunk: int, exact: bool) -> Generator[Tensor, None, None]:
-        latent, inputs = self._latent(feeds)
-        frames, at, step = latent.shape[1], 0, chunk + self.vocoder.latency.frames
+        parts, inputs = self._parts(feeds)
+        rest, step = next(parts), chunk + self.vocoder.latency.frames
         with self.vocoder.stream(exact=exact, **inputs) as live:
-            while at + step < frames:
-                yield live.push(latent[:, at : at + step])
-                at, step = at + step, chunk
-            yield live.flush(latent[:, at:])
+            while True:
+                while rest.shape[1] <= step and (more := next(parts, None)) is not None:
+                    rest = torch.cat([rest, more], 1)
+                if rest.shape[1] <= step:
+                    break
+                yield live.push(rest[:, :step])
+                rest, step = rest[:, step:], chunk
+            yield live.flush(rest)
 
 
 def load(
@@ -232,7 +243,7 @@ def load(
     decoder = read.decoder
     outputs = [decoder.input] + ([] if decoder.speaker is None else [decoder.speaker])
     threads = torch.get_num_threads() if threads is None else threads
-    front = Front(source.path, cut(read.graph, outputs, seed), threads)
+    front = Front(source.path, read.graph, outputs, decoder.values["num_mels"], seed, threads)
     vocoder = loaded(read.checkpoint, target, wanted, backend)
     assert isinstance(vocoder, Vocoder)
     return Voice(vocoder, config, front, phonemes)

@@ -46,7 +46,8 @@ class Impl:
 
     `pack` turns the op's parameters into what `run` wants (packed weights); `supports` returns None or the reason for
     which it refuses a call. `stream` makes the op's state for a signal in chunks, from parameters and packed weights
-    (see `fastvoc.ops.stream`), where the op has such a form. `pack_exact` takes the place of `pack` under `use_exact`.
+    (see `fastvoc.ops.stream`), where the op has such a form. `pack_exact` takes the place of `pack` under `use_exact`,
+    for all parameters or those of which `differs` says that it packs something else.
     `bind` makes of packed weights what runs the op unchecked on x and its further arguments, all given, lengths on x's
     device; `either` tells that x may then be float32 or bfloat16 whatever the weights are.
     """
@@ -59,8 +60,13 @@ class Impl:
     supports: Callable[[Spec], str | None] = _accept
     stream: Callable[[Any, Any], Any] | None = None
     pack_exact: Callable[[Any], Any] | None = None
+    differs: Callable[[Any], bool] | None = None
     bind: Callable[[Any], Callable[..., torch.Tensor]] | None = None
     either: bool = False
+
+    def same(self, params: object) -> bool:
+        """Whether `use_exact` changes nothing."""
+        return self.pack_exact is None or (self.differs is not None and not self.differs(params))
 
     def packed(self, params: object, exact: bool) -> Any:
         """The op's parameters as `run` wants them."""

@@ -2,7 +2,8 @@
 
 A model that cuts signals into segments, as EnCodec at 48 kHz, gets several at a time. A causal one, as EnCodec at 24
 kHz, runs on stretches: what a stretch's convolutions need from before it is computed again, and the LSTM goes on from
-its state. The C++ kernels give what `Codec` gives on the whole signal, bit for bit; torch agrees to rounding.
+its state. The C++ kernels give what `Codec` gives on the whole signal, bit for bit, of a causal model with `exact`;
+torch agrees to rounding.
 """
 
 from __future__ import annotations

@@ -69,6 +69,21 @@ def test_the_first_of_equal_entries_wins(impl: str) -> None:
     assert not rvq_encode(torch.randn(1, 8, 9), flat, 2, backend=impl).any()
 
 
+@pytest.mark.native
+def test_threads_share_the_entries_of_few_steps() -> None:
+    book = torch.randn(2, 530, 24)
+    book[0, 500:] = book[0, 5:35]  # ties between the parts
+    x = torch.cat([book[0, 500:].t(), torch.randn(24, 3)], 1)[None, :, -12:].contiguous()
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(rvq_encode(x, RvqParams(book), 2, backend="cpp"))
+    torch.set_num_threads(before)
+    assert found[0][0, 0, :9].tolist() == list(range(26, 35))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 @each_impl
 def test_large_offsets_tie_as_in_the_reference(impl: str) -> None:
     """|x|^2 swallows the difference between entries; the sum's order then decides, so it must be the reference's."""
