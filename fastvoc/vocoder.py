@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,7 +17,6 @@ from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.nn.model import Array, Input, Model
 from fastvoc.runtime import flags
 from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import use_exact
 from fastvoc.runtime.stats import clock
 from fastvoc.sound import mel_check
 from fastvoc.sound.formats import Format
@@ -181,7 +179,7 @@ class Vocoder(LoadedModel):
                 delivery = Delivery.of(self.sample_rate, rate, format, dither)
             batch, frames, single, further = self.checked(mel, lengths, check, inputs)
             checked = clock()
-            with torch.inference_mode(), use_exact() if exact else nullcontext():
+            with torch.inference_mode(), self.computing(batch.shape[0], batch.shape[2] * self.hop, exact):
                 wav: Tensor = self.model(batch.to(self.input_dtype), frames, backend=self.backend, **further)[:, 0]
                 computed, wav = clock(), wav.float()
                 if delivery is not None:
@@ -263,7 +261,7 @@ class Vocoder(LoadedModel):
             delivery = Delivery.of(self.sample_rate, rate, format, dither)
             batch, frames, single, further = self._checked_codes(codes, lengths, inputs)
             checked = clock()
-            with torch.inference_mode():
+            with torch.inference_mode(), self.computing(batch.shape[0], batch.shape[2] * self.hop):
                 wav: Tensor = self.model.decode_codes(batch, frames, backend=self.backend, **further)[:, 0]
                 computed, wav = clock(), wav.float()
                 if delivery is not None:

@@ -85,7 +85,8 @@ class MelGraphable(_Loaded):
 
     def run(self, x: Tensor, lengths: Tensor | None, inputs: Mapping[str, Any]) -> Tensor:
         voc = self._loaded
-        y: Tensor = voc.model(x.to(voc.input_dtype), lengths, backend=voc.backend, **inputs)
+        with voc.computing(x.shape[0], x.shape[2] * voc.hop):
+            y: Tensor = voc.model(x.to(voc.input_dtype), lengths, backend=voc.backend, **inputs)
         return y.float()
 
     def _shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
@@ -134,7 +135,8 @@ class DecodingGraphable(_Loaded):
             at = torch.arange(x.shape[2], device=x.device)
             wrong = wrong & (at < on_device(lengths, x)[:, None])[:, None]
         self._wrong.logical_or_(wrong.any())
-        y: Tensor = codec.model.decode_segment(codes, None, lengths, codec.backend)
+        with codec.computing(x.shape[0], x.shape[2] * codec.hop):
+            y: Tensor = codec.model.decode_segment(codes, None, lengths, codec.backend)
         return y.float()
 
     def check(self) -> None:
