@@ -31,12 +31,12 @@ def measured(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             "seconds": float(seconds),
         }
         found = rows.setdefault(_key(row), row | {"from": "measured", "us": {}})
-        found["us"][line["impl"]] = None if "failed" in line else _rounded(1e6 * line["seconds"])
+        found["us"][line["impl"]] = None if "failed" in line else rounded(1e6 * line["seconds"])
     return list(rows.values())
 
 
 def merged(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Writes rows into a table's file, in place of those of the same layers and sizes: no estimate for a measurement."""
+    """Puts rows into a table's file, in place of those of the same layers and sizes; no estimate for a measurement."""
     kept = json.loads(path.read_text())["rows"] if path.exists() else []
     table = {_key(row): row for row in kept}
     for row in rows:
@@ -52,7 +52,7 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(tuple(row[name]) if name == "weight" else row[name] for name in _KEY)
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """Three digits."""
     return float(f"{value:.3g}")
 

@@ -204,7 +204,7 @@ class Vocoder(LoadedModel):
         Warns and raises as a call.
         """
         batch, frames, single = self._batch(mel, lengths)
-        further = {name: self._input(name, value, single) for name, value in inputs.items()}
+        further = {name: self._input(name, value, single) for name, value in inputs.items()} if inputs else {}
         if single and inputs:
             self._check_single(inputs, batch.shape[2])
         if check == "later":
@@ -413,19 +413,21 @@ class Vocoder(LoadedModel):
                 )
 
     def _check_shape(self, mel: Tensor) -> None:
-        shape, bands = list(mel.shape), self.n_mels
+        size, bands = mel.shape, self.n_mels
+        if len(size) in (2, 3) and size[-2] == bands and 0 not in size:
+            return
+        shape = list(size)
         if mel.dim() in (2, 3) and mel.shape[-2] != bands and mel.shape[-1] == bands:
             raise ShapeError(
                 f"{self._called}: expected [{bands}, T] or [B, {bands}, T], got {shape}: it is transposed; "
                 f"pass {self._called}.transpose(-1, -2)"
             )
-        if mel.dim() not in (2, 3) or mel.shape[-2] != bands or 0 in shape:
-            raise ShapeError(f"{self._called}: expected [{bands}, T] or [B, {bands}, T] with B, T > 0, got {shape}")
+        raise ShapeError(f"{self._called}: expected [{bands}, T] or [B, {bands}, T] with B, T > 0, got {shape}")
 
     def _lengths(self, lengths: Lengths, mel: Tensor) -> Tensor | None:
         if lengths is not None and mel.dim() != 3:
             raise ShapeError(f"lengths: only for a batch [B, n_mels, T], got a mel of shape {list(mel.shape)}")
-        return whole_lengths(lengths, len(mel), mel.shape[-1])
+        return None if lengths is None else whole_lengths(lengths, len(mel), mel.shape[-1])
 
     def _per_frame(self, name: str) -> int:
         """Values that an input has for a frame; 0 where their number does not depend on the frames."""
