@@ -264,9 +264,12 @@ def cuda(device: Device, op: str, params: Any, x: Tensor, made: Tensor, cost: Co
         gates = sum(layer[0].shape[0] * layer[0].shape[1] for layer in params.layers)
         projected = plain(device, 2 * items * steps * gates, moved)
         return len(params.layers) * steps * device.barrier + projected
-    if op in ("istft_head", "stft"):  # by definition, with banks of shared memory in conflict
-        frames = items * (steps if op == "istft_head" else made.shape[2])
-        return device.node + plain(device, _CONFLICTS * frames * params.n_fft**2, moved, params.n_fft)
+    if op == "istft_head":  # frames go through memory between its two kernels
+        return device.node + plain(
+            device, 0, moved + 2 * 4 * items * steps * params.n_fft, 32 * params.n_fft.bit_length()
+        )
+    if op == "stft":  # by definition, with banks of shared memory in conflict
+        return plain(device, _CONFLICTS * items * made.shape[2] * params.n_fft**2, moved, params.n_fft)
     return plain(device, 2 * cost.multiply_adds, moved)
 
 
