@@ -35,7 +35,7 @@ SHARED_LIMITS = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_120": 99 * 1024}
 
 @dataclass(frozen=True)
 class Device:
-    """What is emulated: shared memory that a block may have, multiprocessors, and how many of them a process is granted.
+    """What is emulated: shared memory that a block may have, multiprocessors, and how many of them a process has.
 
     `backwards`: a block's threads run last first.
     `dry`: kernels are not run, and outputs stay NaN.
