@@ -1,9 +1,10 @@
 """Writes what layers took on a device into the table by which implementations are chosen (`fastvoc.runtime.choice`).
 
-python benchmarks/choices.py benchmarks/results/nvidia-h200/first-times-*.jsonl
+python benchmarks/choices.py results/first-times-*.jsonl
 
-Takes the lines of `contact.py --timed`, a file for each implementation. What was measured takes the place of what was
-estimated for the same layer and size; an implementation that failed comes last there.
+Takes the lines of `contact.py --timed`, a file for each implementation, as `gpu.sh first` leaves them in logs.tar.gz.
+What was measured takes the place of what was estimated for the same layer and size; an implementation that failed comes
+last there.
 """
 
 from __future__ import annotations
