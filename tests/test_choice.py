@@ -19,6 +19,7 @@ from fastvoc.graphs.graphed import Graphed
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.runtime import choice
 from fastvoc.runtime.choice import Layer, Row, Size
+from fastvoc.runtime.registry import OPS, Impl
 from fastvoc.vocoder import Vocoder
 from helpers import ROOT
 
@@ -55,7 +56,8 @@ def test_an_estimate_must_promise_more_than_it_may_err() -> None:
     def order(measured: bool, **times: float) -> list[str]:
         return Row(LAYER, SMALL, times, measured).order(["triton", "torch", "cuda"])
 
-    assert order(True, triton=10, torch=9, cuda=9.9) == ["torch", "cuda", "triton"]
+    assert order(True, triton=10, torch=9, cuda=9.9) == ["cuda", "triton", "torch"]
+    assert order(True, triton=float("inf"), torch=9, cuda=float("inf")) == ["torch", "triton", "cuda"], "they failed"
     assert order(False, triton=10, torch=9, cuda=7.3) == ["cuda", "triton", "torch"]
     assert order(True, triton=10, cuda=9) == ["cuda", "triton", "torch"], "what has no time comes last"
     assert order(True, torch=1, cuda=2) == ["triton", "torch", "cuda"], "nothing is known of the first"
@@ -138,9 +140,12 @@ def test_a_file_of_another_source_is_refused(tables: Path) -> None:
 
 
 @pytest.fixture
-def voc(tables: Path) -> Vocoder:
-    """Small calls by C++, large ones by torch."""
-    sizes = ((SMALL, {"cpp": 1, "torch": 2}), (LARGE, {"cpp": 2, "torch": 1}))
+def voc(tables: Path, monkeypatch: pytest.MonkeyPatch) -> Vocoder:
+    """Small calls by C++, large ones by what stands in for CUDA; by torch none, however fast it is."""
+    for name in ("conv1d", "upsample", "mrf"):
+        op = OPS[name]
+        monkeypatch.setitem(op.impls, "cuda", Impl("cuda", op.reference, frozenset({"cpu"}), priority=-10))
+    sizes = ((SMALL, {"cpp": 1, "cuda": 2, "torch": 0.5}), (LARGE, {"cpp": 2, "cuda": 1, "torch": 0.5}))
     write(tables, *[row(times, size, op=op) for op in ("conv1d", "upsample", "mrf") for size, times in sizes])
     torch.manual_seed(0)
     config = HifiGanConfig(upsample_rates=(2,), upsample_kernel_sizes=(4,), upsample_initial_channel=32)
@@ -151,7 +156,7 @@ def voc(tables: Path) -> Vocoder:
 def test_the_size_of_a_call_decides_for_all_its_layers(voc: Vocoder) -> None:
     small = torch.randn(1, voc.n_mels, 8)
     large = torch.cat([small] * 50)
-    cpp, reference = (Vocoder(voc.model, voc.config, backend=name) for name in ("cpp", "torch"))
+    cpp, reference = (Vocoder(voc.model, voc.config, backend=name) for name in ("cpp", "cuda"))
     assert not torch.equal(cpp(large), reference(large)), "their bits tell them apart"
     for _ in range(2):
         assert torch.equal(voc(small), cpp(small))
@@ -173,25 +178,31 @@ def test_what_one_implementation_packs_is_kept_once(voc: Vocoder) -> None:
         layer.bound(torch.float32)
     small, forced, large = layer._kept[1].values()
     assert small is forced
-    assert (small.impl.name, large.impl.name) == ("cpp", "torch")
+    assert (small.impl.name, large.impl.name) == ("cpp", "cuda")
 
 
 @pytest.mark.native
-def test_a_graph_takes_no_reference_which_would_read_lengths(voc: Vocoder) -> None:
-    graphs = Graphed(voc, capture=Rerun())
-    mel = torch.randn(50, voc.n_mels, 8)
-    assert torch.equal(graphs(mel), Vocoder(voc.model, voc.config, backend="cpp")(mel))
-    assert graphs.stats.replays == 1
+def test_a_graph_goes_by_its_own_size(voc: Vocoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Size | None] = []
+    forward = voc.model.forward
+    monkeypatch.setattr(
+        voc.model, "forward", lambda *args, **named: (seen.append(choice.size()), forward(*args, **named))[1]
+    )
+    graphs = Graphed(Vocoder(voc.model, voc.config, backend="cpp"), capture=Rerun())
+    graphs(torch.randn(50, voc.n_mels, 8))
+    assert set(seen) == {LARGE}
+    graphs(torch.randn(1, voc.n_mels, 8))
+    assert set(seen) == {LARGE, SMALL}
 
 
 @pytest.mark.native
 def test_explain_says_what_runs_at_which_size_and_how_that_is_known(voc: Vocoder) -> None:
     text = str(explain(voc))
     assert "choice on cpu: sm_90: 0 rows estimated, 6 measured" in text
-    assert "cpp at 1 x 0.001 s (1 us measured), torch at 4 x 0.01 s (1 us measured)" in text
+    assert "cpp at 1 x 0.001 s (1 us measured), cuda at 4 x 0.01 s (1 us measured)" in text
     with voc.computing(50, 16):
-        assert {row.chosen for row in explain(voc)} == {"torch"}
-    assert "torch at 1 x 0.001 s (2 us measured)" in str(explain(voc, "torch"))
+        assert {row.chosen for row in explain(voc)} == {"cuda"}
+    assert "torch at 1 x 0.001 s (0.5 us measured)" in str(explain(voc, "torch"))
 
 
 def test_info_lists_the_tables(tables: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,8 +148,7 @@ class GraphOptions(TypedDict, total=False):
 class Graphed:
     """A model that runs from graphs: `graphed(mel)` is `model(mel)`, for less work on the host.
 
-    The bits are those of the call where the same implementations run: a graph's own size chooses them, and not torch's
-    reference where another takes the layer, since most references read lengths on the host.
+    The bits are those of the call where the same implementations run: a graph's own size chooses them.
 
     model: what `fastvoc.load` returned, on a CUDA device; Vocoders take what their call takes, Codecs what their
     `decode` takes. max_mb: device memory that all graphs together may hold; the least recently used go first. step: how

@@ -15,12 +15,11 @@ from fastvoc.ops.stream import OpStream
 from fastvoc.runtime.autocast import without_autocast
 from fastvoc.runtime.choice import Layer, Row, Size
 from fastvoc.runtime.forks import survive_forks
-from fastvoc.runtime.lengths import planned
 from fastvoc.runtime.registry import Cost, Impl, Op, Spec, Verdict, exact, requested, size, use_exact, wants_grad
 
 EITHER = (torch.float32, torch.bfloat16)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
-_Key = tuple[torch.device, torch.dtype, str | None, bool, Size | None, bool]
+_Key = tuple[torch.device, torch.dtype, str | None, bool, Size | None]
 
 
 def _constant(method: _Method) -> _Method:
@@ -221,7 +220,7 @@ class Prepared:
         return self._pack(now, key)
 
     def _key(self, device: torch.device, dtype: torch.dtype, backend: str | None) -> _Key:
-        return device, dtype, backend or requested(self._op.name), exact(), size(), planned()
+        return device, dtype, backend or requested(self._op.name), exact(), size()
 
     @without_autocast
     def _pack(self, now: Weights, key: _Key) -> _Entry:
@@ -232,7 +231,7 @@ class Prepared:
         before = entries if kept is now else {}
         alike = (
             entry
-            for (*where, _, same, _, _), entry in before.items()
+            for (*where, _, same, _), entry in before.items()
             if (*where,) == (device, dtype) and entry.impl is impl and (impl.pack_exact is None or same == key[3])
         )
         entry = next(alike, None)

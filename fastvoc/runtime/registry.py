@@ -20,7 +20,6 @@ import torch
 from fastvoc.errors import BackendError
 from fastvoc.runtime import choice, env
 from fastvoc.runtime.autocast import without_autocast
-from fastvoc.runtime.lengths import planned
 
 BACKENDS = ("torch", "cpp", "triton", "cuda")
 
@@ -29,8 +28,7 @@ BACKENDS = ("torch", "cpp", "triton", "cuda")
 class Spec:
     """What a call asks of an implementation: device type, dtype of the activations, and the op's own parameters.
 
-    capability: of a CUDA device, times ten; size: of the call, None where it must not count; planned: lengths lie on
-    the device, as where a graph is recorded.
+    capability: of a CUDA device, times ten; size: of the call, None where it must not count.
     """
 
     device: str
@@ -38,12 +36,11 @@ class Spec:
     params: Any
     capability: int | None = None
     size: choice.Size | None = None
-    planned: bool = False
 
     @classmethod
     def on(cls, device: torch.device, dtype: torch.dtype, params: Any) -> Spec:
         """What the call that runs now asks on a device."""
-        return cls(device.type, dtype, params, choice.capability(device), size(), planned())
+        return cls(device.type, dtype, params, choice.capability(device), size())
 
 
 def _accept(_: Spec) -> str | None:
@@ -173,8 +170,6 @@ class Op:
             rows.append((impl.name, reason))
         if (times := self.times(spec)) is not None:
             order = times.order([name for name, reason in rows if reason is None])
-            if spec.planned:
-                order.sort(key=lambda name: name == "torch")  # most references read lengths on the host
             rows.sort(key=lambda row: order.index(row[0]) if row[1] is None else len(order))
         chosen = next((name for name, reason in rows if reason is None), None)
         return [Verdict(name, reason, name == chosen) for name, reason in rows]
@@ -324,7 +319,7 @@ def size() -> choice.Size | None:
 
 def settings() -> Hashable:
     """What decides, besides a call's own arguments, which implementation runs and how it packs."""
-    return _override.get(), env.BACKEND.get(), _exact.get(), choice.size(), planned()
+    return _override.get(), env.BACKEND.get(), _exact.get(), choice.size()
 
 
 def wants_grad(*tensors: torch.Tensor | None) -> bool:
