@@ -140,7 +140,10 @@ if __name__ == "__main__":
         packages=[*find_packages(include=["fastvoc", "fastvoc.*"]), "fastvoc.kernels"]
         + [f"fastvoc.kernels.{name}" for name in find_packages("kernels")],
         package_dir={"fastvoc.kernels": "kernels"},
-        package_data={"fastvoc": ["assets/*", "py.typed"], "fastvoc.kernels.tuned": ["*.json"]},
+        package_data={
+            "fastvoc": ["assets/*", "py.typed", "runtime/choices/*.json"],
+            "fastvoc.kernels.tuned": ["*.json"],
+        },
         setup_requires=["torch>=2.11", "numpy", "pybind11"] if WANTED[MODE] and find_cxx() else [],
         cmdclass={"build_native": BuildNative, "bdist_wheel": Wheel},
         distclass=Labelled,

@@ -63,6 +63,7 @@ def rows(args: argparse.Namespace, name: str) -> Iterator[dict[str, Any]]:
     for entry in entries([name], seconds, int(batch), args.device, dtype):
         row: dict[str, Any] = {"model": name, "layer": entry.layer, "op": entry.op, "impl": args.impl}
         row |= {"dtype": args.dtype, "shape": args.shape, "x": list(entry.x.shape)}
+        row |= {"bytes": entry.x.element_size(), "weight": list(entry.run.layer(entry.x.dtype).weight)}
 
         def measure(entry: Entry = entry, row: dict[str, Any] = row) -> None:
             if compared:

@@ -91,7 +91,7 @@ KERNELS = (
     _kernel("adain", "adain", "adain_kernel", f"AdaInArgs<{BF16}>", 1024, "2 C"),
     _kernel("stft", "stft", "stft_kernel", "StftArgs<float>", 12288, "4 n_fft a frame, tables 12 n_fft a block"),
     _kernel(
-        "istft-frames", "istft_head", "istft_frames_kernel", "IstftHeadArgs<float, float>", 12296, "4 n_fft a frame"
+        "istft-frames", "istft_head", "istft_frames_kernel", "IstftHeadArgs<float, float>", 24608, "4 n_fft a frame"
     ),
     _kernel("istft-gather", "istft_head", "istft_gather_kernel", "IstftHeadArgs<float, float>", 0, "8 n_fft / hop"),
     _kernel("nsf-scan", "nsf_source", "nsf_scan_kernel", "NsfSourceArgs<float>", 2048, "4 a frame"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import log2
@@ -21,7 +20,6 @@ from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.models.levels import packed, unpacked
 from fastvoc.models.whole_codec import CodecConfig, CodecModel
 from fastvoc.nn.model import Array
-from fastvoc.runtime.registry import use_exact
 from fastvoc.runtime.stats import clock
 from fastvoc.sound.formats import Format
 from fastvoc.streams.codec import Decoding, Encoding
@@ -197,7 +195,7 @@ class Codec(LoadedModel):
             n_q, bandwidth = self._wanted(bandwidth, codebooks)
             batch, samples, sizes = self._checked_wav(wav, lengths, check)
             checked = clock()
-            with torch.inference_mode(), use_exact() if exact else nullcontext():
+            with torch.inference_mode(), self.computing(len(batch), batch.shape[2], exact):
                 segments, scale = self.model.encode(batch.to(self.input_dtype), n_q, samples, self.backend)
             computed = clock()
             # Ordinary tensors, which may be changed in place.
@@ -283,7 +281,7 @@ class Codec(LoadedModel):
             self.check_decode_inputs(inputs)
             segments, volumes, frames, finish = self.checked(codes, scale, lengths, values=self._checks(check))
             checked = clock()
-            with torch.inference_mode(), use_exact() if exact else nullcontext():
+            with torch.inference_mode(), self.computing(len(frames), max(map(sum, frames)) * self.hop, exact):
                 wav = self.model.decode(segments, volumes, frames, self.backend, **inputs).float()
             computed = clock()
             wav = finish(wav)

@@ -9,6 +9,7 @@ from typing import Protocol
 from fastvoc.loaded import LoadedModel
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.nn.prepared import Prepared
+from fastvoc.runtime import choice
 from fastvoc.runtime.registry import Verdict
 
 
@@ -23,7 +24,8 @@ class LayerChoice:
     """One layer: its op, what every implementation says of it, and whether it computes in int8.
 
     `form` says how it computes where that is not the usual way: "int8"; of a bfloat16 `mrf` on the CPU "short tiles" or
-    "direct", where longer tiles of Toom-Cook would cost precision.
+    "direct", where longer tiles of Toom-Cook would cost precision. `by_size`: on a CUDA device what its table says of
+    the layer at each size of a call, and what runs there.
     """
 
     layer: str
@@ -31,6 +33,7 @@ class LayerChoice:
     verdicts: tuple[Verdict, ...]
     int8: bool = False
     form: str = ""
+    by_size: tuple[tuple[choice.Row, str], ...] = ()
 
     @property
     def title(self) -> str:
@@ -59,7 +62,9 @@ class Explanation:
         op = max((len(row.title) for row in self.layers), default=0)
         for row in self.layers:
             others = "; ".join(f"{v.impl}: {v.reason}" for v in row.verdicts if v.reason)
-            lines.append(f"{row.layer:<{layer}} {row.title:<{op}} {row.chosen or 'none':<7} {others}".rstrip())
+            sizes = ", ".join(f"{impl} at {times.size} ({times.said(impl)})" for times, impl in row.by_size)
+            said = "; ".join(filter(None, (sizes, others)))
+            lines.append(f"{row.layer:<{layer}} {row.title:<{op}} {row.chosen or 'none':<7} {said}".rstrip())
         return "\n".join(lines)
 
 
@@ -78,5 +83,8 @@ def explain(model: HasLayers | None = None, backend: str | None = None) -> Expla
     rows = []
     for name, layer in model.layers().items():
         op, verdicts = layer.explain(backend)
-        rows.append(LayerChoice(name, op, tuple(verdicts), layer.int8, layer.form))
-    return Explanation(tuple(rows), model.notes if isinstance(model, LoadedModel) else ())
+        rows.append(LayerChoice(name, op, tuple(verdicts), layer.int8, layer.form, tuple(layer.by_size(backend))))
+    notes = model.notes if isinstance(model, LoadedModel) else ()
+    tables = {layer.weight().device: None for layer in model.layers().values()}
+    chosen = [f"choice on {device}: {table.note}" for device in tables if (table := choice.of(device)) is not None]
+    return Explanation(tuple(rows), (*notes, *chosen))

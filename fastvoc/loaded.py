@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,7 +14,8 @@ from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.nn.model import Array, Model
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import is_int8
-from fastvoc.runtime import flags
+from fastvoc.runtime import choice, flags
+from fastvoc.runtime.registry import use_exact
 from fastvoc.runtime.stats import Stats
 from fastvoc.runtime.whole import whole_numbers
 
@@ -108,6 +110,10 @@ class LoadedModel:
             raise ArgumentError("codes: a call or chunk since the last check had some outside the codebooks")
         if not_finite:
             raise ArgumentError("mel: a call or chunk since the last check had NaN or infinity")
+
+    def computing(self, items: int, samples: int, exact: bool = False) -> AbstractContextManager[None]:
+        """A context around a call on items of so many samples: on a GPU its size decides what runs, unless `exact`."""
+        return use_exact() if exact else choice.sized(self.device, items, samples / self.sample_rate)
 
     def layers(self) -> dict[str, Prepared]:
         """The model's layers by name, for `fastvoc.explain`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,7 +17,6 @@ from fastvoc.loaded import Lengths, LoadedModel, whole_lengths
 from fastvoc.nn.model import Array, Input, Model
 from fastvoc.runtime import flags
 from fastvoc.runtime.lengths import on_device
-from fastvoc.runtime.registry import use_exact
 from fastvoc.runtime.stats import clock
 from fastvoc.sound import mel_check
 from fastvoc.sound.formats import Format
@@ -181,7 +179,7 @@ class Vocoder(LoadedModel):
                 delivery = Delivery.of(self.sample_rate, rate, format, dither)
             batch, frames, single, further = self.checked(mel, lengths, check, inputs)
             checked = clock()
-            with torch.inference_mode(), use_exact() if exact else nullcontext():
+            with torch.inference_mode(), self.computing(batch.shape[0], batch.shape[2] * self.hop, exact):
                 wav: Tensor = self.model(batch.to(self.input_dtype), frames, backend=self.backend, **further)[:, 0]
                 computed, wav = clock(), wav.float()
                 if delivery is not None:
@@ -206,7 +204,7 @@ class Vocoder(LoadedModel):
         Warns and raises as a call.
         """
         batch, frames, single = self._batch(mel, lengths)
-        further = {name: self._input(name, value, single) for name, value in inputs.items()}
+        further = {name: self._input(name, value, single) for name, value in inputs.items()} if inputs else {}
         if single and inputs:
             self._check_single(inputs, batch.shape[2])
         if check == "later":
@@ -263,7 +261,7 @@ class Vocoder(LoadedModel):
             delivery = Delivery.of(self.sample_rate, rate, format, dither)
             batch, frames, single, further = self._checked_codes(codes, lengths, inputs)
             checked = clock()
-            with torch.inference_mode():
+            with torch.inference_mode(), self.computing(batch.shape[0], batch.shape[2] * self.hop):
                 wav: Tensor = self.model.decode_codes(batch, frames, backend=self.backend, **further)[:, 0]
                 computed, wav = clock(), wav.float()
                 if delivery is not None:
@@ -415,19 +413,21 @@ class Vocoder(LoadedModel):
                 )
 
     def _check_shape(self, mel: Tensor) -> None:
-        shape, bands = list(mel.shape), self.n_mels
+        size, bands = mel.shape, self.n_mels
+        if len(size) in (2, 3) and size[-2] == bands and 0 not in size:
+            return
+        shape = list(size)
         if mel.dim() in (2, 3) and mel.shape[-2] != bands and mel.shape[-1] == bands:
             raise ShapeError(
                 f"{self._called}: expected [{bands}, T] or [B, {bands}, T], got {shape}: it is transposed; "
                 f"pass {self._called}.transpose(-1, -2)"
             )
-        if mel.dim() not in (2, 3) or mel.shape[-2] != bands or 0 in shape:
-            raise ShapeError(f"{self._called}: expected [{bands}, T] or [B, {bands}, T] with B, T > 0, got {shape}")
+        raise ShapeError(f"{self._called}: expected [{bands}, T] or [B, {bands}, T] with B, T > 0, got {shape}")
 
     def _lengths(self, lengths: Lengths, mel: Tensor) -> Tensor | None:
         if lengths is not None and mel.dim() != 3:
             raise ShapeError(f"lengths: only for a batch [B, n_mels, T], got a mel of shape {list(mel.shape)}")
-        return whole_lengths(lengths, len(mel), mel.shape[-1])
+        return None if lengths is None else whole_lengths(lengths, len(mel), mel.shape[-1])
 
     def _per_frame(self, name: str) -> int:
         """Values that an input has for a frame; 0 where their number does not depend on the frames."""

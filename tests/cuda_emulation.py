@@ -35,13 +35,15 @@ SHARED_LIMITS = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_120": 99 * 1024}
 
 @dataclass(frozen=True)
 class Device:
-    """What is emulated: shared memory that a block may have, and whether a block's threads run last first.
+    """What is emulated: shared memory that a block may have, multiprocessors, and how many of them a process has.
 
+    `backwards`: a block's threads run last first.
     `dry`: kernels are not run, and outputs stay NaN.
     """
 
     shared: int = SHARED_LIMITS["sm_90"]
     multiprocessors: int = 6
+    granted: int | None = None  # all of them
     backwards: bool = False
     dry: bool = False
 
@@ -116,6 +118,8 @@ def call(source: str, name: str, declared: Sequence[Any], *args: Any) -> Any:
     given = [_given(value, str(argument.type)) for value, argument in zip(args, declared, strict=True)]
     launches, result = ctypes.c_int64(), _Given()
     facts = ctypes.c_int64(len(given)), _device.shared, ctypes.c_int64(_device.multiprocessors)
+    granted = _device.multiprocessors if _device.granted is None else _device.granted
+    facts = (*facts, ctypes.c_int64(granted))
     flags = int(_device.backwards), int(_device.dry)
     list_of = (_Given * len(given))(*given)
     problem = library(source).call(name.encode(), list_of, *facts, *flags, ctypes.byref(launches), ctypes.byref(result))

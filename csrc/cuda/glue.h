@@ -14,7 +14,14 @@
 
 namespace fastvoc {
 
-using torch::stable::accelerator::DeviceGuard;
+// Makes a device the current one, of torch's runtime and of the one that is linked into this library.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(std::int32_t index) : guard_(index) { cudaSetDevice(index); }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+};
 
 constexpr std::int64_t kMaxItems = 65535;  // of a grid's second axis
 

@@ -10,7 +10,7 @@ template <class T, class Out>
 Tensor run(const IstftHeadCall& call, ScalarType dtype) {
   const Tensor& x = call.x;
   cuda::IstftHeadArgs<T, Out> args{};
-  args.size = call.size;
+  args.set_size(call.size);
   args.hop = call.hop;
   args.left = call.left;
   args.right = call.right;

@@ -137,10 +137,10 @@ __global__ void __launch_bounds__(kLstmThreads, 1) lstm_kernel(const __grid_cons
   }
 }
 
-// Runs a layer over all items; false where no block of few enough units fits into shared memory.
+// Runs a layer over all items by `places` blocks at once; false where no block of few enough units fits into shared memory.
 template <int kItems, class T, class Out>
-bool lstm_groups(LstmArgs<T, Out> args, Stream stream) {
-  const std::int64_t groups = ceil_div(args.items, kItems), places = blocks_at_once();
+bool lstm_groups(LstmArgs<T, Out> args, Stream stream, std::int64_t places) {
+  const std::int64_t groups = ceil_div(args.items, kItems);
   // The fewest units with which all groups run at the same time; the most that fit, in several launches, if there are none.
   for (args.units = 1; args.units < args.hidden; ++args.units) {
     LstmArgs<T, Out> more = args;
@@ -150,15 +150,18 @@ bool lstm_groups(LstmArgs<T, Out> args, Stream stream) {
   const std::int64_t blocks = ceil_div(args.hidden, args.units);
   if (args.shared(kItems) > shared_limit() || blocks > places) return false;
   for (std::int64_t together = places / blocks; args.first_group < groups; args.first_group += together) {
-    launch_together(lstm_kernel<T, Out, kItems>, blocks, min(together, groups - args.first_group), kLstmThreads,
-                    args.shared(kItems), stream, args);
+    if (!launch_together(lstm_kernel<T, Out, kItems>, blocks, min(together, groups - args.first_group), kLstmThreads,
+                         args.shared(kItems), stream, args)) {
+      return lstm_groups<kItems>(args, stream, places / 2);  // the first launch is the largest: nothing has run
+    }
   }
   return true;
 }
 
 template <class T, class Out>
 bool lstm_layer(const LstmArgs<T, Out>& args, Stream stream) {
-  return args.items == 1 ? lstm_groups<1>(args, stream) : lstm_groups<kLstmItems>(args, stream);
+  const std::int64_t places = blocks_at_once();
+  return args.items == 1 ? lstm_groups<1>(args, stream, places) : lstm_groups<kLstmItems>(args, stream, places);
 }
 
 }  // namespace fastvoc::cuda

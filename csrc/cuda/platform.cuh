@@ -60,15 +60,19 @@ inline std::int64_t blocks_at_once() {
   return count;
 }
 
-// As launch_blocks, with all blocks running at the same time, so that they may wait for each other.
+// As launch_blocks, with all blocks running at the same time, so that they may wait for each other; false where the device
+// grants this process fewer at once, as with a limit of its share.
 template <class Args>
-void launch_together(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared,
+bool launch_together(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared,
                      Stream stream, Args args) {
   allow_shared(kernel, shared);
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(items));
   void* list[] = {&args};
-  cudaLaunchCooperativeKernel(kernel, grid, dim3(static_cast<unsigned>(threads)), list, static_cast<std::size_t>(shared),
-                              stream);
+  const cudaError_t status = cudaLaunchCooperativeKernel(kernel, grid, dim3(static_cast<unsigned>(threads)), list,
+                                                         static_cast<std::size_t>(shared), stream);
+  if (status != cudaErrorCooperativeLaunchTooLarge) return true;
+  cudaGetLastError();  // which would be told of the next launch
+  return false;
 }
 
 // Fills `count` numbers with zeros.

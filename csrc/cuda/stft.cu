@@ -18,7 +18,7 @@ Tensor stft(const StftCall& call) {
     args.hop = call.hop;
     args.left = call.left;
     args.right = call.right;
-    args.pad = static_cast<Pad>(call.pad);
+    args.pad = static_cast<cuda::Pad>(call.pad);
     args.polar = call.polar;
     args.first_is_real = call.first_is_real;
     args.x = view<T>(x, 1, "x");

@@ -76,6 +76,7 @@ def _installation() -> list[tuple[str, list[tuple[str, str]]]]:
         ("built", _built()),
         ("native libraries", _libraries()),
         ("ops on the CPU", _ops()),
+        ("choice on GPUs", _tables()),
         ("embedded voices", _voices()),
         ("environment", _environment()),
     ]
@@ -164,6 +165,19 @@ def _ops() -> list[tuple[str, str]]:
         others = [f"also {v.impl}" for v in layer.verdicts if v.reason is None and not v.chosen]
         rows[layer.op] = "; ".join([layer.chosen or "none", *others, *refused])
     return list(rows.items())
+
+
+def _tables() -> list[tuple[str, str]]:
+    """The tables by which a GPU's implementations are chosen, and which of them each GPU goes by."""
+    import torch
+
+    from fastvoc.runtime import choice
+
+    rows = [(f"sm_{number}", table.note) for number in choice.known() if (table := choice.table(number)) is not None]
+    for index in range(torch.cuda.device_count()):
+        here = choice.of(torch.device("cuda", index))
+        rows.append((f"cuda:{index}", "by priority" if here is None else here.note))
+    return rows or [("none", "by priority")]
 
 
 def _voices() -> list[tuple[str, str]]:

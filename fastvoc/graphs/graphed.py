@@ -8,7 +8,6 @@ vain.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,12 +24,11 @@ STEP = 1.15
 _PROBES = (1, 2, 4, 8, 16, 32, 64)  # lengths from which on a model's kernels may run unconditionally
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One call, checked: `x` [B, C, T] and what it is cast to, the items' lengths, the model's further inputs.
 
-    tensors: by name, with the steps per frame of their last axis, 0 where it has nothing to do with time. choices: what
-    is not a tensor. finish: the user's view of the model's output [B, C_out, S].
+    No tensor wants gradients. tensors: by name, with the steps per frame of their last axis, 0 where it has nothing to
+    do with time. choices: what is not a tensor. finish: the user's view of the model's output [B, C_out, S].
     """
 
     x: Tensor
@@ -42,6 +40,8 @@ class Request:
 
     def kind(self) -> Hashable:
         """Equal for calls that one graph of the right size may serve."""
+        if not self.tensors and not self.choices:
+            return self.dtype, self.x.shape[1]
         shapes = ((n, t.dtype, t.shape[1:-1] if s else t.shape[1:], s) for n, (t, s) in self.tensors.items())
         return self.dtype, self.x.shape[1], tuple(sorted(shapes, key=str)), tuple(sorted(self.choices.items()))
 
@@ -114,11 +114,13 @@ class Stats:
 class _Graph:
     """A captured size, and the tensors that a replay reads."""
 
+    key: _Key
     plan: LengthPlan
     x: Tensor
     tensors: dict[str, Tensor]
     weights: object
     captured: Captured[Tensor] | None
+    turn: int = 0  # of its last use: the smallest goes first
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -144,7 +146,9 @@ class GraphOptions(TypedDict, total=False):
 
 
 class Graphed:
-    """A model that runs from graphs: `graphed(mel)` is `model(mel)`, the same bits, for less work on the host.
+    """A model that runs from graphs: `graphed(mel)` is `model(mel)`, for less work on the host.
+
+    The bits are those of the call where the same implementations run: a graph's own size chooses them.
 
     model: what `fastvoc.load` returned, on a CUDA device; Vocoders take what their call takes, Codecs what their
     `decode` takes. max_mb: device memory that all graphs together may hold; the least recently used go first. step: how
@@ -173,8 +177,9 @@ class Graphed:
         self._capture = CudaCapture(self._owner.device) if capture is None else capture
         self._cap, self._step, self._missing = int(max_mb * 2**20), step, missing
         self._lock, self._capturing = threading.Lock(), threading.Lock()
-        self._graphs: OrderedDict[_Key, _Graph] = OrderedDict()
-        self._sizes: dict[Hashable, list[tuple[int, int]]] = {}
+        self._graphs: dict[_Key, _Graph] = {}
+        self._sizes: dict[Hashable, list[_Graph]] = {}
+        self._turn = 0
         self._lowest: dict[Hashable, int] = {}
         self._too_large: set[_Key] = set()
         self._frozen = False
@@ -186,17 +191,11 @@ class Graphed:
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """The model's call, or a codec's `decode`, with its arguments, results and errors."""
         request = self._owner.request(*args, **kwargs)
-        with torch.inference_mode():
-            while True:
-                graph = self._graph(request)
-                if graph is None:
-                    y = self._direct(request)
-                    break
-                with graph.lock:
-                    if graph.captured is not None:  # else it has just gone
-                        y = self._replay(graph, graph.captured, request)
-                        break
-        return request.finish(y)
+        while (graph := self._graph(request)) is not None:
+            with graph.lock:
+                if graph.captured is not None:  # else it has just gone
+                    return request.finish(self._replay(graph, graph.captured, request))
+        return request.finish(self._direct(request))
 
     def warmup(self, lengths: Iterable[int], batch: int | Iterable[int] = 1, **example: Any) -> Graphed:
         """Captures every one of these lengths, in frames, at every batch size, largest first; then no more.
@@ -218,8 +217,7 @@ class Graphed:
             for count in batches:
                 request = self._owner.blank(size, count, example)
                 wanted.append(_Key(self._kind(request), size, count))
-                with torch.inference_mode():
-                    self._make(request, size, count)
+                self._make(request, size, count)
         if gone := [key for key in wanted if key not in self._graphs]:
             held = sum(graph.bytes for graph in self._graphs.values()) / 2**20
             raise ArgumentError(
@@ -256,21 +254,18 @@ class Graphed:
 
     def _graph(self, request: Request) -> _Graph | None:
         """The graph for a call, made if that may be; None where it runs without one."""
-        frames, count = request.x.shape[2], len(request.x)
+        count, _, frames = request.x.shape
+        longest, most = _after(frames, self._step), max(2 * count, 2)
+        found: _Graph | None = None
         kind = self._kind(request)
         with self._lock:
-            fits = [
-                (size * items, size, items)
-                for size, items in self._sizes.get(kind, ())
-                if frames <= size <= max(frames, _after(frames, self._step)) and count <= items < max(2 * count, 2)
-            ]
-            if fits:
-                _, size, items = min(fits)
-                if min(request.lengths) < self._lowest[kind]:
-                    return None
-                key = _Key(kind, size, items)
-                self._graphs.move_to_end(key)
-                return self._graphs[key]
+            for graph in self._sizes.get(kind, ()):
+                _, size, items = graph.key
+                if frames <= size <= longest and count <= items < most:
+                    found = graph if found is None or size * items < found.key.size * found.key.items else found
+            if found is not None:
+                self._turn = found.turn = self._turn + 1
+                return None if min(request.lengths) < found.plan.lowest else found
             if self._frozen and self._missing == "raise":
                 raise ArgumentError(f"graphs: none was made for {count} items of {frames} frames (missing='raise')")
             if self._frozen:
@@ -290,7 +285,8 @@ class Graphed:
             with self._lock:
                 self._lowest[kind] = graph.plan.lowest
                 self._graphs[key] = graph
-                self._sizes.setdefault(kind, []).append((size, count))
+                self._sizes.setdefault(kind, []).append(graph)
+                self._turn = graph.turn = self._turn + 1
                 self._counts["captures"] += 1
                 gone = self._make_room(key)
             for old in gone:
@@ -303,11 +299,12 @@ class Graphed:
         held = sum(graph.bytes for graph in self._graphs.values())
         if self._graphs[new].bytes > self._cap:
             self._too_large.add(new)
-            self._graphs.move_to_end(new, last=False)
+            self._graphs[new].turn = 0
         while held > self._cap:
-            key, graph = next(iter(self._graphs.items()))
+            graph = min(self._graphs.values(), key=lambda graph: graph.turn)
+            key = graph.key
             del self._graphs[key]
-            self._sizes[key.kind].remove((key.size, key.items))
+            self._sizes[key.kind].remove(graph)
             held -= graph.bytes
             gone.append(graph)
             self._counts["evictions"] += 1
@@ -315,13 +312,16 @@ class Graphed:
                 break
         return gone
 
+    @torch.inference_mode()
     def _captured(self, request: Request, size: int, count: int, kind: Hashable) -> _Graph:
         device = self._owner.device
-        x = torch.zeros((count, request.x.shape[1], size), dtype=request.dtype, device=device)
-        tensors = {name: _room(t, steps * size, count, device) for name, (t, steps) in request.tensors.items()}
+        with torch.inference_mode(False):  # what calls write into, without that mode
+            x = torch.zeros((count, request.x.shape[1], size), dtype=request.dtype, device=device)
+            tensors = {name: _room(t, steps * size, count, device) for name, (t, steps) in request.tensors.items()}
         inputs = {**request.choices, **tensors}
         for lowest in [self._lowest[kind]] if kind in self._lowest else [n for n in _PROBES if n <= size] or [size]:
-            plan = LengthPlan(count, lowest, size, device)
+            with torch.inference_mode(False):
+                plan = LengthPlan(count, lowest, size, device)
             try:
                 with plan.running():
                     self._owner.run(x, plan.lengths(), inputs)
@@ -333,45 +333,54 @@ class Graphed:
             raise problem
         plan.freeze()
 
+        @torch.inference_mode()
         def run() -> Tensor:
             plan.fill()
             with plan.running():
                 return self._owner.run(x, plan.lengths(), inputs)
 
-        return _Graph(plan, x, tensors, self._owner.weights(), self._capture(run))
+        return _Graph(_Key(kind, size, count), plan, x, tensors, self._owner.weights(), self._capture(run))
 
     def _replay(self, graph: _Graph, captured: Captured[Tensor], request: Request) -> Tensor:
-        given, x = request.x, graph.x
-        (count, _, frames), whole = given.shape, given.shape == x.shape
+        given, x, plan = request.x, graph.x, graph.plan
+        count, _, frames = given.shape
         with captured.in_order():
-            (x if whole else x[:count, :, :frames]).copy_(given, non_blocking=True)
+            x = x if count == plan.batch else x.narrow(0, 0, count)
+            x = x if frames == plan.highest else x.narrow(2, 0, frames)
+            x.copy_(given, non_blocking=True)
             for name, (t, steps) in request.tensors.items():
                 room = graph.tensors[name][:count]
                 (room[..., : t.shape[-1]] if steps else room).copy_(t, non_blocking=True)
-            graph.plan.set(request.lengths + (graph.plan.lowest,) * (graph.plan.batch - count))
+            plan.set(request.lengths + (plan.lowest,) * (plan.batch - count))
             y: Tensor = captured.replay()
-            y = y if whole else y[:count, :, : self._owner.samples(frames)]
-            with torch.inference_mode(False):
-                out = y.clone()
+            y = y if count == plan.batch else y.narrow(0, 0, count)
+            out = _ordinary(y if frames == plan.highest else y.narrow(2, 0, self._owner.samples(frames)))
         with self._lock:
             self._counts["replays"] += 1
         return out
 
+    @torch.inference_mode()
     def _direct(self, request: Request) -> Tensor:
         with self._lock:
             self._counts["direct"] += 1
         frames = request.x.shape[2]
         lengths = None if set(request.lengths) == {frames} else torch.tensor(request.lengths, device="cpu")
         inputs = {**request.choices, **{name: t for name, (t, _) in request.tensors.items()}}
-        y = self._owner.run(request.x, lengths, inputs)
-        with torch.inference_mode(False):
-            return y.clone()
+        return _ordinary(self._owner.run(request.x, lengths, inputs))
 
 
 def _room(t: Tensor, steps: int, count: int, device: torch.device) -> Tensor:
     """Zeros for a further input of `count` items, with `steps` steps where it has a time axis."""
     shape = (*t.shape[1:-1], steps) if steps else t.shape[1:]
     return torch.zeros((count, *shape), dtype=t.dtype, device=device)
+
+
+def _ordinary(y: Tensor) -> Tensor:
+    """A copy that may be changed in place, whatever mode is on."""
+    if not torch.is_inference_mode_enabled():
+        return y.clone()
+    with torch.inference_mode(False):
+        return y.clone()
 
 
 def _drop(graph: _Graph) -> None:

@@ -60,16 +60,24 @@ class MelGraphable(_Loaded):
     def request(self, mel: Array, lengths: Lengths = None, *, check: Check = None, **inputs: Input) -> Request:
         voc = self._loaded
         batch, frames, single, further = voc.checked(mel, lengths, check, inputs)
+        batch = batch.detach() if batch.requires_grad else batch
+        count, _, steps = batch.shape
+        counts = (steps,) * count if frames is None else tuple(frames.tolist())
         if "seed" in voc.model.inputs:
             seed = further.get("seed")
-            further["seed"] = item_seeds(0 if seed is None else seed, len(batch), batch.device)
+            further["seed"] = item_seeds(0 if seed is None else seed, count, batch.device)
         if further.get("speaker") is not None:  # as vectors, so that one graph serves all speakers
-            further["speaker"] = voc.model.speaker_vectors(further["speaker"], len(batch))
-        steps = self._steps() if further else {}
-        tensors = {n: (v, steps.get(n, 0)) for n, v in further.items() if _on(v, batch.device)}
-        choices = {n: _hashable(n, v) for n, v in further.items() if n not in tensors}
-        counts = (batch.shape[2],) * len(batch) if frames is None else tuple(frames.tolist())
-        return Request(batch, voc.input_dtype, counts, tensors, choices, lambda y: y[0, 0] if single else y[:, 0])
+            further["speaker"] = voc.model.speaker_vectors(further["speaker"], count)
+        tensors, choices = self._told(further, batch.device) if further else ({}, {})
+        return Request(batch, voc.input_dtype, counts, tensors, choices, _alone if single else _of_batch)
+
+    def _told(
+        self, further: Mapping[str, Any], device: torch.device
+    ) -> tuple[dict[str, tuple[Tensor, int]], dict[str, Hashable]]:
+        """What a request has of the further inputs: tensors, and what a graph is made for."""
+        steps = self._steps()
+        tensors = {n: (v.detach(), steps.get(n, 0)) for n, v in further.items() if _on(v, device)}
+        return tensors, {n: _hashable(n, v) for n, v in further.items() if n not in tensors}
 
     def blank(self, frames: int, count: int, example: Mapping[str, Any]) -> Request:
         device = self.device
@@ -85,7 +93,8 @@ class MelGraphable(_Loaded):
 
     def run(self, x: Tensor, lengths: Tensor | None, inputs: Mapping[str, Any]) -> Tensor:
         voc = self._loaded
-        y: Tensor = voc.model(x.to(voc.input_dtype), lengths, backend=voc.backend, **inputs)
+        with voc.computing(x.shape[0], x.shape[2] * voc.hop):
+            y: Tensor = voc.model(x.to(voc.input_dtype), lengths, backend=voc.backend, **inputs)
         return y.float()
 
     def _shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
@@ -134,7 +143,8 @@ class DecodingGraphable(_Loaded):
             at = torch.arange(x.shape[2], device=x.device)
             wrong = wrong & (at < on_device(lengths, x)[:, None])[:, None]
         self._wrong.logical_or_(wrong.any())
-        y: Tensor = codec.model.decode_segment(codes, None, lengths, codec.backend)
+        with codec.computing(x.shape[0], x.shape[2] * codec.hop):
+            y: Tensor = codec.model.decode_segment(codes, None, lengths, codec.backend)
         return y.float()
 
     def check(self) -> None:
@@ -143,6 +153,16 @@ class DecodingGraphable(_Loaded):
         if wrong:
             last = int(self._loaded.config.bins) - 1
             raise ArgumentError(f"codes: expected values in 0..{last}, got others in a call since the last check")
+
+
+def _alone(y: Tensor) -> Tensor:
+    """[1, 1, S] -> [S]"""
+    return y.flatten()
+
+
+def _of_batch(y: Tensor) -> Tensor:
+    """[B, 1, S] -> [B, S]"""
+    return y.squeeze(1)
 
 
 def _on(value: Any, device: torch.device) -> bool:

@@ -13,11 +13,13 @@ from fastvoc.errors import BackendError
 from fastvoc.nn.weights import Weights
 from fastvoc.ops.stream import OpStream
 from fastvoc.runtime.autocast import without_autocast
+from fastvoc.runtime.choice import Layer, Row, Size
 from fastvoc.runtime.forks import survive_forks
-from fastvoc.runtime.registry import Cost, Impl, Op, Spec, Verdict, exact, requested, use_exact, wants_grad
+from fastvoc.runtime.registry import Cost, Impl, Op, Spec, Verdict, exact, requested, size, use_exact, wants_grad
 
 EITHER = (torch.float32, torch.bfloat16)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+_Key = tuple[torch.device, torch.dtype, str | None, bool, Size | None]
 
 
 def _constant(method: _Method) -> _Method:
@@ -38,9 +40,10 @@ class Prepared:
 
     `params` and `tensors` are methods of the layer: a copied layer then asks its own, which a lambda would not.
 
-    Remembers, per device, dtype, forced backend and `use_exact`, which implementation runs and what it packed, and
-    packs again when a weight changes; a change through `.data` that `Weights` does not see needs a call of `prepare`.
-    One tuple is replaced as a whole, so that threads may share a layer without a lock. Copies and pickles leave it out.
+    Remembers, per device, dtype, forced backend, `use_exact` and size of the call, which implementation runs and what
+    it packed, and packs again when a weight changes; a change through `.data` that `Weights` does not see needs a call
+    of `prepare`. One tuple is replaced as a whole, so that threads may share a layer without a lock. Copies and pickles
+    leave it out.
     """
 
     def __init__(self, op: Op, params: Callable[[], Any], tensors: Callable[[], Sequence[Tensor]]) -> None:
@@ -81,9 +84,7 @@ class Prepared:
         return entry.impl.run(x, entry.packed, *args)
 
     @_constant
-    def _key_outside(
-        self, device: torch.device, dtype: torch.dtype, backend: str | None
-    ) -> tuple[torch.device, torch.dtype, str | None, bool] | None:
+    def _key_outside(self, device: torch.device, dtype: torch.dtype, backend: str | None) -> _Key | None:
         """What `_entry` keeps the weights under, None where they have changed.
 
         torch.compile runs this outside of the trace, where it packs; in torch.export the weights are fake.
@@ -94,7 +95,7 @@ class Prepared:
             self._entry(self.tensors(), device, dtype, backend)
         elif kept is not None and not kept.hold():
             return None
-        return device, dtype, backend or requested(self._op.name), exact()
+        return self._key(device, dtype, backend)
 
     @without_autocast
     def _watched(self, x: Tensor, *args: Tensor | int | None) -> Tensor:
@@ -174,7 +175,16 @@ class Prepared:
     def explain(self, backend: str | None = None) -> tuple[str, list[Verdict]]:
         """The op's name and what each implementation says of this layer, best first."""
         weight = self.weight()
-        return self._op.name, self._op.verdicts(Spec(weight.device.type, weight.dtype, self._params()), backend)
+        return self._op.name, self._op.verdicts(Spec.on(weight.device, weight.dtype, self._params()), backend)
+
+    def layer(self, dtype: torch.dtype) -> Layer:
+        """What tables of times know it by, with a first input of `dtype`."""
+        return self._op.layer(dtype, self._params())
+
+    def by_size(self, backend: str | None = None) -> list[tuple[Row, str]]:
+        """As `Op.by_size`, of this layer where it is."""
+        weight = self.weight()
+        return self._op.by_size(Spec.on(weight.device, weight.dtype, self._params()), backend)
 
     @property
     def int8(self) -> bool:
@@ -202,21 +212,29 @@ class Prepared:
     def _entry(
         self, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype, backend: str | None
     ) -> _Entry:
-        key = (device, dtype, backend or requested(self._op.name), exact())
+        key = self._key(device, dtype, backend)
         kept, entries = self._kept
         now = kept if kept is not None and kept.are(tensors) else Weights(tensors)
         if kept is now and key in entries:
             return entries[key]
         return self._pack(now, key)
 
+    def _key(self, device: torch.device, dtype: torch.dtype, backend: str | None) -> _Key:
+        return device, dtype, backend or requested(self._op.name), exact(), size()
+
     @without_autocast
-    def _pack(self, now: Weights, key: tuple[torch.device, torch.dtype, str | None, bool]) -> _Entry:
+    def _pack(self, now: Weights, key: _Key) -> _Entry:
         (device, dtype, *_), (kept, entries) = key, self._kept
         survive_forks()
         params = self._params()
-        impl = self._op.select(Spec(device.type, dtype, params), key[2])
+        impl = self._op.select(Spec.on(device, dtype, params), key[2])
         before = entries if kept is now else {}
-        entry = before.get((*key[:3], not key[3])) if impl.same(params) else None
+        alike = (
+            entry
+            for (*where, _, same, _), entry in before.items()
+            if (*where,) == (device, dtype) and entry.impl is impl and (same == key[3] or impl.same(params))
+        )
+        entry = next(alike, None)
         if entry is None:
             with torch.no_grad():
                 entry = _Entry(impl, params, impl.packed(params, key[3]))

@@ -1,7 +1,8 @@
 """Which implementation of an op runs, and why the others do not.
 
-The choice follows, in this order: the `backend=` argument, `use_backend(...)`, the variable FASTVOC_BACKEND, and the
-priority of the implementations. A forced backend never falls back: when it refuses, `BackendError` gives the reasons.
+The choice follows, in this order: the `backend=` argument, `use_backend(...)`, the variable FASTVOC_BACKEND, the times
+of the device's table (`fastvoc.runtime.choice`), and, where that has none, the priority of the implementations. A
+forced backend never falls back: when it refuses, `BackendError` gives the reasons.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from inspect import signature
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from fastvoc.errors import BackendError
-from fastvoc.runtime import env
+from fastvoc.runtime import choice, env
 from fastvoc.runtime.autocast import without_autocast
 
 BACKENDS = ("torch", "cpp", "triton", "cuda")
@@ -25,11 +26,21 @@ BACKENDS = ("torch", "cpp", "triton", "cuda")
 
 @dataclass(frozen=True)
 class Spec:
-    """What a call asks of an implementation: device type, dtype of the activations, and the op's own parameters."""
+    """What a call asks of an implementation: device type, dtype of the activations, and the op's own parameters.
+
+    capability: of a CUDA device, times ten; size: of the call, None where it must not count.
+    """
 
     device: str
     dtype: torch.dtype
     params: Any
+    capability: int | None = None
+    size: choice.Size | None = None
+
+    @classmethod
+    def on(cls, device: torch.device, dtype: torch.dtype, params: Any) -> Spec:
+        """What the call that runs now asks on a device."""
+        return cls(device.type, dtype, params, choice.capability(device), size())
 
 
 def _accept(_: Spec) -> str | None:
@@ -136,7 +147,7 @@ class Op:
         self.check(x, params, *args)
         if wants_grad(x, *params.tensors(), *(a for a in args if isinstance(a, torch.Tensor))):
             return self.reference(x, params, *args)
-        impl = self.select(Spec(x.device.type, x.dtype, params), backend)
+        impl = self.select(Spec.on(x.device, x.dtype, params), backend)
         return impl.run(x, impl.packed(params, exact()), *args)
 
     def cost(self, x: torch.Tensor, params: Params, *args: object) -> Cost:
@@ -163,8 +174,34 @@ class Op:
             else:
                 reason = impl.supports(spec)
             rows.append((impl.name, reason))
+        if (times := self.times(spec)) is not None:
+            order = times.order([name for name, reason in rows if reason is None])
+            rows.sort(key=lambda row: order.index(row[0]) if row[1] is None else len(order))
         chosen = next((name for name, reason in rows if reason is None), None)
         return [Verdict(name, reason, name == chosen) for name, reason in rows]
+
+    def by_size(self, spec: Spec, backend: str | None = None) -> list[tuple[choice.Row, str]]:
+        """What the device's table says of a layer at each of its sizes, and the implementation that runs there."""
+        table = None if spec.capability is None else choice.table(spec.capability)
+        rows = []
+        for size in () if table is None else table.sizes:
+            there = replace(spec, size=size)
+            chosen = next((verdict.impl for verdict in self.verdicts(there, backend) if verdict.chosen), None)
+            if (row := self.times(there)) is not None and chosen is not None:
+                rows.append((row, chosen))
+        return rows
+
+    def times(self, spec: Spec) -> choice.Row | None:
+        """What the device's table says of a call, None where it says nothing."""
+        table = None if spec.capability is None else choice.table(spec.capability)
+        if table is None or spec.size is None:
+            return None
+        return table.row(self.layer(spec.dtype, spec.params), spec.size)
+
+    def layer(self, dtype: torch.dtype, params: Any) -> choice.Layer:
+        """What tables know a layer by, whose first input has this dtype."""
+        tensors = params.tensors()
+        return choice.Layer(self.name, dtype.itemsize, tuple(tensors[0].shape) if tensors else ())
 
     def select(self, spec: Spec, backend: str | None = None) -> Impl:
         """The implementation that runs a call. Raises BackendError when a forced one refuses or is absent."""
@@ -281,9 +318,14 @@ def exact() -> bool:
     return _exact.get()
 
 
+def size() -> choice.Size | None:
+    """The size by which the device's table decides, None where one implementation must serve all sizes."""
+    return None if _exact.get() else choice.size()
+
+
 def settings() -> Hashable:
     """What decides, besides a call's own arguments, which implementation runs and how it packs."""
-    return _override.get(), env.BACKEND.get(), _exact.get()
+    return _override.get(), env.BACKEND.get(), _exact.get(), choice.size()
 
 
 def wants_grad(*tensors: torch.Tensor | None) -> bool:

@@ -91,6 +91,19 @@ def test_device_does_not_matter() -> None:
         assert torch.equal(run(x, params), first), count
 
 
+def test_a_process_with_a_share_of_the_device_runs_fewer_blocks_at_once() -> None:
+    params = PARAMS["odd"]
+    x = torch.randn(9, params.inputs, 4)
+    set_device(multiprocessors=19)
+    first = run(x, params)
+    for granted in (10, 1):
+        set_device(multiprocessors=19, granted=granted)
+        assert torch.equal(run(x, params), first), granted
+    set_device(multiprocessors=19, granted=0)
+    with pytest.raises(RuntimeError, match="19 units are too many for this device"):
+        run(x, params)
+
+
 def test_state_goes_on_where_it_was() -> None:
     params = PARAMS["odd"]
     x = torch.randn(2, params.inputs, 13)

@@ -60,16 +60,18 @@ void give(const Value& value, Given& g) {
 
 }  // namespace
 
-// Calls an op on a device with so much shared memory for a block and so many multiprocessors, where a block's threads run last
-// first if `backwards`; `dry`: launches are only counted. Returns how many there were, the first result, which stays until the
+// Calls an op on a device with so much shared memory for a block and so many multiprocessors, of which this process is granted
+// some, where a block's threads run last first if `backwards`; `dry`: launches are only counted. Returns how many there were, the first result, which stays until the
 // next call, and null or what was wrong.
 extern "C" const char* call(const char* name, const Given* given, std::int64_t count, int shared, std::int64_t multiprocessors,
-                            int backwards, int dry, std::int64_t* launches, Given* result) {
+                            std::int64_t granted, int backwards, int dry, std::int64_t* launches, Given* result) {
   static std::vector<Value> results;
   static std::string problem;
   stand_in::cuda = true;
   emulation::shared_limit = shared;
   emulation::multiprocessors = multiprocessors;
+  emulation::granted = granted;
+  emulation::device = -1;
   emulation::backwards = backwards != 0;
   emulation::dry = dry != 0;
   emulation::launches = 0;

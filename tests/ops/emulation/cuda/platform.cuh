@@ -30,9 +30,16 @@ T& of_thread() {
 
 inline int shared_limit = 227 * 1024;
 inline std::int64_t multiprocessors = 6;
+inline std::int64_t granted = 6;  // of them to this process, which its questions do not tell
+inline int device = -1;           // current in the library's own runtime
 inline bool backwards = false;  // whether a block's last thread runs first
 inline bool dry = false;        // whether launches are counted only
 inline std::int64_t launches = 0;
+
+inline void begin_launch() {
+  if (device != 0) fail("a launch without a current device");
+  ++launches;
+}
 
 }  // namespace emulation
 
@@ -42,6 +49,10 @@ struct float2 {
 
 enum cudaError_t { cudaSuccess };
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaSetDevice(int index) {
+  emulation::device = index;
+  return cudaSuccess;
+}
 inline const char* cudaGetErrorString(cudaError_t) { return ""; }
 
 inline float sinpif(float x) { return static_cast<float>(std::sin(M_PI * x)); }
@@ -106,7 +117,7 @@ inline int shared_limit() { return emulation::shared_limit; }
 template <class Args>
 void launch(void (*kernel)(Args), std::int64_t threads, std::int64_t items, Stream, const Args& args) {
   constexpr unsigned kBlock = 32;
-  ++emulation::launches;
+  emulation::begin_launch();
   if (emulation::dry) return;
   blockDim = {kBlock, 1};
   gridDim = {static_cast<unsigned>((threads + kBlock - 1) / kBlock), static_cast<unsigned>(items)};
@@ -126,7 +137,7 @@ template <class Args>
 void run_blocks(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared, const Args& args,
                 std::int64_t together) {
   if (shared > emulation::shared_limit) emulation::fail("a block asks for more shared memory than there is");
-  ++emulation::launches;
+  emulation::begin_launch();
   if (emulation::dry) return;
   blockDim = {static_cast<unsigned>(threads), 1};
   gridDim = {static_cast<unsigned>(blocks), static_cast<unsigned>(items)};
@@ -160,10 +171,12 @@ void launch_blocks(void (*kernel)(Args), std::int64_t blocks, std::int64_t items
 inline std::int64_t blocks_at_once() { return emulation::multiprocessors; }
 
 template <class Args>
-void launch_together(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared, Stream,
+bool launch_together(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, int threads, int shared, Stream,
                      const Args& args) {
   if (blocks * items > emulation::multiprocessors) emulation::fail("more blocks wait for each other than can run");
+  if (blocks * items > emulation::granted) return false;
   run_blocks(kernel, blocks, items, threads, shared, args, blocks * items);
+  return true;
 }
 
 template <class T>

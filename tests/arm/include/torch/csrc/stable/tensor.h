@@ -57,7 +57,7 @@ class Tensor {
 
   bool is_cpu() const { return !stand_in::cuda; }
   bool is_cuda() const { return stand_in::cuda; }
-  std::int32_t get_device_index() const { return -1; }
+  std::int32_t get_device_index() const { return stand_in::cuda ? 0 : -1; }
   headeronly::ScalarType scalar_type() const { return type_; }
   std::size_t element_size() const { return bytes_of(type_); }
   std::int64_t dim() const { return static_cast<std::int64_t>(sizes_.size()); }
