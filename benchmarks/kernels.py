@@ -93,19 +93,19 @@ def read_per_output(launch: Launch) -> float:
 
 
 def rows(
-    models: list[str], dtypes: list[torch.dtype], target: int, sample: bool, values: dict[str, dict[str, Any]]
+    models: list[str], dtypes: list[torch.dtype], target: int, each: int | None, values: dict[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A row for every kernel that the models launch; with `sample` the two largest of each name."""
+    """A row for every kernel that the models launch, or for the `each` largest of each name."""
     found: dict[ahead.Specialization, tuple[str, torch.dtype, Launch]] = {}
     for model in models:
         for dtype in dtypes:
             for launch in launches(model, dtype, target, values).launches:
                 found.setdefault(ahead.specialize(launch), (model, dtype, launch))
     chosen = list(found)
-    if sample:
+    if each is not None:
         names = dict.fromkeys(spec.name for spec in chosen)
         chosen.sort(key=lambda spec: -len(spec.signature) + len(spec.constants))
-        chosen = [spec for name in names for spec in [s for s in chosen if s.name == name][:2]]
+        chosen = [spec for name in names for spec in [s for s in chosen if s.name == name][:each]]
     table = []
     for spec in chosen:
         model, dtype, launch = found[spec]
@@ -134,7 +134,8 @@ def rows(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", type=int, default=90, choices=ahead.TARGETS)
-    parser.add_argument("--models", default="all", help="names from the zoo, `all`, or `sample`: two of each kernel")
+    parser.add_argument("--models", default="all", help="names from the zoo, `all`, or `sample`: a few of each kernel")
+    parser.add_argument("--each", type=int, default=2, help="how many of each kernel `sample` has")
     parser.add_argument("--dtype", default="bfloat16,float32")
     parser.add_argument("--values", type=json.loads, default={}, help='as \'{"conv1d": {"PRECISION": "tf32x3"}}\'')
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -147,7 +148,9 @@ def main() -> None:
     report = {
         "target": f"sm_{options.target}",
         "triton": ahead.triton.__version__,
-        "kernels": rows(models, dtypes[:1] if sample else dtypes, options.target, sample, options.values),
+        "kernels": rows(
+            models, dtypes[:1] if sample else dtypes, options.target, options.each if sample else None, options.values
+        ),
     }
     text = json.dumps(report, indent=1)
     if options.json:

@@ -173,7 +173,7 @@ def test_the_embedded_voice_keeps_30_db(tmp_path: Path, capfd: pytest.CaptureFix
     voc, whole = fastvoc.load(out), fastvoc.load("hifigan")
     assert voc.config == whole.config
     assert out.stat().st_size < 0.87 * 4 * sum(p.numel() for p in whole.model.parameters())
-    for path in (DEMO, *sorted((speech / "valid").glob("*.flac"))[:6]):
+    for path in (DEMO, *sorted((speech / "valid").glob("*.flac"))[:3]):
         wav, rate = read_audio(path)
         mel = whole.mel(resample(mono(wav), rate, whole.sample_rate))
         assert snr(voc(mel), whole(mel)) > 30, path.name

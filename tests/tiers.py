@@ -86,18 +86,22 @@ LEFT = (
 )
 
 
+ANY = re.compile("|".join(f"(?:{left.where})" for left in LEFT))  # most tests are in no line
+
 # Tests with several parameters that the first tier runs in all combinations.
 WHOLE = re.compile(
     r".*::[^[]*(golden|equals_the_meaning|equals_the_reference)|ops/test_(ops|op_streams)\.py"
     r"|streams/test_stream\.py::test_any_chunking"
 )
 COMBINED = Left("further combinations", "")
+# Folders and files of long tests: they begin first, so that no worker is left with one at the end.
+LONG = re.compile(r"arm/|cluster/|packaging/|reliability/|training/|ops/test_triton_(ahead|keys)")
 
 
 def left_by(item: pytest.Item) -> Left | None:
     """The line that leaves a test to `make check`."""
     name = item.nodeid.removeprefix("tests/")
-    return next((left for left in LEFT if left.has(name)), None)
+    return next((left for left in LEFT if left.has(name)), None) if ANY.match(name) else None
 
 
 def stays_whole(item: pytest.Item) -> bool:
@@ -106,7 +110,7 @@ def stays_whole(item: pytest.Item) -> bool:
 
 
 def choose(tier: str | None, items: Iterable[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item], Counter[str]]:
-    """The tests of a tier, the others, and how many of these there are by what they are."""
+    """The tests of a tier, long ones first, the others, and how many of these there are by what they are."""
     line = {item: left_by(item) for item in items}
     several = [item for item, left in line.items() if left is None and not stays_whole(item)]
     first = selection(several)
@@ -119,4 +123,5 @@ def choose(tier: str | None, items: Iterable[pytest.Item]) -> tuple[list[pytest.
         else:
             others.append(item)
             counts[left.what if left else "make test"] += 1
+    chosen.sort(key=lambda item: not LONG.match(item.nodeid.removeprefix("tests/")))
     return chosen, others, counts

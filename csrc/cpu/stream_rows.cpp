@@ -7,7 +7,7 @@ namespace fastvoc {
 namespace {
 
 // Bytes from which on a second thread is worth its start.
-constexpr int64_t kShared = 128 * 1024;
+constexpr int64_t kSharedBytes = 128 * 1024;
 
 // Steps [from, to) of `steps` ones, each `channels` elements in a row of its own, to `rows`.
 template <class Element>
@@ -47,7 +47,7 @@ void run(const StreamRowsCall& call, Tensor& window, Tensor& kept) {
     if (count > 0) std::memset(from, 0, static_cast<std::size_t>(count * row));
   };
   // A thread copies the rows that it is likely to read.
-  over_items(x.size(0), std::max<int64_t>(kShared / std::max<int64_t>(row, 1), 1), [&](int64_t) { return rows; },
+  over_items(x.size(0), std::max<int64_t>(kSharedBytes / std::max<int64_t>(row, 1), 1), [&](int64_t) { return rows; },
              [&](int64_t item, int64_t begin, int64_t end) {
                char* const first = to + item * rows * row;
                const int64_t valid = before + high - low, from = std::clamp(begin, before, valid),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import Tensor, nn
 
 from fastvoc.compat import bigvgan, chatterbox, cosyvoice, encodec, hifigan, vocos
@@ -85,26 +85,28 @@ MADE: dict[str, tuple[Any, Any]] = {
 each = pytest.mark.parametrize("name", MADE)
 
 
-class HolderConfig(transformers.PretrainedConfig):  # type: ignore[misc]
-    """What the model around a vocoder is made of."""
+@cache
+def holder() -> tuple[Any, Any]:
+    """A user's model of Transformers with a vocoder as a part, and what it is made of."""
+    import transformers  # seconds, which other tests' processes need not wait for
 
-    model_type = "holder"
+    class HolderConfig(transformers.PretrainedConfig):  # type: ignore[misc]
+        model_type = "holder"
 
-    def __init__(self, name: str = "cosyvoice", **values: Any) -> None:
-        super().__init__(**values)
-        self.name = name
+        def __init__(self, name: str = "cosyvoice", **values: Any) -> None:
+            super().__init__(**values)
+            self.name = name
 
+    class Holder(transformers.PreTrainedModel):  # type: ignore[misc]
+        config_class = HolderConfig
 
-class Holder(transformers.PreTrainedModel):  # type: ignore[misc]
-    """A user's model with a vocoder as a part."""
+        def __init__(self, config: HolderConfig) -> None:
+            super().__init__(config)
+            self.front = nn.Linear(3, 3)
+            self.vocoder = MADE[config.name][0]()
+            self.post_init()
 
-    config_class = HolderConfig
-
-    def __init__(self, config: HolderConfig) -> None:
-        super().__init__(config)
-        self.front = nn.Linear(3, 3)
-        self.vocoder = MADE[config.name][0]()
-        self.post_init()
+    return Holder, HolderConfig
 
 
 def made(name: str) -> tuple[Any, Any]:
@@ -138,9 +140,10 @@ def test_built_on_meta_and_filled(name: str) -> None:
 @each
 @torch.no_grad()
 def test_as_a_part_of_a_model_of_transformers(name: str, tmp_path: Path) -> None:
-    holder = Holder(HolderConfig(name)).eval()
-    expected = MADE[name][1](holder.vocoder)
-    holder.save_pretrained(tmp_path)
+    Holder, HolderConfig = holder()
+    model = Holder(HolderConfig(name)).eval()
+    expected = MADE[name][1](model.vocoder)
+    model.save_pretrained(tmp_path)
     again, info = Holder.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]

@@ -107,10 +107,10 @@ def test_golden_huggingface(name: str, impl: str) -> None:
 @pytest.mark.parametrize(
     ("config", "longest"),
     [
-        pytest.param(HIFIGAN_V1, 64, id="v1"),
+        pytest.param(HIFIGAN_V1, 31, id="v1"),
         pytest.param(HIFIGAN_V1, 1000, id="v1-long", marks=pytest.mark.slow),
         pytest.param(HIFIGAN_V2, 1000, id="v2"),
-        pytest.param(HIFIGAN_V3, 1000, id="v3"),
+        pytest.param(HIFIGAN_V3, 64, id="v3"),
     ],
 )
 def test_accuracy_against_float64(config: HifiGanConfig, longest: int, impl: str, nan_poison: None) -> None:

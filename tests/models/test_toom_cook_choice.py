@@ -124,7 +124,7 @@ def test_the_embedded_voice_keeps_its_tiles() -> None:
 def test_pieces_begin_at_the_tiles_that_were_chosen() -> None:
     voc = half(checkpoint(6.0))
     assert len(set(longest(voc))) > 1
-    frames = 3 * (16 << 20) // (4 * voc.model._network.widest)
+    frames = 3 * (16 << 20) // (8 * voc.model._network.widest)
     whole = voc.model._network(mel(frames)[None], backend="cpp")
     assert torch.equal(voc(mel(frames), check=False), whole[0, 0].float())
 

@@ -40,15 +40,15 @@ def _compiled(target: str, models: str, *options: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("target", "models"),
+    ("target", "models", "options"),
     [
-        pytest.param("90", "sample", id="sm_90"),
-        pytest.param("120", "sample", id="sm_120"),
-        *(pytest.param(target, "all", id=f"sm_{target}-all", marks=pytest.mark.slow) for target in LIMITS),
+        pytest.param("90", "sample", ("--each", "2"), id="sm_90"),
+        pytest.param("120", "sample", ("--each", "1"), id="sm_120"),
+        *(pytest.param(target, "all", (), id=f"sm_{target}-all", marks=pytest.mark.slow) for target in LIMITS),
     ],
 )
-def test_kernels_fit(target: str, models: str) -> None:
-    rows = _rows(target, models)
+def test_kernels_fit(target: str, models: str, options: tuple[str, ...]) -> None:
+    rows = _rows(target, models, *options)
     assert rows
     for row in rows:
         assert row["shared"] <= LIMITS[target], row

@@ -9,27 +9,28 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from kept import kept
 
-from helpers import ROOT
+from helpers import ROOT, compiler
 
 DRIVER = ROOT / "tests" / "reliability" / "coder_fuzz.cpp"
+CODER = ROOT / "csrc" / "coder"
 FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g", "-std=c++20"]
-FLAGS += ["-Wall", "-Wextra", "-Werror", "-I", str(ROOT / "csrc")]
+FLAGS += ["-Wall", "-Wextra", "-Werror"]
 
 
 def build(compiler: str, target: Path, *sources: Path, flags: tuple[str, ...] = ()) -> Path:
-    command = [compiler, *FLAGS, *flags, *map(str, sources), "-o", str(target)]
+    command = [compiler, *FLAGS, *flags, f"-I{ROOT / 'csrc'}", *map(str, sources), "-o", str(target)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return target
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from helpers import compiler
-
-    target = tmp_path_factory.mktemp("coder") / "coder_fuzz"
-    return build(compiler(), target, DRIVER, ROOT / "csrc" / "coder" / "integer_lm.cpp")
+def driver() -> Path:
+    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True).stdout
+    made_of = [version, *FLAGS, DRIVER, CODER]
+    return kept("coder_fuzz", made_of, lambda path: build(compiler(), path, DRIVER, CODER / "integer_lm.cpp"))
 
 
 def attack(driver: Path, rounds: int, seed: int) -> None:
@@ -58,7 +59,7 @@ def test_the_compiled_module(compiler: str, tmp_path: Path) -> None:
         if not path.name.startswith("_C_coder"):
             (package / path.name).symlink_to(path)
     flags = ("-fPIC", "-shared", *(flag for path in paths for flag in ("-isystem", path)))
-    sources = sorted((ROOT / "csrc" / "coder").glob("*.cpp"))
+    sources = sorted(CODER.glob("*.cpp"))
     build(compiler, package / f"_C_coder{sysconfig.get_config_var('EXT_SUFFIX')}", *sources, flags=flags)
     libraries = [
         subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()

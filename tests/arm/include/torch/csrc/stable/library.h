@@ -96,11 +96,14 @@ struct Box<kernel> {
 
 #define TORCH_BOX(kernel) (&::stand_in::Box<(kernel)>::call)
 
-#define STABLE_TORCH_LIBRARY_IMPL(space, key, m)                             \
-  static void space##_##key(::stand_in::Library& m);                         \
-  [[maybe_unused]] static const bool space##_##key##_done = [] {             \
+// Numbered, so that several sources can be one unit.
+#define STABLE_TORCH_LIBRARY_IMPL(space, key, m) STAND_IN_NUMBERED(__COUNTER__, m)
+#define STAND_IN_NUMBERED(number, m) STAND_IN_REGISTERED(number, m)
+#define STAND_IN_REGISTERED(number, m)                                       \
+  static void registering_##number(::stand_in::Library& m);                  \
+  [[maybe_unused]] static const bool registered_##number = [] {              \
     ::stand_in::Library library;                                             \
-    space##_##key(library);                                                  \
+    registering_##number(library);                                           \
     return true;                                                             \
   }();                                                                       \
-  static void space##_##key(::stand_in::Library& m)
+  static void registering_##number(::stand_in::Library& m)
