@@ -24,6 +24,13 @@ from fastvoc.runtime.autocast import without_autocast
 BACKENDS = ("torch", "cpp", "triton", "cuda")
 
 
+class Weighted(Protocol):
+    """An op's parameters."""
+
+    def tensors(self) -> Sequence[torch.Tensor]:
+        """The tensors among them."""
+
+
 @dataclass(frozen=True)
 class Spec:
     """What a call asks of an implementation: device type, dtype of the activations, and the op's own parameters.
@@ -38,7 +45,7 @@ class Spec:
     size: choice.Size | None = None
 
     @classmethod
-    def on(cls, device: torch.device, dtype: torch.dtype, params: Any) -> Spec:
+    def on(cls, device: torch.device, dtype: torch.dtype, params: object) -> Spec:
         """What the call that runs now asks on a device."""
         return cls(device.type, dtype, params, choice.capability(device), size())
 
@@ -198,7 +205,7 @@ class Op:
             return None
         return table.row(self.layer(spec.dtype, spec.params), spec.size)
 
-    def layer(self, dtype: torch.dtype, params: Any) -> choice.Layer:
+    def layer(self, dtype: torch.dtype, params: Weighted) -> choice.Layer:
         """What tables know a layer by, whose first input has this dtype."""
         tensors = params.tensors()
         return choice.Layer(self.name, dtype.itemsize, tuple(tensors[0].shape) if tensors else ())
