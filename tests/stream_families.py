@@ -69,7 +69,7 @@ MAKERS: dict[str, Callable[[], Vocoder]] = {
         normalize_before=True,
     ),
     "hifigan-rounds": lambda: _hifigan(
-        upsample_rates=(4, 2), upsample_kernel_sizes=(8, 4), mel=MelConfig(8000, 32, 32, 8, 6), mel_rounds=2
+        upsample_rates=(4, 2), upsample_kernel_sizes=(8, 4), mel=MelConfig(8000, 32, 32, 8, 6, norm=None), mel_rounds=3
     ),
     "hifigan-odd": lambda: _hifigan(
         upsample_rates=(5, 3),

@@ -20,7 +20,7 @@ struct Conv1dArgs {
   const Team* team = nullptr;
 
   // Whether two strides of taps may have them: fastvoc/ops/conv1d.py packs the weights alike.
-  bool pairable() const { return kernel == 2 * stride && dilation == 1 && cin % kPanelWidth == 0; }
+  bool pairable() const { return cout > 1 && kernel == 2 * stride && dilation == 1 && cin % kPanelWidth == 0; }
 
   // Whether the lanes share out the products of one output channel, unless they are whole numbers: fastvoc/ops/conv1d.py
   // packs the weights alike.

@@ -103,8 +103,9 @@ def _mel(path: Path, metadata: Mapping[str, str]) -> MelConfig | None:
 
 
 def _structure(config: HifiGanConfig) -> dict[str, object]:
-    """The fields that a graph shows, those with several forms in one of them."""
-    values = {name: value for name, value in config.to_dict().items() if name not in ("mel", "sample_rate", "latent")}
+    """The fields that a decoder in a graph shows, those with several forms in one of them."""
+    unseen = "mel", "sample_rate", "latent", "mel_rounds"
+    values = {name: value for name, value in config.to_dict().items() if name not in unseen}
     pads = [config.padding(stage) for stage in range(len(config.upsample_rates))]
     values["upsample_paddings"], values["upsample_output_paddings"] = [list(each) for each in zip(*pads, strict=True)]
     for name in ("leaky_relu_slope", "final_leaky_relu_slope"):

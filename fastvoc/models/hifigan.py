@@ -182,8 +182,9 @@ def _validate_rounds(c: HifiGanConfig) -> None:
         require(c, mel is not None, "mel", "a front end, since there are mel_rounds")
         assert mel is not None
         framed = mel.pad == "reflect_hop" and mel.win_length == mel.n_fft and (mel.n_fft - mel.hop_length) % 2 == 0
+        framed = framed and mel.n_fft >= 2 * mel.hop_length
         fits = mel.hop_length == c.hop and c.samples(1) == c.hop
-        shape = "padding reflect_hop, a window of n_fft and an even n_fft - hop"
+        shape = "padding reflect_hop, a window of n_fft, two hops at least, and an even n_fft - hop"
         require(c, framed, "mel", f"{shape}, since there are mel_rounds")
         require(
             c, fits, "mel", f"the model's hop, {c.hop}, and {c.hop} samples of every frame, since there are mel_rounds"
@@ -291,7 +292,7 @@ class HifiGan(Model):
                 vector [gin_channels] as `cond` takes it; or [B] or [B, gin_channels] of them. None adds nothing.
 
         Returns:
-            [B, 1, S] samples in (-1, 1); S = T * hop for the published configurations.
+            [B, 1, S] samples in (-1, 1), or [-1, 1] with `mel_rounds`; S = T * hop for the published configurations.
 
         Raises:
             ShapeError, DtypeError, DeviceError, ArgumentError: a wrong argument.

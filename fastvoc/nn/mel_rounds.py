@@ -40,14 +40,14 @@ class MelRounds:
         self.bands = _Pointwise(beside, partial(mel_filterbank, mel))
         self.bins = _Pointwise(beside, partial(_shares, mel))
         self.between = IstftHead(*shape, padding="none")
-        self.last = IstftHead(*shape, padding="same")
+        self.last = IstftHead(*shape, padding="same", clamp=1.0)
 
     def parts(self) -> dict[str, nn.Module]:
         """The layers by name."""
         return {name: part for name, part in vars(self).items() if isinstance(part, nn.Module)}
 
     def network(self, run: Trace, wav: Value, mel: Value) -> Value:
-        """Samples [B, 1, T * hop] and the log-mel [B, n_mels, T] that they were made from -> samples of that shape."""
+        """Samples [B, 1, T * hop] and the log-mel [B, n_mels, T] they were made from -> as many, within [-1, 1]."""
         x = run(self.first, wav)
         for later in range(self._rounds)[::-1]:
             bands = run(self.bands, run.map(partial(_raised, power=self._mel.power), x))

@@ -8,6 +8,7 @@ of its steps, of which everything else is a reading: a whole call, with lengths,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -57,7 +58,7 @@ class Trace:
     """What `network` is given: notes the steps and computes nothing. `names` are those of the model's modules."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
-        self._names = names
+        self._names, self._uses = names, Counter[str]()
         self.steps: list[Step] = []
         self._values = 0
 
@@ -70,7 +71,9 @@ class Trace:
         """x through a part, with its further inputs."""
         further = [*more, *[None] * (part.MORE - len(more))]
         name = self._names.get(id(part)) or getattr(part, "name", "") or f"step.{len(self.steps)}"
-        return self._add(name, part, (x, *(value or _NOTHING for value in further)))
+        self._uses[name] += 1
+        again = f".{self._uses[name] - 1}" if self._uses[name] > 1 else ""  # states are kept by name
+        return self._add(name + again, part, (x, *(value or _NOTHING for value in further)))
 
     def join(self, function: Function, *values: Value) -> Value:
         """A function of tensors [B, C, T] that makes each step of the same step of all."""

@@ -173,8 +173,8 @@ _MOST_PAIRED = 1 << 22  # weights: beyond, reading half as many again takes long
 
 def paired(params: Conv1dParams) -> bool:
     """Whether C++ takes two output steps by three products, unless exact."""
-    _, cin, kernel = params.weight.shape
-    shape = kernel == 2 * params.stride and params.dilation == 1 and cin % packing.PANEL == 0
+    cout, cin, kernel = params.weight.shape
+    shape = cout > 1 and kernel == 2 * params.stride and params.dilation == 1 and cin % packing.PANEL == 0
     size = params.stride * cin >= packing.LEAST_PAIRED and params.weight.numel() <= _MOST_PAIRED
     return shape and size and params.weight.dtype is torch.float32 and not params.int8
 

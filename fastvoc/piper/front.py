@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from fastvoc.checkpoints.checkpoint import refuse
 from fastvoc.checkpoints.onnx_graph import Array, Graph
-from fastvoc.errors import ArgumentError
+from fastvoc.errors import ArgumentError, LoadError
 from fastvoc.piper.flow import Flow, find_flow
 
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -102,32 +103,46 @@ class Front:
     ) -> None:
         latent, *vectors = outputs
         self._flow: Flow | None = None
-        begins = [latent]
-        if (place := find_flow(graph, latent)) is not None:
-            self._session = _session(path, cut(graph, [*place.begins, *vectors], seed), threads)
-            kinds = self._session.get_outputs()[: len(place.begins)]
-            if all(kind.type == "tensor(float)" and len(kind.shape) == 3 for kind in kinds):
-                flow = Flow(_session(path, cut(graph, [latent], given=place.begins), threads), place)
-                counts = [n if isinstance(n := kind.shape[1], int) else channels for kind in kinds]
-                if flow.local(counts, [kind.shape[2] == 1 for kind in kinds]):
-                    self._flow, begins = flow, place.begins
+        self._begins, place = 1, find_flow(graph, latent)
+        if place is not None:
+            # A cut that onnxruntime does not take leaves the front whole, which says what is wrong if it is wrong, too.
+            with suppress(LoadError):
+                self._session = _session(path, cut(graph, [*place.begins, *vectors], seed), threads)
+                kinds = self._session.get_outputs()[: len(place.begins)]
+                if all(kind.type == "tensor(float)" and len(kind.shape) == 3 for kind in kinds):
+                    flow = Flow(_session(path, cut(graph, [latent], given=place.begins), threads), place)
+                    counts = [n if isinstance(n := kind.shape[1], int) else channels for kind in kinds]
+                    if flow.local(counts, [kind.shape[2] == 1 for kind in kinds]):
+                        self._flow, self._begins = flow, len(place.begins)
         if self._flow is None:
             self._session = _session(path, cut(graph, outputs, seed), threads)
-        self._begins = len(begins)
         self.inputs = [value.name for value in self._session.get_inputs()]
 
     def __call__(self, feeds: Mapping[str, Array]) -> tuple[Iterator[Array], list[Array]]:
         """Of these inputs, those that the front has: the latents [1, C, n] part by part, and the vectors; float32.
 
-        Raises ArgumentError where they lead to what onnxruntime cannot compute, as a length_scale that is huge.
+        Raises ArgumentError where they lead to what onnxruntime cannot compute, as a length_scale that is huge; the
+        parts raise it, too.
         """
-        try:
+        with _computed(feeds):
             made = self._session.run(None, {name: feeds[name] for name in self.inputs})
-        except Exception as error:  # onnxruntime's own, which have no base but this
-            told = ", ".join(f"{number:g}" for number in feeds["scales"])
-            reason = " ".join(str(error).split())[:200]
-            problem = f"with noise_scale, length_scale and noise_w {told} onnxruntime cannot run the voice's front"
-            raise ArgumentError(f"scales: {problem}: {reason}") from error
         arrays = [np.asarray(array, dtype=np.float32) for array in made]
         given, vectors = arrays[: self._begins], arrays[self._begins :]
-        return iter(given) if self._flow is None else self._flow.parts(given), vectors
+        return iter(given) if self._flow is None else _told(self._flow.parts(given), feeds), vectors
+
+
+@contextmanager
+def _computed(feeds: Mapping[str, Array]) -> Iterator[None]:
+    """Says which scales led to what onnxruntime cannot compute."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's own, which have no base but this
+        told = ", ".join(f"{number:g}" for number in feeds["scales"])
+        reason = " ".join(str(error).split())[:200]
+        problem = f"with noise_scale, length_scale and noise_w {told} onnxruntime cannot run the voice's front"
+        raise ArgumentError(f"scales: {problem}: {reason}") from error
+
+
+def _told(parts: Iterator[Array], feeds: Mapping[str, Array]) -> Iterator[Array]:
+    with _computed(feeds):
+        yield from parts

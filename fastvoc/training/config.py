@@ -229,6 +229,7 @@ def _validate(c: TrainConfig) -> None:
         require(ok, name, "pairs of positive integers")
     require(c.segment_size % c.hop_size == 0, "segment_size", f"a multiple of hop_size {c.hop_size}")
     require(bool(c.speeds) and all(0.5 <= s <= 2 for s in c.speeds), "speeds", "factors from 0.5 to 2")
+    require(c.generator == "hifigan" or not c.mel_rounds, "mel_rounds", "0, since they are hifigan's")
     if c.generator == "vocos":
         fits = c.hop_size < c.n_fft and (c.n_fft - c.hop_size) % 2 == 0
         require(fits, "hop_size", f"less than n_fft, {c.n_fft}, by an even number")

@@ -43,6 +43,7 @@ def test_a_configuration_survives_json() -> None:
             {"generator": "vocos", "hop_size": 255, "segment_size": 2550},
             "hop_size: got 255, expected less than n_fft, 1024",
         ),
+        ({"generator": "vocos", "mel_rounds": 3}, "mel_rounds: got 3, expected 0, since they are hifigan's"),
         ({"hop_size": 128}, "hop_size: got 128, expected the product of upsample_rates, 256"),
         ({"speeds": []}, "speeds"),
         ({"speeds": [3.0]}, "speeds"),
