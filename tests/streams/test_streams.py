@@ -49,7 +49,7 @@ def interleave(family: str, backend: str | None, count: int, seed: int) -> None:
         alone = voc(mel, check=False, exact=True)
         ours = torch.cat(parts[i])
         assert ours.shape == alone.shape
-        assert torch.equal(ours, alone) if backend == "cpp" else relative_l2(ours, alone) < 2e-6
+        assert torch.equal(ours, alone) if backend == "cpp" else relative_l2(ours, alone) < 4e-6
 
 
 @each_family
@@ -167,7 +167,7 @@ def test_f0_comes_with_the_chunks(family: str, backend: str) -> None:
         given = {} if name == "c" else {"f0": pitch[name]}
         alone = voc(mel, check=False, exact=True, **given)
         assert ours.shape == alone.shape
-        assert torch.equal(ours, alone) if backend == "cpp" else relative_l2(ours, alone) < 4e-6
+        assert torch.equal(ours, alone) if backend == "cpp" else relative_l2(ours, alone) < 2e-6
 
 
 def test_f0_comes_to_a_model_that_reads_all_frames_for_it(tmp_path: Path) -> None:
