@@ -8,7 +8,6 @@ of its steps, of which everything else is a reading: a whole call, with lengths,
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -58,7 +57,8 @@ class Trace:
     """What `network` is given: notes the steps and computes nothing. `names` are those of the model's modules."""
 
     def __init__(self, names: Mapping[int, str]) -> None:
-        self._names, self._uses = names, Counter[str]()
+        self._names = names
+        self._uses: dict[str, int] = {}
         self.steps: list[Step] = []
         self._values = 0
 
@@ -71,9 +71,10 @@ class Trace:
         """x through a part, with its further inputs."""
         further = [*more, *[None] * (part.MORE - len(more))]
         name = self._names.get(id(part)) or getattr(part, "name", "") or f"step.{len(self.steps)}"
-        self._uses[name] += 1
-        again = f".{self._uses[name] - 1}" if self._uses[name] > 1 else ""  # states are kept by name
-        return self._add(name + again, part, (x, *(value or _NOTHING for value in further)))
+        uses = self._uses.get(name, 0)
+        self._uses[name] = uses + 1
+        once_more = f"{name}.{uses}" if uses else name  # states are kept by name
+        return self._add(once_more, part, (x, *(value or _NOTHING for value in further)))
 
     def join(self, function: Function, *values: Value) -> Value:
         """A function of tensors [B, C, T] that makes each step of the same step of all."""
