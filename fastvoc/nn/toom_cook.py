@@ -12,7 +12,6 @@ from fastvoc.runtime.packing import TILES, Tile
 from fastvoc.runtime.registry import use_exact
 
 MOST_LOST = 10**0.05 - 1  # of the error without Toom-Cook: half a decibel
-ENOUGH = 10**-4.6  # of the power of what is meant: 46 dB, whatever is lost on the way there
 
 
 def settle(
@@ -22,7 +21,7 @@ def settle(
     meant: Tensor,
     backend: str | None = None,
 ) -> None:
-    """Gives every stage the longest tiles that leave `run()` within 0.5 dB of its error without them, or 46 dB off.
+    """Gives every stage the longest tiles with which `run()` stays within 0.5 dB of its error without Toom-Cook.
 
     weights: steps of each stage for each input step; meant: what `run` would give in float32. The rounding of stages
     adds up as power, so that each is tried alone, and of the choices that fit the one that multiplies least is taken.
@@ -41,8 +40,7 @@ def settle(
 
     with use_exact():
         direct = error()
-    allowed = max(MOST_LOST * direct, ENOUGH * float(meant.double().square().sum()) - direct)
-    if direct == 0 or choose(["long"] * len(stages)) <= direct + allowed:
+    if direct == 0 or choose(["long"] * len(stages)) <= (1 + MOST_LOST) * direct:
         return
     added: list[dict[Tile, float]] = []
     for i, stage in enumerate(stages):
@@ -54,7 +52,9 @@ def settle(
                 alone[tile] = max(choose(tried) - direct, 0.0)
         added.append(alone)
     fitting = (
-        tiles for tiles in itertools.product(*added) if sum(a[t] for a, t in zip(added, tiles, strict=True)) <= allowed
+        tiles
+        for tiles in itertools.product(*added)
+        if sum(a[t] for a, t in zip(added, tiles, strict=True)) <= MOST_LOST * direct
     )
 
     def work(tiles: Sequence[Tile]) -> float:

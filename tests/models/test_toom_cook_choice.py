@@ -71,19 +71,6 @@ def test_the_least_work_that_fits_is_chosen(seed: int) -> None:
     assert work <= min(fitting) * 1.001
 
 
-@pytest.mark.parametrize(("meant", "tiles"), [(1e4, "long"), (1.0, "none")])
-def test_what_is_near_enough_takes_long_tiles(meant: float, tiles: Tile) -> None:
-    """Errors of 1 without and 2 with them: 0.5 dB is passed, 46 dB from what is meant only where that is small."""
-    stage: Any = _Stage({"long": 3.0, "short": 3.0})
-
-    def run() -> Tensor:
-        exact = fastvoc.runtime.registry.exact()
-        return torch.tensor([meant + (1.0 if exact else (1.0 + stage.adds[stage.packed]) ** 0.5)])
-
-    settle([stage], [1], run, torch.tensor([meant]))
-    assert stage.packed == stage.longest == tiles
-
-
 def checkpoint(gain: float) -> Checkpoint:
     """A small voice whose residual branches are `gain` times as loud as random ones."""
     torch.manual_seed(5)
@@ -127,10 +114,11 @@ def test_loud_branches_are_convolved_directly() -> None:
 
 
 @pytest.mark.native
-def test_the_embedded_voice_keeps_its_tiles() -> None:
+def test_the_embedded_voice_is_convolved_directly() -> None:
+    """Longer tiles leave 40.1 dB of the 45.0 on its worst clip."""
     voc = fastvoc.load("hifigan", dtype="bf16", backend="cpp")
-    assert set(longest(voc)) == {"long"}
-    assert not any(row.form for row in fastvoc.explain(voc))
+    assert set(longest(voc)) == {"none"}
+    assert {row.form for row in fastvoc.explain(voc) if row.layer.startswith("mrf")} == {"direct"}
 
 
 @pytest.mark.native
