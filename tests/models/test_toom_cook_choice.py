@@ -115,7 +115,7 @@ def test_loud_branches_are_convolved_directly() -> None:
 
 @pytest.mark.native
 def test_the_embedded_voice_is_convolved_directly() -> None:
-    """Longer tiles leave 40.1 dB of the 45.0 on its worst clip."""
+    """Longer tiles leave 40.1 dB of the 45.1 on its worst clip."""
     voc = fastvoc.load("hifigan", dtype="bf16", backend="cpp")
     assert set(longest(voc)) == {"none"}
     assert {row.form for row in fastvoc.explain(voc) if row.layer.startswith("mrf")} == {"direct"}
