@@ -258,8 +258,7 @@ class HifiGan(Model):
             post=TANH,
         )
         if config.mel is not None and config.mel_rounds:
-            self._rounds = MelRounds(config.mel, config.mel_rounds, self.conv_post)
-            self.rounds = nn.ModuleDict(self._rounds.parts())
+            self.rounds = MelRounds(config.mel, config.mel_rounds, self.conv_post)
         if config.normalize_before:
             self.register_buffer("mean", torch.zeros(config.num_mels))
             self.register_buffer("scale", torch.ones(config.num_mels))
@@ -333,7 +332,7 @@ class HifiGan(Model):
     def _ended(self, run: Trace, x: Value, mel: Value) -> Value:
         """What comes of what the last stage gives."""
         x = run(self.conv_post, x)
-        return self._rounds.network(run, x, mel) if self.config.mel_rounds else x
+        return self.rounds.network(run, x, mel) if self.config.mel_rounds else x
 
     def _begun(self, run: Trace, mel: Value, shift: Value | None = None) -> Value:
         """What the first stage takes; `shift` is what `_items` gives of the speakers."""

@@ -31,7 +31,7 @@ class Beside(Layer, nn.Module):
         weight: Tensor = self._beside.weight
         made, wide = self._made, weight.dtype is torch.float64
         if made.device != weight.device or (made.dtype is torch.float64) is not wide:
-            made = self._made = _always(self._make).to(weight.device, torch.float64 if wide else torch.float32)
+            made = self._made = _always(self._make, weight.device, torch.float64 if wide else torch.float32)
         return made
 
     def _tensors(self) -> list[Tensor]:
@@ -50,6 +50,6 @@ class Beside(Layer, nn.Module):
 
 
 @torch.inference_mode(False)
-def _always(make: Callable[[], Tensor]) -> Tensor:
+def _always(make: Callable[[], Tensor], device: torch.device | None = None, dtype: torch.dtype | None = None) -> Tensor:
     """What calls of every kind share: never an inference tensor."""
-    return make()
+    return make().to(device, dtype)

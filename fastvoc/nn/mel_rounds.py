@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.nn.beside import Beside
+from fastvoc.nn.model import Stated
 from fastvoc.nn.network import Trace, Value, stacked
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.spectral import IstftHead, Stft
@@ -21,7 +22,7 @@ _MOST = 3.0  # nepers that a band is wrong by at most
 _SILENT = 1e-12  # keeps the logarithm of a magnitude finite
 
 
-class MelRounds:
+class MelRounds(Stated):
     """So many rounds in which a sound's STFT gets the magnitudes, band by band, that a log-mel wants; its phases stay.
 
     Each round divides the wanted mel by that of the sound and scales every bin by what its bands say, in proportion to
@@ -33,6 +34,7 @@ class MelRounds:
     """
 
     def __init__(self, mel: MelConfig, rounds: int, beside: nn.Module) -> None:
+        super().__init__()
         shape = mel.n_fft, mel.hop_length, beside
         self._mel, self._rounds = mel, rounds
         self.first = Stft(*shape, features="polar", padding="same")
@@ -41,10 +43,6 @@ class MelRounds:
         self.bins = _Pointwise(beside, partial(_shares, mel))
         self.between = IstftHead(*shape, padding="none")
         self.last = IstftHead(*shape, padding="same", clamp=1.0)
-
-    def parts(self) -> dict[str, nn.Module]:
-        """The layers by name."""
-        return {name: part for name, part in vars(self).items() if isinstance(part, nn.Module)}
 
     def network(self, run: Trace, wav: Value, mel: Value) -> Value:
         """Samples [B, 1, T * hop] and the log-mel [B, n_mels, T] they were made from -> as many, within [-1, 1]."""

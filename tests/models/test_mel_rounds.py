@@ -118,6 +118,13 @@ def test_gradients_reach_every_weight() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in voc.parameters())
 
 
+def test_constants_that_follow_a_cast_serve_calls_of_every_kind() -> None:
+    with torch.inference_mode():
+        voc = model("ln", 1).double()
+    made = [voc.rounds.bands.constant, voc.rounds.bins.constant, voc.rounds.first.window]
+    assert [(t.dtype, t.is_inference()) for t in made] == [(torch.float64, False)] * 3
+
+
 def test_native_file_keeps_the_rounds(tmp_path: Path) -> None:
     voc = model("ln", 2)
     fastvoc.save(fastvoc.vocoder.Vocoder(voc, voc.config, voc.config.mel), tmp_path / "model.safetensors")
