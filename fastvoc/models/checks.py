@@ -16,6 +16,7 @@ from fastvoc.runtime.whole import whole_numbers
 Number: TypeAlias = "int | float | np.integer[Any] | np.floating[Any]"
 _NUMBERS = (int, float, np.integer, np.floating)
 Tensors = Iterator[tuple[str, tuple[int, ...]]]
+_MOST_ROUNDS = 256
 
 
 class Generator(Protocol):
@@ -50,6 +51,13 @@ def require_positive(config: object, *names: str) -> None:
     """Single positive integers."""
     for name in names:
         require(config, positive((getattr(config, name),)), name, "a positive integer")
+
+
+def require_rounds(config: object, name: str) -> None:
+    """A number of rounds; beyond the most that are taken lies only a file made to exhaust time."""
+    rounds = getattr(config, name)
+    ok = isinstance(rounds, int) and not isinstance(rounds, bool) and 0 <= rounds <= _MOST_ROUNDS
+    require(config, ok, name, f"a number of rounds from 0 to {_MOST_ROUNDS}")
 
 
 def check_stages(c: Generator) -> None:

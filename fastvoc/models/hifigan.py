@@ -23,6 +23,7 @@ from fastvoc.models.checks import (
     positive,
     require,
     require_positive,
+    require_rounds,
 )
 from fastvoc.models.families import Config
 from fastvoc.models.speakers import Shift, Speaker, WideEmbedding, speaker_vectors
@@ -42,7 +43,6 @@ from fastvoc.sound.probe import probe
 
 _LEAST_INT8_CHANNELS = 16  # of a stage; the kernels compute 16 at a time
 _PROBE_FRAMES = 32
-_MOST_ROUNDS = 256
 _TUPLES = (
     "upsample_rates",
     "upsample_kernel_sizes",
@@ -175,10 +175,9 @@ def _validate(c: HifiGanConfig) -> None:
 
 
 def _validate_rounds(c: HifiGanConfig) -> None:
-    rounds, mel = c.mel_rounds, c.mel
-    ok = isinstance(rounds, int) and not isinstance(rounds, bool) and 0 <= rounds <= _MOST_ROUNDS
-    require(c, ok, "mel_rounds", f"a number of rounds from 0 to {_MOST_ROUNDS}")
-    if rounds:
+    require_rounds(c, "mel_rounds")
+    if c.mel_rounds:
+        mel = c.mel
         require(c, mel is not None, "mel", "a front end, since there are mel_rounds")
         assert mel is not None
         framed = mel.pad == "reflect_hop" and mel.win_length == mel.n_fft and (mel.n_fft - mel.hop_length) % 2 == 0

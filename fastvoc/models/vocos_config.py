@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from fastvoc.models.checks import require, require_positive
+from fastvoc.models.checks import require, require_positive, require_rounds
 from fastvoc.models.families import Config
 from fastvoc.sound.mel import VOCOS_24K, MelConfig
 
@@ -87,9 +87,7 @@ def _validate(c: VocosConfig) -> None:
     require(
         c, isinstance(c.mel_skip, bool) and not (c.mel_skip and c.num_codebooks), "mel_skip", "true on mels, or false"
     )
-    rounds = c.phase_rounds
-    ok = isinstance(rounds, int) and not isinstance(rounds, bool) and 0 <= rounds <= _MOST_LAYERS
-    require(c, ok, "phase_rounds", f"a number of rounds from 0 to {_MOST_LAYERS}")
+    require_rounds(c, "phase_rounds")
     require(c, c.padding in ("center", "same"), "padding", '"center" or "same"')
     require(c, c.n_fft % 2 == 0, "n_fft", "an even number")
     require(c, c.hop_length < c.n_fft, "hop_length", f"less than n_fft, {c.n_fft}")
