@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.runtime import library as _library
+from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.pages import in_large_pages
 from fastvoc.runtime.registry import Impl, Op, Spec
@@ -36,6 +37,16 @@ def _laid_out(pack: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return packed
 
 
+def _with_sums(pack: Callable[[Any], Any], paired: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    """`pack` with the sums of a filter's two taps behind them, where it is `paired`."""
+
+    def packed(params: Any) -> Any:
+        made = pack(params)
+        return made._replace(weight=packing.pack_paired(made.weight)) if paired(params) else made
+
+    return packed
+
+
 def register_cpp(
     op: Op,
     native: Native[Any],
@@ -44,14 +55,17 @@ def register_cpp(
     *,
     stream: Callable[[Any, Any], Any] | None = None,
     pack_exact: Callable[[Any], Any] | None = None,
-    differs: Callable[[Any], bool] | None = None,
+    paired: Callable[[Any], bool] | None = None,
     either: bool = False,
     run: Callable[..., Tensor] | None = None,
 ) -> None:
     """Adds implementation `cpp`. `either`: x may be float32 or bfloat16 whatever the weights are.
 
-    `run` takes the place of the native op's where its inputs are laid out first.
+    `run` takes the place of the native op's where its inputs are laid out first. `paired` says of which parameters the
+    weights' sums are packed, too, unless exact (`packing.pack_paired`).
     """
+    if paired is not None:
+        pack, pack_exact = _with_sums(pack, paired), pack
     op.register(
         Impl(
             "cpp",
@@ -62,7 +76,7 @@ def register_cpp(
             supports=supports,
             stream=stream,
             pack_exact=None if pack_exact is None else _laid_out(pack_exact),
-            differs=differs,
+            differs=paired,
             bind=native.bound if run is None else None,
             either=either,
         )

@@ -32,6 +32,7 @@ from fastvoc.runtime.lengths import shortest
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Spec, define
 
+_MOST_PAIRED = 1 << 22  # weights: beyond, reading half as many again takes longer than the products that it saves
 PAD_MODES = ("zeros", "reflect", "replicate")  # numbered as in csrc/cpu/args.h
 
 
@@ -168,9 +169,6 @@ def _pack(params: Conv1dParams) -> _Packed:
     return _Packed(packing.pack_conv(params.weight), bias, *shape, False, *acts)
 
 
-_MOST_PAIRED = 1 << 22  # weights: beyond, reading half as many again takes longer than the products that it saves
-
-
 def paired(params: Conv1dParams) -> bool:
     """Whether C++ takes two output steps by three products, unless exact."""
     cout, cin, kernel = params.weight.shape
@@ -180,11 +178,6 @@ def paired(params: Conv1dParams) -> bool:
 
 
 def _pack_cpp(params: Conv1dParams) -> _Packed:
-    packed = _pack_exact(params)
-    return packed._replace(weight=packing.pack_paired(packed.weight)) if paired(params) else packed
-
-
-def _pack_exact(params: Conv1dParams) -> _Packed:
     packed = _pack(params)
     if params.input_range is not None:
         grid = packing.ByteGrid.over(params.input_range)
@@ -278,15 +271,6 @@ def _work(x: Tensor, params: Conv1dParams, *_: Tensor | None) -> tuple[int, Tens
 
 
 OP = conv1d = define("conv1d", _check, conv1d_ref, _work, _stream_ref)
-register_cpp(
-    OP,
-    NATIVE,
-    _pack_cpp,
-    _supports_cpp,
-    stream=_stream_native,
-    pack_exact=_pack_exact,
-    differs=paired,
-    either=True,
-)
+register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, paired=paired, either=True)
 register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device, stream=_stream_cuda)
 register_triton(OP, _supports_device, _stream_triton)

@@ -139,11 +139,6 @@ def paired(params: UpsampleParams) -> bool:
 
 
 def _pack_cpp(params: UpsampleParams) -> _Packed:
-    packed = _pack_exact(params)
-    return packed._replace(weight=packing.pack_paired(packed.weight)) if paired(params) else packed
-
-
-def _pack_exact(params: UpsampleParams) -> _Packed:
     packed = _pack(params)
     if params.input_range is not None:
         grid = packing.ByteGrid.over(params.input_range)
@@ -242,15 +237,6 @@ def _work(x: Tensor, params: UpsampleParams, *_: Tensor | None) -> tuple[int, Te
 
 
 OP = upsample = define("upsample", _check, upsample_ref, _work, _stream_ref)
-register_cpp(
-    OP,
-    NATIVE,
-    _pack_cpp,
-    _supports_cpp,
-    stream=_stream_native,
-    pack_exact=_pack_exact,
-    differs=paired,
-    either=True,
-)
+register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, paired=paired, either=True)
 register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device, stream=_stream_cuda)
 register_triton(OP, _supports_device, _stream_triton)
