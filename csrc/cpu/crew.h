@@ -1,24 +1,13 @@
 // Work in phases that threads share out under a single fork: nobody begins a phase before the one before it is done.
 #pragma once
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
-namespace fastvoc {
+#include "fork_join.h"
 
-// Waits until `done` has reached `steps`; its writer runs on another thread or has ended. Where other programs want the processor
-// a yield costs milliseconds, so it comes late.
-inline void await_steps(const std::int64_t* done, std::int64_t steps) {
-  for (int spins = 0; __atomic_load_n(done, __ATOMIC_ACQUIRE) < steps; ++spins) {
-    if (spins > 20000) sched_yield();
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-  }
-}
+namespace fastvoc {
 
 // Each phase has as many pieces as there are members. A member takes its own piece first, then those that nobody has begun, so
 // that no phase waits for a member that has not started, whenever and in however few threads they run.
