@@ -15,7 +15,6 @@
 #include "denormals.h"
 #include "dispatch.h"
 #include "pages.h"
-#include "threads.h"
 
 namespace fastvoc {
 
@@ -255,8 +254,8 @@ void over_items(int64_t items, int64_t shortest, const Steps& steps, const Work&
   int64_t longest = 0;
   for (int64_t i = 0; i < items; ++i) longest = std::max(longest, steps(i));
   const int64_t most = std::max<int64_t>(longest / shortest, 1), all = torch::stable::get_num_threads();
-  const Share share(std::min(items * most, all), all);
-  const int64_t threads = share.count(), parts = std::min(most, items % threads ? threads : 1);
+  const Grant grant(std::min(items * most, all), all);
+  const int64_t threads = grant.count(), parts = std::min(most, items % threads ? threads : 1);
   const int64_t tasks = items * parts;
   torch::stable::parallel_for(0, tasks, (tasks + threads - 1) / threads, [&](int64_t first, int64_t last) {
     const FlushDenormals flush;
@@ -293,8 +292,8 @@ void over_items_or_panels(int64_t items, int64_t shortest, const Steps& steps, i
     return;
   }
   const FlushDenormals flush;
-  const Share share(parts, threads);
-  const Team team = torch_team(share.count());
+  const Grant grant(parts, threads);
+  const Team team = torch_team(grant.count());
   for (int64_t item = 0; item < items; ++item) {
     if (steps(item) > 0) work(item, 0, steps(item), &team);
   }
