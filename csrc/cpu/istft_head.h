@@ -31,7 +31,7 @@ void load_lanes(const SourceOf<Element>& source, std::int64_t first, std::int64_
 }
 
 // The bin of a log-magnitude and a phase.
-inline Complex bin(const IstftHeadArgs& args, Vec log_magnitude, Vec phase) {
+inline __attribute__((always_inline)) Complex bin(const IstftHeadArgs& args, Vec log_magnitude, Vec phase) {
   Vec sine, cosine;
   sincos(phase, sine, cosine);
   if (args.sine) sincos_near(sine, sine, cosine);

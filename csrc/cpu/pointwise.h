@@ -61,9 +61,9 @@ __attribute__((noinline)) void pointwise_tile(const PointwiseInput<Element>& in,
 // where nobody has fetched the panels (`cold`), fetches what it needs itself soon.
 template <int NV, class Element, class Out>
 void pointwise_panels(PointwiseInput<Element> in, const Element* ahead, bool cold, Out out, std::int64_t rows) {
-  static constexpr auto table = by_height<kHigh<NV>, kEvery<NV>>([]<int R>() { return &pointwise_tile<R, NV, Element>; });
-  alignas(64) float results[kHigh<NV> * NV * kPanel];
-  const std::int64_t tiles = ceil_div(rows, kHigh<NV>);
+  static constexpr auto table = by_height<kEvery<NV>>([]<int R>() { return &pointwise_tile<R, NV, Element>; });
+  alignas(64) float results[kEvery<NV> * NV * kPanel];
+  const std::int64_t tiles = ceil_div(rows, kEvery<NV>);
   const int lines = static_cast<int>(ceil_div(4 * NV, tiles));
   bool near = in.step == NV * kPanel && (cold || tiles == 1);
   over_tiles(table, rows, [&](auto tile, std::int64_t n) {

@@ -5,8 +5,8 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
-// Rows of the highest tile of NV panels, and up to which there is one of every height: a product of more than twice the rows that
-// keep the multipliers busy may as well be cut in two.
+// Rows of the highest tile of NV panels, and up to which there is one of every height. Beyond it an odd number is cut in two
+// halves, which keep the multipliers as busy; where a panel is single only if it is the last of many there are none beyond.
 template <int NV>
 constexpr int kHigh = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
 template <int NV>
@@ -29,9 +29,9 @@ constexpr auto by_height(const Make& make) {
 template <class Table, class Use>
 inline void over_tiles(const Table& table, std::int64_t rows, const Use& use) {
   while (rows > 0) {
-    const std::int64_t even = ceil_div(rows, ceil_div(rows, static_cast<std::int64_t>(table.size())));
-    const bool known = table[static_cast<std::size_t>(even - 1)];
-    const std::int64_t n = known ? even : even < rows ? even + 1 : (even + 1) / 2;
+    const std::int64_t equal = ceil_div(rows, ceil_div(rows, static_cast<std::int64_t>(table.size())));
+    const bool known = table[static_cast<std::size_t>(equal - 1)];
+    const std::int64_t n = known ? equal : equal < rows ? equal + 1 : (equal + 1) / 2;
     use(table[static_cast<std::size_t>(n - 1)], n);
     rows -= n;
   }

@@ -90,9 +90,9 @@ __attribute__((noinline)) void trio_tile(const TrioInput& in, const std::uint32_
 // Runs `rows` steps of NV panels. A single tile fetches what it needs itself soon, several of them fetch the next pair together.
 template <int NV>
 void trio_panels(TrioInput in, TileOutput out, std::int64_t rows) {
-  static constexpr auto table = by_height<kHigh<NV>, kEvery<NV>>([]<int R>() { return &trio_tile<R, NV>; });
-  alignas(64) float results[kHigh<NV> * NV * kPanel];
-  const std::int64_t tiles = ceil_div(rows, kHigh<NV>), pair = trio_pair_words(in.depth);
+  static constexpr auto table = by_height<kEvery<NV>>([]<int R>() { return &trio_tile<R, NV>; });
+  alignas(64) float results[kEvery<NV> * NV * kPanel];
+  const std::int64_t tiles = ceil_div(rows, kEvery<NV>), pair = trio_pair_words(in.depth);
   const int lines = static_cast<int>(ceil_div(4, tiles));
   const std::uint32_t* ahead = in.words + pair < in.end ? in.words + pair : in.next;
   over_tiles(table, rows, [&](auto tile, std::int64_t n) {
