@@ -23,7 +23,7 @@ SUFFIX = {"cpu": ".cpp", "coder": ".cpp", "cuda": ".cu"}
 # Library, beginning of the names of its units, header that they begin with.
 PRECOMPILED = [("cpu", "isa_", "std.h"), ("cpu", "", "glue.h")]
 # Sources that check and hand over are compiled so many at once: what they include takes longer than they do.
-JOINED = 12
+JOINED = 13
 # Without this ccache passes on what reads a precompiled header; its content is compared all the same.
 KEEPING = ["env", "CCACHE_SLOPPINESS=pch_defines,time_macros"]
 # Seconds that a unit takes, roughly, by library and the beginning of its name, until it is known.
