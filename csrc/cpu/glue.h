@@ -16,7 +16,6 @@
 #include "dispatch.h"
 #include "fork_join.h"
 #include "pages.h"
-#include "threads.h"
 
 namespace fastvoc {
 
@@ -256,8 +255,8 @@ void over_items(int64_t items, int64_t shortest, const Steps& steps, const Work&
   int64_t longest = 0;
   for (int64_t i = 0; i < items; ++i) longest = std::max(longest, steps(i));
   const int64_t most = std::max<int64_t>(longest / shortest, 1), all = torch::stable::get_num_threads();
-  const Share share(std::min(items * most, all), all);
-  const int64_t threads = share.count(), parts = std::min(most, items % threads ? threads : 1);
+  const Grant grant(std::min(items * most, all), all);
+  const int64_t threads = grant.count(), parts = std::min(most, items % threads ? threads : 1);
   fork_join(items * parts, threads, [&](int64_t task) {
     const int64_t item = task / parts, part = task % parts, total = steps(item);
     const auto cut = [&](int64_t p) { return p == parts ? total : total * p / parts / granule * granule; };
@@ -287,8 +286,8 @@ void over_items_or_panels(int64_t items, int64_t shortest, const Steps& steps, i
     return;
   }
   const FlushDenormals flush;
-  const Share share(parts, threads);
-  const Team team = torch_team(share.count());
+  const Grant grant(parts, threads);
+  const Team team = torch_team(grant.count());
   for (int64_t item = 0; item < items; ++item) {
     if (steps(item) > 0) work(item, 0, steps(item), &team);
   }
