@@ -5,8 +5,10 @@
 #include "fork_join.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <time.h>
 #include <torch/csrc/stable/ops.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -154,7 +156,7 @@ class Pool {
   bool run(std::int64_t count, std::int64_t members, void (*piece)(const void*, std::int64_t), const void* work) {
     const auto board = std::find_if(boards_.begin(), boards_.end(), [](Board& b) { return b.take(); });
     if (board == boards_.end()) return false;
-    start(members - 1);
+    start(std::min(members, processors_) - 1);
     board->work.begin(count, members, piece, work);
     board->open(members - 1);
     calls_.fetch_add(1);
@@ -187,6 +189,12 @@ class Pool {
     return pool;
   }
 
+  // The processors that this process may use when its pool is made: more threads would stand in each other's way.
+  static std::int64_t processors() {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
+  }
+
   // Where the system gives no more threads, those that there are do the work.
   void start(std::int64_t wanted) {
     for (std::int64_t have = threads_.load(std::memory_order_relaxed); have < wanted;) {
@@ -214,6 +222,7 @@ class Pool {
     }
   }
 
+  const std::int64_t processors_ = processors();
   std::array<Board, kBoards> boards_;
   std::atomic<int> calls_{0};
   std::atomic<std::int64_t> sleeping_{0}, threads_{0};
