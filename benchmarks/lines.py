@@ -1,7 +1,7 @@
 """Lines of code by feature in two revisions, so that growth by new features is told from growth of what was there:
 
-python benchmarks/lines.py [BASE [REVISION]] [--out FILE.md]. A file belongs to the first row of `FEATURES` whose pattern
-its path has. A new feature is one that BASE did not have; what old files gained since counts as theirs.
+python benchmarks/lines.py [BASE [REVISION]] [--out FILE.md]. A file belongs to the first row of `FEATURES` whose
+pattern its path has. A new feature is one that BASE did not have; what old files gained since counts as theirs.
 """
 
 from __future__ import annotations

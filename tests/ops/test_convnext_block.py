@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -43,12 +44,14 @@ def test_the_norm_keeps_small_differences(impl: str) -> None:
     assert relative_l2(layer_norm(lifted, params, backend=impl), layer_norm_ref(lifted.double(), double(params))) < 1e-4
 
 
-ADAPTIVE = {layer_norm: lambda: norm_params(20, 4), convnext_block: lambda: block_params(20, 40, rows=4)}
+def one_of(op: Op, rows: int | None = None) -> Any:
+    """Parameters of a norm or a block of 20 channels."""
+    return norm_params(20, rows) if op is layer_norm else block_params(20, 40, rows=rows)
 
 
-@pytest.mark.parametrize("op", ADAPTIVE, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", [layer_norm, convnext_block], ids=lambda op: op.name)
 def test_wrong_rows_are_named(op: Op) -> None:
-    params, x, two = ADAPTIVE[op](), torch.randn(2, 20, 40), torch.zeros(2, dtype=torch.int64)
+    params, x, two = one_of(op, 4), torch.randn(2, 20, 40), torch.zeros(2, dtype=torch.int64)
     for error, text, row in (
         (ArgumentError, "expected one of 4 rows", None),
         (ShapeError, r"expected \[2\]", two[:1]),
@@ -59,9 +62,8 @@ def test_wrong_rows_are_named(op: Op) -> None:
     ):
         with pytest.raises(error, match=f"{op.name}: row: {text}"):
             op(x, params, row)
-    plain = norm_params(20) if op is layer_norm else block_params(20, 40)
     with pytest.raises(ArgumentError, match="row: expected None"):
-        op(x, plain, two)
+        op(x, one_of(op), two)
 
 
 def test_wrong_parameters_are_named() -> None:
