@@ -22,7 +22,7 @@ from fastvoc.runtime import library as _library
 from fastvoc.runtime.registry import OPS, Spec
 from helpers import implementations, relative_l2, run_under
 
-REFUSED = (("istft_head-prime", "cpp"),)  # whose transforms are of 2, 3 and 5
+REFUSED = (("istft_head-prime", "cpp"),)
 each_case = pytest.mark.parametrize(
     ("case", "impl"),
     [
