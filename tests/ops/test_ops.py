@@ -197,6 +197,13 @@ from op_cases import cast
 from op_contract import CASES
 from fastvoc.runtime.registry import Spec
 torch.set_grad_enabled(False)
+
+def whole(name, y):  # angles of nearly nothing say nothing
+    if name != "stft-polar":
+        return y.double()
+    magnitude, angle = y.double().chunk(2, 1)
+    return torch.cat([magnitude * angle.cos(), magnitude * angle.sin()], 1)
+
 for name, case in CASES.items():
     params, supports = case.make(), case.op.impls["cpp"].supports
     least = case.least(params)
@@ -206,7 +213,7 @@ for name, case in CASES.items():
             continue
         items = [cast(case.inputs(params, 1, least + n), dtype) for n in (41, 7, 60, 0, 33)]
         batch, lengths = cast(case.batch(params, items, least + 60), dtype), [item[0].shape[2] for item in items]
-        ours, meant = (case(params, batch, impl, torch.tensor(lengths)).double() for impl in ("cpp", "torch"))
+        ours, meant = (whole(name, case(params, batch, impl, torch.tensor(lengths))) for impl in ("cpp", "torch"))
         error = ((ours - meant).norm() / meant.norm()).item()
         assert error <= (10 if name == "snake_aa-fast" else 2) * close, (name, dtype, error)
 """
