@@ -62,7 +62,7 @@ FEATURES = (
     ),
     _feature("the faults that tests must find", r"mutants", new=True),
     _feature(
-        "ops", r"^(kernels|csrc)/|/ops/|triton|cuda|op_cases|native|packing|registry|library|pages|stream_kernels"
+        "ops", r"^(kernels|csrc)/|/ops/|triton|cuda|op_cases|op_contract|native|packing|registry|library|pages|stream_kernels"
     ),
     _feature("networks", r"/(models|nn)/|layer_calls"),
     _feature("formats and files", r"checkpoint|loading|hub|published|model_files|origins|_files\.|load_dtype"),
