@@ -61,9 +61,7 @@ FEATURES = (
         "tables of choices, estimated costs", r"choice|cost|roofline|bench/(report|svg)|bench_page|cli/ops", new=True
     ),
     _feature("the faults that tests must find", r"mutants", new=True),
-    _feature(
-        "ops", r"^(kernels|csrc)/|/ops/|triton|cuda|op_cases|op_contract|native|packing|registry|library|pages|stream_kernels"
-    ),
+    _feature("ops", r"^(kernels|csrc)/|/ops/|triton|cuda|/op_c|native|packing|registry|library|pages|stream_kernels"),
     _feature("networks", r"/(models|nn)/|layer_calls"),
     _feature("formats and files", r"checkpoint|loading|hub|published|model_files|origins|_files\.|load_dtype"),
     _feature("signatures of other packages", r"compat"),
