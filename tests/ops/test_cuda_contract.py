@@ -57,6 +57,7 @@ def test_ragged_batch_in_any_layout_equals_the_meaning(name: str, dtype: torch.d
         assert torch.equal(ours[:, : own.shape[1]], own)
         assert not ours[:, own.shape[1] :].any()
         meant = case.meaning(params, item)[0]
-        close = max(ROUNDING[dtype], case.close) * (10 if name == "snake_aa-fast" else 1)
+        factor = 10 if name == "snake_aa-fast" else 2 if case.drawn else 1  # the latter's meaning is rounded, too
+        close = max(ROUNDING[dtype], case.close) * factor
         assert own.dtype == meant.dtype or own.is_floating_point()
         assert relative_l2(own, meant) < close or torch.equal(own, meant)
