@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,22 +28,6 @@ from fastvoc.streams.stream import Check, Latency, Stream, Streamable, context_f
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-
-class VocoderConfig(Protocol):
-    """What every vocoder's configuration tells."""
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second."""
-
-    @property
-    def num_mels(self) -> int:
-        """Mel bands."""
-
-    @property
-    def hop(self) -> int:
-        """Samples per mel frame."""
 
 
 class Vocoder(LoadedModel):

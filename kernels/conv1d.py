@@ -169,10 +169,6 @@ def convolve(
     config = tuned("conv1d", x.device, x.dtype, cin=cin, cout=columns)
     config = fitted(config, pad_channels(cin), columns)
     batch = x.shape[0] // (1 if shared else groups)
-    x_strides = strides(x, "x")
-    added = {"residual_batch": 0, "residual_channel": 0, "residual_step": 0}
-    if residual is not None:
-        added = strides(residual, "residual")
     rows = cdiv(crop % phases + made, phases)
     grid = (cdiv(rows, config["BT"]) * cdiv(columns, config["BN"]), 1 if total else groups, batch)
     launch(
@@ -196,9 +192,9 @@ def convolve(
         crop=crop,
         mirror=mirror,
         x_items=0 if shared else batch,
-        **x_strides,
+        **strides(x, "x"),
         residual_items=0 if residual is None or residual.shape[0] == batch else batch,
-        **added,
+        **strides(residual, "residual"),
         GROUPS=groups,
         SUM=total,
         CIN=cin,
@@ -236,6 +232,12 @@ class Packed(NamedTuple):
     kinds: list[int]
     slopes: list[float]
 
+    def unpadded(self) -> Packed:
+        """The convolution of rows that have their padding already."""
+        table = self.table.clone()
+        table[4] = 0
+        return self._replace(table=table, left=0, right=0, pad=0, mirror=0)
+
 
 def pack(params: Any, mirror: int = 0) -> Packed:
     """Weights and table of a Conv1dParams; `mirror` as in `convolve`."""
@@ -258,13 +260,6 @@ def pack(params: Any, mirror: int = 0) -> Packed:
         [kind for kind, _ in kinds],
         [slope for _, slope in kinds],
     )
-
-
-def unpadded(p: Packed) -> Packed:
-    """The convolution of rows that have their padding already."""
-    table = p.table.clone()
-    table[4] = 0
-    return p._replace(table=table, left=0, right=0, pad=0, mirror=0)
 
 
 def _output(p: Packed, x: Tensor) -> tuple[Tensor, int]:

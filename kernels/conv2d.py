@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastvoc.kernels import packing
-from fastvoc.kernels.launch import cdiv, kernel, launch
+from fastvoc.kernels.launch import cdiv, kernel, launch, strides
 from fastvoc.kernels.lengths import valid_steps
 from fastvoc.kernels.packing import pad_channels
 from fastvoc.kernels.products import fitted, multiply, precision
@@ -123,10 +123,6 @@ def _conv2d(p: Packed, x: Tensor, residual: Tensor | None = None, lengths: Tenso
     batch, _, steps, bands = x.shape
     out = _output(p, x)
     config = fitted(tuned("conv2d", x.device, x.dtype, cin=p.cin, cout=p.cout), pad_channels(p.cin), p.cout)
-    axes = ("batch", "channel", "step", "band")
-    added = dict.fromkeys((f"residual_{axis}" for axis in axes), 0)
-    if residual is not None:
-        added = {f"residual_{axis}": stride for axis, stride in zip(axes, residual.stride(), strict=True)}
     launch(
         conv2d_kernel,
         (cdiv(steps * (bands // p.pool), config["BT"]) * cdiv(p.cout, config["BN"]), batch),
@@ -139,8 +135,8 @@ def _conv2d(p: Packed, x: Tensor, residual: Tensor | None = None, lengths: Tenso
         lengths=lengths,
         out=out,
         steps=steps,
-        **{f"x_{axis}": stride for axis, stride in zip(axes, x.stride(), strict=True)},
-        **added,
+        **strides(x, "x", 4),
+        **strides(residual, "residual", 4),
         BANDS=bands,
         POOL=p.pool,
         TIMES=p.time,

@@ -152,7 +152,6 @@ def _group_norm_act(p: Packed, x: Tensor, residual: Tensor | None = None, length
     sums = x.new_empty((batch, tiles, 3), dtype=torch.float32)
     shared = {"lengths": lengths, "steps": steps, "tiles": tiles, **strides(x, "x"), "CHANNELS": channels}
     launch(group_norm_sums_kernel, (tiles, batch), rows, x.device, x=x, out=sums, WIDTH=p.weight.shape[0], **shared)
-    added = {"residual_batch": 0, "residual_channel": 0, "residual_step": 0}
     launch(
         group_norm_act_kernel,
         (tiles, batch),
@@ -166,7 +165,7 @@ def _group_norm_act(p: Packed, x: Tensor, residual: Tensor | None = None, length
         residual=residual,
         out=out,
         **shared,
-        **(added if residual is None else strides(residual, "residual")),
+        **strides(residual, "residual"),
         eps=p.eps,
         WIDTH=p.weight.shape[0],
         ACT=p.kind,

@@ -132,9 +132,13 @@ def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def strides(x: torch.Tensor, prefix: str) -> dict[str, int]:
-    """The strides of [B, C, T] as the arguments <prefix>_batch, _channel and _step."""
-    return dict(zip((f"{prefix}_batch", f"{prefix}_channel", f"{prefix}_step"), x.stride(), strict=True))
+def strides(x: torch.Tensor | None, prefix: str, axes: int = 3) -> dict[str, int]:
+    """The strides of [B, C, T] or [B, C, T, F] as the arguments <prefix>_batch, _channel, _step and _band.
+
+    They are 0 where there is no tensor.
+    """
+    names = (f"{prefix}_batch", f"{prefix}_channel", f"{prefix}_step", f"{prefix}_band")
+    return dict(zip(names[:axes], (0,) * axes if x is None else x.stride(), strict=True))
 
 
 def interpreting() -> bool:

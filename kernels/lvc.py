@@ -127,7 +127,6 @@ def _lvc(
         "BK": min(config["BK"], width),
     }
     names = ("kernels_batch", "kernels_tap", "kernels_in", "kernels_out", "kernels_frame")
-    added = {"residual_batch": 0, "residual_channel": 0, "residual_step": 0}
     launch(
         lvc_kernel,
         (frames * cdiv(p.hop, config["BT"]) * cdiv(cout, config["BN"]), batch),
@@ -143,7 +142,7 @@ def _lvc(
         **strides(x, "x"),
         **dict(zip(names, kernels.stride(), strict=True)),
         **strides(biases, "biases"),
-        **(added if residual is None else strides(residual, "residual")),
+        **strides(residual, "residual"),
         TAPS=taps,
         HOP=p.hop,
         CIN=cin,

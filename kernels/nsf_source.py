@@ -193,7 +193,6 @@ def _nsf_source(
     out = f0.new_empty((batch, 1, steps * p.hop))
     after = None if state is None else torch.empty_like(state)
     config = tuned("nsf_source", f0.device, f0.dtype, hop=p.hop)
-    places = {"noise_batch": 0, "noise_channel": 0, "noise_step": 0} if noise is None else strides(noise, "noise")
     launch(
         nsf_source_kernel,
         (cdiv(steps * p.hop, config["BT"]), batch),
@@ -213,7 +212,7 @@ def _nsf_source(
         steps=steps,
         f0_batch=f0.stride(0),
         f0_step=f0.stride(2),
-        **places,
+        **strides(noise, "noise"),
         sample_rate=float(p.rate),
         amp=p.amp,
         noise_std=p.noise_std,

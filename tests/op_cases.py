@@ -17,7 +17,9 @@ from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.convnext_block import ConvNextBlockParams
 from fastvoc.ops.depthwise import DepthwiseParams
 from fastvoc.ops.layer_norm import LayerNormParams
+from fastvoc.ops.lstm import LstmParams
 from fastvoc.ops.mrf import MrfConv, MrfParams
+from fastvoc.ops.seanet_block import SeanetBlockParams
 from fastvoc.ops.snake_aa import SnakeAaParams
 from fastvoc.ops.upsample import UpsampleParams
 
@@ -105,6 +107,8 @@ ATTENTION = {
     "no-past": lambda: attention_params(12, 5, 2, 6, 1),
     "shared-keys": lambda: attention_params(20, 41, 6, 10, 40, kv_heads=2),
     "wide-heads": lambda: attention_params(24, 48, 2, 130, 17, theta=100.0),
+    "tiles": lambda: attention_params(64, 96, 4, 16, 40),
+    "widest": lambda: attention_params(16, 20, 1, 256, 33),
     "mimi": lambda: attention_params(512, 2048, 8, 64, 250),
 }
 
@@ -176,6 +180,8 @@ MRF = {
     "v1": lambda: mrf_params(32, (3, 7, 11), ((1, 3, 5),) * 3, 2),
     "v2-narrow": lambda: mrf_params(8, (3, 7, 11), ((1, 3, 5),) * 3, 2),
     "v3": lambda: mrf_params(24, (3, 5, 7), ((1, 2), (2, 6), (3, 12)), 1),
+    # Three layers of one convolution: the only shape that needs both buffers of a CUDA block's state.
+    "v3-deep": lambda: mrf_params(9, (3, 5), ((1, 2, 3),) * 2, 1),
     "one-block": lambda: mrf_params(5, (5,), ((2,),), 2),
     "odd-channels": lambda: mrf_params(19, (3, 9), ((1, 4), (7, 2)), 2),
     "kernel-1": lambda: mrf_params(16, (1, 3), ((1,), (1,)), 1),
@@ -272,6 +278,10 @@ def channels(params: Any) -> int:
         return len(params.alpha)
     if isinstance(params, AttentionBlockParams):
         return params.channels
+    if isinstance(params, LstmParams):
+        return params.inputs
+    if isinstance(params, SeanetBlockParams):
+        return int(params.conv1.weight.shape[1])
     return int(params.weight.shape[0 if isinstance(params, UpsampleParams | DepthwiseParams) else 1])
 
 

@@ -46,6 +46,9 @@ LEFT = (
     Left("Triton's interpreter", r"(ops|models)/test_triton", _SMOKE),
     Left("Triton's interpreter", r"ops/test_attention_block.*::test_triton"),
     Left("instruction sets of other machines", r".*::[^[]*instruction_set|reliability/test_golden_isas"),
+    Left(
+        "bits of further cases", r"ops/test_ops\.py::test_(bfloat16_)?threads", r"odd|encodec|snake|causal|hift|linear"
+    ),
     Left("source builds and wheels", r"packaging/test_build"),
     Left("a first visit of a GPU, rehearsed", r"packaging/test_gpu_script\.py::test_a_first_visit"),
     Left("Triton's interpreter", r"ops/test_stream_rows\.py::test_triton", r"\[dtype0"),

@@ -28,7 +28,6 @@ from fastvoc.nn.upsample import Upsample
 from fastvoc.ops.activation import IDENTITY, TANH
 from fastvoc.sound.mel import BIGVGAN_24K_100, MelConfig
 
-_TUPLES = ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes")
 _ENDS_KERNEL = 7
 
 
@@ -57,9 +56,7 @@ class BigVganConfig(Config):
     mel: MelConfig | None = None
 
     def __post_init__(self) -> None:
-        for name in _TUPLES:
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "resblock_dilation_sizes", tuple(tuple(d) for d in self.resblock_dilation_sizes))
+        self.freeze()
         _validate(self)
 
     @property

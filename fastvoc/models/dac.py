@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -38,10 +38,7 @@ class DacConfig(WholeSignals):
     codebook_dim: int | tuple[int, ...] = 8
 
     def __post_init__(self) -> None:
-        for name in ("encoder_rates", "decoder_rates"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        dims: Any = self.codebook_dim
-        object.__setattr__(self, "codebook_dim", tuple(dims) if isinstance(dims, list) else dims)
+        self.freeze()
         _validate(self)
         if self.latent_dim is None:
             object.__setattr__(self, "latent_dim", self.encoder_dim << len(self.encoder_rates))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.models.encodec_config import EncodecConfig
 from fastvoc.models.encodec_stream import EncodecStream
+from fastvoc.models.mimi_config import MimiConfig
 from fastvoc.models.segments import Blend, Segment, cut
 from fastvoc.models.whole_codec import CodecModel
 from fastvoc.nn.lstm import Lstm
@@ -47,8 +48,9 @@ class SeanetStack(Stated):
         return self.run(self.reading(per_frame=(self._down,)), x, lengths=lengths, backend=backend)
 
 
-def _encoder(c: EncodecConfig, style: SeanetStyle) -> SeanetStack:
-    layers: dict[int, SeanetLayer] = {0: SeanetConv(c.channels, c.n_filters, c.kernel_size, style)}
+def seanet_encoder(c: EncodecConfig | MimiConfig, style: SeanetStyle, channels: int, lstm: int = 0) -> SeanetStack:
+    """From samples to the latent; lstm: layers of one in front of the last convolution."""
+    layers: dict[int, SeanetLayer] = {0: SeanetConv(channels, c.n_filters, c.kernel_size, style)}
     at, width = 1, c.n_filters
     for ratio in reversed(c.ratios):
         for j in range(c.n_residual_layers):
@@ -57,27 +59,31 @@ def _encoder(c: EncodecConfig, style: SeanetStyle) -> SeanetStack:
         # Numbers that are left out are those of activations.
         layers[at + 1] = SeanetConv(width, 2 * width, 2 * ratio, style, stride=ratio, pre=elu())
         at, width = at + 2, 2 * width
-    layers[at] = Lstm(width, width, c.lstm, skip=True)
-    layers[at + 2] = SeanetConv(width, c.dimension, c.last_kernel_size, style, pre=elu())
+    if lstm:
+        layers[at] = Lstm(width, width, lstm, skip=True)
+        at += 1
+    layers[at + 1] = SeanetConv(width, c.dimension, c.last_kernel_size, style, pre=elu())
     return SeanetStack(layers)
 
 
-def _decoder(c: EncodecConfig, style: SeanetStyle) -> SeanetStack:
+def seanet_decoder(c: EncodecConfig | MimiConfig, style: SeanetStyle, channels: int, lstm: int = 0) -> SeanetStack:
+    """From the latent to samples; lstm: layers of one behind the first convolution."""
     width = c.n_filters << len(c.ratios)
     layers: dict[int, SeanetLayer] = {0: SeanetConv(c.dimension, width, c.kernel_size, style)}
-    layers[1] = Lstm(width, width, c.lstm, skip=True)
-    at = 2
+    if lstm:
+        layers[1] = Lstm(width, width, lstm, skip=True)
+    at = len(layers)
     for ratio in c.ratios:
         layers[at + 1] = SeanetUpsample(width, width // 2, ratio, style)
         at, width = at + 2, width // 2
         for j in range(c.n_residual_layers):
             layers[at] = _block(c, width, j, style)
             at += 1
-    layers[at + 1] = SeanetConv(width, c.channels, c.last_kernel_size, style, pre=elu())
+    layers[at + 1] = SeanetConv(width, channels, c.last_kernel_size, style, pre=elu())
     return SeanetStack(layers)
 
 
-def _block(c: EncodecConfig, width: int, layer: int, style: SeanetStyle) -> SeanetBlock:
+def _block(c: EncodecConfig | MimiConfig, width: int, layer: int, style: SeanetStyle) -> SeanetBlock:
     hidden, dilation = width // c.compress, c.dilation_base**layer
     return SeanetBlock(
         width,
@@ -104,9 +110,9 @@ class Encodec(CodecModel):
         super().__init__()
         self.config = config
         style = SeanetStyle(config.causal, config.norm != "weight_norm", config.pad_mode, config.trim_right_ratio)
-        self.encoder = _encoder(config, style)
+        self.encoder = seanet_encoder(config, style, config.channels, config.lstm)
         self.quantizer = ResidualVectorQuantizer(config.n_q, config.bins, config.dimension)
-        self.decoder = _decoder(config, style)
+        self.decoder = seanet_decoder(config, style, config.channels, config.lstm)
 
     def encode(
         self, wav: Tensor, n_q: int | None = None, lengths: Tensor | None = None, backend: str | None = None

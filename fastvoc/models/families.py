@@ -51,8 +51,18 @@ class ModelConfig(Protocol):
         """Name and shape of every tensor of the model's state, in its order, without allocating any."""
 
 
+def frozen(value: Any) -> Any:
+    """A value with tuples in the place of its lists, of those inside of them, too."""
+    return tuple(map(frozen, value)) if type(value) in (list, tuple) else value
+
+
 class Config:
     """What the configurations of all families have in common; each is a frozen dataclass, with a front end in `mel`."""
+
+    def freeze(self) -> None:
+        """Makes tuples of the lists in its fields, as they come from files; for constructors."""
+        for field in fields(self):  # type: ignore[arg-type]  # a dataclass
+            object.__setattr__(self, field.name, frozen(getattr(self, field.name)))
 
     def tensors(self) -> Tensors:
         """Name and shape of every tensor of the model's state, in its order, without allocating any."""

@@ -43,13 +43,6 @@ from fastvoc.sound.probe import probe
 
 _LEAST_INT8_CHANNELS = 16  # of a stage; the kernels compute 16 at a time
 _PROBE_FRAMES = 32
-_TUPLES = (
-    "upsample_rates",
-    "upsample_kernel_sizes",
-    "resblock_kernel_sizes",
-    "upsample_paddings",
-    "upsample_output_paddings",
-)
 
 
 @dataclass(frozen=True)
@@ -91,11 +84,7 @@ class HifiGanConfig(Config):
     mel_rounds: int = 0
 
     def __post_init__(self) -> None:
-        for name in _TUPLES:
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, tuple(value))
-        object.__setattr__(self, "resblock_dilation_sizes", tuple(tuple(d) for d in self.resblock_dilation_sizes))
+        self.freeze()
         _validate(self)
 
     @property

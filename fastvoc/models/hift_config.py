@@ -82,10 +82,7 @@ class HiftConfig(Config):
     mel: MelConfig | None = None
 
     def __post_init__(self) -> None:
-        for name in _TUPLES:
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in _ROWS:
-            object.__setattr__(self, name, tuple(tuple(row) for row in getattr(self, name)))
+        self.freeze()
         _validate(self)
 
     @property

@@ -42,9 +42,7 @@ class KokoroConfig(Config):
     mel: None = None
 
     def __post_init__(self) -> None:
-        for name in _TUPLES:
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "resblock_dilation_sizes", tuple(tuple(row) for row in self.resblock_dilation_sizes))
+        self.freeze()
         _validate(self)
 
     @property

@@ -5,55 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from fastvoc.errors import ArgumentError
-from fastvoc.models.encodec import SeanetLayer, SeanetStack
+from fastvoc.models.encodec import seanet_decoder, seanet_encoder
 from fastvoc.models.mimi_config import MimiConfig
 from fastvoc.models.whole_codec import WholeCodec
 from fastvoc.nn.attention import AttentionBlock
 from fastvoc.nn.depthwise_upsample import DepthwiseUpsample
 from fastvoc.nn.network import Network, Trace, Value
-from fastvoc.nn.seanet import SeanetBlock, SeanetConv, SeanetStyle, SeanetUpsample
+from fastvoc.nn.seanet import SeanetConv, SeanetStyle
 from fastvoc.nn.split_rvq import SplitQuantizer
-from fastvoc.ops.activation import elu
-
-
-def _encoder(c: MimiConfig, style: SeanetStyle) -> SeanetStack:
-    layers: dict[int, SeanetLayer] = {0: SeanetConv(1, c.n_filters, c.kernel_size, style)}
-    at, width = 1, c.n_filters
-    for ratio in reversed(c.ratios):
-        for j in range(c.n_residual_layers):
-            layers[at] = _block(c, width, j, style)
-            at += 1
-        # Numbers that are left out are those of activations.
-        layers[at + 1] = SeanetConv(width, 2 * width, 2 * ratio, style, stride=ratio, pre=elu())
-        at, width = at + 2, 2 * width
-    layers[at + 1] = SeanetConv(width, c.dimension, c.last_kernel_size, style, pre=elu())
-    return SeanetStack(layers)
-
-
-def _decoder(c: MimiConfig, style: SeanetStyle) -> SeanetStack:
-    width = c.n_filters << len(c.ratios)
-    layers: dict[int, SeanetLayer] = {0: SeanetConv(c.dimension, width, c.kernel_size, style)}
-    at = 1
-    for ratio in c.ratios:
-        layers[at + 1] = SeanetUpsample(width, width // 2, ratio, style)
-        at, width = at + 2, width // 2
-        for j in range(c.n_residual_layers):
-            layers[at] = _block(c, width, j, style)
-            at += 1
-    layers[at + 1] = SeanetConv(width, 1, c.last_kernel_size, style, pre=elu())
-    return SeanetStack(layers)
-
-
-def _block(c: MimiConfig, width: int, layer: int, style: SeanetStyle) -> SeanetBlock:
-    return SeanetBlock(
-        width,
-        width // c.compress,
-        c.residual_kernel_size,
-        c.dilation_base**layer,
-        causal=True,
-        pad_mode=style.pad_mode,
-        conv_shortcut=c.conv_shortcut,
-    )
 
 
 class _Transformer(nn.Module):
@@ -99,7 +58,7 @@ class Mimi(WholeCodec):
         super().__init__()
         self.config = config
         style, steps = SeanetStyle(True, False, config.pad_mode), config.downsample
-        self.encoder = _encoder(config, style)
+        self.encoder = seanet_encoder(config, style, 1)
         self.encoder_transformer = _Transformer(config)
         self.downsample = SeanetConv(
             config.dimension,
@@ -113,7 +72,7 @@ class Mimi(WholeCodec):
         self.quantizer = SplitQuantizer(config.n_q, config.semantic, config.bins, config.code_dimension, width)
         self.upsample = DepthwiseUpsample(config.dimension, 2 * steps, steps)
         self.decoder_transformer = _Transformer(config)
-        self.decoder = _decoder(config, style)
+        self.decoder = seanet_decoder(config, style, 1)
 
     def _encode(self, run: Trace, wav: Value, *, n_q: int) -> Value:
         x = self.encoder_transformer.network(run, self.encoder.network(run, wav))

@@ -77,7 +77,7 @@ class MimiConfig(WholeSignals):
     projected: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ratios", tuple(self.ratios))
+        self.freeze()
         _validate(self)
 
     @property

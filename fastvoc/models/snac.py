@@ -49,8 +49,7 @@ class SnacConfig(WholeSignals):
     depthwise: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("encoder_rates", "decoder_rates", "vq_strides"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self.freeze()
         _validate(self)
         object.__setattr__(self, "latent_dim", self.latent)
 

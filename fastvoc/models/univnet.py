@@ -62,9 +62,7 @@ class UnivNetConfig(Config):
     mel: MelConfig | None = None
 
     def __post_init__(self) -> None:
-        for name in ("resblock_kernel_sizes", "resblock_stride_sizes"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "resblock_dilation_sizes", tuple(tuple(d) for d in self.resblock_dilation_sizes))
+        self.freeze()
         _validate(self)
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
 from fastvoc.ops._checks import check_channel_norm
+from fastvoc.ops._cuda import pack_cuda_activations
 from fastvoc.ops.activation import IDENTITY, Activation
+from fastvoc.runtime import packing
 
 
 @dataclass(frozen=True)
@@ -29,3 +31,25 @@ class ChannelNormParams:
     def tensors(self) -> list[Tensor]:
         """The weights and the activation's parameters."""
         return [self.weight, self.bias, *self.act.tensors()]
+
+
+class Packed(NamedTuple):
+    """A norm as native ops take it, in float32."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    kinds: list[int]
+    slopes: list[float]
+    curves: Tensor | None
+
+
+def pack(params: ChannelNormParams) -> Packed:
+    """A norm for the CPU."""
+    weight, bias = (packing.pad_bias(t, t.shape[0], t).float() for t in (params.weight, params.bias))
+    return Packed(weight, bias, params.eps, *packing.pack_activations((params.act,)))
+
+
+def pack_cuda(params: ChannelNormParams) -> Packed:
+    """A norm for CUDA."""
+    return pack(params)._replace(**pack_cuda_activations((params.act,))._asdict())

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvoc.ops._triton import DeviceStream, in_chunks, rows_on
 from fastvoc.ops.activation import Activation
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
@@ -31,7 +32,7 @@ def register_cuda(
     supports: Callable[[Spec], str | None] = _accept,
     dtype: Callable[[Spec], torch.dtype] = _dtype,
     priority: int = -10,
-    stream: Callable[[Any, Any], Any] | None = None,
+    stream: DeviceStream | None = None,
 ) -> None:
     """Adds implementation `cuda`, below torch unless `priority` says otherwise: not yet run on a device.
 
@@ -41,7 +42,8 @@ def register_cuda(
     def verdict(spec: Spec) -> str | None:
         return _library.cuda_refusal(dtype(spec)) or supports(spec)
 
-    op.register(Impl("cuda", run, frozenset({"cuda"}), priority, pack=pack, supports=verdict, stream=stream))
+    streamed = in_chunks(stream, run, lambda params: rows_on(params.tensors()))
+    op.register(Impl("cuda", run, frozenset({"cuda"}), priority, pack=pack, supports=verdict, stream=streamed))
 
 
 def pack_cuda_activations(acts: Sequence[Activation], multiple: int = packing.PANEL) -> packing.Activations:

@@ -23,6 +23,11 @@ def full_float32(x: Tensor) -> Iterator[None]:
         cudnn.allow_tf32 = True
 
 
+def without_products(x: Tensor, *_: object) -> tuple[int, Tensor]:
+    """The work of an op that keeps the shape of x and multiplies by no weights."""
+    return 0, output(x, *x.shape)
+
+
 def output(x: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
     """An output of this shape on device meta, of x's dtype when None."""
     return x.new_empty(shape, dtype=dtype, device="meta")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from shutil import which
@@ -19,6 +19,8 @@ from fastvoc.runtime.lengths import on_device
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Impl, Op, Spec
 
+# Makes an op's form for chunks on a GPU of parameters, an implementation's `run`, what is packed and what cuts rows.
+DeviceStream = Callable[[Any, Callable[..., Tensor], Any, Rows | None], Any]
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -34,7 +36,7 @@ def float32_only(spec: Spec) -> str | None:
 def register_triton(
     op: Op,
     supports: Callable[[Spec], str | None] = _accept,
-    stream: Callable[[Any, Any], Any] | None = None,
+    stream: DeviceStream | None = None,
     pack: Callable[[Any], Any] | None = None,
 ) -> None:
     """Adds implementation `triton`; its kernels are imported when first asked for.
@@ -74,9 +76,16 @@ def register_triton(
             priority=-20 if interpreted else 5,
             pack=packed if pack is None else pack,
             supports=verdict,
-            stream=stream,
+            stream=in_chunks(stream, run, lambda _: triton_rows()),
         )
     )
+
+
+def in_chunks(
+    stream: DeviceStream | None, run: Callable[..., Tensor], rows: Callable[[Any], Rows | None]
+) -> Callable[[Any, Any], Any] | None:
+    """An op's form for chunks as an implementation gives it: of parameters and what is packed."""
+    return None if stream is None else lambda params, packed: stream(params, run, packed, rows(params))
 
 
 def refuse_triton(op: Op, reason: str) -> None:
@@ -100,9 +109,9 @@ def triton_sum() -> Native[Any]:
     return summed
 
 
-def rows_on(like: Tensor) -> Rows | None:
+def rows_on(weights: Sequence[Tensor]) -> Rows | None:
     """What cuts the rows of a chunk for kernels that are not Triton's own: Triton where it runs, else torch's ops."""
-    return triton_rows() if like.is_cuda and triton_problem() is None else None
+    return triton_rows() if any(t.is_cuda for t in weights) and triton_problem() is None else None
 
 
 @cache

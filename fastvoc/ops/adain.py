@@ -6,19 +6,16 @@ activated: one pass for the moments, one for the rest.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from fastvoc.errors import DeviceError, DtypeError, ShapeError
-from fastvoc.ops._channel_norm import ChannelNormParams
+from fastvoc.ops._channel_norm import ChannelNormParams, Packed, pack, pack_cuda
 from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
-from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
-from fastvoc.ops._reference import output
+from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._reference import without_products
 from fastvoc.ops._triton import register_triton
-from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native, like_rows
 from fastvoc.runtime.registry import define
 
@@ -69,36 +66,14 @@ def adain_ref(x: Tensor, params: AdaInParams, style: Tensor, lengths: Tensor | N
     return params.act(y.to(x.dtype))
 
 
-class _Packed(NamedTuple):
-    weight: Tensor
-    bias: Tensor
-    eps: float
-    kinds: list[int]
-    slopes: list[float]
-    curves: Tensor | None
+NATIVE = Native("adain", Packed, like_rows, adain_ref)
 
 
-def _pack(params: AdaInParams) -> _Packed:
-    weight, bias = (packing.pad_bias(t, t.shape[0], t).float() for t in (params.weight, params.bias))
-    return _Packed(weight, bias, params.eps, *packing.pack_activations((params.act,)))
-
-
-def _pack_cuda(params: AdaInParams) -> _Packed:
-    return _pack(params)._replace(**pack_cuda_activations((params.act,))._asdict())
-
-
-NATIVE = Native("adain", _Packed, like_rows, adain_ref)
-
-
-def _run(x: Tensor, packed: _Packed, style: Tensor, lengths: Tensor | None = None) -> Tensor:
+def _run(x: Tensor, packed: Packed, style: Tensor, lengths: Tensor | None = None) -> Tensor:
     return NATIVE.run(x, packed, style.float(), lengths)
 
 
-def _work(x: Tensor, *_: object) -> tuple[int, Tensor]:
-    return 0, output(x, *x.shape)
-
-
-OP = adain = define("adain", _check, adain_ref, _work)
-register_cpp(OP, NATIVE, _pack, run=_run)
-register_cuda(OP, _run, _pack_cuda)
+OP = adain = define("adain", _check, adain_ref, without_products)
+register_cpp(OP, NATIVE, pack, run=_run)
+register_cuda(OP, _run, pack_cuda)
 register_triton(OP)

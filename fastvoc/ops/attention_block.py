@@ -443,16 +443,8 @@ def _stream_native(params: AttentionBlockParams, packed: _Packed) -> AttentionSt
     return AttentionStream(params, lambda x, *state: native(x, None, *state))
 
 
-def _stream_device(params: AttentionBlockParams, run: Callable[..., Tensor], packed: Any) -> AttentionStream:
+def _stream_device(params: AttentionBlockParams, run: Callable[..., Tensor], packed: Any, _: object) -> AttentionStream:
     return AttentionStream(params, lambda x, *state: run(x, packed, None, *state))
-
-
-def _stream_cuda(params: AttentionBlockParams, packed: _Packed) -> AttentionStream:
-    return _stream_device(params, NATIVE.run, packed)
-
-
-def _stream_triton(params: AttentionBlockParams, packed: Any) -> AttentionStream:
-    return _stream_device(params, OP.impls["triton"].run, packed)
 
 
 def _work(x: Tensor, params: AttentionBlockParams, *_: Tensor | None) -> tuple[int, Tensor]:
@@ -466,5 +458,5 @@ def _work(x: Tensor, params: AttentionBlockParams, *_: Tensor | None) -> tuple[i
 
 OP = attention_block = define("attention_block", _check, attention_block_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda, stream=_stream_cuda)
-register_triton(OP, _supports_triton, stream=_stream_triton)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda, stream=_stream_device)
+register_triton(OP, _supports_triton, stream=_stream_device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +22,7 @@ from fastvoc.ops._checks import (
 from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32, output
-from fastvoc.ops._triton import register_triton, rows_on, triton_rows
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import Geometry, Rows, TailStream
 from fastvoc.runtime import library as _library
@@ -160,6 +159,10 @@ class _Packed(NamedTuple):
     slopes: list[float]
     curves: Tensor | None
 
+    def unpadded(self) -> _Packed:
+        """The convolution of rows that have their padding already."""
+        return self._replace(left=0, right=0, pad=0)
+
 
 def _pack(params: Conv1dParams) -> _Packed:
     cout, cin, kernel = params.weight.shape
@@ -241,28 +244,19 @@ def _stream_ref(params: Conv1dParams, _: Any) -> TailStream:
 
 
 def _stream_native(params: Conv1dParams, packed: _Packed) -> TailStream:
-    run = NATIVE.bound(packed._replace(left=0, right=0, pad=0))
+    run = NATIVE.bound(packed.unpadded())
     dtype = packing.result_type(packed.weight)
     either = params.pad_mode != "reflect" and dtype is not torch.float64  # as `Prepared.bound` has it
     return TailStream(geometry(params), params.weight.shape[0], run, (params, packed), dtype=dtype, either=either)
 
 
 def _stream_device(params: Conv1dParams, run: Callable[..., Tensor], packed: Any, rows: Rows | None) -> TailStream:
-    """On a GPU; `packed` as for rows that have their padding already."""
+    bare = packed.unpadded()
 
     def step(x: Tensor, residual: Tensor | None = None) -> Tensor:
-        return run(x, packed, residual)
+        return run(x, bare, residual)
 
     return TailStream(geometry(params), params.weight.shape[0], step, rows=rows)
-
-
-def _stream_cuda(params: Conv1dParams, packed: _Packed) -> TailStream:
-    return _stream_device(params, NATIVE.run, packed._replace(left=0, right=0, pad=0), rows_on(params.weight))
-
-
-def _stream_triton(params: Conv1dParams, packed: Any) -> TailStream:
-    bare = import_module("fastvoc.kernels.conv1d").unpadded(packed)
-    return _stream_device(params, OP.impls["triton"].run, bare, triton_rows())
 
 
 def _work(x: Tensor, params: Conv1dParams, *_: Tensor | None) -> tuple[int, Tensor]:
@@ -272,5 +266,5 @@ def _work(x: Tensor, params: Conv1dParams, *_: Tensor | None) -> tuple[int, Tens
 
 OP = conv1d = define("conv1d", _check, conv1d_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, paired=paired, either=True)
-register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device, stream=_stream_cuda)
-register_triton(OP, _supports_device, _stream_triton)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device, stream=_stream_device)
+register_triton(OP, _supports_device, _stream_device)

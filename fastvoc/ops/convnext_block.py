@@ -18,7 +18,7 @@ from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, register_cuda
 from fastvoc.ops._reference import full_float32, output
-from fastvoc.ops._triton import register_triton, rows_on, triton_rows
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.layer_norm import LayerNormParams, check_row, layer_norm_ref, pack_rows
 from fastvoc.ops.stream import Geometry, Rows, TailStream
 from fastvoc.runtime import packing
@@ -221,14 +221,6 @@ def _stream_device(
     return _stream(params, step, rows=rows)
 
 
-def _stream_cuda(params: ConvNextBlockParams, packed: _Packed) -> TailStream:
-    return _stream_device(params, NATIVE.run, packed, rows_on(packed.weight))
-
-
-def _stream_triton(params: ConvNextBlockParams, packed: Any) -> TailStream:
-    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
-
-
 def _work(x: Tensor, params: ConvNextBlockParams, *_: Tensor | None) -> tuple[int, Tensor]:
     weights = params.depthwise_weight, params.expand_weight, params.project_weight
     return x.shape[0] * x.shape[2] * sum(t.numel() for t in weights), output(x, *x.shape)
@@ -236,5 +228,5 @@ def _work(x: Tensor, params: ConvNextBlockParams, *_: Tensor | None) -> tuple[in
 
 OP = convnext_block = define("convnext_block", _check, convnext_block_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack_cuda, stream=_stream_cuda)
-register_triton(OP, stream=_stream_triton)
+register_cuda(OP, NATIVE.run, _pack_cuda, stream=_stream_device)
+register_triton(OP, stream=_stream_device)

@@ -14,7 +14,7 @@ from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32, output
-from fastvoc.ops._triton import register_triton, rows_on, triton_rows
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import Geometry, Rows, TailStream
 from fastvoc.runtime import packing
@@ -145,19 +145,11 @@ def _stream_device(params: DepthwiseParams, run: Callable[..., Tensor], packed: 
     return TailStream(_geometry(params), params.weight.shape[0], step, rows=rows)
 
 
-def _stream_cuda(params: DepthwiseParams, packed: _Packed) -> TailStream:
-    return _stream_device(params, NATIVE.run, packed, rows_on(packed.weight))
-
-
-def _stream_triton(params: DepthwiseParams, packed: Any) -> TailStream:
-    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
-
-
 def _work(x: Tensor, params: DepthwiseParams, *_: Tensor | None) -> tuple[int, Tensor]:
     return x.shape[0] * x.shape[2] * params.weight.numel(), output(x, *x.shape)
 
 
 OP = depthwise = define("depthwise", _check, depthwise_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native, either=True)
-register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda, stream=_stream_cuda)
-register_triton(OP, stream=_stream_triton)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda, stream=_stream_device)
+register_triton(OP, stream=_stream_device)

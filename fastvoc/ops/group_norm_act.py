@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ShapeError
-from fastvoc.ops._channel_norm import ChannelNormParams
+from fastvoc.ops._channel_norm import ChannelNormParams, Packed, pack, pack_cuda
 from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
-from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
-from fastvoc.ops._reference import output
+from fastvoc.ops._cuda import register_cuda
+from fastvoc.ops._reference import without_products
 from fastvoc.ops._triton import register_triton
-from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native, like_rows
 from fastvoc.runtime.registry import define
 
@@ -62,30 +59,8 @@ def group_norm_act_ref(
     return params.act(y if residual is None else y + residual)
 
 
-class _Packed(NamedTuple):
-    weight: Tensor
-    bias: Tensor
-    eps: float
-    kinds: list[int]
-    slopes: list[float]
-    curves: Tensor | None
-
-
-def _pack(params: GroupNormParams) -> _Packed:
-    weight, bias = (packing.pad_bias(t, t.shape[0], t).float() for t in (params.weight, params.bias))
-    return _Packed(weight, bias, params.eps, *packing.pack_activations((params.act,)))
-
-
-def _pack_cuda(params: GroupNormParams) -> _Packed:
-    return _pack(params)._replace(**pack_cuda_activations((params.act,))._asdict())
-
-
-def _work(x: Tensor, *_: object) -> tuple[int, Tensor]:
-    return 0, output(x, *x.shape)
-
-
-NATIVE = Native("group_norm_act", _Packed, like_rows, group_norm_act_ref)
-OP = group_norm_act = define("group_norm_act", _check, group_norm_act_ref, _work)
-register_cpp(OP, NATIVE, _pack)
-register_cuda(OP, NATIVE.run, _pack_cuda)
+NATIVE = Native("group_norm_act", Packed, like_rows, group_norm_act_ref)
+OP = group_norm_act = define("group_norm_act", _check, group_norm_act_ref, without_products)
+register_cpp(OP, NATIVE, pack)
+register_cuda(OP, NATIVE.run, pack_cuda)
 register_triton(OP)

@@ -16,7 +16,7 @@ from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import output
-from fastvoc.ops._triton import register_triton, rows_on, triton_rows
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.stft import check_transform, supports_cpp, transform_work
 from fastvoc.ops.stream import PolyphaseStream, Rows
 from fastvoc.runtime import packing
@@ -232,14 +232,6 @@ def _stream_device(
     return _stream(params, step, rows)
 
 
-def _stream_cuda(params: IstftHeadParams, packed: _Packed) -> PolyphaseStream:
-    return _stream_device(params, NATIVE.run, packed, rows_on(params.window))
-
-
-def _stream_triton(params: IstftHeadParams, packed: Any) -> PolyphaseStream:
-    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
-
-
 def _work(x: Tensor, params: IstftHeadParams, *_: Tensor | None) -> tuple[int, Tensor]:
     y = output(x, x.shape[0], 1, params.output_length(x.shape[2]), dtype=params.window.dtype)
     return x.shape[0] * x.shape[2] * transform_work(params.n_fft), y
@@ -247,5 +239,5 @@ def _work(x: Tensor, params: IstftHeadParams, *_: Tensor | None) -> tuple[int, T
 
 OP = istft_head = define("istft_head", _check, istft_head_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, _supports_cpp, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack_cuda, stream=_stream_cuda)
-register_triton(OP, _supports_triton, _stream_triton)
+register_cuda(OP, NATIVE.run, _pack_cuda, stream=_stream_device)
+register_triton(OP, _supports_triton, _stream_device)

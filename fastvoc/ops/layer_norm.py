@@ -14,7 +14,7 @@ from fastvoc.errors import ArgumentError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops._checks import by_item, check_activations, check_lengths
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
-from fastvoc.ops._reference import output
+from fastvoc.ops._reference import without_products
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.stream import PointStream
 from fastvoc.runtime import packing
@@ -133,23 +133,11 @@ def _stream_native(params: LayerNormParams, packed: _Packed) -> PointStream:
     return PointStream(NATIVE.bound(packed), params.weight.shape[-1], (params, packed))
 
 
-def _stream_device(params: LayerNormParams, run: Callable[..., Tensor], packed: Any) -> PointStream:
+def _stream_device(params: LayerNormParams, run: Callable[..., Tensor], packed: Any, _: object) -> PointStream:
     return PointStream(lambda x, row=None: run(x, packed, row), params.weight.shape[-1])
 
 
-def _stream_cuda(params: LayerNormParams, packed: _Packed) -> PointStream:
-    return _stream_device(params, NATIVE.run, packed)
-
-
-def _stream_triton(params: LayerNormParams, packed: Any) -> PointStream:
-    return _stream_device(params, OP.impls["triton"].run, packed)
-
-
-def _work(x: Tensor, *_: object) -> tuple[int, Tensor]:
-    return 0, output(x, *x.shape)
-
-
-OP = layer_norm = define("layer_norm", _check, layer_norm_ref, _work, _stream_ref)
+OP = layer_norm = define("layer_norm", _check, layer_norm_ref, without_products, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack, stream=_stream_cuda)
-register_triton(OP, stream=_stream_triton)
+register_cuda(OP, NATIVE.run, _pack, stream=_stream_device)
+register_triton(OP, stream=_stream_device)

@@ -239,6 +239,10 @@ def _stream_native(params: LstmParams, packed: _Packed) -> LstmStream:
     return LstmStream(params, lambda x, h, c: native(x, None, h, c))
 
 
+def _stream_device(params: LstmParams, _: Callable[..., Tensor], packed: _Packed, __: object) -> LstmStream:
+    return _stream_native(params, packed)
+
+
 def _work(x: Tensor, params: LstmParams, *_: Tensor | None) -> tuple[int, Tensor]:
     weights = sum(w_ih.numel() + w_hh.numel() for w_ih, w_hh, *_ in params.layers)
     return x.shape[0] * x.shape[2] * weights, output(x, x.shape[0], params.outputs, x.shape[2])
@@ -264,7 +268,7 @@ def _fits_cuda(spec: Spec) -> str | None:
 OP = lstm = define("lstm", _check, lstm_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native)
 # Before torch's, which reads lengths on the host, so that no CUDA graph can have it.
-register_cuda(OP, NATIVE.run, _pack_cuda, _fits_cuda, priority=4, stream=_stream_native)
+register_cuda(OP, NATIVE.run, _pack_cuda, _fits_cuda, priority=4, stream=_stream_device)
 refuse_triton(
     OP,
     "a step must wait for all of the one before it, which Triton's blocks cannot; cuDNN's, which torch runs, and the"

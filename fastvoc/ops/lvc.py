@@ -147,16 +147,8 @@ def _stream_native(params: LvcParams, packed: _Packed) -> LvcStream:
     return LvcStream(params.hop, params.taps // 2, NATIVE.bound(packed))
 
 
-def _stream_device(params: LvcParams, run: Callable[..., Tensor], packed: _Packed) -> LvcStream:
+def _stream_device(params: LvcParams, run: Callable[..., Tensor], packed: _Packed, _: object) -> LvcStream:
     return LvcStream(params.hop, params.taps // 2, lambda x, *more: run(x, packed, *more))
-
-
-def _stream_cuda(params: LvcParams, packed: _Packed) -> LvcStream:
-    return _stream_device(params, NATIVE.run, packed)
-
-
-def _stream_triton(params: LvcParams, packed: _Packed) -> LvcStream:
-    return _stream_device(params, OP.impls["triton"].run, packed)
 
 
 def _work(x: Tensor, params: LvcParams, kernels: Tensor, *_: Tensor | None) -> tuple[int, Tensor]:
@@ -166,5 +158,5 @@ def _work(x: Tensor, params: LvcParams, kernels: Tensor, *_: Tensor | None) -> t
 
 OP = lvc = define("lvc", _check, lvc_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack, stream=_stream_cuda)
-register_triton(OP, stream=_stream_triton, pack=_pack)
+register_cuda(OP, NATIVE.run, _pack, stream=_stream_device)
+register_triton(OP, stream=_stream_device, pack=_pack)

@@ -21,7 +21,7 @@ from fastvoc.ops._checks import (
 from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import output
-from fastvoc.ops._triton import register_triton, rows_on, triton_rows
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
 from fastvoc.ops.mrf_stream import PAD_MODES, MrfPacked, MrfStream, NativeMrfStream
@@ -350,19 +350,11 @@ def _stream_device(params: MrfParams, run: Callable[..., Tensor], packed: Any, r
     return MarginStream((reach[0], reach[1]), channels, lambda x: run(x, packed), rows=rows)
 
 
-def _stream_cuda(params: MrfParams, packed: MrfPacked) -> MarginStream:
-    return _stream_device(params, NATIVE.run, packed, rows_on(packed.weight))
-
-
-def _stream_triton(params: MrfParams, packed: Any) -> MarginStream:
-    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
-
-
 def _work(x: Tensor, params: MrfParams, *_: Tensor | None) -> tuple[int, Tensor]:
     return x.shape[0] * x.shape[2] * sum(c.weight.numel() for c in params.convs()), output(x, *x.shape)
 
 
 OP = mrf = define("mrf", _check, mrf_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, pack_exact=_pack_exact, either=True)
-register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda, stream=_stream_cuda)
-register_triton(OP, _supports_triton, _stream_triton)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda, stream=_stream_device)
+register_triton(OP, _supports_triton, _stream_device)

@@ -323,16 +323,8 @@ def _stream_native(params: NsfSourceParams, packed: NsfSource) -> NsfStream:
     return _stream(params, NATIVE.bound(packed))
 
 
-def _stream_device(params: NsfSourceParams, run: Callable[..., Tensor], packed: NsfSource) -> NsfStream:
+def _stream_device(params: NsfSourceParams, run: Callable[..., Tensor], packed: NsfSource, _: object) -> NsfStream:
     return _stream(params, lambda f0, *args: run(f0, packed, *args))
-
-
-def _stream_cuda(params: NsfSourceParams, packed: NsfSource) -> NsfStream:
-    return _stream_device(params, NATIVE.run, packed)
-
-
-def _stream_triton(params: NsfSourceParams, packed: NsfSource) -> NsfStream:
-    return _stream_device(params, OP.impls["triton"].run, packed)
 
 
 def _work(f0: Tensor, params: NsfSourceParams, *_: Tensor | None) -> tuple[int, Tensor]:
@@ -342,5 +334,5 @@ def _work(f0: Tensor, params: NsfSourceParams, *_: Tensor | None) -> tuple[int, 
 
 OP = nsf_source = define("nsf_source", _check, nsf_source_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, _supports_cpp, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack, stream=_stream_cuda)
-register_triton(OP, float32_only, _stream_triton, _pack)
+register_cuda(OP, NATIVE.run, _pack, stream=_stream_device)
+register_triton(OP, float32_only, _stream_device, _pack)

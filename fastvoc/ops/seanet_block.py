@@ -15,7 +15,7 @@ from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import output
-from fastvoc.ops._triton import register_triton, rows_on, triton_rows
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY
 from fastvoc.ops.conv1d import PAD_MODES, Conv1dParams, conv1d_ref, geometry
 from fastvoc.ops.group_norm_act import GroupNormParams, group_norm_act_ref
@@ -285,14 +285,6 @@ def _stream_device(params: SeanetBlockParams, run: Callable[..., Tensor], packed
     return _stream(params, step, rows=rows)
 
 
-def _stream_cuda(params: SeanetBlockParams, packed: _Packed) -> TailStream:
-    return _stream_device(params, NATIVE.run, packed, rows_on(packed.weight1))
-
-
-def _stream_triton(params: SeanetBlockParams, packed: Any) -> TailStream:
-    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
-
-
 def _work(x: Tensor, params: SeanetBlockParams, *_: Tensor | None) -> tuple[int, Tensor]:
     batch, steps = x.shape[0], x.shape[2]
     weights = sum(conv.weight.numel() for conv in params.convs().values())
@@ -301,5 +293,5 @@ def _work(x: Tensor, params: SeanetBlockParams, *_: Tensor | None) -> tuple[int,
 
 OP = seanet_block = define("seanet_block", _check, seanet_block_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, _supports_cpp, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device, stream=_stream_cuda)
-register_triton(OP, _supports_device, _stream_triton)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device, stream=_stream_device)
+register_triton(OP, _supports_device, _stream_device)

@@ -17,7 +17,7 @@ from fastvoc.ops._checks import by_item, check_activations
 from fastvoc.ops._cpp import register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import full_float32, output
-from fastvoc.ops._triton import register_triton, rows_on, triton_rows
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.stream import MarginStream, Rows
 from fastvoc.runtime.native import Native, like_rows
 from fastvoc.runtime.registry import define
@@ -121,13 +121,8 @@ def _stream_native(params: SnakeAaParams, packed: _Packed) -> MarginStream:
     return _stream(params, NATIVE.bound(packed))
 
 
-def _stream_cuda(params: SnakeAaParams, packed: _Packed) -> MarginStream:
-    return _stream(params, lambda x: NATIVE.run(x, packed), rows_on(packed.alpha))
-
-
-def _stream_triton(params: SnakeAaParams, packed: Any) -> MarginStream:
-    run = OP.impls["triton"].run
-    return _stream(params, lambda x: run(x, packed), triton_rows())
+def _stream_device(params: SnakeAaParams, run: Callable[..., Tensor], packed: Any, rows: Rows | None) -> MarginStream:
+    return _stream(params, lambda x: run(x, packed), rows)
 
 
 def _work(x: Tensor, *_: object) -> tuple[int, Tensor]:
@@ -136,5 +131,5 @@ def _work(x: Tensor, *_: object) -> tuple[int, Tensor]:
 
 OP = snake_aa = define("snake_aa", _check, snake_aa_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack, stream=_stream_cuda)
-register_triton(OP, stream=_stream_triton)
+register_cuda(OP, NATIVE.run, _pack, stream=_stream_device)
+register_triton(OP, stream=_stream_device)

@@ -16,7 +16,7 @@ from fastvoc.ops._checks import by_item, check_activations, check_reflect
 from fastvoc.ops._cpp import float32, register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import output
-from fastvoc.ops._triton import float32_only, register_triton, rows_on, triton_rows
+from fastvoc.ops._triton import float32_only, register_triton
 from fastvoc.ops.conv1d import PAD_MODES
 from fastvoc.ops.stream import Geometry, Rows, TailStream
 from fastvoc.runtime import packing
@@ -234,14 +234,6 @@ def _stream_device(params: StftParams, run: Callable[..., Tensor], packed: Any, 
     return StftStream(params, lambda x, first: run(x, begin if first else later), rows=rows)
 
 
-def _stream_cuda(params: StftParams, packed: _Packed) -> StftStream:
-    return _stream_device(params, NATIVE.run, packed, rows_on(params.window))
-
-
-def _stream_triton(params: StftParams, packed: Any) -> StftStream:
-    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
-
-
 def _work(x: Tensor, params: StftParams, *_: Tensor | None) -> tuple[int, Tensor]:
     frames = params.output_length(x.shape[2])
     return x.shape[0] * frames * transform_work(params.n_fft), output(x, x.shape[0], params.n_fft + 2, frames)
@@ -249,5 +241,5 @@ def _work(x: Tensor, params: StftParams, *_: Tensor | None) -> tuple[int, Tensor
 
 OP = stft = define("stft", _check, stft_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack, supports_cpp, stream=_stream_native)
-register_cuda(OP, NATIVE.run, _pack_cuda, stream=_stream_cuda)
-register_triton(OP, float32_only, _stream_triton)
+register_cuda(OP, NATIVE.run, _pack_cuda, stream=_stream_device)
+register_triton(OP, float32_only, _stream_device)

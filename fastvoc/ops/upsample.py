@@ -16,7 +16,7 @@ from fastvoc.ops._checks import by_item, check_activations, check_input_range
 from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import fits_conv_tile, pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32, output
-from fastvoc.ops._triton import register_triton, rows_on, triton_rows
+from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY, Activation
 from fastvoc.ops.stream import PolyphaseStream, Rows
 from fastvoc.runtime import library as _library
@@ -223,14 +223,6 @@ def _stream_device(
     return PolyphaseStream(kernel, params.stride, params.crop, cout, step, rows=rows)
 
 
-def _stream_cuda(params: UpsampleParams, packed: _Packed) -> PolyphaseStream:
-    return _stream_device(params, NATIVE.run, packed, rows_on(params.weight))
-
-
-def _stream_triton(params: UpsampleParams, packed: Any) -> PolyphaseStream:
-    return _stream_device(params, OP.impls["triton"].run, packed, triton_rows())
-
-
 def _work(x: Tensor, params: UpsampleParams, *_: Tensor | None) -> tuple[int, Tensor]:
     y = output(x, x.shape[0], params.weight.shape[1], params.output_length(x.shape[2]))
     return x.shape[0] * x.shape[2] * params.weight.numel(), y
@@ -238,5 +230,5 @@ def _work(x: Tensor, params: UpsampleParams, *_: Tensor | None) -> tuple[int, Te
 
 OP = upsample = define("upsample", _check, upsample_ref, _work, _stream_ref)
 register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, paired=paired, either=True)
-register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device, stream=_stream_cuda)
-register_triton(OP, _supports_device, _stream_triton)
+register_cuda(OP, NATIVE.run, _pack_cuda, _supports_device, stream=_stream_device)
+register_triton(OP, _supports_device, _stream_device)

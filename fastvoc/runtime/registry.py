@@ -24,13 +24,6 @@ from fastvoc.runtime.autocast import without_autocast
 BACKENDS = ("torch", "cpp", "triton", "cuda")
 
 
-class Weighted(Protocol):
-    """An op's parameters."""
-
-    def tensors(self) -> Sequence[torch.Tensor]:
-        """The tensors among them."""
-
-
 @dataclass(frozen=True)
 class Spec:
     """What a call asks of an implementation: device type, dtype of the activations, and the op's own parameters.
@@ -205,7 +198,7 @@ class Op:
             return None
         return table.row(self.layer(spec.dtype, spec.params), spec.size)
 
-    def layer(self, dtype: torch.dtype, params: Weighted) -> choice.Layer:
+    def layer(self, dtype: torch.dtype, params: Params) -> choice.Layer:
         """What tables know a layer by, whose first input has this dtype."""
         tensors = params.tensors()
         return choice.Layer(self.name, dtype.itemsize, tuple(tensors[0].shape) if tensors else ())

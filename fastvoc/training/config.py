@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvoc.errors import ArgumentError, LoadError
+from fastvoc.models.families import frozen
 from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.models.vocos_config import VocosConfig
 from fastvoc.sound.mel import MelConfig
@@ -113,9 +114,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, _tuples(value))
+            object.__setattr__(self, field.name, frozen(getattr(self, field.name)))
         _validate(self)
 
     @classmethod
@@ -185,10 +184,6 @@ class TrainConfig:
             f_min=self.fmin,
             f_max=f_max,
         )
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def _validate(c: TrainConfig) -> None:

@@ -308,21 +308,6 @@ def test_the_source_follows_f0_seed_phase_and_noise(impl: str) -> None:
     assert relative_l2(stacked[0], stacked[1]) > 1e-3
 
 
-@each_impl
-def test_extreme_mels_give_bounded_sound(impl: str) -> None:
-    for name in ("chatterbox", "cosyvoice3"):
-        model = _small(name)
-        for mel in (
-            torch.full((1, 80, 12), 1e4),
-            torch.full((1, 80, 12), -1e4),
-            torch.zeros(1, 80, 12),
-            torch.randn(1, 80, 12) * 1e4,
-        ):
-            wav = model(mel, backend=impl)
-            assert wav.isfinite().all()
-            assert wav.abs().max() <= 0.99
-
-
 @pytest.mark.parametrize("name", SMALL)
 def test_published_networks_are_of_the_published_size(name: str) -> None:
     published = {
@@ -341,24 +326,6 @@ def test_published_networks_are_of_the_published_size(name: str) -> None:
     count = sum(p.numel() for n, p in parameters.items() if name != "hiftnet" or "f0_predictor" not in n)
     count += sum(p.shape[0] for p in normed)
     assert round(count / 1000) == thousands
-
-
-@pytest.mark.native
-def test_packed_weights_follow_the_parameters() -> None:
-    for name in ("cosyvoice3", "hiftnet"):
-        model = copy.deepcopy(_small(name))
-        mel, source = _mel(model.config, 1, 5), torch.randn(1, 1, 5 * model.config.hop) * 0.1
-        layers = [n for n, p in model.named_parameters() if p.dim() > 1 and "f0_predictor" not in n]
-        for parameter in [n for n in layers if n != "m_source.weight"]:
-            before = model(mel, source=source)
-            with torch.no_grad():
-                dict(model.named_parameters())[parameter].mul_(0.9)
-            assert not torch.equal(before, model(mel, source=source)), parameter
-        for parameter in [n for n, _ in model.named_parameters() if n.startswith("f0_predictor")]:
-            before = model.predict_f0(mel)
-            with torch.no_grad():
-                dict(model.named_parameters())[parameter].mul_(-2.0)  # 0.9 moves the pitch by a bit or none
-            assert not torch.equal(before, model.predict_f0(mel)), parameter
 
 
 def test_copies_are_independent() -> None:

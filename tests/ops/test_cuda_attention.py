@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 from cuda_emulation import DTYPES, RUN, SHARED_LIMITS, set_device
-from op_cases import ATTENTION, attention_params, double, strided
+from op_cases import ATTENTION, attention_params, double
 from op_cases import cast as as_dtype
 from torch import Tensor
 
@@ -38,37 +38,10 @@ def run(x: Tensor, params: AttentionBlockParams, lengths: Tensor | None = None, 
     return RUN["attention_block"](x, OP.impls["cuda"].pack(params), lengths, *(state or (None, None, None)))
 
 
-@each_dtype
-@each_case
-def test_equals_its_meaning(name: str, dtype: torch.dtype) -> None:
-    params = as_dtype(CASES[name](), dtype)
-    for batch, steps in ((2, 1), (1, 71)):
-        x = torch.randn(batch, params.channels, steps).to(dtype)
-        y = run(x, params)
-        assert y.dtype == dtype
-        assert relative_l2(y, attention_block_ref(x.double(), double(params))) < ROUNDING[dtype], steps
-
-
 def test_equals_its_meaning_at_the_size_of_mimi() -> None:
     params = ATTENTION["mimi"]()
     x = torch.randn(1, params.channels, 9)
     assert relative_l2(run(x, params), attention_block_ref(x.double(), double(params))) < ROUNDING[torch.float32]
-
-
-@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
-@each_case
-def test_ragged_batch_equals_single_items_in_any_layout(name: str, dtype: torch.dtype) -> None:
-    params = as_dtype(CASES[name](), dtype)
-    lengths = torch.tensor([5, 1, 47, 33])
-    x = torch.full((4, params.channels, 47), torch.nan, dtype=dtype)
-    for i, n in enumerate(lengths.tolist()):
-        x[i, :, :n] = torch.randn(params.channels, n)
-    y = run(x, params, lengths)
-    for layout, view in strided(x).items():
-        assert torch.equal(run(view, params, lengths), y), layout
-    for i, n in enumerate(lengths.tolist()):
-        assert torch.equal(run(x[i : i + 1, :, :n], params)[0], y[i, :, :n])
-        assert not y[i, :, n:].any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)

@@ -8,13 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from cuda_emulation import DTYPES, RUN, set_device
-from op_cases import strided
 from torch import Tensor
 
 from fastvoc.ops.lstm import OP, LstmParams, LstmStream, lstm_ref
 from fastvoc.runtime import library
 from fastvoc.runtime.registry import Spec
-from helpers import relative_l2
 
 SPEC = Spec("cuda", torch.bfloat16, None)
 ROUNDING = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
@@ -52,22 +50,6 @@ def multiprocessors() -> None:
 
 def run(x: Tensor, params: LstmParams, *args: Tensor | None) -> Tensor:
     return RUN["lstm"](x, OP.impls["cuda"].pack(params), *args)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@each_case
-def test_equals_its_meaning(params: LstmParams, dtype: torch.dtype) -> None:
-    params = cast(params, dtype)
-    x = torch.randn(3, params.inputs, 11).to(dtype)
-    assert relative_l2(run(x, params), lstm_ref(x.double(), cast(params, torch.float64))) < ROUNDING[dtype]
-
-
-def test_layout_of_the_input_does_not_matter() -> None:
-    params = PARAMS["encodec-like"]
-    views = strided(torch.randn(2, params.inputs, 5))
-    first = run(views.pop("channel-major"), params)
-    for name, x in views.items():
-        assert torch.equal(run(x, params), first), name
 
 
 @each_case

@@ -7,9 +7,8 @@ import torch
 from op_cases import depthwise_params, random_snake
 from torch.nn import functional as F
 
-from fastvoc.ops.depthwise import DepthwiseParams, depthwise, depthwise_ref
-from fastvoc.runtime import library as _library
-from helpers import implementations, relative_l2, run_under
+from fastvoc.ops.depthwise import DepthwiseParams, depthwise
+from helpers import implementations, relative_l2
 
 IMPLS = implementations("depthwise")
 
@@ -40,33 +39,3 @@ def test_strips_and_ranges_leave_no_trace(impl: str) -> None:
         weight, bias = params.weight.double(), params.bias.double()  # type: ignore[union-attr]  # there is one
         meant = F.conv1d(curved, weight, bias, padding=3 * dilation, dilation=dilation, groups=channels)
         assert relative_l2(depthwise(x, params, backend=impl), meant) < 1e-6
-
-
-@pytest.mark.native
-def test_bfloat16_rounds_once() -> None:
-    params = depthwise_params(33, 7, 3)
-    half = DepthwiseParams(params.weight.bfloat16(), None if params.bias is None else params.bias.bfloat16(), 3)
-    x = torch.randn(2, 33, 200).bfloat16()
-    y = depthwise(x, half, backend="cpp")
-    assert y.dtype == torch.bfloat16
-    wide = DepthwiseParams(half.weight.double(), None if half.bias is None else half.bias.double(), 3)
-    assert relative_l2(y, depthwise_ref(x.double(), wide)) < 2e-3
-
-
-@pytest.mark.native
-@pytest.mark.parametrize("isa", _library.ISAS)
-def test_every_instruction_set_agrees(isa: str) -> None:
-    script = (
-        "import torch\n"
-        "from fastvoc.ops.activation import snake\n"
-        "from fastvoc.ops.depthwise import DepthwiseParams, depthwise, depthwise_ref\n"
-        "torch.manual_seed(3)\n"
-        "alpha, inverse = torch.rand(37) * 3, torch.rand(37)\n"
-        "params = DepthwiseParams(torch.randn(37, 1, 7), torch.randn(37), 9, snake(alpha, inverse))\n"
-        "x = torch.randn(2, 37, 500)\n"
-        "curved = snake(alpha.double(), inverse.double())\n"
-        "wide = DepthwiseParams(params.weight.double(), params.bias.double(), 9, curved)\n"
-        "meant = depthwise_ref(x.double(), wide)\n"
-        "print(((depthwise(x, params, backend='cpp') - meant).norm() / meant.norm()).item())\n"
-    )
-    assert float(run_under(isa, script)) < 1e-6

@@ -406,3 +406,13 @@ def test_wrong_arguments_are_named() -> None:
     }.items():
         with pytest.raises((ArgumentError, ShapeError), match=f"nsf_source: .*{field}.*expected"):
             replace(params, **{field: value})
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8])
+def test_sources_of_any_number_of_sines_draw_the_same_noise(rows: int) -> None:
+    """The noise of a harmonic does not depend on how many there are."""
+    few = NsfSourceParams(torch.eye(rows)[0], torch.zeros(1), 24000, 10)
+    many = NsfSourceParams(torch.eye(9)[0], torch.zeros(1), 24000, 10)
+    f0 = torch.zeros(1, 1, 30)
+    assert torch.equal(nsf_source(f0, few, backend="cpp"), nsf_source(f0, many, backend="cpp"))

@@ -7,8 +7,7 @@ import torch
 from op_cases import snake_aa_params
 
 from fastvoc.ops.snake_aa import SnakeAaParams, kaiser_sinc, snake_aa, snake_aa_ref, upsampled_ref
-from fastvoc.runtime import library as _library
-from helpers import assert_golden, golden, implementations, run_under
+from helpers import assert_golden, golden, implementations
 
 IMPLS = implementations("snake_aa")
 
@@ -61,22 +60,6 @@ def test_the_phase_of_large_arguments(scale: float) -> None:
     # The interpolation rounds x to within an ulp or so, which the phase multiplies.
     expected = values.double() + torch.sin(scale * values.double()).square()
     assert (y.double() - expected).abs().max() < 2e-6 + 40 * scale * 4e-7
-
-
-@pytest.mark.native
-@pytest.mark.parametrize("isa", _library.ISAS)
-def test_every_instruction_set_agrees(isa: str) -> None:
-    script = (
-        "import torch\n"
-        "from fastvoc.ops.snake_aa import SnakeAaParams, snake_aa, snake_aa_ref\n"
-        "torch.manual_seed(3)\n"
-        "params = SnakeAaParams(torch.rand(37) * 5, torch.rand(37))\n"
-        "x = torch.randn(2, 37, 500)\n"
-        "wide = SnakeAaParams(params.alpha.double(), params.inverse.double(), params.taps.double())\n"
-        "meant = snake_aa_ref(x.double(), wide)\n"
-        "print(((snake_aa(x, params, backend='cpp') - meant).norm() / meant.norm()).item())\n"
-    )
-    assert float(run_under(isa, script)) < 1e-6
 
 
 def test_reference_is_differentiable_in_its_parameters() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from op_cases import strided
+from op_contract import square_params
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
@@ -12,45 +12,9 @@ from fastvoc.nn.square_conv import SquareConv
 from fastvoc.ops.conv1d import conv1d
 from fastvoc.ops.square_conv import SquareConvParams, square_conv
 from fastvoc.runtime.registry import OPS, use_exact
-from helpers import batches_with, implementations, relative_l2
+from helpers import implementations
 
 each_impl = pytest.mark.parametrize("impl", implementations("square_conv"))
-
-
-def square_params(channels: int, kernel: int, dilation: int = 1) -> SquareConvParams:
-    weight = torch.randn(channels, channels, kernel) / (channels * kernel) ** 0.5
-    return SquareConvParams(weight, torch.randn(channels), dilation)
-
-
-@each_impl
-@pytest.mark.parametrize("kernel", [1, 3, 7, 11])
-@pytest.mark.parametrize("channels", [1, 6, 16, 37, 128])
-def test_equals_the_meaning(channels: int, kernel: int, impl: str, nan_poison: None) -> None:
-    for batch, steps, dilation in ((1, 1, 1), (2, 7, 3), (3, 800, 5)):
-        params = square_params(channels, kernel, dilation)
-        x, residual = torch.randn(batch, channels, steps), torch.randn(batch, channels, steps)
-        half = dilation * (kernel // 2)
-        bias = None if params.bias is None else params.bias.double()
-        meant = F.conv1d(x.double(), params.weight.double(), bias, padding=half, dilation=dilation)
-        assert relative_l2(square_conv(x, params, backend=impl), meant) < 5e-6
-        assert relative_l2(square_conv(x, params, residual, backend=impl), meant + residual) < 5e-6
-
-
-@each_impl
-@pytest.mark.parametrize("channels", [19, 64])
-def test_ragged_batch_equals_single_items_in_any_layout(channels: int, impl: str, nan_poison: None) -> None:
-    params, lengths = square_params(channels, 7, 3), torch.tensor([161, 1, 17])
-    x, residual = (torch.full((3, channels, 161), torch.nan) for _ in range(2))
-    for i, n in enumerate(lengths.tolist()):
-        x[i, :, :n], residual[i, :, :n] = torch.randn(2, channels, n)
-    for added in (None, residual):
-        results = [square_conv(view, params, added, lengths, backend=impl) for view in strided(x).values()]
-        for i, n in enumerate(lengths.tolist()):
-            part = None if added is None else added[i : i + 1, :, :n]
-            alone = square_conv(x[i : i + 1, :, :n], params, part, backend=impl)[0]
-            for y in results:
-                assert torch.equal(y[i, :, :n], alone) if impl == "cpp" else relative_l2(y[i, :, :n], alone) < 1e-6
-                assert not y[i, :, n:].any()
 
 
 @pytest.mark.native
@@ -64,16 +28,6 @@ def test_exact_calls_sum_directly() -> None:
     assert OPS["square_conv"].impls["cpp"].packed(params, False).block is not None
     half = SquareConvParams(params.weight.bfloat16(), params.weight.new_zeros(32).bfloat16(), 3)
     assert OPS["square_conv"].impls["cpp"].packed(half, False).block is None
-
-
-@pytest.mark.native
-def test_threads_batch_and_position_do_not_change_a_bit() -> None:
-    params, x = square_params(32, 7), torch.randn(1, 32, 5777)
-    results = [
-        square_conv(stacked, params, stacked, backend="cpp")[i]
-        for stacked, i in batches_with(x, ((1, 1, 0), (2, 1, 0), (3, 3, 1), (2, 8, 7)))
-    ]
-    assert all(torch.equal(results[0], other) for other in results[1:])
 
 
 @each_impl
