@@ -56,7 +56,7 @@ struct Task {
   LstmGroup<Element> group;
 };
 
-// Runs tasks in order, on torch's threads; each may wait for a task before it, and so never for one that cannot start.
+// Runs tasks in order, on several threads; each may wait for a task before it, and so never for one that cannot start.
 template <class Element>
 void run_tasks(std::vector<Task<Element>>& tasks, float* memory) {
   std::vector<float*> spaces;
@@ -66,12 +66,9 @@ void run_tasks(std::vector<Task<Element>>& tasks, float* memory) {
     spaces.push_back(memory);
     memory += workspace_floats(*task.layer, task.group);
   }
-  torch::stable::parallel_for(0, static_cast<int64_t>(tasks.size()), 1, [&](int64_t first, int64_t last) {
-    const FlushDenormals flush;
-    for (int64_t i = first; i < last; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      engine().kernels<Element>().lstm(*tasks[at].layer, tasks[at].group, spaces[at]);
-    }
+  fork_join(static_cast<int64_t>(tasks.size()), torch::stable::get_num_threads(), [&](int64_t i) {
+    const auto at = static_cast<std::size_t>(i);
+    engine().kernels<Element>().lstm(*tasks[at].layer, tasks[at].group, spaces[at]);
   });
 }
 

@@ -3,12 +3,12 @@
 // What one of them does at a time is a part: range i of so many of the work.
 #pragma once
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <vector>
+
+#include "fork_join.h"
 
 namespace fastvoc {
 
@@ -65,17 +65,6 @@ void share(const Team* team, std::int64_t count, const Use& use) {
     range_of(w.count, i, w.parts, w.use);
   };
   team->run(team->parts, run, &work);
-}
-
-// Waits until `done` has reached `steps`; its writer runs on another thread or has ended. Where other programs want the processor
-// a yield costs milliseconds, so it comes late.
-inline void await_steps(const std::int64_t* done, std::int64_t steps) {
-  for (int spins = 0; __atomic_load_n(done, __ATOMIC_ACQUIRE) < steps; ++spins) {
-    if (spins > 20000) sched_yield();
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-  }
 }
 
 // Nobody begins a phase before the one before it is done. Each phase has as many parts as there are members. A member takes its
