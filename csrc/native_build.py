@@ -24,6 +24,9 @@ SUFFIX = {"cpu": ".cpp", "coder": ".cpp", "cuda": ".cu"}
 PRECOMPILED = [("cpu", "isa_", "std.h"), ("cpu", "", "glue.h")]
 # Sources that check and hand over are compiled so many at once: what they include takes longer than they do.
 JOINED = 13
+# What the kernels, which are vectors by themselves, want of g++'s -O3: short loops unrolled, and their few plain loops
+# as vectors. The rest of it is copies of large functions.
+KERNELS = ["-O2", "-fpeel-loops", "-fvect-cost-model=dynamic", "-fversion-loops-for-strides", "-funswitch-loops"]
 # Without this ccache passes on what reads a precompiled header; its content is compared all the same.
 KEEPING = ["env", "CCACHE_SLOPPINESS=pch_defines,time_macros"]
 # Seconds that a unit takes, roughly, by library and the beginning of its name, until it is known.
@@ -31,16 +34,12 @@ EXPECTED = [("cuda", "", 60), ("cpu", "isa_avx512", 40), ("cpu", "isa_", 15), ("
 
 
 def optimisation(library: str, stem: str, gcc: bool = True) -> list[str]:
-    """What computes is worth the compiler's time; what checks and hands over is not. Few run the portable on x86.
-
-    The kernels are vectors by themselves: of what g++ adds in -O3 they want short loops unrolled, and their few plain
-    loops as vectors; the rest is copies of large functions.
-    """
+    """What computes is worth the compiler's time; what checks and hands over is not. Few run the portable on x86."""
     if library == "cpu" and not stem.startswith("isa_"):
         return ["-O1"]
     if library != "cpu" or target_machine() != "x86_64" or not gcc:
         return ["-O3"]
-    return ["-O2"] if stem.startswith("isa_portable") else ["-O2", "-fpeel-loops", "-fvect-cost-model=dynamic"]
+    return ["-O2"] if stem.startswith("isa_portable") else KERNELS
 
 
 def isa_of(stem: str) -> str | None:
