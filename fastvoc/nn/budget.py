@@ -1,0 +1,33 @@
+"""Which stages of a model may round: those that save the most time for their error, within a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from torch import Tensor
+
+
+def within(
+    saved: Mapping[str, float], error: Callable[[Collection[str]], Tensor], most: Tensor
+) -> tuple[tuple[str, ...], Tensor]:
+    """The stages that round, in the order of `saved`, and the error of them all.
+
+    Args:
+        saved: time saved by each stage that rounds, in any unit.
+        error: squared error of each clip, a tensor like `most`, where the named stages round.
+        most: what it may be.
+
+    Each is tried alone, since errors of stages add up as power. Beginning with the least error for the time that is
+    saved, one after another is taken that still fits; the last of them go again while the whole, tried then, does not.
+    """
+    alone = {name: error((name,)) for name in saved}
+    cost = {name: float((alone[name] / most).max()) / saved[name] for name in saved}
+    taken: list[str] = []
+    total = most.new_zeros(most.shape)
+    for name in sorted(saved, key=cost.__getitem__):
+        if bool((total + alone[name] <= most).all()):
+            taken.append(name)
+            total = total + alone[name]
+    while taken and bool(((whole := error(taken)) > most).any()):
+        taken.pop()
+    return tuple(name for name in saved if name in taken), whole if taken else most.new_zeros(most.shape)
