@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.checkpoints.int8_state import NEAR
-from fastvoc.codec import Codec, Codes
+from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError
 from fastvoc.loading import loaded
 from fastvoc.nn.budget import within
@@ -141,12 +141,15 @@ class Calibration:
 
         Raises the errors of a call for an input that does not fit.
         """
-        given = self.model.encode(x) if isinstance(self.model, Codec) else x
+        model = self.model
         with self._observer:
-            wav = self.model.decode(given) if isinstance(self.model, Codec) else self.model(given)
-        self._seconds += wav.shape[-1] / self.model.sample_rate
-        played = given.codes if isinstance(given, Codes) else given
-        frames = round(_TRIED_SECONDS * self.model.sample_rate / self.model.hop)
+            if isinstance(model, Codec):
+                codes = model.encode(x)
+                played, wav = codes.codes, model.decode(codes)
+            else:
+                played, wav = x, model(x)
+        self._seconds += wav.shape[-1] / model.sample_rate
+        frames = round(_TRIED_SECONDS * model.sample_rate / model.hop)
         self._trials.add(played[..., max(0, played.shape[-1] - frames) // 2 :][..., :frames])
 
     def checkpoint(self) -> Checkpoint:
