@@ -26,10 +26,8 @@ from fastvoc.vocoder import Vocoder
 MIN_SECONDS = 30.0
 # The least decibels between an int8 model and its float32, by default.
 LEAST_DECIBELS = 32.0
-# Beside that: the worst of many whole clips of speech came out so much below the worst stretch that was tried.
-_MARGIN = 2.0
-# Of the inputs at most so many, evenly spread, and so many seconds of each tell what stages cost.
-_TRIED, _TRIED_SECONDS = 12, 4.0
+# Of the inputs at most so many, evenly spread, and so many seconds of each tell what stages cost: a few lose far more.
+_TRIED, _TRIED_SECONDS = 24, 10.0
 # A clip counts where it has this much of the energy of the loudest one: noise is not heard in silence.
 _HEARD = 1e-4
 # Values kept of one input of a convolution, evenly spread over it.
@@ -170,11 +168,10 @@ class Calibration:
             off = torch.stack([(ours - wav).square().sum() for ours, wav in zip(sounds, meant, strict=True)])
             return off[heard] / energy[heard]
 
-        most = torch.full_like(energy[heard], 10 ** (-(self._least + _MARGIN) / 10))
+        most = torch.full_like(energy[heard], 10 ** (-self._least / 10))
         chosen, left = within({name: stage.saved for name, stage in self._stages.items()}, error, most)
         if not chosen:
-            near = f"{self._least + _MARGIN:g} dB"
-            raise ArgumentError(f"model: no layer in int8 keeps it {near} from float32 on the inputs")
+            raise ArgumentError(f"model: no layer in int8 keeps it {self._least:g} dB from float32 on the inputs")
         noise = f"{-10 * log10(float(left.max())):.1f}"
         made = part(chosen)
         return replace(made, metadata={**made.metadata, NEAR: noise})

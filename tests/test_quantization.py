@@ -177,7 +177,7 @@ def test_what_loses_too_much_for_what_it_saves_stays_in_float32(
     again = calibrate(uneven(), inputs, 52.0)
     assert again.metadata == made.metadata
     assert again.state.keys() == made.state.keys()
-    with pytest.raises(ArgumentError, match=r"no layer in int8 keeps it 99 dB from float32"):
+    with pytest.raises(ArgumentError, match=r"no layer in int8 keeps it 97 dB from float32"):
         calibrate(uneven(), inputs, 97)
     with pytest.raises(ArgumentError, match="least: expected decibels between 0 and 100, got 0"):
         calibrate(uneven(), inputs, 0)
@@ -209,6 +209,10 @@ def test_stages_are_taken_by_error_for_what_they_save() -> None:
     assert left.tolist() == [3.0, 2.0]
     assert tried[:4] == [("a",), ("b",), ("c",), ("d",)]
     assert within(saved, error, torch.tensor([9.0, 9.0]))[0] == ("a", "b")  # all fit by their sum, and do not together
+    pair = {"x": torch.tensor([0.9]), "y": torch.tensor([0.2])}
+    least_first = {"x": 3.0, "y": 1.0}  # y loses less for what it saves, but leaves no room for x
+    found, left = within(least_first, lambda names: torch.stack([pair[name] for name in names]).sum(0), torch.ones(1))
+    assert found == ("x",)
     none, left = within(saved, error, torch.tensor([0.1, 0.1]))
     assert (none, left.tolist()) == ((), [0.0, 0.0])
 
