@@ -172,7 +172,7 @@ def test_what_loses_too_much_for_what_it_saves_stays_in_float32(
         assert kept.notes == voc.notes
         assert {row.layer for row in fastvoc.explain(kept) if row.int8} == names
         assert torch.equal(kept(inputs[0]), voc(inputs[0]))
-    assert counts[0] == 7 > counts[1] > counts[2] > 0
+    assert counts[0] == 7 > counts[1] >= counts[2] > 0
     assert "float32, for what they lose, in" in str(fastvoc.explain(voc))
     again = calibrate(uneven(), inputs, 52.0)
     assert again.metadata == made.metadata
@@ -195,7 +195,7 @@ def test_an_input_that_is_not_heard_does_not_decide() -> None:
 
 def test_stages_are_taken_by_error_for_what_they_save() -> None:
     """Errors of two clips that add up but for one pair of stages, which together lose more than apart."""
-    alone = {"a": (1.0, 0.0), "b": (2.0, 2.0), "c": (0.5, 3.0), "d": (0.5, 0.5)}
+    alone = {"a": (1.0, 0.0), "b": (2.0, 2.0), "c": (0.5, 3.5), "d": (0.5, 0.5)}
     tried: list[tuple[str, ...]] = []
 
     def error(stages: Collection[str]) -> Tensor:
@@ -205,14 +205,9 @@ def test_stages_are_taken_by_error_for_what_they_save() -> None:
 
     saved = {"a": 10.0, "b": 20.0, "c": 1.0, "d": 4.0}
     taken, left = within(saved, error, torch.tensor([4.0, 3.0]))
-    assert taken == ("a", "b")  # c fits one clip only, d not together with a
-    assert left.tolist() == [3.0, 2.0]
-    assert tried[:4] == [("a",), ("b",), ("c",), ("d",)]
-    assert within(saved, error, torch.tensor([9.0, 9.0]))[0] == ("a", "b")  # all fit by their sum, and do not together
-    pair = {"x": torch.tensor([0.9]), "y": torch.tensor([0.2])}
-    least_first = {"x": 3.0, "y": 1.0}  # y loses less for what it saves, but leaves no room for x
-    found, left = within(least_first, lambda names: torch.stack([pair[name] for name in names]).sum(0), torch.ones(1))
-    assert found == ("x",)
+    assert tried == [("a",), ("b",), ("c",), ("d",), ("a", "b", "d"), ("a", "b")]  # c does not fit alone, nor d beside a
+    assert (taken, left.tolist()) == (("a", "b"), [3.0, 2.0])
+    assert within(saved, error, torch.tensor([99.0, 99.0]))[0] == ("a", "b", "c", "d")
     none, left = within(saved, error, torch.tensor([0.1, 0.1]))
     assert (none, left.tolist()) == ((), [0.0, 0.0])
 

@@ -1,4 +1,4 @@
-"""Which stages of a model may round: those that save the most time, within a bound of their error."""
+"""Which stages of a model may round: those that save the most time for their error, within a bound."""
 
 from __future__ import annotations
 
@@ -17,24 +17,15 @@ def within(
         error: squared error of each clip, a tensor like `most`, where the named stages round.
         most: what it may be.
 
-    Each is tried alone, since errors of stages add up as power. One after another is taken that still fits, beginning
-    with the least error for the time that is saved, or with the most time where that saves more; the last of them go
-    again while the whole, tried then, does not fit.
+    Each is tried alone; of those that fit, the one with the most error for the time that it saves goes again until all
+    that are left fit together, which is tried too, since errors only about add up.
     """
-    alone = {name: error((name,)) for name in saved}
-
-    def fitting(order: Callable[[str], float]) -> list[str]:
-        found: list[str] = []
-        total = most.new_zeros(most.shape)
-        for name in sorted(saved, key=order):
-            if bool((total + alone[name] <= most).all()):
-                found.append(name)
-                total = total + alone[name]
-        return found
-
-    by_cost = fitting(lambda name: float((alone[name] / most).max()) / saved[name])
-    by_time = fitting(lambda name: -saved[name])
-    taken = max(by_cost, by_time, key=lambda names: sum(saved[name] for name in names))
-    while taken and bool(((whole := error(taken)) > most).any()):
+    alone = {name: float((error((name,)) / most).max()) for name in saved}
+    fitting = [name for name in saved if alone[name] <= 1]
+    taken = sorted(fitting, key=lambda name: alone[name] / saved[name])
+    while taken:
+        whole = error(taken)
+        if bool((whole <= most).all()):
+            return tuple(name for name in saved if name in taken), whole
         taken.pop()
-    return tuple(name for name in saved if name in taken), whole if taken else most.new_zeros(most.shape)
+    return (), most.new_zeros(most.shape)
