@@ -42,9 +42,13 @@ def test_no_family_takes_longer_than_in_float32(name: str, tmp_path: Path, monke
     fastvoc.save(fastvoc.load(model_files.saved(name, tmp_path)), path, dtype="bf16")
     half, whole = fastvoc.load(path, dtype="bf16"), fastvoc.load(path)
     assert "computes in float32, not in bfloat16" in str(fastvoc.explain(half))
-    assert {tensor.dtype for tensor in half.model.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
+    assert {tensor.dtype for tensor in half.model.state_dict().values() if tensor.is_floating_point()} == {
+        torch.float32
+    }
     ours, theirs = list(fastvoc.explain(half)), list(fastvoc.explain(whole))
-    assert [(row.layer, row.title, row.chosen) for row in ours] == [(row.layer, row.title, row.chosen) for row in theirs]
+    assert [(row.layer, row.title, row.chosen) for row in ours] == [
+        (row.layer, row.title, row.chosen) for row in theirs
+    ]
 
 
 @pytest.mark.parametrize("isa", ["avx512_bf16", None])

@@ -205,7 +205,14 @@ def test_stages_are_taken_by_error_for_what_they_save() -> None:
 
     saved = {"a": 10.0, "b": 20.0, "c": 1.0, "d": 4.0}
     taken, left = within(saved, error, torch.tensor([4.0, 3.0]))
-    assert tried == [("a",), ("b",), ("c",), ("d",), ("a", "b", "d"), ("a", "b")]  # c does not fit alone, nor d beside a
+    assert tried == [
+        ("a",),
+        ("b",),
+        ("c",),
+        ("d",),
+        ("a", "b", "d"),
+        ("a", "b"),
+    ]  # c does not fit alone, nor d beside a
     assert (taken, left.tolist()) == (("a", "b"), [3.0, 2.0])
     assert within(saved, error, torch.tensor([99.0, 99.0]))[0] == ("a", "b", "c", "d")
     none, left = within(saved, error, torch.tensor([0.1, 0.1]))

@@ -57,7 +57,10 @@ def test_no_report(build: Path, isa: str, compiler: str) -> None:
         "-q",
         "-p",
         "no:cacheprovider",
-        *(f"tests/ops/test_{name}.py" for name in ("ops", "op_streams", "toom_cook", "conv2d", "conv1d_wide", "paired")),
+        *(
+            f"tests/ops/test_{name}.py"
+            for name in ("ops", "op_streams", "toom_cook", "conv2d", "conv1d_wide", "paired")
+        ),
         "-k",
         "cpp or toom_cook or wide or paired",
     ]
