@@ -67,7 +67,7 @@ def codec(one: Any) -> Iterator[tuple[str, Any]]:
     for i, segment in enumerate(ragged.segments):
         yield f"ragged codes {i}", segment
     yield "ragged decode", one.decode(ragged)
-    if one.config.segment is None and one.config.causal and not one.config.normalize:
+    if getattr(one.config, "segment", 0) is None and one.config.causal and not one.config.normalize:
         live = one.decoding(codes.segments[0].shape[1]).stream()
         row = codes.segments[0][0]
         parts = [live.push(row[:, i : i + 40]) for i in range(0, row.shape[1], 40)]

@@ -22,17 +22,25 @@ from native_toolchain import ISAS, ROOT, Toolchain, Unavailable, find_cxx, run, 
 SUFFIX = {"cpu": ".cpp", "coder": ".cpp", "cuda": ".cu"}
 # Library, beginning of the names of its units, header that they begin with.
 PRECOMPILED = [("cpu", "isa_", "std.h"), ("cpu", "", "glue.h")]
+# Sources that check and hand over are compiled so many at once: what they include takes longer than they do.
+JOINED = 13
 # Without this ccache passes on what reads a precompiled header; its content is compared all the same.
 KEEPING = ["env", "CCACHE_SLOPPINESS=pch_defines,time_macros"]
 # Seconds that a unit takes, roughly, by library and the beginning of its name, until it is known.
-EXPECTED = [("cuda", "", 60), ("cpu", "isa_avx512", 40), ("cpu", "isa_", 15), ("coder", "", 10), ("cpu", "", 3)]
+EXPECTED = [("cuda", "", 60), ("cpu", "isa_avx512", 40), ("cpu", "isa_", 15), ("coder", "", 10), ("cpu", "", 8)]
 
 
-def optimisation(library: str, stem: str) -> str:
-    """What computes is worth the compiler's time; what checks and hands over is not. Few run the portable on x86."""
+def optimisation(library: str, stem: str, gcc: bool = True) -> list[str]:
+    """What computes is worth the compiler's time; what checks and hands over is not. Few run the portable on x86.
+
+    The kernels are vectors by themselves: of what g++ adds in -O3 they want short loops unrolled, and their few plain
+    loops as vectors; the rest is copies of large functions.
+    """
     if library == "cpu" and not stem.startswith("isa_"):
-        return "-O1"
-    return "-O2" if stem.startswith("isa_portable") and target_machine() == "x86_64" else "-O3"
+        return ["-O1"]
+    if library != "cpu" or target_machine() != "x86_64" or not gcc:
+        return ["-O3"]
+    return ["-O2"] if stem.startswith("isa_portable") else ["-O2", "-fpeel-loops", "-fvect-cost-model=dynamic"]
 
 
 def isa_of(stem: str) -> str | None:
@@ -146,35 +154,51 @@ def plan(name: str, target: Path, objects: Path, isas: Sequence[str] = tuple(ISA
         sources = [source for source in sources if isa_of(source.stem) in (None, *isas)]
         library.tools.facts["isas"] = list(isas)
     objects.mkdir(parents=True, exist_ok=True)
+    sources = joined(sources, objects) if name == "cpu" else sources
     ccache = shutil.which("ccache")
     command = [*([*KEEPING, ccache] if ccache else []), *library.tools.compile]
     gcc = "clang" not in library.tools.facts["compiler"]
     headers: dict[str, Unit] = {}
     for source in sources:
-        unit = Unit(name, source, objects / f"{source.stem}.o", [*command, optimisation(name, source.stem)])
+        unit = Unit(name, source, objects / f"{source.stem}.o", [*command, *optimisation(name, source.stem, gcc)])
         if name == "cpu" and source.stem == "dispatch":
             unit.command.append(f"-DFASTVOC_BEST_ISA={list(ISAS).index(isas[-1])}")
         wanted = next((h for lib, stem, h in PRECOMPILED if lib == name and source.stem.startswith(stem)), None)
-        if wanted and gcc and (source.parent / wanted).exists():
+        header = ROOT / "csrc" / name / wanted if wanted else None
+        if wanted and header and gcc and header.exists():
             unit.command += ["-fpch-preprocess"] if ccache else []
-            unit.header = headers.setdefault(wanted, precompiled(unit, source.parent / wanted))
+            unit.header = headers.setdefault(wanted, precompiled(unit, header))
             unit.command += ["-include", str(unit.header.source)]
         library.units.append(unit)
     return library
 
 
+def including(file: Path, files: Sequence[Path]) -> Path:
+    """Makes a file that includes those, unless it is there."""
+    text = "".join(f'#include "{each.relative_to(ROOT / "csrc")}"\n' for each in files)
+    if not file.exists() or file.read_text() != text:
+        file.write_text(text)
+    return file
+
+
+def joined(sources: Sequence[Path], folder: Path) -> list[Path]:
+    """The kernels' sources and the dispatch's as they are, of the others files in a folder that include some each."""
+    alone = [source for source in sources if source.stem.startswith("isa_") or source.stem == "dispatch"]
+    rest = [source for source in sources if source not in alone]
+    groups = [rest[i : i + JOINED] for i in range(0, len(rest), JOINED)]
+    files = [folder / f"ops_{group[0].stem}_to_{group[-1].stem}.cpp" for group in groups]
+    return alone + [including(*pair) for pair in zip(files, groups, strict=True)] if len(rest) > 1 else [*sources]
+
+
 def precompiled(unit: Unit, header: Path) -> Unit:
     """The unit that compiles a header for units of this one's command: a file beside its output, which includes it."""
-    including = unit.output.parent / header.name
-    text = f'#include "{header.relative_to(ROOT / "csrc")}"\n'
-    if not including.exists() or including.read_text() != text:
-        including.write_text(text)
+    file = including(unit.output.parent / header.name, [header])
     command = [*unit.command, "-x", "c++-header"]
     if command[: len(KEEPING)] == KEEPING:
         # It holds what the headers looked like, which `#pragma once` compares; ccache sees no change of a comment.
         read = sorted((ROOT / "csrc").glob("*/*.h"))
         command.insert(len(KEEPING), f"CCACHE_EXTRAFILES={os.pathsep.join(map(str, read))}")
-    return Unit(unit.library, including, including.with_suffix(".h.gch"), command)
+    return Unit(unit.library, file, file.with_suffix(".h.gch"), command)
 
 
 def build(libraries: list[Library]) -> None:

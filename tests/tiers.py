@@ -51,7 +51,7 @@ LEFT = (
     Left("Triton's interpreter", r"ops/test_stream_rows\.py::test_triton", r"\[dtype0"),
     Left("64-bit Arm, emulated", r"arm/"),
     Left("a local Ray", r"cluster/test_(jobs|service)"),
-    Left("sanitizers", r"reliability/test_(coder_)?sanit"),
+    Left("sanitizers", r"reliability/test_((coder_)?sanit|fork_join\.py::test_under)"),
     Left("forms of checkpoints", rf"{_FORMS}every_dialect_in_every_form", "parametrizations-bfloat16"),
     Left("forms of checkpoints", rf"{_FORMS}names_of_wrapped_modules", "-both"),
     Left("forms of checkpoints", rf"{_FORMS}shards", "safetensors"),

@@ -69,16 +69,13 @@ Tensor run(const AdaInArgs& args, const float* weight, const float* bias, const 
   Blocks blocks(batch.items(), moment_steps(args));
   for (int64_t i = 0; i < batch.items(); ++i) blocks.add(batch.length(i));
   std::vector<float> moments(static_cast<std::size_t>(blocks.count() * 3 * width));
-  torch::stable::parallel_for(0, blocks.count(), 1, [&](int64_t begin, int64_t end) {
-    const FlushDenormals flush;
-    float* memory = Arena::mine().floats(floats);
+  fork_join(blocks.count(), torch::stable::get_num_threads(), [&](int64_t block) {
     int64_t item = 0;
-    for (int64_t block = begin; block < end; ++block) {
-      while (blocks.first(item + 1) <= block) ++item;
-      const int64_t from = blocks.begin(item, block), to = std::min(from + blocks.step(), batch.length(item));
-      float* part = moments.data() + block * 3 * width;
-      table.adain_moments(args, batch.source(item), from, to, {part, part + width, part + 2 * width}, memory);
-    }
+    while (blocks.first(item + 1) <= block) ++item;
+    const int64_t from = blocks.begin(item, block), to = std::min(from + blocks.step(), batch.length(item));
+    float* part = moments.data() + block * 3 * width;
+    table.adain_moments(args, batch.source(item), from, to, {part, part + width, part + 2 * width},
+                        Arena::mine().floats(floats));
   });
   std::vector<float> fitted(static_cast<std::size_t>(batch.items() * 4 * width));
   for (int64_t i = 0; i < batch.items(); ++i) {

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "threads.h"
+
 namespace fastvoc {
 
 constexpr int kPanelWidth = 16;
@@ -130,12 +132,6 @@ struct Act {
 
 // How a convolution pads.
 enum class Pad : int { kZeros = 0, kReflect = 1, kReplicate = 2 };
-
-// Threads that compute different output channels of the same few rows: `run` calls part(work, i) for every i in [0, parts).
-struct Team {
-  int parts;
-  void (*run)(int parts, void (*part)(const void* work, int i), const void* work);
-};
 
 // Output steps per strip: what one layer touches should stay in a 1 MB L2 beside a panel of weights.
 constexpr std::int64_t kStripBytes = 96 * 1024;

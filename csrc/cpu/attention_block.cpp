@@ -101,9 +101,9 @@ Tensor run(const AttentionBlockCall& call) {
   const BatchOf<Given> batch(call.x, args.channels, call.lengths);
   const OutputOf<Given> out(batch.items(), args.channels, batch.steps());
   const int64_t threads = torch::stable::get_num_threads();
-  const Share share(std::min<int64_t>(threads, padded(args.channels) / (2 * kPanelWidth)), threads);
-  const Team team = torch_team(share.count());
-  if (share.count() > 1) args.team = &team;
+  const Grant grant(std::min<int64_t>(threads, padded(args.channels) / (2 * kPanelWidth)), threads);
+  const Team team = torch_team(grant.count());
+  if (grant.count() > 1) args.team = &team;
   const FlushDenormals flush;
   // Items run together while there is room: the weights are read once for all of them.
   const int64_t together = std::clamp<int64_t>(kAttentionRows / batch.steps(), 1, batch.items());

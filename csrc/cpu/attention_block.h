@@ -5,6 +5,7 @@
 
 #include "attention_block_args.h"
 #include "convnext_block.h"
+#include "tile.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
@@ -178,7 +179,7 @@ class AttentionRun {
     Act gelu = args_.project.bytes;
     gelu.kind = ActKind::kGelu;
     product(args_.expand, normal_, width_, hidden_ / kPanel, rows, [&](int first) {
-      return hidden(expanded_ + first, gelu);
+      return hidden_output(expanded_ + first, hidden_, gelu);
     });
     product(args_.project, expanded_, hidden_, width_ / kPanel, rows, added);
     for (int r = 0; r < rows; ++r) store_rows(items_[at(r).item].y, at(r).step, row(r), 1);
@@ -196,27 +197,7 @@ class AttentionRun {
   float* row(std::int64_t r) const { return state_ + r * width_; }
   float* own(int part) const { return own_ + part * own_floats_; }
 
-  static Result plain(float* y, std::ptrdiff_t row) {
-    Result out{};
-    out.raw = y;
-    out.raw_row = row;
-    out.scale = 1.0f;
-    return out;
-  }
-
-  // Results through the GELU, as they are multiplied.
-  auto hidden(Element* y, const Act& gelu) const {
-    if constexpr (kBytes) {
-      Result out{};
-      out.act = y;
-      out.act_row = hidden_;
-      out.activation = &gelu;
-      out.scale = 1.0f;
-      return out;
-    } else {
-      return hidden_output(y, hidden_, gelu);
-    }
-  }
+  static Result plain(float* y, std::ptrdiff_t row) { return {.raw = y, .raw_row = row}; }
 
   // `count` floats as they are multiplied.
   static void take(const float* x, Element* y, std::ptrdiff_t count, [[maybe_unused]] const Act& bytes) {
@@ -250,11 +231,9 @@ class AttentionRun {
         const auto tile = tile_input(x, x_row, 0, by.filter, 1, by.inputs);
         conv_rows(tile.from(first), output(first * kPanel), rows, last - first);
       } else {
-        using Word = typename WordOf<Element>::type;
-        constexpr int taken = Numbers<Element>::kGroup;
-        const int depth = static_cast<int>(ceil_div(by.inputs, taken));
-        const Word* w = reinterpret_cast<const Word*>(by.filter.weight) + std::ptrdiff_t{first} * kPanel * depth;
-        const PointwiseInput<Word> in{reinterpret_cast<const Word*>(x), x_row / taken, w, zeros_ + first * kPanel, depth};
+        const int inputs = grouped<Element>(by.inputs);
+        const PointwiseInput<Element> in{x, x_row, by.filter.weight + std::ptrdiff_t{first} * kPanel * inputs,
+                                         zeros_ + first * kPanel, inputs / Numbers<Element>::kGroup};
         pointwise_rows(in, output(first * kPanel), rows, last - first);
       }
     });

@@ -106,7 +106,7 @@ void conv1d(const Conv1dArgs& args, const Filter<Element>& filter, const AnySour
   Element* held = reinterpret_cast<Element*>(workspace + strip * cout);
   const auto tile = tile_input(held, static_cast<std::ptrdiff_t>(args.stride) * cin,
                                static_cast<std::ptrdiff_t>(args.dilation) * cin, filter, args.kernel, args.cin);
-  TileOutputOf<Element> out{result, nullptr, nullptr, nullptr, cout, 0, 0, 0, nullptr, 0, 1.0f};
+  TileOutputOf<Element> out{.raw = result, .raw_row = cout};
   const bool direct = writes_directly<Element>(args, residual);
   float* const differences = workspace + strip * cout + (strip * args.stride + span) * cin;
   for (std::int64_t t = begin; t < end; t += strip) {
@@ -125,7 +125,7 @@ void conv1d(const Conv1dArgs& args, const Filter<Element>& filter, const AnySour
       if (args.paired) paired_rows(pair, held, tile.row, out, count, cout / kPanel, differences, args.team);
     }
     if (!args.paired) share_panels(args.team, cout / kPanel, [&](int first, int last, int) {
-      conv_rows(tile.from(first), shifted(out, first * kPanel), count, last - first);
+      conv_rows(tile.from(first), out.from(first), count, last - first);
     });
     if (!direct) finish_rows(args, residual, sink, t, result, count, cout);
   }

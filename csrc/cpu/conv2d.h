@@ -69,11 +69,7 @@ inline void conv2d(const Conv2dArgs& args, const Source& source, const Source* r
                            k ? none : args.bias,
                            args.taps,
                            args.cin};
-      TileOutput out{};
-      out.raw = result;
-      out.residual = k ? result : nullptr;
-      out.raw_row = out.residual_row = width;
-      out.scale = 1.0f;
+      const TileOutput out{.raw = result, .residual = k ? result : nullptr, .raw_row = width, .residual_row = width};
       conv_rows(tile, out, count * columns, width / kPanel);
     }
     for (std::int64_t i = 0; i < count; ++i) {

@@ -6,7 +6,6 @@
 #include "layer_norm.h"
 #include "pointwise.h"
 #include "strip.h"
-#include "team.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
@@ -23,24 +22,15 @@ void depthwise_row(const ConvNextBlockArgs<Element>& args, const Step& x, float*
 }
 
 // Where a chunk of the hidden layer goes, activated.
-inline TileOutput hidden_output(float* y, std::ptrdiff_t row, const Act& act) {
-  TileOutput out{};
-  out.act = y;
-  out.act_row = row;
-  out.activation = &act;
-  out.scale = 1.0f;
-  return out;
+template <class Element>
+TileOutputOf<Element> hidden_output(Element* y, std::ptrdiff_t row, const Act& act) {
+  return {.act = y, .act_row = row, .activation = &act};
 }
-
-inline RoundedOutput hidden_output(Bf16* y, std::ptrdiff_t row, const Act& act) { return {y, row, &act, 0}; }
 
 // A strip on its way through the two layers: `normal` is the input of the first, `expanded` [row] its output for the hidden
 // channels from `begin` on, `result` that of the second, which begins with `residual`.
 template <class Element>
 struct ConvNextStrip {
-  using Word = typename WordOf<Element>::type;
-  static constexpr int kTaken = ConvNextBlockArgs<Element>::kTaken;
-
   const ConvNextBlockArgs<Element>& args;
   const Element* normal;
   Element* expanded;
@@ -51,14 +41,12 @@ struct ConvNextStrip {
   const float* zeros;
   std::int64_t count;
 
-  static const Word* words(const Element* p) { return reinterpret_cast<const Word*>(p); }
-  static int inputs(int count) { return static_cast<int>(ceil_div(count, kTaken)); }
+  static int words(int inputs) { return grouped<Element>(inputs) / Numbers<Element>::kGroup; }
 
   int columns(int h) const { return std::min(args.chunk, padded(args.hidden) - h); }
   // The weights of the chunk that begins with hidden channel h.
-  const Word* weight(int h) const {
-    return words(args.weight) + static_cast<std::ptrdiff_t>(h) * inputs(args.channels) +
-           static_cast<std::ptrdiff_t>(h / kTaken) * padded(args.channels);
+  const Element* weight(int h) const {
+    return args.weight + static_cast<std::ptrdiff_t>(h) * (grouped<Element>(args.channels) + padded(args.channels));
   }
 
   // The hidden channels of the panels [first, last) from `begin` on.
@@ -67,9 +55,8 @@ struct ConvNextStrip {
     for (int h = begin; h < begin + row; h += args.chunk) {
       const int from = std::max(begin + first * kPanel, h), to = std::min(begin + last * kPanel, h + columns(h));
       if (from >= to) continue;
-      const Word* w = weight(h) + static_cast<std::ptrdiff_t>(from - h) * inputs(args.channels);
-      const PointwiseInput<Word> in{words(normal), padded(args.channels) / kTaken, w, args.expand_bias + from,
-                                    inputs(args.channels)};
+      const Element* w = weight(h) + static_cast<std::ptrdiff_t>(from - h) * grouped<Element>(args.channels);
+      const PointwiseInput<Element> in{normal, padded(args.channels), w, args.expand_bias + from, words(args.channels)};
       pointwise_rows(in, hidden_output(expanded + (from - begin), row, gelu), count, (to - from) / kPanel);
     }
   }
@@ -78,16 +65,12 @@ struct ConvNextStrip {
   void project(int first, int last) const {
     const int width = padded(args.channels), from = first * kPanel;
     for (int h = begin; h < begin + row; h += args.chunk) {
-      const int depth = inputs(std::min(columns(h), args.hidden - h));
-      TileOutput out{};
-      out.raw = result + from;
-      out.residual = (h ? result : residual) + from;
-      out.raw_row = out.residual_row = width;
-      out.scale = 1.0f;
-      const Word* w = weight(h) + static_cast<std::ptrdiff_t>(columns(h)) * inputs(args.channels);
-      const PointwiseInput<Word> in{words(expanded + (h - begin)), row / kTaken,
-                                    w + static_cast<std::ptrdiff_t>(from) * depth,
-                                    (h ? zeros : args.project_bias) + from, depth};
+      const int inputs = std::min(columns(h), args.hidden - h);
+      const TileOutput out{
+          .raw = result + from, .residual = (h ? result : residual) + from, .raw_row = width, .residual_row = width};
+      const Element* w = weight(h) + static_cast<std::ptrdiff_t>(columns(h)) * grouped<Element>(args.channels) +
+                         static_cast<std::ptrdiff_t>(from) * grouped<Element>(inputs);
+      const PointwiseInput<Element> in{expanded + (h - begin), row, w, (h ? zeros : args.project_bias) + from, words(inputs)};
       pointwise_rows(in, out, count, last - first);
     }
   }

@@ -7,7 +7,7 @@ namespace fastvoc {
 
 // The hidden channels are computed `chunk` at a time; their shares of the result are added up in this order. `weight` holds,
 // for each chunk, pairs of panels [chunk / 32][channels][2][16] of the expanding layer, then [channels / 32][chunk][2][16] of the
-// projecting one, a last panel without a neighbour as [...][16], the last chunk as short as it is. Of bfloat16 elements the inputs lie in pairs, as in tile_bf16.h; the convolution, the
+// projecting one, a last panel without a neighbour as [...][16], the last chunk as short as it is. Of bfloat16 elements the inputs lie in pairs, as in args.h, Filter; the convolution, the
 // norm and the residual are float32 always.
 template <class Element>
 struct ConvNextBlockArgs {
@@ -22,12 +22,9 @@ struct ConvNextBlockArgs {
   int chunk;
   const Team* team = nullptr;
 
-  // Inputs of one multiplication.
-  static constexpr int kTaken = sizeof(float) / sizeof(Element);
   // Elements of `weight`.
   std::int64_t weights() const {
-    const std::int64_t in = ceil_div(channels, kTaken) * kTaken, between = ceil_div(hidden, kTaken) * kTaken;
-    return padded(hidden) * in + padded(channels) * between;
+    return std::int64_t{padded(hidden)} * grouped<Element>(channels) + std::int64_t{padded(channels)} * grouped<Element>(hidden);
   }
 };
 

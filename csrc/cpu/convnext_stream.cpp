@@ -133,8 +133,8 @@ void run(const ConvNextStreamArgs& args, const ConvNextChunk& chunk) {
   const FlushDenormals flush;
   float* memory = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args, chunk)));
   const int64_t threads = torch::stable::get_num_threads();
-  const Share share(std::min<int64_t>(threads, (padded(args.channels) / kPanelWidth + 1) / 2), threads);
-  const int64_t parts = share.count();
+  const Grant grant(std::min<int64_t>(threads, (padded(args.channels) / kPanelWidth + 1) / 2), threads);
+  const int64_t parts = grant.count();
   Crew crew(as_int(parts), args.phases());
   struct Work {
     const ConvNextStreamArgs& args;

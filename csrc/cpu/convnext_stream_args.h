@@ -3,7 +3,6 @@
 
 #include "conv1d_args.h"
 #include "convnext_block_args.h"
-#include "crew.h"
 #include "trio_args.h"
 
 namespace fastvoc {

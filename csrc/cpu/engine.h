@@ -95,8 +95,6 @@ struct Kernels {
                      float* workspace);
   void (*convnext_block)(const ConvNextBlockArgs<Element>&, const Input&, const Result&, std::int64_t begin,
                          std::int64_t end, float* workspace);
-  void (*istft_head)(const IstftHeadArgs&, const Input&, const Sink&, std::int64_t begin, std::int64_t end,
-                     float* workspace);
 };
 
 // What computes in floats alone.
@@ -112,6 +110,8 @@ struct FloatKernels {
   void (*nsf_source)(const NsfSourceArgs&, const NsfItem&, const Sink&, std::int64_t begin, std::int64_t end);
   void (*resample)(const ResampleArgs&, const ResampleSource&, const ResampleSink&, std::int64_t begin, std::int64_t end,
                    float* workspace);
+  void (*istft_head)(const IstftHeadArgs&, const AnySource&, const Sink&, std::int64_t begin, std::int64_t end,
+                     float* workspace);
   void (*stft)(const StftArgs&, const Source&, const Sink&, std::int64_t begin, std::int64_t end, float* workspace);
 };
 

@@ -14,8 +14,8 @@
 #include "common/calls.h"
 #include "denormals.h"
 #include "dispatch.h"
+#include "fork_join.h"
 #include "pages.h"
-#include "threads.h"
 
 namespace fastvoc {
 
@@ -248,34 +248,27 @@ class OutputOf {
 
 using Output = OutputOf<float>;
 
-// Calls work(item, begin, end) for ranges of output steps of every item on torch's threads. Ranges begin at multiples of
+// Calls work(item, begin, end) for ranges of output steps of every item on several threads. Ranges begin at multiples of
 // `granule`; where never changes a result, so neither does their number.
 template <class Steps, class Work>
 void over_items(int64_t items, int64_t shortest, const Steps& steps, const Work& work, int64_t granule = 1) {
   int64_t longest = 0;
   for (int64_t i = 0; i < items; ++i) longest = std::max(longest, steps(i));
   const int64_t most = std::max<int64_t>(longest / shortest, 1), all = torch::stable::get_num_threads();
-  const Share share(std::min(items * most, all), all);
-  const int64_t threads = share.count(), parts = std::min(most, items % threads ? threads : 1);
-  const int64_t tasks = items * parts;
-  torch::stable::parallel_for(0, tasks, (tasks + threads - 1) / threads, [&](int64_t first, int64_t last) {
-    const FlushDenormals flush;
-    for (int64_t task = first; task < last; ++task) {
-      const int64_t item = task / parts, part = task % parts, total = steps(item);
-      const auto cut = [&](int64_t p) { return p == parts ? total : total * p / parts / granule * granule; };
-      const int64_t begin = cut(part), end = cut(part + 1);
-      if (begin < end) work(item, begin, end);
-    }
+  const Grant grant(std::min(items * most, all), all);
+  const int64_t threads = grant.count(), parts = std::min(most, items % threads ? threads : 1);
+  fork_join(items * parts, threads, [&](int64_t task) {
+    const int64_t item = task / parts, part = task % parts, total = steps(item);
+    const auto cut = [&](int64_t p) { return p == parts ? total : total * p / parts / granule * granule; };
+    const int64_t begin = cut(part), end = cut(part + 1);
+    if (begin < end) work(item, begin, end);
   });
 }
 
-// A team on torch's threads.
+// A team of `parts` threads.
 inline Team torch_team(int64_t parts) {
   return {static_cast<int>(parts), [](int count, void (*part)(const void*, int), const void* work) {
-            torch::stable::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
-              const FlushDenormals flush;
-              for (int64_t i = first; i < last; ++i) part(work, static_cast<int>(i));
-            });
+            fork_join(count, count, [&](int64_t i) { part(work, static_cast<int>(i)); });
           }};
 }
 
@@ -293,8 +286,8 @@ void over_items_or_panels(int64_t items, int64_t shortest, const Steps& steps, i
     return;
   }
   const FlushDenormals flush;
-  const Share share(parts, threads);
-  const Team team = torch_team(share.count());
+  const Grant grant(parts, threads);
+  const Team team = torch_team(grant.count());
   for (int64_t item = 0; item < items; ++item) {
     if (steps(item) > 0) work(item, 0, steps(item), &team);
   }

@@ -16,16 +16,12 @@ Tensor run(const GroupNormArgs& args, const GroupNormActCall& call) {
   std::vector<int64_t> first{0};
   for (int64_t i = 0; i < batch.items(); ++i) first.push_back(first.back() + ceil_div(batch.length(i), step));
   std::vector<Moments> parts(static_cast<std::size_t>(first.back()));
-  torch::stable::parallel_for(0, first.back(), 1, [&](int64_t begin, int64_t end) {
-    const FlushDenormals flush;
-    float* memory = Arena::mine().floats(floats);
+  fork_join(first.back(), torch::stable::get_num_threads(), [&](int64_t block) {
     int64_t item = 0;
-    for (int64_t block = begin; block < end; ++block) {
-      while (first[static_cast<std::size_t>(item + 1)] <= block) ++item;
-      const int64_t from = (block - first[static_cast<std::size_t>(item)]) * step;
-      const int64_t to = std::min(from + step, batch.length(item));
-      parts[static_cast<std::size_t>(block)] = table.moments(args, batch.source(item), from, to, memory);
-    }
+    while (first[static_cast<std::size_t>(item + 1)] <= block) ++item;
+    const int64_t from = (block - first[static_cast<std::size_t>(item)]) * step;
+    const int64_t to = std::min(from + step, batch.length(item));
+    parts[static_cast<std::size_t>(block)] = table.moments(args, batch.source(item), from, to, Arena::mine().floats(floats));
   });
   std::vector<Moments> whole(static_cast<std::size_t>(batch.items()));
   for (std::size_t i = 0; i < whole.size(); ++i) {

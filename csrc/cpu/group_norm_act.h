@@ -3,7 +3,6 @@
 
 #include "group_norm_act_args.h"
 #include "strip.h"
-#include "tile_bf16.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
@@ -115,7 +114,7 @@ void group_norm_act(const GroupNormArgs& args, const Moments& item, double eps, 
     const std::ptrdiff_t row = direct ? sink.channels : width;
     const int columns = static_cast<int>(ceil_div(args.channels, FASTVOC_WIDTH)) * FASTVOC_WIDTH;
     normalise(args, scale, item.mean, x, added, y, row, count, columns);
-    if (!direct) store_rows(sink, t, y, count);
+    if (!direct) copy_rows(sink, t, y, count);
   }
 }
 

@@ -4,15 +4,14 @@
 namespace fastvoc {
 namespace {
 
-template <class Element>
 Tensor run(const IstftHeadArgs& args, const IstftHeadCall& call) {
   const int size = args.fft.size, hop = args.hop;
-  const BatchOf<Element> batch(call.x, size + 2, call.lengths);
+  const AnyBatch batch(call.x, size + 2, call.lengths);
   const auto made = [&](int64_t frames) { return (frames - 1) * hop + size - call.left - call.right; };
   for (int64_t i = 0; i < batch.items(); ++i) STD_TORCH_CHECK(made(batch.length(i)) > 0, "istft_head: too few frames");
   const Output out(batch.items(), 1, made(batch.steps()));
   const auto steps = [&](int64_t item) { return made(batch.length(item)); };
-  const auto& kernel = engine().kernels<Element>().istft_head;
+  const auto& kernel = engine().only_floats.istft_head;
   // A thread wants a whole tile of transforms, and of short ones several.
   const int64_t shortest = std::min<int64_t>(4 * kPanelWidth * hop, std::max<int64_t>(12 * hop, 2048));
   over_items(batch.items(), shortest, steps, [&](int64_t item, int64_t begin, int64_t end) {
@@ -35,7 +34,7 @@ Tensor istft_head(const IstftHeadCall& call) {
   args.window = read_plan(call.radices, size, call.tables, 2 * size + hop + kPanelWidth, args.fft);
   args.squares = args.window + size;
   args.inverse = args.window + 2 * size;
-  return by_type(call.x, [&](auto element) { return run<decltype(element)>(args, call); });
+  return run(args, call);
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ void load_lanes(const SourceOf<Element>& source, std::int64_t first, std::int64_
 }
 
 // The bin of a log-magnitude and a phase.
-inline Complex bin(const IstftHeadArgs& args, Vec log_magnitude, Vec phase) {
+inline __attribute__((always_inline)) Complex bin(const IstftHeadArgs& args, Vec log_magnitude, Vec phase) {
   Vec sine, cosine;
   sincos(phase, sine, cosine);
   if (args.sine) sincos_near(sine, sine, cosine);
@@ -110,9 +110,8 @@ inline void finish(const IstftHeadArgs& args, std::int64_t frames, std::int64_t 
   }
 }
 
-template <class Element>
-void istft_head(const IstftHeadArgs& args, const SourceOf<Element>& source, const Sink& sink, std::int64_t begin,
-                std::int64_t end, float* workspace) {
+inline void istft_head(const IstftHeadArgs& args, const AnySource& source, const Sink& sink, std::int64_t begin,
+                       std::int64_t end, float* workspace) {
   constexpr int width = FASTVOC_WIDTH;
   const int size = args.fft.size, hop = args.hop;
   Vec* rows = reinterpret_cast<Vec*>(workspace);
@@ -126,7 +125,7 @@ void istft_head(const IstftHeadArgs& args, const SourceOf<Element>& source, cons
   const std::int64_t last = std::min(source.steps, (to - 1) / hop + 1);
   for (std::int64_t f = first; f < last; f += width) {
     const std::int64_t count = std::min<std::int64_t>(width, last - f);
-    load_lanes(source, f, count, rows);
+    source.visit([&](const auto& typed) { load_lanes(typed, f, count, rows); });
     overlap_add(args, synthesize(args, rows, other), count, sum);
     // Complete: what no later frame reaches.
     const std::int64_t base = f * hop, done = f + count < last ? base + count * hop : to;

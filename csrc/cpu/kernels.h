@@ -7,7 +7,6 @@
 #include "convnext_block.h"
 #include "depthwise.h"
 #include "group_norm_act.h"
-#include "istft_head.h"
 #include "layer_norm.h"
 #include "lstm.h"
 #include "lvc.h"
@@ -53,7 +52,6 @@ constexpr Kernels<Element> kernels{
     .lstm_shared = &lstm_shared<Element>,
     .layer_norm = &layer_norm<Element>,
     .convnext_block = &convnext_block<Element>,
-    .istft_head = &istft_head<Element>,
 };
 
 }  // namespace fastvoc::FASTVOC_ISA

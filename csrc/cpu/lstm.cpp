@@ -11,8 +11,8 @@ template <class Element>
 std::vector<LstmLayer<Element>> read_layers(const LstmCall& shape) {
   const int64_t width = padded(shape.hidden);
   const int outputs = shape.hidden * shape.directions;
-  const int64_t own = lstm_inputs<Element>(shape.hidden);
-  const int64_t columns = lstm_inputs<Element>(shape.inputs) + (shape.layers - 1) * lstm_inputs<Element>(outputs) +
+  const int64_t own = grouped<Element>(shape.hidden);
+  const int64_t columns = grouped<Element>(shape.inputs) + (shape.layers - 1) * grouped<Element>(outputs) +
                           shape.layers * own;
   const Element* w = packed<Element>(shape.weight, columns * shape.directions * kGates * width, "weight");
   const float* b = packed(shape.bias, shape.layers * shape.directions * kGates * width, "bias");
@@ -20,7 +20,7 @@ std::vector<LstmLayer<Element>> read_layers(const LstmCall& shape) {
   for (int l = 0; l < shape.layers; ++l) {
     const int inputs = l ? outputs : shape.inputs;
     for (int d = 0; d < shape.directions; ++d) {
-      const Element* w_hh = w + kGates * width * lstm_inputs<Element>(inputs);
+      const Element* w_hh = w + kGates * width * grouped<Element>(inputs);
       layers.push_back({w, w_hh, b, inputs, shape.hidden, d == 1});
       w = w_hh + kGates * width * own;
       b += kGates * width;
@@ -56,15 +56,7 @@ struct Task {
   LstmGroup<Element> group;
 };
 
-void run_layer(const LstmLayer<float>& layer, const LstmGroup<float>& group, float* memory) {
-  engine().kernels<float>().lstm(layer, group, memory);
-}
-
-void run_layer(const LstmLayer<Bf16>& layer, const LstmGroup<Bf16>& group, float* memory) {
-  engine().kernels<Bf16>().lstm(layer, group, memory);
-}
-
-// Runs tasks in order, on torch's threads; each may wait for a task before it, and so never for one that cannot start.
+// Runs tasks in order, on several threads; each may wait for a task before it, and so never for one that cannot start.
 template <class Element>
 void run_tasks(std::vector<Task<Element>>& tasks, float* memory) {
   std::vector<float*> spaces;
@@ -74,12 +66,9 @@ void run_tasks(std::vector<Task<Element>>& tasks, float* memory) {
     spaces.push_back(memory);
     memory += workspace_floats(*task.layer, task.group);
   }
-  torch::stable::parallel_for(0, static_cast<int64_t>(tasks.size()), 1, [&](int64_t first, int64_t last) {
-    const FlushDenormals flush;
-    for (int64_t i = first; i < last; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      run_layer(*tasks[at].layer, tasks[at].group, spaces[at]);
-    }
+  fork_join(static_cast<int64_t>(tasks.size()), torch::stable::get_num_threads(), [&](int64_t i) {
+    const auto at = static_cast<std::size_t>(i);
+    engine().kernels<Element>().lstm(*tasks[at].layer, tasks[at].group, spaces[at]);
   });
 }
 
@@ -95,16 +84,6 @@ int64_t tasks_floats(const std::vector<Task<Element>>& tasks) {
   return floats;
 }
 
-void run_shared(const std::vector<LstmLayer<float>>& layers, const std::vector<LstmGroup<float>>& groups, CrewMember crew,
-                float* memory) {
-  engine().kernels<float>().lstm_shared(layers.data(), groups.data(), as_int(static_cast<int64_t>(layers.size())), crew, memory);
-}
-
-void run_shared(const std::vector<LstmLayer<Bf16>>& layers, const std::vector<LstmGroup<Bf16>>& groups, CrewMember crew,
-                float* memory) {
-  engine().kernels<Bf16>().lstm_shared(layers.data(), groups.data(), as_int(static_cast<int64_t>(layers.size())), crew, memory);
-}
-
 // Few steps, one task for each layer, the units of all of them shared out among the threads: behind one another the layers
 // would wait for each other half of the time.
 template <class Element>
@@ -117,8 +96,8 @@ void run_crew(const std::vector<LstmLayer<Element>>& layers, std::vector<Task<El
   }
   const int64_t blocks = padded(layers[0].hidden) / kPanelWidth;
   const int64_t threads = torch::stable::get_num_threads();
-  const Share share(std::min(threads, blocks), threads);
-  const int members = as_int(share.count());
+  const Grant grant(std::min(threads, blocks), threads);
+  const int members = as_int(grant.count());
   Crew crew(members, as_int(static_cast<int64_t>(layers.size()) * (steps + 2)));
   struct Work {
     const std::vector<LstmLayer<Element>>& layers;
@@ -131,7 +110,8 @@ void run_crew(const std::vector<LstmLayer<Element>>& layers, std::vector<Task<El
       members,
       [](const void* state, int i) {
         const Work& w = *static_cast<const Work*>(state);
-        run_shared(w.layers, w.groups, CrewMember(w.crew, i), w.memory);
+        const int count = as_int(static_cast<int64_t>(w.layers.size()));
+        engine().kernels<Element>().lstm_shared(w.layers.data(), w.groups.data(), count, CrewMember(w.crew, i), w.memory);
       },
       &work);
 }

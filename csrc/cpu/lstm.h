@@ -3,33 +3,17 @@
 // elements the weights and what they are multiplied with are rounded; sums, gates and states are float32.
 #pragma once
 
-#include "bf16.h"
 #include "lstm_args.h"
-#include "math.h"
+#include "rows.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
-// What one multiplication takes: a number or a pair of them.
+// A product of rows by a block of weights: row r is x + r * x_row with `inputs` words; sums begin at start + r * start_row.
 template <class Element>
-struct LstmUnit {
-  using Type = float;
-  static inline __attribute__((always_inline)) Vec dot(Vec sum, const float* w, float x) { return sum + load(w) * x; }
-};
-
-template <>
-struct LstmUnit<Bf16> {
-  using Type = Pair;
-  static inline __attribute__((always_inline)) Vec dot(Vec sum, const Pair* w, Pair x) {
-    return dot_pairs(sum, load_pairs(w), x);
-  }
-};
-
-// A product of rows by a block of weights: row r is x + r * x_row with `inputs` units; sums begin at start + r * start_row.
-template <class Unit>
 struct GateInput {
-  const Unit* x;
+  const Element* x;
   std::ptrdiff_t x_row;
-  const Unit* w;
+  const Element* w;
   int inputs;
   const float* start;
   std::ptrdiff_t start_row;
@@ -37,71 +21,52 @@ struct GateInput {
   std::ptrdiff_t out_row;
 };
 
-constexpr int kGateVecs = kPanelWidth / FASTVOC_WIDTH;
 constexpr int kGateSums = FASTVOC_WIDTH == 16 ? 16 : 12;  // that stay in registers
-constexpr int kGateRows = FASTVOC_WIDTH == 16 ? 4 : kGateSums / kGateVecs;  // of a tile
+constexpr int kGateRows = FASTVOC_WIDTH == 16 ? 4 : kGateSums / kVecs;  // of a tile
 
 // Gates that a tile of R rows computes at once.
 constexpr int gates_at_once(int rows) {
   for (int gates = kGates; gates > 1; gates /= 2) {
-    if (gates * kGateVecs * rows <= kGateSums) return gates;
+    if (gates * kVecs * rows <= kGateSums) return gates;
   }
   return 1;
 }
 
-template <class Element, int R>
-__attribute__((noinline)) void gate_tile(const GateInput<typename LstmUnit<Element>::Type>& in) {
-  using Unit = typename LstmUnit<Element>::Type;
-  constexpr int gates = gates_at_once(R), vecs = gates * kGateVecs;
+template <int R, class Element>
+__attribute__((noinline)) void gate_tile(const GateInput<Element>& in) {
+  using D = Dot<Element>;
+  constexpr int gates = gates_at_once(R), vecs = gates * kVecs, lanes = Numbers<Element>::kGroup;
   for (int g = 0; g < kGates; g += gates) {
     Vec sum[R][vecs];
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-      for (int v = 0; v < vecs; ++v) sum[r][v] = load(in.start + r * in.start_row + g * kPanelWidth + v * FASTVOC_WIDTH);
+      for (int v = 0; v < vecs; ++v) sum[r][v] = load(in.start + r * in.start_row + g * kPanel + v * FASTVOC_WIDTH);
     }
-    const Unit* w = in.w + g * kPanelWidth;
-    // One pointer for three rows: more would not stay in registers.
-    const std::ptrdiff_t row = in.x_row;
-    const Unit* x[(R + 2) / 3];
-#pragma GCC unroll 8
-    for (int n = 0; n < (R + 2) / 3; ++n) x[n] = in.x + 3 * n * row;
+    const Element* w = in.w + g * kPanel * lanes;
+    const WordRows<R, D> x(in.x, in.x_row / lanes);
     const int inputs = in.inputs;
 #pragma GCC unroll 4
-    for (int k = 0; k < inputs; ++k, w += kLstmBlock) {
-#pragma GCC unroll 32
-      for (int r = 0; r < R; ++r) {
-        const Unit xv = x[r / 3][(r % 3) * row + k];
+    for (int k = 0; k < inputs; ++k, w += kLstmBlock * lanes) {
+      typename D::Weights wv[vecs];
 #pragma GCC unroll 8
-        for (int v = 0; v < vecs; ++v) sum[r][v] = LstmUnit<Element>::dot(sum[r][v], w + v * FASTVOC_WIDTH, xv);
-      }
+      for (int v = 0; v < vecs; ++v) wv[v] = D::load_weights(w + v * FASTVOC_WIDTH * lanes);
+      add_products(sum, wv, x, k);
     }
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-      for (int v = 0; v < vecs; ++v) store(in.out + r * in.out_row + g * kPanelWidth + v * FASTVOC_WIDTH, sum[r][v]);
-    }
+    store_sums(in.out + g * kPanel, in.out_row, sum);
   }
 }
 
-template <class Element, int... R>
-constexpr auto gate_table(std::integer_sequence<int, R...>) {
-  using Fn = void (*)(const GateInput<typename LstmUnit<Element>::Type>&);
-  return std::array<Fn, sizeof...(R) + 1>{nullptr, &gate_tile<Element, R + 1>...};
-}
-
-// Any number of rows, in tiles of about equal height.
+// Any number of rows.
 template <class Element>
-void gate_rows(GateInput<typename LstmUnit<Element>::Type> in, std::int64_t rows) {
-  static constexpr auto table = gate_table<Element>(std::make_integer_sequence<int, kGateRows>{});
-  for (std::int64_t tiles = ceil_div(rows, kGateRows); tiles > 0; --tiles) {
-    const std::int64_t n = ceil_div(rows, tiles);
-    table[static_cast<std::size_t>(n)](in);
+void gate_rows(GateInput<Element> in, std::int64_t rows) {
+  static constexpr auto table = by_height<kGateRows>([]<int R>() { return &gate_tile<R, Element>; });
+  over_tiles(table, rows, [&](auto tile, std::int64_t n) {
+    tile(in);
     in.x += n * in.x_row;
     in.start += n * in.start_row;
     in.out += n * in.out_row;
-    rows -= n;
-  }
+  });
 }
 
 // The cell of 16 units: c = f * c + i * g, h = o * tanh(c), from their gates before activation.
@@ -151,25 +116,22 @@ class LstmRun {
   // A single chunk of which each member of a crew computes some blocks of units.
   void run(CrewMember& crew) {
     const std::int64_t longest = group_.items[0].x.steps;
-    crew.share([&](int piece, int pieces) {
-      for (int i = piece; i < group_.count; i += pieces) gather(i, 0, longest);
+    crew.phase([&](int i, int parts) {
+      for (; i < group_.count; i += parts) gather(i, 0, longest);
     });
-    crew.share_rows(blocks_, [&](std::int64_t first, std::int64_t last) {
+    share(crew, blocks_, [&](std::int64_t first, std::int64_t last, int) {
       begin(first, last);
       for (int i = 0; i < group_.count; ++i) project(i, 0, longest, first, last);
     });
     for (std::int64_t t = 0; t < longest; ++t) {
-      crew.share_rows(blocks_, [&](std::int64_t first, std::int64_t last) { step(t, t, first, last); });
+      share(crew, blocks_, [&](std::int64_t first, std::int64_t last, int) { step(t, t, first, last); });
     }
   }
 
  private:
-  using Unit = typename LstmUnit<Element>::Type;
-  static constexpr int kStep = kLstmStep<Element>;
+  static constexpr int kGroup = Numbers<Element>::kGroup;
 
   float* gates(int i, std::int64_t step) const { return gates_ + (i * chunk_ + step) * kGates * width_; }
-
-  static const Unit* units(const Element* p) { return reinterpret_cast<const Unit*>(p); }
 
   // The state of the units of the blocks [first, last) before the first step.
   void begin(std::ptrdiff_t first, std::ptrdiff_t last) {
@@ -189,8 +151,8 @@ class LstmRun {
 
   // What a product can take as it is.
   bool direct(const SourceOf<Element>& x) const {
-    const bool aligned = reinterpret_cast<std::uintptr_t>(x.data) % sizeof(Unit) == 0 && x.step % kStep == 0;
-    return x.channel == 1 && aligned && layer_.inputs == lstm_inputs<Element>(layer_.inputs);
+    const bool aligned = reinterpret_cast<std::uintptr_t>(x.data) % (kGroup * sizeof(Element)) == 0 && x.step % kGroup == 0;
+    return x.channel == 1 && aligned && layer_.inputs % kGroup == 0;
   }
   std::int64_t count(int i, std::int64_t begin, std::int64_t end) const {
     return std::max<std::int64_t>(std::min(end, group_.items[i].x.steps) - begin, 0);
@@ -198,13 +160,13 @@ class LstmRun {
   std::int64_t first_step(int i, std::int64_t begin, std::int64_t end) const {
     return layer_.reverse ? group_.items[i].x.steps - begin - count(i, begin, end) : begin;
   }
-  Element* row(int i) const { return rows_ + i * chunk_ * lstm_inputs<Element>(layer_.inputs); }
+  Element* row(int i) const { return rows_ + i * chunk_ * grouped<Element>(layer_.inputs); }
 
   // Copies the inputs of the steps [begin, end) to rows where a product cannot take them as they are.
   void gather(int i, std::int64_t begin, std::int64_t end) {
     const SourceOf<Element>& x = group_.items[i].x;
     if (direct(x)) return;
-    const std::ptrdiff_t width = lstm_inputs<Element>(layer_.inputs);
+    const std::ptrdiff_t width = grouped<Element>(layer_.inputs);
     const Element* from = x.data + first_step(i, begin, end) * x.step;
     for (std::int64_t t = 0; t < count(i, begin, end); ++t) {
       Element* to = row(i) + t * width;
@@ -217,16 +179,15 @@ class LstmRun {
   void project(int i, std::int64_t begin, std::int64_t end, std::ptrdiff_t first, std::ptrdiff_t last) {
     const SourceOf<Element>& x = group_.items[i].x;
     const std::int64_t steps = count(i, begin, end);
-    const std::ptrdiff_t width = lstm_inputs<Element>(layer_.inputs);
+    const std::ptrdiff_t width = grouped<Element>(layer_.inputs);
     const Element* rows = direct(x) ? x.data + first_step(i, begin, end) * x.step : row(i);
     const std::ptrdiff_t next = direct(x) ? x.step : width;
-    const int inputs = static_cast<int>(width / kStep);
     const std::ptrdiff_t out_row = (layer_.reverse ? -kGates : kGates) * width_;
     float* out = gates(i, layer_.reverse ? steps - 1 : 0);
     for (std::ptrdiff_t b = first; b < last; ++b) {
-      const Unit* w = units(layer_.w_ih) + b * inputs * kLstmBlock;
-      gate_rows<Element>({units(rows), next / kStep, w, inputs, layer_.bias + b * kLstmBlock, 0, out + b * kLstmBlock, out_row},
-                         steps);
+      const Element* w = layer_.w_ih + b * width * kLstmBlock;
+      const int inputs = static_cast<int>(width / kGroup);
+      gate_rows<Element>({rows, next, w, inputs, layer_.bias + b * kLstmBlock, 0, out + b * kLstmBlock, out_row}, steps);
     }
   }
 
@@ -235,15 +196,15 @@ class LstmRun {
   void step(std::int64_t s, std::int64_t in_chunk, std::ptrdiff_t first, std::ptrdiff_t last) {
     int active = group_.count;
     while (group_.items[active - 1].x.steps <= s) --active;
-    const int inputs = static_cast<int>(lstm_inputs<Element>(layer_.hidden) / kStep);
+    const int inputs = grouped<Element>(layer_.hidden);
     const Element* const given = given_[s & 1];
     for (std::ptrdiff_t n = first; n < last; ++n) {
       const std::ptrdiff_t b = s & 1 ? first + last - 1 - n : n;
-      const Unit* w = units(layer_.w_hh) + b * inputs * kLstmBlock;
+      const Element* w = layer_.w_hh + b * inputs * kLstmBlock;
       // The sums replace what they began with.
       float* const sums = gates(0, in_chunk) + b * kLstmBlock;
       const std::ptrdiff_t row = chunk_ * kGates * width_;
-      gate_rows<Element>({units(given), width_ / kStep, w, inputs, sums, row, sums, row}, active);
+      gate_rows<Element>({given, width_, w, inputs / kGroup, sums, row, sums, row}, active);
       for (int i = 0; i < active; ++i) {
         const std::ptrdiff_t at = i * width_ + b * kPanelWidth;
         cell(sums + i * row, c_ + at, h_ + at);

@@ -4,22 +4,11 @@
 #include <type_traits>
 
 #include "args.h"
-#include "crew.h"
 
 namespace fastvoc {
 
 constexpr int kGates = 4;
 constexpr int kLstmBlock = kGates * kPanelWidth;
-
-// Input channels that one multiplication takes: a bfloat16 product sums pairs.
-template <class Element>
-constexpr int kLstmStep = std::is_same_v<Element, Bf16> ? 2 : 1;
-
-// Rounded up to whole multiplications.
-template <class Element>
-std::int64_t lstm_inputs(int inputs) {
-  return ceil_div(inputs, kLstmStep<Element>) * kLstmStep<Element>;
-}
 
 // One layer in one direction. Weights are [block of 16 units][input / n][gate][16][n], with n inputs to a multiplication and
 // gates in torch's order; bias [block][gate][16].

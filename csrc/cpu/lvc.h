@@ -2,8 +2,7 @@
 #pragma once
 
 #include "lvc_args.h"
-#include "bf16.h"
-#include "math.h"
+#include "rows.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
@@ -20,12 +19,7 @@ template <int R, int NV>
 __attribute__((noinline)) void lvc_tile(const LvcArgs& args, const LvcFrame& frame, const float* x, int column, float* y,
                                         std::ptrdiff_t width) {
   Vec acc[R][NV];
-#pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v) {
-    const Vec b = load(frame.bias + column + v * FASTVOC_WIDTH);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) acc[r][v] = b;
-  }
+  begin_sums(acc, [&](int v) __attribute__((always_inline)) { return load(frame.bias + column + v * FASTVOC_WIDTH); });
   for (int k = 0; k < args.taps; ++k) {
     const float* w = frame.data + k * frame.tap_step + column;
     const float* row = x + k * args.cin;
@@ -41,31 +35,20 @@ __attribute__((noinline)) void lvc_tile(const LvcArgs& args, const LvcFrame& fra
       }
     }
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) store(y + r * width + column + v * FASTVOC_WIDTH, acc[r][v]);
-  }
-}
-
-using LvcTile = void (*)(const LvcArgs&, const LvcFrame&, const float*, int, float*, std::ptrdiff_t);
-
-template <int NV, int... R>
-constexpr std::array<LvcTile, sizeof...(R) + 1> lvc_tiles(std::integer_sequence<int, R...>) {
-  return {nullptr, &lvc_tile<R + 1, NV>...};
+  store_sums(y + column, width, acc);
 }
 
 // The sums of `rows` steps for every output channel.
 inline void lvc_rows(const LvcArgs& args, const LvcFrame& frame, const float* x, std::int64_t rows, float* y,
                      std::ptrdiff_t width) {
   constexpr int high = FASTVOC_WIDTH == 16 ? 12 : 6;
-  static constexpr auto pairs = lvc_tiles<2>(std::make_integer_sequence<int, high>{});
-  static constexpr auto singles = lvc_tiles<1>(std::make_integer_sequence<int, high>{});
+  static constexpr auto pairs = by_height<high>([]<int R>() { return &lvc_tile<R, 2>; });
+  static constexpr auto singles = by_height<high>([]<int R>() { return &lvc_tile<R, 1>; });
   for (int column = 0; column < args.cout;) {
     const bool pair = column + FASTVOC_WIDTH < args.cout;
     for (std::int64_t r = 0; r < rows; r += high) {
       const auto n = static_cast<std::size_t>(std::min<std::int64_t>(high, rows - r));
-      (pair ? pairs : singles)[n](args, frame, x + r * args.cin, column, y + r * width, width);
+      (pair ? pairs : singles)[n - 1](args, frame, x + r * args.cin, column, y + r * width, width);
     }
     column += pair ? 2 * FASTVOC_WIDTH : FASTVOC_WIDTH;
   }

@@ -20,7 +20,7 @@ Tensor run(const MrfPlan& plan, const MrfCall& call) {
     table.mrf(mine, filters.data(), batch.source(item), out.sink(item), begin, end, memory);
   };
   const int64_t threads = torch::stable::get_num_threads();
-  const bool shared = batch.items() < threads && args.wants_team(batch.steps(), threads);
+  const bool shared = batch.items() < threads && wants_team(args, batch.steps(), threads);
   const int64_t shortest = shared ? batch.steps() + 1 : std::max(args.around() / 2, 24);
   over_items_or_panels(batch.items(), shortest, steps, padded(args.channels) / kPanelWidth, work, args.granule);
   return out.tensor(steps);

@@ -4,7 +4,6 @@
 
 #include "mrf_stream_args.h"
 #include "strip.h"
-#include "team.h"
 #include "tile_narrow.h"
 #include "toom_cook.h"
 
@@ -189,7 +188,7 @@ class BlockRun {
     if (args_->reflect && in.first < 0) in.pad_left(true);
     if (in.end >= source_->steps) pad_right(in, conv);
     const std::int64_t from = done_[l];
-    TileOutputOf<Element> out{nullptr, nullptr, nullptr, nullptr, width, width, width, width, nullptr, 0, 1.0f};
+    TileOutputOf<Element> out{.raw_row = width, .act_row = width, .residual_row = width, .sum_row = width};
     const int layer = l / args_->depth;
     const bool adds = l % args_->depth == args_->depth - 1;
     if (adds) out.residual = residual(layer).at(from);
@@ -222,7 +221,7 @@ class BlockRun {
         narrow_rows<false>(tile, out, conv.shape.dilation, to - from);
       } else {
         share_panels(args_->team, width / kPanel, [&](int first, int last, int) {
-          conv_rows(tile.from(first), shifted(out, first * kPanel), to - from, last - first);
+          conv_rows(tile.from(first), out.from(first), to - from, last - first);
         });
       }
     } else if constexpr (!std::is_same_v<Element, std::uint8_t>) {

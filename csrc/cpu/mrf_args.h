@@ -1,15 +1,12 @@
 // What the glue hands to mrf.
 #pragma once
 
-#include <numeric>
-
 #include "toom_cook_args.h"
 
 namespace fastvoc {
 
 constexpr int kMaxBlocks = 16;
 constexpr int kMaxConvs = 32;  // of one block
-constexpr int kMaxGranule = 720;
 
 // How the convolutions pad: half on either side, or zeros before the first step only.
 enum class MrfPad : int { kZeros = 0, kReflect = 1, kCausal = 2 };  // the numbers of fastvoc/ops/mrf.py
@@ -79,20 +76,6 @@ struct MrfArgs {
     return most;
   }
 
-  // Whether `threads` that share the output channels of every convolution beat ranges of their own of `steps` steps, which
-  // compute twice what lies around their ends, or one range where those would be too short.
-  bool wants_team(std::int64_t steps, std::int64_t threads) const {
-    constexpr std::int64_t fork = 600'000;  // multiply-adds in the time of a fork and join
-    std::int64_t taps = 0, forks = 0;
-    for (int i = 0; i < block_begin[blocks]; ++i) {
-      taps += convs[i].shape.kernel;
-      forks += convs[i].direct() ? 1 : 2;
-    }
-    const bool ranges = steps / threads >= around() / 2;
-    const std::int64_t saved = ranges ? around() / 4 : steps - steps / threads;
-    return saved * taps * channels * channels > fork * forks * ceil_div(steps, ranges ? 192 : steps);
-  }
-
   // At most the steps by which whole blocks make a layer run ahead of what is needed.
   int slack(int block) const {
     int steps = 0;
@@ -107,91 +90,5 @@ struct MrfArgs {
     return steps;
   }
 };
-
-// Steps after which the tiles of every convolution begin anew and are whole register tiles of 12 rows; 0 where that is far.
-inline std::int64_t mrf_period(const MrfArgs& args) {
-  std::int64_t period = 12;
-  for (int i = 0; i < args.block_begin[args.blocks]; ++i) {
-    const MrfConv& conv = args.convs[i];
-    period = std::lcm(period, std::lcm(conv.block(), conv.direct() ? 12 : 12 * conv.shape.tile()));
-    if (period > kMaxGranule) return 0;
-  }
-  return period;
-}
-
-// Output steps per strip. The weights of wide layers pass through the caches once per strip, those of Toom-Cook twice as many,
-// so their strips are longer than what fits beside them.
-inline std::int64_t mrf_steps(const MrfArgs& args, std::int64_t longest) {
-  const int width = args.width(), convs = args.block_begin[args.blocks];
-  const auto has = [&](auto property) { return std::any_of(args.convs, args.convs + convs, property); };
-  const bool halves = has([](const MrfConv& conv) { return conv.shape.scheme == Scheme::kF33; });
-  const bool direct = !has([](const MrfConv& conv) { return !conv.direct(); });
-  const std::int64_t least = direct ? 192 : halves ? 360 : width >= 256 ? 768 : 384;
-  return std::min(std::max(strip_steps(width, longest), least), longest);
-}
-
-// The same in whole periods or granules, unless one strip is enough.
-inline std::int64_t mrf_strip(const MrfArgs& args, std::int64_t longest) {
-  const std::int64_t fit = mrf_steps(args, longest);
-  if (fit == longest) return longest;
-  const bool halves = std::any_of(args.convs, args.convs + args.block_begin[args.blocks],
-                                  [](const MrfConv& conv) { return conv.shape.scheme == Scheme::kF33; });
-  const std::int64_t period = halves ? mrf_period(args) : 0;
-  if (period && period <= fit) return fit / period * period;
-  return ceil_div(fit, args.granule) * args.granule;
-}
-
-// Steps that the strips of a residual block hold: what is kept, what is new, what was made early because blocks are whole,
-// and the padding at the end.
-inline std::int64_t mrf_input_steps(const MrfConv& conv, std::int64_t strip, int slack) {
-  return strip + conv.left + 2 * (conv.beyond() + slack);
-}
-inline std::int64_t mrf_residual_steps(const MrfConv* layer, int depth, std::int64_t strip, int slack) {
-  std::int64_t steps = strip + 3 * slack;
-  for (int i = 0; i < depth; ++i) steps += layer[i].left + layer[i].beyond();
-  return steps;
-}
-
-// Steps that the input which all blocks share holds: from the first that one still reads to the last that another reads.
-inline std::int64_t mrf_shared_steps(const MrfArgs& args, std::int64_t strip) {
-  int lead = 0;
-  for (int b = 0; b < args.blocks; ++b) lead = std::max(lead, args.lead(b));
-  return strip + 2 * lead;
-}
-
-// Floats of a block's strips; without those of the stage's input where that is `shared`.
-inline std::int64_t block_floats(const MrfArgs& args, int block, std::int64_t strip, bool shared = false) {
-  const int first = args.block_begin[block], slack = args.slack(block);
-  std::int64_t steps = 0;
-  for (int l = first; l < args.block_begin[block + 1]; ++l) {
-    if (l == first && shared) continue;
-    steps += mrf_input_steps(args.convs[l], strip, slack);
-    if ((l - first) % args.depth == 0) steps += mrf_residual_steps(args.convs + l, args.depth, strip, slack);
-  }
-  return steps * args.width();
-}
-
-// Floats of scratch memory that any one convolution of the stage needs.
-inline std::int64_t mrf_scratch(const MrfArgs& args, std::int64_t strip) {
-  std::int64_t floats = 0;
-  for (int b = 0; b < args.blocks; ++b) {
-    for (int l = args.block_begin[b]; l < args.block_begin[b + 1]; ++l) {
-      const MrfConv& conv = args.convs[l];
-      if (conv.direct()) continue;
-      floats = std::max(floats, toom_cook_floats(conv.shape, args.width(), strip + args.slack(b),
-                                                  args.team ? args.team->parts : 1));
-    }
-  }
-  return floats;
-}
-
-// Floats of scratch memory that a task of up to `steps` output steps needs.
-inline std::int64_t workspace_floats(const MrfArgs& args, std::int64_t steps) {
-  const std::int64_t strip = mrf_strip(args, steps);
-  const bool shared = args.shares_input();
-  std::int64_t floats = strip * args.width() + mrf_scratch(args, strip);
-  for (int b = 0; b < args.blocks; ++b) floats += block_floats(args, b, strip, shared);
-  return floats + (shared ? 2 * mrf_shared_steps(args, strip) * args.width() : 0);
-}
 
 }  // namespace fastvoc

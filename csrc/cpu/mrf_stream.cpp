@@ -49,10 +49,7 @@ std::tuple<Tensor, Tensor> run(const MrfPlan& plan, const MrfStreamCall& call) {
     const Team team = torch_team(parts);
     for (int64_t task = 0; task < tasks; ++task) one(task, &team);
   } else {
-    torch::stable::parallel_for(0, tasks, 1, [&](int64_t first, int64_t end_task) {
-      const FlushDenormals flush;
-      for (int64_t task = first; task < end_task; ++task) one(task, nullptr);
-    });
+    fork_join(tasks, threads, [&](int64_t task) { one(task, nullptr); });
   }
   const OutputOf<Given> out(batch.items(), channels, count);
   if (count > 0) {

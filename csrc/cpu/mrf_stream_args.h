@@ -1,7 +1,7 @@
 // What the glue hands to mrf_stream, and how the state of a stage lies in memory.
 #pragma once
 
-#include "mrf_args.h"
+#include "mrf_memory.h"
 
 namespace fastvoc {
 

@@ -1,7 +1,7 @@
 // Random numbers by position, a vector of positions at a time.
 #pragma once
 
-#include "philox.h"
+#include "common/philox.h"
 #include "trig.h"
 
 namespace fastvoc::FASTVOC_ISA {

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "args.h"
-#include "philox.h"
+#include "common/philox.h"
 
 namespace fastvoc {
 

@@ -6,7 +6,6 @@
 // Either reads no row but its own, so that a pair may be cut.
 #pragma once
 
-#include "team.h"
 #include "toom_cook.h"
 
 namespace fastvoc::FASTVOC_ISA {
@@ -74,8 +73,7 @@ void paired_panels(const PairedFilter& by, int panel, const float* x, std::ptrdi
     multiply(x + (t + 1) * row, 2 * row, by.sum, size, sums + block, pairs);
     if (steps > 1) multiply(differences + (t + 1) * width, 2 * width, by.later, by.panel, sums + 2 * block, steps / 2);
     finish_pairs<NV>(sums, by.bias + panel * kPanel, out, steps);
-    if (out.raw) out.raw += steps * out.raw_row;
-    if (out.residual) out.residual += steps * out.residual_row;
+    out.move(steps);
   }
 }
 
@@ -86,11 +84,10 @@ inline void paired_rows(const PairedFilter& by, const float* x, std::ptrdiff_t r
   share(team, count, [&](std::int64_t first, std::int64_t last, int) {
     row_differences(x + first * row, row, by.depth, last - first, differences + first * padded(by.depth));
   });
-  share_panels(team, panels, [&](int p, int last, int) {
-    for (; FASTVOC_ROWS2 > 0 && p + 2 <= last; p += 2) {
-      paired_panels<FASTVOC_ROWS2 ? 2 : 1>(by, p, x, row, differences, shifted(out, p * kPanel), count);
-    }
-    for (; p < last; ++p) paired_panels<1>(by, p, x, row, differences, shifted(out, p * kPanel), count);
+  share_panels(team, panels, [&](int first, int last, int) {
+    over_panels(first, last, [&](auto number, int p) {
+      paired_panels<decltype(number)::value>(by, p, x, row, differences, out.from(p), count);
+    });
   });
 }
 

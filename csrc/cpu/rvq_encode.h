@@ -4,7 +4,6 @@
 #include "math.h"
 #include "rvq_args.h"
 #include "strip.h"
-#include "team.h"
 #include "tile.h"
 
 namespace fastvoc::FASTVOC_ISA {
@@ -42,27 +41,17 @@ __attribute__((noinline)) void nearest_tile(const TileInput& in, const float* ro
   }
 }
 
-using NearestFn = void (*)(const TileInput&, const float*, const float*, int, const Nearest&);
-
-template <int NV, int... R>
-constexpr std::array<NearestFn, sizeof...(R) + 1> nearest_table(std::integer_sequence<int, R...>) {
-  return {nullptr, &nearest_tile<R + 1, NV>...};
-}
-
 template <int NV>
 void nearest_rows(TileInput in, const float* row_squares, const float* entry_squares, int first, Nearest nearest,
                   std::int64_t rows) {
-  constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
-  static constexpr auto table = nearest_table<NV>(std::make_integer_sequence<int, high>{});
-  for (std::int64_t tiles = ceil_div(rows, high); tiles > 0; --tiles) {
-    const std::int64_t n = ceil_div(rows, tiles);  // all tiles about equally high: low ones do not fill the pipeline
-    table[static_cast<std::size_t>(n)](in, row_squares, entry_squares, first, nearest);
+  static constexpr auto table = by_height<kEvery<NV>>([]<int R>() { return &nearest_tile<R, NV>; });
+  over_tiles(table, rows, [&](auto run, std::int64_t n) {
+    run(in, row_squares, entry_squares, first, nearest);
     in.x += n * in.row;
     row_squares += n;
     nearest.distance += n * kPanel;
     nearest.entry += n * kPanel;
-    rows -= n;
-  }
+  });
 }
 
 // |x|^2, rounded once.
@@ -82,14 +71,13 @@ inline void search(const RvqArgs& args, int k, int p, int last, const float* row
   static constexpr float zeros[2 * kPanel] = {};
   const int width = padded(args.channels), panels = padded(args.entries) / kPanel;
   const std::ptrdiff_t panel = static_cast<std::ptrdiff_t>(args.channels) * kPanel;
-  TileInput in{rows, width, 0, args.panels + (std::ptrdiff_t{k} * panels + p) * panel, panel, zeros, 1, args.channels};
+  const TileInput in{rows, width, 0, args.panels + std::ptrdiff_t{k} * panels * panel, panel, zeros, 1, args.channels};
   const float* entry_squares = args.squares + static_cast<std::ptrdiff_t>(k) * panels * kPanel;
-  for (; FASTVOC_ROWS2 > 0 && p + 2 <= last; p += 2, in.w += 2 * panel) {
-    nearest_rows<FASTVOC_ROWS2 ? 2 : 1>(in, squares, entry_squares + p * kPanel, p * kPanel, nearest, count);
-  }
-  for (; p < last; ++p, in.w += panel) {
-    nearest_rows<1>(in, squares, entry_squares + p * kPanel, p * kPanel, nearest, count);
-  }
+  over_panels(p, last, [&](auto number, int at) {
+    TileInput from = in;
+    from.w += at * panel;
+    nearest_rows<decltype(number)::value>(from, squares, entry_squares + at * kPanel, at * kPanel, nearest, count);
+  });
 }
 
 // The nearest of the lanes of row i in all parts, each `part` values from the next; the lowest number wins a tie.

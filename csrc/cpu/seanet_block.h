@@ -4,39 +4,17 @@
 
 #include "conv1d.h"
 #include "seanet_block_args.h"
-#include "tile_bf16.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
-// A product of rows by panels of weights: steps are `row` elements apart, taps `tap`; results are activated by `act` unless
-// it is null.
+// Where rows of a product go, in the type of the block, activated by `act` or as they are.
 template <class Element>
-struct Product {
-  const Element* x;
-  std::ptrdiff_t row;
-  std::ptrdiff_t tap;
-  const Element* w;
-  const float* bias;
-  int taps;
-  int cin;
-  Element* y;
-  std::ptrdiff_t y_row;
-  const Element* residual;
-  std::ptrdiff_t residual_row;
-  const Act* act;
-};
-
-inline void multiply(const Product<float>& p, std::int64_t rows, int panels) {
-  const auto in = tile_input(p.x, p.row, p.tap, Filter<float>{p.w, p.bias}, p.taps, p.cin);
-  float* const raw = p.act ? nullptr : p.y;
-  float* const act = p.act ? p.y : nullptr;
-  conv_rows(in, {raw, act, p.residual, nullptr, p.y_row, p.y_row, p.residual_row, 0, p.act, 0, 1.0f}, rows, panels);
-}
-
-inline void multiply(const Product<Bf16>& p, std::int64_t rows, int panels) {
+TileOutputOf<Element, Element> block_rows(Element* y, std::ptrdiff_t row, const Act* act) {
   static constexpr Act identity;
-  const auto in = tile_input(p.x, p.row, p.tap, Filter<Bf16>{p.w, p.bias}, p.taps, p.cin);
-  conv_rows(in, {p.y, p.y_row, p.residual, p.residual_row, p.act ? p.act : &identity, 0}, rows, panels);
+  if constexpr (std::is_same_v<Element, float>) {
+    if (!act) return {.raw = y, .raw_row = row};
+  }
+  return {.act = y, .act_row = row, .activation = act ? act : &identity};
 }
 
 // Copies the steps [from, from + count) to the rows at `to`, zeros up to whole panels.
@@ -67,26 +45,15 @@ void seanet_block(const SeanetBlockArgs<Element>& args, const SourceOf<Element>&
     const std::int64_t count = std::min(strip, end - t);
     padded_rows(conv1, source, t - conv1.left, t + count - 1 - conv1.left + args.span(), held);
     copy_rows(source, t + args.shift, count, both + hidden, joint);
-    const Product<Element> first{held,
-                                 cin,
-                                 static_cast<std::ptrdiff_t>(conv1.dilation) * cin,
-                                 args.weight1,
-                                 args.bias1,
-                                 conv1.kernel,
-                                 args.channels(),
-                                 both,
-                                 joint,
-                                 nullptr,
-                                 0,
-                                 &conv1.post};
-    multiply(first, count, hidden / kPanel);
+    const auto in = tile_input(held, cin, static_cast<std::ptrdiff_t>(conv1.dilation) * cin,
+                               Filter<Element>{args.weight1, args.bias1}, conv1.kernel, args.channels());
+    conv_rows(in, block_rows(both, joint, &conv1.post), count, hidden / kPanel);
     const bool direct = cout == args.cout;
-    Element* const rows = direct ? sink.data + t * cout : result;
-    const Element* added = args.identity ? both + hidden : nullptr;
-    const Product<Element> second{both, joint, 0,    args.weight2, args.bias, 1,
-                                  args.inputs(), rows, cout, added, joint, nullptr};
-    multiply(second, count, cout / kPanel);
-    if (!direct) store_rows(sink, t, result, count);
+    auto out = block_rows(direct ? sink.data + t * cout : result, cout, nullptr);
+    out.residual = args.identity ? both + hidden : nullptr;
+    out.residual_row = joint;
+    conv_rows(tile_input(both, joint, 0, Filter<Element>{args.weight2, args.bias}, 1, args.inputs()), out, count, cout / kPanel);
+    if (!direct) copy_rows(sink, t, result, count);
   }
 }
 

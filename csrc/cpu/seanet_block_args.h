@@ -7,7 +7,7 @@ namespace fastvoc {
 
 // `conv1` with the activation before it (`pre`) and the one after it (`post`), its weights in `weight1`. The second convolution
 // and the shortcut are one product: `weight2` is [panel][hidden rounded up + channels][16], without the channels where
-// `identity` adds the input itself. Of bfloat16 elements the channels lie in pairs, as in tile_bf16.h. Output step t belongs
+// `identity` adds the input itself. Of bfloat16 elements the channels lie in pairs, as in args.h, Filter. Output step t belongs
 // to input step t + `shift`.
 template <class Element>
 struct SeanetBlockArgs {

@@ -52,12 +52,9 @@ class NormedBlock {
     const int64_t blocks = ceil_div(own.steps, step);
     std::vector<SeanetMoments> parts(static_cast<std::size_t>(blocks));
     const auto each = [&](const auto& work) {
-      torch::stable::parallel_for(0, blocks, 1, [&](int64_t first, int64_t last) {
-        const FlushDenormals flush;
+      fork_join(blocks, torch::stable::get_num_threads(), [&](int64_t b) {
         float* space = Arena::mine().floats(static_cast<std::size_t>(workspace_floats(args_)));
-        for (int64_t b = first; b < last; ++b) {
-          work(b * step, std::min((b + 1) * step, own.steps), parts[static_cast<std::size_t>(b)], space);
-        }
+        work(b * step, std::min((b + 1) * step, own.steps), parts[static_cast<std::size_t>(b)], space);
       });
     };
     each([&](int64_t begin, int64_t end, SeanetMoments& moments, float* space) {

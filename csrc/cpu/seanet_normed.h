@@ -19,9 +19,9 @@ void seanet_begin(const SeanetNormedArgs<Element>& args, const SourceOf<Element>
   padded_rows(conv1, source, begin - conv1.left, end - 1 - conv1.left + args.block.span(), held);
   const std::ptrdiff_t tap = static_cast<std::ptrdiff_t>(conv1.dilation) * cin;
   Element* const h = rows.hidden + begin * hidden;
-  multiply(Product<Element>{held, cin, tap, args.block.weight1, args.block.bias1, conv1.kernel, args.block.channels(), h, hidden, nullptr, 0,
-                          nullptr},
-           count, hidden / kPanel);
+  const Filter<Element> filter{args.block.weight1, args.block.bias1};
+  conv_rows(tile_input(held, cin, tap, filter, conv1.kernel, args.block.channels()), block_rows(h, hidden, nullptr), count,
+            hidden / kPanel);
   moments.hidden = moments_of(h, hidden, count, conv1.cout);
   if (!args.shortcut) return;
   const Element* x = source.data + begin * source.step;
@@ -33,8 +33,8 @@ void seanet_begin(const SeanetNormedArgs<Element>& args, const SourceOf<Element>
     row = cin;
   }
   Element* const y = rows.shortcut + begin * cout;
-  multiply(Product<Element>{x, row, 0, args.shortcut, args.bias_shortcut, 1, args.block.channels(), y, cout, nullptr, 0, nullptr}, count,
-           cout / kPanel);
+  conv_rows(tile_input(x, row, 0, Filter<Element>{args.shortcut, args.bias_shortcut}, 1, args.block.channels()),
+            block_rows(y, cout, nullptr), count, cout / kPanel);
   moments.shortcut = moments_of(y, cout, count, args.block.cout);
 }
 
@@ -49,8 +49,8 @@ void seanet_middle(const SeanetNormedArgs<Element>& args, const Moments& hidden,
   Element* const y = rows.inner + begin * cout;
   norm_scale(args.norm1, hidden, args.eps, scale);
   normalise(args.norm1, scale, hidden.mean, Rows<Element>{rows.hidden + begin * width, width}, Rows<Element>{nullptr, 0}, active, width, count, width);
-  multiply(Product<Element>{active, width, 0, args.weight2, args.bias2, 1, width, y, cout, nullptr, 0, nullptr}, count,
-           cout / kPanel);
+  conv_rows(tile_input(active, width, 0, Filter<Element>{args.weight2, args.bias2}, 1, width), block_rows(y, cout, nullptr),
+            count, cout / kPanel);
   moments.inner = moments_of(y, cout, count, args.block.cout);
 }
 
@@ -77,7 +77,7 @@ void seanet_end(const SeanetNormedArgs<Element>& args, const SeanetNorms& norms,
       store(y + t * cout + c, load(shortcut + c) * load(norms.scale_shortcut + c) + both);
     }
   }
-  if (!direct) store_rows(sink, begin, y, end - begin);
+  if (!direct) copy_rows(sink, begin, y, end - begin);
 }
 
 }  // namespace fastvoc::FASTVOC_ISA

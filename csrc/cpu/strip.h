@@ -185,4 +185,10 @@ void copy_rows(const SinkOf<Given>& sink, std::int64_t t, const Given* rows, std
   }
 }
 
+// The same for rows of padded width.
+template <class Given>
+void copy_rows(const SinkOf<Given>& sink, std::int64_t t, const Given* rows, std::int64_t count) {
+  copy_rows(sink, t, rows, count, padded(sink.channels));
+}
+
 }  // namespace fastvoc::FASTVOC_ISA

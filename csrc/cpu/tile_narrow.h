@@ -17,19 +17,14 @@ constexpr int kShared = FASTVOC_WIDTH == kPanel ? 2 : 1;
 
 // One multiplication's view of an input step: a group of channels for all lanes, or one for the even and one for the odd.
 template <bool kHalf, class Element>
-struct NarrowInput {
-  using D = Dot<Element>;
-  using Word = typename D::Word;
-  static inline __attribute__((always_inline)) typename D::Weights spread(Word x) { return D::spread(x); }
-};
+struct NarrowInput : Dot<Element> {};
 
 template <class Element>
-struct NarrowInput<true, Element> {
-  using D = Dot<Element>;
+struct NarrowInput<true, Element> : Dot<Element> {
   using Word = std::uint64_t;
-  static inline __attribute__((always_inline)) typename D::Weights spread(Word x) {
+  static inline __attribute__((always_inline)) typename Dot<Element>::Weights spread(Word x) {
     typedef std::uint64_t Words __attribute__((vector_size(FASTVOC_WIDTH * sizeof(float))));
-    return (typename D::Weights)(Words{} + x);
+    return (typename Dot<Element>::Weights)(Words{} + x);
   }
 };
 
@@ -43,15 +38,11 @@ inline __attribute__((always_inline)) void narrow_taps(const TileInputOf<Element
                                                        NarrowSums<R, S, typename Dot<Element>::Sum>& sum) {
   using D = Dot<Element>;
   using Input = NarrowInput<kHalf, Element>;
-  typedef typename Input::Word Word __attribute__((may_alias));
-  constexpr int lanes = Numbers<Element>::kGroup, words = (kHalf ? 2 : 1) * lanes, groups = (R + 2) / 3;
-  const std::ptrdiff_t row = in.row / words, tap = in.tap / words;
+  constexpr int lanes = Numbers<Element>::kGroup, words = (kHalf ? 2 : 1) * lanes;
   const int count = kHalf ? kHalfPanel / words : (in.cin + lanes - 1) / lanes;
   const std::ptrdiff_t tap_weights = static_cast<std::ptrdiff_t>(count) * kPanel * lanes;
   for (int k = from; k < to; ++k) {
-    const Word* x[groups];
-#pragma GCC unroll 8
-    for (int g = 0; g < groups; ++g) x[g] = reinterpret_cast<const Word*>(in.x) + k * tap + 3 * g * row;
+    const WordRows<R, Input> x(in.x + k * in.tap, in.row / words);
     const auto* w = in.w + k * tap_weights;
 #pragma GCC unroll 4
     for (int c = 0; c < count; ++c) {
@@ -63,7 +54,7 @@ inline __attribute__((always_inline)) void narrow_taps(const TileInputOf<Element
       }
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r) {
-        const typename D::Weights xv = Input::spread(x[r / 3][(r % 3) * row + c]);
+        const typename D::Weights xv = x(r, c);
 #pragma GCC unroll 2
         for (int s = First; s < Last; ++s) {
 #pragma GCC unroll 8
@@ -73,18 +64,6 @@ inline __attribute__((always_inline)) void narrow_taps(const TileInputOf<Element
       w += kPanel * lanes;
     }
   }
-}
-
-// What the sums of the outputs from lane `at` on begin with: the bias, of whole numbers their start.
-template <class Element>
-inline __attribute__((always_inline)) typename Dot<Element>::Sum narrow_start(const TileInputOf<Element>& in, std::ptrdiff_t at) {
-  typename Dot<Element>::Sum first;
-  if constexpr (std::is_same_v<typename Dot<Element>::Sum, IntVec>) {
-    std::memcpy(&first, in.start + at, sizeof first);
-  } else {
-    first = load(in.bias + at);
-  }
-  return first;
 }
 
 using HalfRow = VecOf<kHalfPanel>::unaligned;
@@ -135,13 +114,9 @@ inline __attribute__((always_inline)) void narrow_results(const TileInputOf<Elem
     if constexpr (kHalf) {
       const Vec a = (Vec)sum[2 * v / kVecs % S][2 * v % kVecs], b = (Vec)sum[(2 * v + 1) / kVecs % S][(2 * v + 1) % kVecs];
       total = (Sum)shuffle(a, b, lane_sequence(even, Lanes{})) + (Sum)shuffle(a, b, lane_sequence(odd, Lanes{}));
-      total += narrow_start(in, at);
+      total += first_sum(in, at);
     }
-    if constexpr (std::is_same_v<Sum, IntVec>) {
-      y[v] = __builtin_convertvector(total, Vec) * load(in.scale + at) + load(in.bias + at);
-    } else {
-      y[v] = total;
-    }
+    y[v] = result_of(in, total, at);
   }
 }
 
@@ -191,6 +166,10 @@ __attribute__((noinline)) void finish_narrow(const TileOutputOf<Element>& out, f
   });
 }
 
+// Rows of the highest tile of S output steps each.
+template <int S>
+constexpr int kNarrowHigh = S == 2 ? 12 : FASTVOC_WIDTH == kPanel ? 4 : FASTVOC_ROWS1;
+
 // R rows of S output steps each, `apart` elements from one another.
 template <bool kHalf, int R, int S, class Element>
 __attribute__((noinline)) void narrow_tile(const TileInputOf<Element>& in, const TileOutputOf<Element>& given,
@@ -201,7 +180,7 @@ __attribute__((noinline)) void narrow_tile(const TileInputOf<Element>& in, const
   Sum sum[R][S][kVecs];
 #pragma GCC unroll 8
   for (int v = 0; v < kVecs; ++v) {
-    const Sum first = kHalf ? Sum{} : narrow_start(in, v * FASTVOC_WIDTH);
+    const Sum first = kHalf ? Sum{} : first_sum(in, v * FASTVOC_WIDTH);
 #pragma GCC unroll 2
     for (int s = 0; s < S; ++s) {
 #pragma GCC unroll 32
@@ -241,29 +220,23 @@ __attribute__((noinline)) void narrow_tile(const TileInputOf<Element>& in, const
       });
     }
   };
-  with_known_fate(out, finish);
-}
-
-template <class Element>
-using NarrowTileFn = void (*)(const TileInputOf<Element>&, const TileOutputOf<Element>&, std::ptrdiff_t);
-
-template <bool kHalf, int S, class Element, int... R>
-constexpr std::array<NarrowTileFn<Element>, sizeof...(R) + 1> narrow_table(std::integer_sequence<int, R...>) {
-  return {nullptr, &narrow_tile<kHalf, R + 1, S, Element>...};
+  // Few rows are made only where there are no more, and single steps at the end of a signal.
+  if constexpr (kShared == 2 && (S == 1 || 2 * R < kNarrowHigh<S>)) {
+    finish(std::integral_constant<Fate, Fate::kAny>{});
+  } else {
+    with_known_fate(out, finish);
+  }
 }
 
 // `rows` rows of a tile, as tile_rows().
 template <bool kHalf, int S, class Element>
 void narrow_tile_rows(TileInputOf<Element> in, TileOutputOf<Element> out, std::ptrdiff_t apart, std::int64_t rows) {
-  constexpr int high = S == 2 ? 12 : FASTVOC_WIDTH == kPanel ? 4 : FASTVOC_ROWS1;
-  static constexpr auto table = narrow_table<kHalf, S, Element>(std::make_integer_sequence<int, high>{});
-  for (std::int64_t tiles = ceil_div(rows, high); tiles > 0; --tiles) {
-    const std::int64_t n = ceil_div(rows, tiles);
-    table[static_cast<std::size_t>(n)](in, out, apart);
+  static constexpr auto table = by_height<kNarrowHigh<S>, 6>([]<int R>() { return &narrow_tile<kHalf, R, S, Element>; });
+  over_tiles(table, rows, [&](auto run, std::int64_t n) {
+    run(in, out, apart);
     in.x += n * in.row;
-    out = shifted(out, n * out.raw_row);
-    rows -= n;
-  }
+    out.move(n);
+  });
 }
 
 // `steps` output steps of a convolution with this dilation; inputs and outputs are dense rows of half a panel or one. Every
@@ -276,9 +249,9 @@ void narrow_rows(TileInputOf<Element> in, TileOutputOf<Element> out, int dilatio
     TileInputOf<Element> input = in;
     input.x += first * width;
     input.row = row * width;
-    TileOutputOf<Element> output = shifted(out, first * width);
+    TileOutputOf<Element> output = out;
+    output.move(first);
     output.raw_row = output.act_row = output.residual_row = output.sum_row = row * width;
-    output.channel = 0;
     narrow_tile_rows<kHalf, decltype(shared)::value>(input, output, apart, rows);
   };
   using One = std::integral_constant<int, 1>;

@@ -5,7 +5,6 @@
 // the other points b, and the output transform is y_j = sum_a a^j m_a, with m at infinity added to the last.
 #pragma once
 
-#include "team.h"
 #include "tile.h"
 #include "toom_cook_args.h"
 
@@ -116,6 +115,13 @@ inline __attribute__((always_inline)) void finish_tile(const float* m, std::ptrd
   }
 }
 
+// Those of a tile that the end of the signal cuts: one function for all fates.
+template <Scheme kScheme, int NV, class Element>
+__attribute__((noinline)) void finish_cut(const float* m, std::ptrdiff_t point, const float* bias,
+                                          const TileOutputOf<Element>& out, std::int64_t t, int step, int count, float slope) {
+  finish_tile<kScheme, NV>(m, point, bias, out, t, step, count, slope);
+}
+
 // The outputs of one tile where another activation than a leaky ReLU precedes their rounding.
 template <Scheme kScheme, int NV, class Element>
 inline __attribute__((always_inline)) void finish_curved(const float* m, std::ptrdiff_t point, const float* bias,
@@ -140,12 +146,10 @@ inline __attribute__((always_inline)) void finish_steps(const float* m, std::ptr
                                                         int count, float slope) {
   constexpr int tile = scheme_tile(kScheme);
   if constexpr (!std::is_same_v<Element, float> && fate == Fate::kAny) {
-    if (out.act && out.activation->kind != ActKind::kLeaky) {
-      return finish_curved<kScheme, NV>(m, point, bias, out, t, step, count);
-    }
+    if (out.curved()) return finish_curved<kScheme, NV>(m, point, bias, out, t, step, count);
   }
   if (count == tile) return finish_tile<kScheme, NV, fate>(m, point, bias, out, t, step, tile, slope);
-  finish_tile<kScheme, NV, fate>(m, point, bias, out, t, step, count, slope);
+  finish_cut<kScheme, NV>(m, point, bias, out, t, step, count, slope);
 }
 
 // A convolution on its way: `x` is its transformed input [point][row][width]. Weights are [point][panel][group][cin][16].
@@ -161,19 +165,6 @@ struct ToomCookRun {
   std::int64_t count;  // output steps
   float* sums;
 };
-
-template <int NV, class Element>
-void product_rows(TileInputOf<Element> in, float* y, std::int64_t rows) {
-  constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
-  static constexpr auto table = product_table<NV, Element>(std::make_integer_sequence<int, high>{});
-  for (std::int64_t tiles = ceil_div(rows, high); tiles > 0; --tiles) {
-    const std::int64_t n = ceil_div(rows, tiles);
-    table[static_cast<std::size_t>(n)](in, y);
-    in.x += n * in.row;
-    y += n * NV * kPanel;
-    rows -= n;
-  }
-}
 
 // Writes the outputs of the `n` rows of sums from row `first` on.
 template <Scheme kScheme, int NV, Fate fate, class Element>
@@ -243,10 +234,9 @@ void toom_cook_panels(const ToomCookRun<Element>& run, int panel, const TileOutp
 template <Scheme kScheme, class Element>
 void toom_cook_range(const ToomCookRun<Element>& run, int panel, int last, const TileOutputOf<Element>& out,
                      std::int64_t first, std::int64_t end) {
-  for (; FASTVOC_ROWS2 > 0 && panel + 2 <= last; panel += 2) {
-    toom_cook_panels<kScheme, FASTVOC_ROWS2 ? 2 : 1>(run, panel, shifted(out, panel * kPanel), first, end);
-  }
-  for (; panel < last; ++panel) toom_cook_panels<kScheme, 1>(run, panel, shifted(out, panel * kPanel), first, end);
+  over_panels(panel, last, [&](auto number, int p) {
+    toom_cook_panels<kScheme, decltype(number)::value>(run, p, out.from(p), first, end);
+  });
 }
 
 template <Scheme kScheme, class Element>
@@ -269,7 +259,6 @@ void toom_cook(const ToomCook& conv, const Filter<Element>& filter, int cin, con
     }
   };
   const std::int64_t rows = blocks * d;
-  const bool curved = out.act && out.activation->kind != ActKind::kLeaky;
   float* const sums = scratch + toom_cook_points(conv, width, count);
   ToomCookRun<Element> run{conv, filter.weight, filter.bias, cin, width, x, point, count, sums};
   if (!team && width <= kToomCookNear) {
@@ -291,9 +280,9 @@ void toom_cook(const ToomCook& conv, const Filter<Element>& filter, int cin, con
     });
   }
   if constexpr (std::is_same_v<Element, float>) {
-    if (curved) {
+    if (out.curved()) {
       share_panels(team, width / kPanel, [&](int first, int last, int) {
-        const TileOutputOf<Element> part = shifted(out, first * kPanel);
+        const TileOutputOf<Element> part = out.from(first);
         activate_rows(*part.activation, part.act, part.act_row, count, part.channel, (last - first) * kPanel);
       });
     }
@@ -305,28 +294,16 @@ void toom_cook(const ToomCook& conv, const Filter<Element>& filter, int cin, con
 template <class Element>
 void toom_cook_rows(const ToomCook& conv, const Filter<Element>& filter, int cin, const Element* in, int width,
                     const TileOutputOf<Element>& out, std::int64_t count, float* scratch, const Team* team) {
-  if constexpr (std::is_same_v<Element, Bf16>) {
-    switch (conv.scheme) {
-      case Scheme::kF33:
-        return toom_cook<Scheme::kF33>(conv, filter, cin, in, width, out, count, scratch, team);
-      case Scheme::kF45:
-        return toom_cook<Scheme::kF45>(conv, filter, cin, in, width, out, count, scratch, team);
-      case Scheme::kF44:
-        return toom_cook<Scheme::kF44>(conv, filter, cin, in, width, out, count, scratch, team);
-      default:
-        return;
-    }
-  } else {
-    switch (conv.scheme) {
-      case Scheme::kF63:
-        return toom_cook<Scheme::kF63>(conv, filter, cin, in, width, out, count, scratch, team);
-      case Scheme::kF45:
-        return toom_cook<Scheme::kF45>(conv, filter, cin, in, width, out, count, scratch, team);
-      case Scheme::kF44:
-        return toom_cook<Scheme::kF44>(conv, filter, cin, in, width, out, count, scratch, team);
-      default:
-        return;
-    }
+  constexpr Scheme own = std::is_same_v<Element, Bf16> ? Scheme::kF33 : Scheme::kF63;
+  switch (conv.scheme) {
+    case own:
+      return toom_cook<own>(conv, filter, cin, in, width, out, count, scratch, team);
+    case Scheme::kF45:
+      return toom_cook<Scheme::kF45>(conv, filter, cin, in, width, out, count, scratch, team);
+    case Scheme::kF44:
+      return toom_cook<Scheme::kF44>(conv, filter, cin, in, width, out, count, scratch, team);
+    default:
+      return;
   }
 }
 

@@ -2,7 +2,8 @@
 #pragma once
 
 #include "lanes.h"
-#include "pointwise.h"
+#include "results.h"
+#include "rows.h"
 #include "trio_args.h"
 
 namespace fastvoc::FASTVOC_ISA {
@@ -34,43 +35,28 @@ inline __attribute__((always_inline)) Vec lower(WordVec first, WordVec second) {
 // Of a single tile each group's lines are fetched so many groups ahead, 16 KB.
 constexpr int kNearGroups = 64;
 
-// The sums of R rows for the first NV panels of the pair, without scale and bias. With every group `lines` cache lines from
-// `ahead` on are fetched, or without `ahead` all lines of the group that is read kNearGroups later.
+// The results of R rows for the first NV panels of the pair. With every group `lines` cache lines from `ahead` on are fetched,
+// or without `ahead` all lines of the group that is read kNearGroups later.
 template <int R, int NV>
-inline __attribute__((always_inline)) void accumulate(const TrioInput& in, const std::uint32_t* ahead, int lines,
-                                                      Vec (&acc)[R][NV * kVecs]) {
-  constexpr int triples = (R + 2) / 3;
-#pragma GCC unroll 8
-  for (int v = 0; v < NV * kVecs; ++v) {
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r) acc[r][v] = Vec{};
-  }
-  const std::ptrdiff_t row = in.row;
-  const float* x[triples];
-#pragma GCC unroll 8
-  for (int i = 0; i < triples; ++i) x[i] = in.x + 3 * i * row;
-  const auto add = [&](const Vec(&weight)[NV * kVecs], int c) __attribute__((always_inline)) {
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r) {
-      const float xv = x[r / 3][(r % 3) * row + c];
-#pragma GCC unroll 8
-      for (int v = 0; v < NV * kVecs; ++v) acc[r][v] += weight[v] * xv;
-    }
-  };
+__attribute__((noinline)) void trio_tile(const TrioInput& in, const std::uint32_t* ahead, int lines, float* rows) {
+  constexpr int vecs = NV * kVecs;
+  Vec acc[R][vecs];
+  begin_sums(acc, [&](int) __attribute__((always_inline)) { return Vec{}; });
+  const WordRows<R, Dot<float>> x(in.x, in.row);
   const std::uint32_t* w = in.words;
   const auto group = [&](int c, int inputs) __attribute__((always_inline)) {
-    Vec first[NV * kVecs], second[NV * kVecs], third[NV * kVecs];
+    Vec first[vecs], second[vecs], third[vecs];
 #pragma GCC unroll 8
-    for (int v = 0; v < NV * kVecs; ++v) {
+    for (int v = 0; v < vecs; ++v) {
       const std::uint32_t* const at = w + v / kVecs * 2 * kPanel + v % kVecs * FASTVOC_WIDTH;
       const WordVec one = trio_word(at), two = trio_word(at + kPanel);
       first[v] = upper(one);
       second[v] = lower(one, two);
       third[v] = upper(two);
     }
-    add(first, c);
-    if (inputs > 1) add(second, c + 1);
-    if (inputs > 2) add(third, c + 2);
+    add_products(acc, first, x, c);
+    if (inputs > 1) add_products(acc, second, x, c + 1);
+    if (inputs > 2) add_products(acc, third, x, c + 2);
     w += kTrioWords;
   };
   const int groups = in.depth / 3;
@@ -92,70 +78,44 @@ inline __attribute__((always_inline)) void accumulate(const TrioInput& in, const
     }
   }
   if (in.depth > 3 * groups) group(3 * groups, in.depth - 3 * groups);
-}
-
-template <int R, int NV>
-__attribute__((noinline)) void trio_tile(const TrioInput& in, const std::uint32_t* ahead, int lines, float* rows) {
-  Vec acc[R][NV * kVecs];
-  accumulate<R, NV>(in, ahead, lines, acc);
 #pragma GCC unroll 8
-  for (int v = 0; v < NV * kVecs; ++v) {
+  for (int v = 0; v < vecs; ++v) {
     const Vec scale = load(in.scale + v * FASTVOC_WIDTH), bias = load(in.bias + v * FASTVOC_WIDTH);
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r) acc[r][v] = acc[r][v] * scale + bias;
   }
-  store_tile<R, NV>(rows, acc);
+  store_sums(rows, NV * kPanel, acc);
 }
 
-using TrioFn = void (*)(const TrioInput&, const std::uint32_t* ahead, int lines, float* rows);
-
-template <int NV, int... R>
-constexpr std::array<TrioFn, sizeof...(R) + 1> trio_table(std::integer_sequence<int, R...>) {
-  return {nullptr, &trio_tile<R + 1, NV>...};
-}
-
-// Runs `rows` steps of NV panels in tiles of about equal height. A single tile fetches what it needs itself soon, several of them
-// fetch the next pair together.
+// Runs `rows` steps of NV panels. A single tile fetches what it needs itself soon, several of them fetch the next pair together.
 template <int NV>
 void trio_panels(TrioInput in, TileOutput out, std::int64_t rows) {
-  constexpr int high = NV == 2 ? FASTVOC_ROWS2 : FASTVOC_ROWS1;
-  static constexpr auto table = trio_table<NV>(std::make_integer_sequence<int, high>{});
-  alignas(64) float results[high * NV * kPanel];
-  const std::int64_t tiles = ceil_div(rows, high), pair = trio_pair_words(in.depth);
+  static constexpr auto table = by_height<kEvery<NV>>([]<int R>() { return &trio_tile<R, NV>; });
+  alignas(64) float results[kEvery<NV> * NV * kPanel];
+  const std::int64_t tiles = ceil_div(rows, kEvery<NV>), pair = trio_pair_words(in.depth);
   const int lines = static_cast<int>(ceil_div(4, tiles));
   const std::uint32_t* ahead = in.words + pair < in.end ? in.words + pair : in.next;
-  for (std::int64_t left = tiles; left > 0; --left) {
-    const std::int64_t n = ceil_div(rows, left);
-    table[static_cast<std::size_t>(n)](in, tiles == 1 ? nullptr : ahead, lines, results);
-    finish_pointwise(out, results, static_cast<int>(n), NV * kPanel);
+  over_tiles(table, rows, [&](auto tile, std::int64_t n) {
+    tile(in, tiles == 1 ? nullptr : ahead, lines, results);
+    finish_any(out, results, static_cast<int>(n), NV * kPanel);
     in.x += n * in.row;
-    out = moved(out, n, 0);
+    out.move(n);
     ahead += pair / 4 * lines;
-    rows -= n;
-  }
+  });
 }
 
 // The pairs of panels [first, last) of a layer; `next` are the words that the same thread reads after those.
-inline void trio_rows(const Trios& layer, const float* x, std::ptrdiff_t row, TileOutput out, std::int64_t rows,
+inline void trio_rows(const Trios& layer, const float* x, std::ptrdiff_t row, const TileOutput& out, std::int64_t rows,
                       std::int64_t first, std::int64_t last, const std::uint32_t* next) {
   if (rows == 0) return;
   const int panels = padded(layer.outputs) / kPanel;
-  for (std::int64_t p = first; p < last; ++p) {
-    const std::ptrdiff_t column = 2 * p * kPanel;
-    TrioInput in{x, row, layer.pair(p), layer.pair(last), next, layer.scale + column, layer.bias + column, layer.inputs};
-    const bool two = 2 * p + 1 < panels;
-    if constexpr (FASTVOC_ROWS2 > 0) {
-      if (two) {
-        trio_panels<FASTVOC_ROWS2 ? 2 : 1>(in, moved(out, 0, column), rows);
-        continue;
-      }
-    }
-    trio_panels<1>(in, moved(out, 0, column), rows);
-    if (!two) continue;
-    in.words += 2 * kPanel;
-    in.scale += kPanel;
-    in.bias += kPanel;
-    trio_panels<1>(in, moved(out, 0, column + kPanel), rows);
+  for (std::int64_t pair = first; pair < last; ++pair) {
+    const int begin = static_cast<int>(2 * pair), end = std::min(begin + 2, panels);
+    over_panels(begin, end, [&](auto number, int p) {
+      const TrioInput in{x, row, layer.pair(pair) + 2 * (p - begin) * kPanel, layer.pair(last), next, layer.scale + p * kPanel,
+                         layer.bias + p * kPanel, layer.inputs};
+      trio_panels<decltype(number)::value>(in, out.from(p), rows);
+    });
   }
 }
 

@@ -38,20 +38,20 @@ void upsample(const UpsampleArgs& args, const Filter<Element>& filter, const Any
     in.pad_right(q + count, source.steps, false, zero);
     if constexpr (std::is_same_v<Element, float>) {
       const PairedFilter pair = paired_filter(filter, panels, args.cin, true);
-      const TileOutput out{result, nullptr, nullptr, nullptr, stride * cout, 0, 0, 0, nullptr, 0, 1.0f};
+      const TileOutput out{.raw = result, .raw_row = stride * cout};
       if (args.paired) paired_rows(pair, in.at(q) - cin, cin, out, count, panels, differences, args.team);
     }
     if (!args.paired) share_panels(args.team, panels, [&](int first, int last, int) {
       Filter<Element> of_phase = filter;
       for (int phase = 0; phase < phases; ++phase) {
         const auto tile = tile_input(in.at(q), cin, -cin, of_phase, args.taps(phase), args.cin);
-        TileOutputOf<Element> out{nullptr, nullptr, nullptr, nullptr, stride * cout, stride * cout, 0, 0, &none, 0, 1.0f};
+        TileOutputOf<Element> out{.raw_row = stride * cout, .act_row = stride * cout, .activation = &none};
         if constexpr (std::is_same_v<Result, float>) {
           out.raw = result + phase * cout;
         } else {
           out.act = result + phase * cout;
         }
-        conv_rows(tile.from(first), shifted(out, first * kPanel), count, last - first);
+        conv_rows(tile.from(first), out.from(first), count, last - first);
         of_phase.weight += tile.panel * panels;
         if (of_phase.start) of_phase.start += cout;
       }

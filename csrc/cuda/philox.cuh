@@ -1,33 +1,10 @@
-// Philox4x32-10, random numbers by position (Salmon et al. 2011), as fastvoc/ops/_philox.py.
+// Random numbers of the distributions that nsf_source draws, of the words of Philox.
 #pragma once
 
+#include "common/philox.h"
 #include "cuda/platform.cuh"
 
 namespace fastvoc::cuda {
-
-struct PhiloxWords {
-  std::uint32_t word[4];
-};
-
-// Four random words of the counter (position, group, domain) under a key of 64 bits.
-__device__ inline PhiloxWords philox(std::uint64_t position, std::uint32_t group, std::uint32_t domain,
-                                     std::uint64_t key) {
-  std::uint32_t c0 = static_cast<std::uint32_t>(position), c1 = static_cast<std::uint32_t>(position >> 32);
-  std::uint32_t c2 = group, c3 = domain;
-  std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-#pragma unroll
-  for (int round = 0; round < 10; ++round) {
-    const std::uint64_t even = static_cast<std::uint64_t>(c0) * 0xd2511f53u;
-    const std::uint64_t odd = static_cast<std::uint64_t>(c2) * 0xcd9e8d57u;
-    c0 = static_cast<std::uint32_t>(odd >> 32) ^ c1 ^ k0;
-    c1 = static_cast<std::uint32_t>(odd);
-    c2 = static_cast<std::uint32_t>(even >> 32) ^ c3 ^ k1;
-    c3 = static_cast<std::uint32_t>(even);
-    k0 += 0x9e3779b9u;
-    k1 += 0xbb67ae85u;
-  }
-  return {{c0, c1, c2, c3}};
-}
 
 // Uniform in [0, 1), multiples of 2^-24.
 __device__ inline float uniform(std::uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }

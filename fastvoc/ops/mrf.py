@@ -31,7 +31,7 @@ from fastvoc.runtime import packing
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Spec, define
 
-_MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 720  # of csrc/cpu/mrf_args.h
+_MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 720  # of csrc/cpu/mrf_args.h, mrf_tuning.h
 _TILES = -1  # scheme of weights for csrc/cuda/mrf_tile.cuh
 
 

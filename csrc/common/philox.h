@@ -9,13 +9,16 @@ struct PhiloxWords {
   std::uint32_t word[4];
 };
 
-// Four random words of the counter (position, group, domain) under a key of 64 bits.
-inline __attribute__((always_inline)) PhiloxWords philox(std::uint64_t position, std::uint32_t group, std::uint32_t domain,
-                                                         std::uint64_t key) {
+// Four random words of the counter (position, group, domain) under a key of 64 bits; `constexpr` lets devices call it, too.
+constexpr PhiloxWords philox(std::uint64_t position, std::uint32_t group, std::uint32_t domain, std::uint64_t key) {
   std::uint32_t c0 = static_cast<std::uint32_t>(position), c1 = static_cast<std::uint32_t>(position >> 32);
   std::uint32_t c2 = group, c3 = domain;
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+#if defined(__CUDACC__)
+#pragma unroll
+#else
 #pragma GCC unroll 10
+#endif
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t even = static_cast<std::uint64_t>(c0) * 0xd2511f53u;
     const std::uint64_t odd = static_cast<std::uint64_t>(c2) * 0xcd9e8d57u;
