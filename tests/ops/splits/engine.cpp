@@ -1,11 +1,10 @@
 // An engine whose kernels count the multiply-adds that they are asked for, on the thread that is asked. Each call's are written
 // to standard output when the next one begins: in all, and where the threads that wait for one another do most.
-#define FASTVOC_ISA counted
 #include <cmath>
 #include <cstdio>
 
 #include "cpu/dispatch.h"
-#include "cpu/team.h"
+#include "cpu/threads.h"
 
 #include <stand_in_threads.h>
 
@@ -15,7 +14,9 @@ namespace {
 using splits::Count;
 
 void panels_of(const Team* team, int panels, double products) {
-  counted::share_panels(team, panels, [&](int first, int last, int) { Count::now().add(products * (last - first) / panels); });
+  share(team, (panels + 1) / 2, [&](std::int64_t first, std::int64_t last, int) {
+    Count::now().add(products * static_cast<double>(std::min<std::int64_t>(2 * last, panels) - 2 * first) / panels);
+  });
 }
 
 void conv1d(const Conv1dArgs& args, const Filter<float>&, const AnySource&, const SourceOf<float>*, const Sink&,
@@ -53,6 +54,15 @@ void print() {
 }
 
 }  // namespace
+
+// Every thread takes its own range of the pieces, and nobody takes another's.
+void fork_join(std::int64_t count, std::int64_t threads, void (*piece)(const void*, std::int64_t), const void* work) {
+  const std::int64_t members = std::max<std::int64_t>(1, std::min(count, threads));
+  Count::now().region(static_cast<std::size_t>(members), [&](std::size_t i) {
+    const auto m = static_cast<std::int64_t>(i);
+    for (std::int64_t n = count * m / members; n < count * (m + 1) / members; ++n) piece(work, n);
+  });
+}
 
 const Engine& engine() {
   static const Kernels<float> floats{.convolutions = {.conv1d = conv1d, .upsample = upsample, .mrf = mrf}};

@@ -57,17 +57,4 @@ namespace torch::stable {
 
 inline std::int64_t get_num_threads() { return static_cast<std::int64_t>(splits::Count::now().threads()); }
 
-// Equal chunks of `grain` at least, one for each thread, as at::parallel_for has them.
-template <class Work>
-void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, const Work& work) {
-  const std::int64_t all = end - begin;
-  if (all <= 0) return;
-  const std::int64_t least = std::max<std::int64_t>(grain, 1), threads = std::min(get_num_threads(), (all + least - 1) / least);
-  const std::int64_t chunk = (all + threads - 1) / threads;
-  splits::Count::now().region(static_cast<std::size_t>(threads), [&](std::size_t i) {
-    const std::int64_t first = begin + static_cast<std::int64_t>(i) * chunk, last = std::min(end, first + chunk);
-    if (first < last) work(first, last);
-  });
-}
-
 }  // namespace torch::stable
