@@ -80,6 +80,7 @@ def main() -> None:
     noise = [f"{row[key]:.1f}" for key in ("least_db", "mean_db")]
     table.add_row(str(len(found)), *noise, f"{100 * row['same_codes']:.2f} %")
     table.print()
+    print(*int8.notes)
     if args.write:
         print(f"written: {harness.merge(args.write, 'cpu', [row])}")
 

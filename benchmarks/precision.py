@@ -88,6 +88,7 @@ def main() -> None:
         noise = [f"{row[key]:.1f}" if key in row else "" for key in ("least_db", "mean_db")]
         table.add_row(name, *noise, f"{row['real_time']:.0f}", f"{row['over_fp32']:.2f}")
     table.print()
+    print(*vocoders["int8"].notes)
     if args.write:
         print(f"written: {harness.write('precision', 'cpu', rows)}")
 

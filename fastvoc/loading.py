@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from fastvoc.checkpoints import Checkpoint, Origin, describe, detect_and_load
 from fastvoc.checkpoints import save as save_checkpoint
+from fastvoc.checkpoints.int8_state import int8_note
 from fastvoc.checkpoints.origins import warn_assumed, with_given
 from fastvoc.codec import Codec
 from fastvoc.errors import DeviceError, DtypeError, LoadError
@@ -193,8 +194,12 @@ def loaded(
         if slower is not None:
             dtype, notes = torch.float32, (f"computes in float32, not in bfloat16: {slower}",)
     model = model_of(checkpoint, device, dtype, backend)
+    if dtype is torch.int8:
+        notes = (int8_note(checkpoint),)
     if dtype is torch.bfloat16 and (device is None or device.type == "cpu"):
-        model.settle(lambda: model_of(checkpoint, device, torch.float32, backend), backend)
+        kept = model.settle(lambda: model_of(checkpoint, device, torch.float32, backend), backend)
+        if kept:
+            notes = (f"float32, for what they would lose in bfloat16, in {', '.join(kept)}",)
     result: Vocoder | Codec
     if isinstance(model, CodecModel):
         result = Codec(model, checkpoint.config, backend=backend)
@@ -220,7 +225,7 @@ def model_of(
     state = {name: tensor for name, tensor in checkpoint.state.items() if name.rpartition(".")[2] != RANGE}
     if dtype is torch.int8:
         for name, layer in model.int8_layers().items():
-            layer.input_range = checkpoint.state[f"{name}.{RANGE}"]
+            layer.input_range = checkpoint.state.get(f"{name}.{RANGE}")
         state, dtype = checkpoint.state, torch.float32
     model.load_state_dict(state, assign=True)
     # float32 first: windows are wider where torch's default is, and casts to less leave them so.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+from pathlib import Path
 
+import model_files
 import pytest
 import torch
 
@@ -30,6 +32,23 @@ def test_without_products_of_bfloat16_it_is_float32(
     assert str(fastvoc.explain(voc)).startswith(note)
     assert note in caplog.text
     assert copy.deepcopy(voc).notes == voc.notes
+
+
+@pytest.mark.parametrize("name", [name for name in model_files.NAMES if name != "int8"])
+def test_no_family_takes_longer_than_in_float32(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in bfloat16, too: what loads is what float32 gives, layer for layer."""
+    monkeypatch.setattr(library, "cpu_isa", lambda: "avx512")
+    path = tmp_path / "half.safetensors"
+    fastvoc.save(fastvoc.load(model_files.saved(name, tmp_path)), path, dtype="bf16")
+    half, whole = fastvoc.load(path, dtype="bf16"), fastvoc.load(path)
+    assert "computes in float32, not in bfloat16" in str(fastvoc.explain(half))
+    assert {tensor.dtype for tensor in half.model.state_dict().values() if tensor.is_floating_point()} == {
+        torch.float32
+    }
+    ours, theirs = list(fastvoc.explain(half)), list(fastvoc.explain(whole))
+    assert [(row.layer, row.title, row.chosen) for row in ours] == [
+        (row.layer, row.title, row.chosen) for row in theirs
+    ]
 
 
 @pytest.mark.parametrize("isa", ["avx512_bf16", None])

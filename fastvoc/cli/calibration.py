@@ -12,27 +12,30 @@ from fastvoc.checkpoints import Checkpoint
 from fastvoc.cli.synthesis import MEL_FILES, read_input
 from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, FastvocError
-from fastvoc.quantization import Calibration
+from fastvoc.quantization import LEAST_DECIBELS, Calibration
 from fastvoc.sound.audio import mono, read_audio, resample
 from fastvoc.sound.files import READABLE
 from fastvoc.vocoder import Vocoder
 
 
-def calibrated(checkpoint: Checkpoint, source: Path, console: Console) -> Checkpoint:
+def calibrated(checkpoint: Checkpoint, source: Path, least: float | None, console: Console) -> Checkpoint:
     """The int8 form of a checkpoint, calibrated on an audio or mel file or a folder of them.
+
+    least: decibels that it has to stay from float32, those of `fastvoc.quantization` when None.
 
     Raises ArgumentError when there are none, or as `fastvoc.quantization.calibrate`, naming the file.
     """
     files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if _is_input(p))
     if not files:
         raise ArgumentError(f"--calibrate: no audio and no mel files in {source}")
-    calibration = Calibration(checkpoint)
+    calibration = Calibration(checkpoint, LEAST_DECIBELS if least is None else least)
     for path in track(files, "Calibrating", console=console, transient=True):
         try:
             calibration.see(_input(path, calibration.model))
         except FastvocError as error:  # noqa: PERF203
             raise type(error)(str(error) if str(path) in str(error) else f"{path}: {error}") from error
-    return calibration.checkpoint()
+    with console.status("Choosing what computes in int8"):
+        return calibration.checkpoint()
 
 
 def _is_input(path: Path) -> bool:

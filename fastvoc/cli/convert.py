@@ -28,6 +28,10 @@ def convert(
         Path | None,
         typer.Option(metavar="PATH", help="Audio or mel file, or a folder of them, whose like the model will get."),
     ] = None,
+    least_db: Annotated[
+        float | None,
+        typer.Option(metavar="DB", help="Decibels that an int8 model stays from float32; 32 by default."),
+    ] = None,
     sample_rate: Annotated[
         int | None, typer.Option(metavar="HZ", help="The rate of a model whose files do not say it.")
     ] = None,
@@ -41,6 +45,7 @@ def convert(
     from rich.console import Console
     from rich.table import Table
 
+    from fastvoc.checkpoints.int8_state import int8_note
     from fastvoc.checkpoints.origins import warn_assumed, with_given
     from fastvoc.loading import read_checkpoint, save
 
@@ -54,6 +59,8 @@ def convert(
         raise ArgumentError("--int8 wants --calibrate with real inputs, and --calibrate is for --int8")
     if int8 and dtype is not Precision.fp32:
         raise ArgumentError(f"--dtype: an int8 model is stored in int8 and fp32, got {dtype.value}")
+    if least_db is not None and not int8:
+        raise ArgumentError("--least-db is for --int8")
     console = Console(stderr=True)
     with console.status(f"Reading {source}"):
         checkpoint = with_given(read_checkpoint(source), sample_rate)
@@ -61,7 +68,7 @@ def convert(
     if calibrate is not None:
         from fastvoc.cli.calibration import calibrated
 
-        checkpoint = calibrated(checkpoint, calibrate, console)
+        checkpoint = calibrated(checkpoint, calibrate, least_db, console)
     with console.status(f"Writing {target}"):
         save(checkpoint, target, dtype=dtype.value)
     config = checkpoint.config
@@ -74,6 +81,8 @@ def convert(
         table.add_row("mel front end", f"{config.num_mels} bands" if config.mel else absent)
     count = sum(tensor.numel() for tensor in checkpoint.state.values())
     table.add_row("parameters", f"{count / 1e6:.2f} million in {len(checkpoint.state)} tensors")
+    if checkpoint.quantization is not None:
+        table.add_row("int8", int8_note(checkpoint))
     stored = checkpoint.quantization or dtype.value
     table.add_row("written", f"{target} ({target.stat().st_size / 1e6:.1f} MB, {stored})")
     console.print(table)

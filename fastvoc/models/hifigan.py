@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -34,8 +35,10 @@ from fastvoc.nn.model import Given, Model, Written
 from fastvoc.nn.mrf import MrfStage, ResidualBlock, WideResidualBlock
 from fastvoc.nn.network import Network, Trace, Value, stacked
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.quantized import Stage
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.nn.upsample import Upsample, WideUpsample
+from fastvoc.nn.widening import widen
 from fastvoc.ops.activation import TANH, leaky_relu
 from fastvoc.runtime.registry import use_exact
 from fastvoc.sound.mel import HIFIGAN_22K, MelConfig
@@ -203,10 +206,10 @@ class HifiGan(Model):
 
     When the model is cast to bfloat16 or float16, `conv_pre` and the first of `ups` stay in float32, on the CPU also
     the first stage's residual blocks if one has more than 7 taps: what is rounded there weighs most, as a log-mel of
-    -10, off by up to 3 %, and a block of 11 taps hands on nearly all of it. An int8 model keeps the first stage in
-    float32 too, the last of `ups`, and what is too narrow to gain by it (`float_layers`).
+    -10, off by up to 3 %, and a block of 11 taps hands on nearly all of it.
     """
 
+    probe_inputs: Mapping[str, float] = MappingProxyType({})  # what `settle` gives beside the signal
     mean: Tensor
     scale: Tensor
 
@@ -229,9 +232,6 @@ class HifiGan(Model):
                 blocks.append(block(config.channels(i), kernel, dilations, pairs=config.resblock == "1"))
         self.ups = nn.ModuleList(ups)
         self.resblocks = nn.ModuleList(blocks)
-        narrow = [i for i in range(len(ups)) if config.channels(i) < _LEAST_INT8_CHANNELS]
-        kept = [f"resblocks.{i * count + j}" for i in sorted({0, *narrow}) for j in range(count)]
-        self.float_layers = ("cond", "conds", "conv_pre", "ups.0", *kept, f"ups.{len(ups) - 1}", "conv_post")
         self._stages = [
             (up, MrfStage(f"mrf.{i}", blocks[i * count : (i + 1) * count], act, config.pad_mode))
             for i, up in enumerate(ups)
@@ -289,14 +289,22 @@ class HifiGan(Model):
         items = self._items(speaker, mel.shape[0], backend).values()
         return self.run(self._network, mel, *items, lengths=lengths, backend=backend)
 
-    def settle(self, meant: Callable[[], Model], backend: str | None = None) -> None:
+    def settle(self, meant: Callable[[], Model], backend: str | None = None) -> tuple[str, ...]:
         stages = [stage for _, stage in self._stages]
-        if any(stage.runs_on(backend) == "cpp" for stage in stages):
-            x = probe(self.config.mel, self.config.num_mels, _PROBE_FRAMES)
-            steps = itertools.accumulate(self.config.upsample_rates, operator.mul)
-            run = partial(self, x.to(self.conv_pre.weight.dtype), backend=backend)
-            toom_cook.settle(stages, list(steps), run, meant()(x, backend=backend), backend)
-            self._network.cut = {}  # pieces begin at tiles
+        if not any(stage.runs_on(backend) == "cpp" for stage in stages):
+            return ()
+        x = probe(self.config.mel, self.config.num_mels, _PROBE_FRAMES)
+        steps = itertools.accumulate(self.config.upsample_rates, operator.mul)
+        run = partial(self, x.to(self.conv_pre.weight.dtype), backend=backend, **self.probe_inputs)
+        whole = meant()
+        sound = whole(x, backend=backend, **self.probe_inputs)
+        toom_cook.settle(stages, list(steps), run, sound, backend)
+        kept = widen(self, self._parts_in_stages(self._network), whole, run, sound, backend)
+        self._network.cut = {}  # pieces begin at tiles
+        return kept
+
+    def int8_stages(self) -> dict[str, Stage]:
+        return self._parts_in_stages(self._network, _LEAST_INT8_CHANNELS)
 
     def _check(self, mel: Tensor) -> None:
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.numel() == 0:

@@ -11,6 +11,7 @@ from fastvoc.models.whole_codec import WholeCodec
 from fastvoc.nn.attention import AttentionBlock
 from fastvoc.nn.depthwise_upsample import DepthwiseUpsample
 from fastvoc.nn.network import Network, Trace, Value
+from fastvoc.nn.quantized import Stage
 from fastvoc.nn.seanet import SeanetConv, SeanetStyle
 from fastvoc.nn.split_rvq import SplitQuantizer
 
@@ -51,8 +52,6 @@ class Mimi(WholeCodec):
 
     config: MimiConfig
     pads_itself = True
-    # Codes stay those of float32, and convolutions add to nothing: in int8 it is the decoder's transformer.
-    float_layers = ("encoder", "encoder_transformer", "downsample", "quantizer", "upsample", "decoder")
 
     def __init__(self, config: MimiConfig) -> None:
         super().__init__()
@@ -80,13 +79,20 @@ class Mimi(WholeCodec):
 
     def _decode(self, run: Trace, codes: Value) -> Value:
         x = run(self.upsample, run(self.quantizer.decoding, codes))
-        return self.decoder.network(run, self.decoder_transformer.network(run, x))
+        return self.decoder.network(run, self._transformed(run, x))
+
+    def _transformed(self, run: Trace, x: Value) -> Value:
+        return self.decoder_transformer.network(run, x)
 
     def encoding(self, n_q: int) -> Network:
         most = self.config.n_q
         if isinstance(n_q, bool) or not isinstance(n_q, int) or not 1 <= n_q <= most:
             raise ArgumentError(f"n_q: expected an integer in 1..{most}, got {n_q!r}")
         return super().encoding(n_q)
+
+    def int8_stages(self) -> dict[str, Stage]:
+        """The layers of the decoder's transformer: codes stay those of float32, and convolutions add to nothing."""
+        return self._parts_in_stages(self.reading("_transformed"))
 
     @property
     def lookahead(self) -> tuple[int, int]:

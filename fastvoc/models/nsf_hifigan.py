@@ -35,6 +35,7 @@ from fastvoc.nn.layer import Plain
 from fastvoc.nn.model import Given, Written
 from fastvoc.nn.network import Network, Trace, Value
 from fastvoc.nn.prepared import Prepared
+from fastvoc.nn.quantized import Stage
 from fastvoc.nn.source import NsfSource
 from fastvoc.nn.streams import NetworkStream
 from fastvoc.ops.stream import PointStream
@@ -127,6 +128,7 @@ class NsfHifiGan(HifiGan):
     that brings the source to a stage). In bfloat16 and float16 the source and the first stage's stay in float32.
     """
 
+    probe_inputs: Mapping[str, float] = MappingProxyType({"f0": 160.0})
     warmup_inputs: Mapping[str, Any] = MappingProxyType({"f0": 0.0})
     config: NsfHifiGanConfig
 
@@ -149,9 +151,11 @@ class NsfHifiGan(HifiGan):
             padding = (half, half) if stride > 1 else (0, 0)
             convs.append(kind(1, config.channels(stage), _kernel(stride), stride=stride, padding=padding))
         self.noise_convs = nn.ModuleList(convs)
-        self.float_layers = None
         self.inputs = ("f0", "source", "seed", "noise", *self.inputs)
         self.stream_options = ("f0", "seed", *self.stream_options)
+
+    def int8_stages(self) -> dict[str, Stage]:
+        return {}
 
     def forward(
         self,

@@ -119,5 +119,8 @@ class AttentionBlock(Layer, nn.Module):
     def _tensors(self) -> list[Tensor]:
         return [*self.parameters(), *self.buffers()]
 
+    def saved_by_bytes(self) -> float:
+        return 0.75 * sum(module.weight.numel() for module in self.modules() if isinstance(module, _Weight))
+
     def width(self) -> int:
         return self.mlp.fc2.weight.shape[0]

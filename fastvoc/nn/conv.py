@@ -73,6 +73,9 @@ class Conv1d(Layer, QuantizedInput):
     def width(self) -> int:
         return self.weight.shape[0]
 
+    def saved_by_bytes(self) -> float:
+        return 0.75 * self.weight.numel()
+
     def output_lengths(self, lengths: Steps) -> Steps:
         reach = self._dilation * (self.weight.shape[2] - 1) + 1
         return (lengths + sum(self._padding) - reach) // self._stride + 1

@@ -12,10 +12,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from fastvoc.errors import ArgumentError, ExportError
+from fastvoc.nn.layer import Part
 from fastvoc.nn.network import Network, Value
 from fastvoc.nn.pieces import in_pieces
 from fastvoc.nn.prepared import Prepared
-from fastvoc.nn.quantized import QuantizedInput
+from fastvoc.nn.quantized import QuantizedInput, Stage
 from fastvoc.nn.streams import ModelStream
 
 Array = Tensor | np.ndarray[Any, Any]
@@ -68,8 +69,7 @@ class Model(Stated):
     inputs: what its `forward` takes by name besides the signal, the lengths and the backend; stream_options: what its
     `stream` takes; warmup_inputs: those of its inputs that a call cannot do without, with a value of no consequence;
     min_frames: the least that it takes; codebooks: how many of a codec's it has, 0 where it takes no codes;
-    predicts_f0: whether it has `predict_f0`; float_layers: names of what an int8 model keeps in floating point, None
-    where there is no int8 model.
+    predicts_f0: whether it has `predict_f0`.
 
     torch.compile and torch.export take what `prepare` packed, or what is packed when the graph is made: after a change
     of the weights another `prepare` has them compiled anew. They take calls without lengths and without gradients.
@@ -81,7 +81,6 @@ class Model(Stated):
     min_frames: int = 1
     codebooks: int = 0
     predicts_f0: bool = False
-    float_layers: tuple[str, ...] | None = None
     # (backend, *, exact, **options) -> its state for a signal in chunks; a codec has one for either direction instead.
     stream: Callable[..., ModelStream]
     decode_codes: Callable[..., Tensor]  # (codes, lengths, backend, **inputs) -> samples, where it has codebooks
@@ -96,8 +95,12 @@ class Model(Stated):
         for layer in self.layers().values():
             layer.repack(backend)
 
-    def settle(self, meant: Callable[[], Model], backend: str | None = None) -> None:
-        """Chooses what costs precision in bfloat16 on the CPU. `meant` makes this model in float32, prepared."""
+    def settle(self, meant: Callable[[], Model], backend: str | None = None) -> tuple[str, ...]:
+        """Chooses what costs precision in bfloat16 on the CPU. `meant` makes this model in float32, prepared.
+
+        Returns the names of the layers that stay in float32 for it.
+        """
+        return ()
 
     def input_shapes(self, frames: int) -> dict[str, tuple[int, ...]]:
         """The tensors that `forward` takes besides a signal of so many frames, without the batch axis."""
@@ -117,15 +120,26 @@ class Model(Stated):
             choices = f"expected some of {', '.join(offered)}" if offered else "there is none to choose"
             raise ExportError(f"inputs: {type(self).__name__} cannot take {unknown[0]!r} from outside; {choices}")
 
+    def int8_stages(self) -> dict[str, Stage]:
+        """What gains by computing in int8, by names of `layers`; `fastvoc.quantization` chooses among them."""
+        return {}
+
     def int8_layers(self) -> dict[str, QuantizedInput]:
-        """The layers by name that compute in int8 where it is converted to that: all that can but `float_layers`."""
-        if self.float_layers is None:
-            return {}
-        return {
-            name: layer
-            for name, layer in self.named_modules()
-            if isinstance(layer, QuantizedInput) and not any(f"{name}.".startswith(f"{k}.") for k in self.float_layers)
-        }
+        """The layers of all `int8_stages` by name."""
+        return {name: layer for stage in self.int8_stages().values() for name, layer in stage.layers.items()}
+
+    def _parts_in_stages(self, network: Network, narrowest: int = 1) -> dict[str, Stage]:
+        """The parts of a network whose inputs may be rounded, but for such of fewer channels than `narrowest`."""
+        names = {module: name for name, module in self.named_modules()}
+        found = {}
+        for step in network.steps:
+            part = step.does
+            if isinstance(part, Part) and part.width() >= narrowest:
+                inside = (module for owner in part.owners() for module in owner.modules())
+                layers = {names[m]: m for m in inside if isinstance(m, QuantizedInput)}
+                if layers:
+                    found[step.name] = Stage(layers, float(part.saved_by_bytes() * network.rates[step.output]))
+        return found
 
     def stream_inputs(self, x: Tensor, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """What comes with a chunk x [B, C, n] of its stream, checked. Raises ArgumentError for what it cannot take."""

@@ -118,6 +118,9 @@ class MrfStage(Layer):
         """Multiply-adds of the C++ kernel for each step where no tile is longer."""
         return op.products(replace(self.params(), longest=longest))
 
+    def saved_by_bytes(self) -> float:
+        return op.products(self.params()) - 0.25 * sum(c.conv.weight.numel() for c in self._convs)
+
     def runs_on(self, backend: str | None = None) -> str | None:
         """The implementation that runs it."""
         return next((v.impl for v in self.prepared.explain(backend)[1] if v.chosen), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,13 @@ class QuantizedInput(nn.Module):
         if span is not None:
             tensors.append(span)
         return tensors
+
+
+class Stage(NamedTuple):
+    """Layers by name that round all or none, and the multiply-adds of floats that it saves for a frame if they do."""
+
+    layers: dict[str, QuantizedInput]
+    saved: float
 
 
 def is_int8(model: nn.Module) -> bool:

@@ -53,6 +53,9 @@ class Upsample(Layer, QuantizedInput):
     def width(self) -> int:
         return self.weight.shape[1]
 
+    def saved_by_bytes(self) -> float:
+        return 0.75 * self.weight.numel() / self._stride
+
     def tiles(self) -> tuple[int, int]:
         return (2 * self._stride if op.paired(self.params()) else 1), 0
 

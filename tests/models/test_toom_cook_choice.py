@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoint_files import RVC, random_state
 from torch import Tensor
 
 import fastvoc
@@ -15,6 +16,7 @@ from fastvoc.checkpoints import Checkpoint
 from fastvoc.loading import loaded
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
 from fastvoc.nn.toom_cook import MOST_LOST, settle
+from fastvoc.nn.widening import LEAST
 from fastvoc.runtime.packing import TILES, Tile
 from fastvoc.sound.mel import HIFIGAN_22K
 from fastvoc.sound.probe import probe
@@ -137,3 +139,24 @@ def test_probes_are_the_same_every_time() -> None:
         assert torch.equal(x, probe(front, 80, 32))
         assert x.isfinite().all()
         assert x.std() > 0.5
+
+
+@pytest.mark.native
+def test_what_would_lose_too_much_stays_in_float32() -> None:
+    voice = checkpoint(11.0)
+    voc, whole = half(voice), loaded(voice)
+    assert voc.dtype is torch.bfloat16
+    (note,) = voc.notes
+    kept = {name for name in voc.layers() if f" {name}," in f"{note},"}
+    assert 0 < len(kept) < 5
+    assert {name for name, layer in voc.layers().items() if layer.dtype() is torch.bfloat16}
+    assert all(voc.layers()[name].dtype() is torch.float32 for name in kept)
+    assert relative_l2(voc(mel(32)), whole(mel(32))) <= 10 ** (-LEAST / 20)
+    assert str(fastvoc.explain(voc)).startswith(note)
+    assert half(voice).notes == voc.notes
+
+
+@pytest.mark.native
+def test_a_voice_told_a_pitch_is_settled_too() -> None:
+    voc = loaded(Checkpoint(RVC, random_state(RVC), "test"), dtype=torch.bfloat16, backend="cpp")
+    assert voc.dtype is torch.bfloat16

@@ -57,12 +57,12 @@ def test_no_report(build: Path, isa: str, compiler: str) -> None:
         "-q",
         "-p",
         "no:cacheprovider",
-        "tests/ops/test_ops.py",
-        "tests/ops/test_toom_cook.py",
-        "tests/ops/test_conv2d.py",
-        "tests/ops/test_conv1d_wide.py",
+        *(
+            f"tests/ops/test_{name}.py"
+            for name in ("ops", "op_streams", "toom_cook", "conv2d", "conv1d_wide", "paired")
+        ),
         "-k",
-        "cpp or toom_cook or wide",
+        "cpp or toom_cook or wide or paired",
     ]
     done = subprocess.run(command, cwd=build, env={**os.environ, **variables}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

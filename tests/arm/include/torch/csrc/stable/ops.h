@@ -1,13 +1,11 @@
 // Stands in for the few ops of torch's stable interface that the kernels' glue calls.
 #pragma once
 
-#include <algorithm>
 #include <cstring>
-#include <exception>
 #include <optional>
-#include <thread>
 #include <vector>
 
+#include <stand_in_threads.h>
 #include <torch/csrc/stable/tensor.h>
 
 namespace torch::stable {
@@ -24,33 +22,6 @@ inline Tensor new_empty(const Tensor& like, std::vector<std::int64_t> sizes,
 
 inline Tensor transpose(const Tensor& t, std::int64_t a, std::int64_t b) {
   return t.transposed(static_cast<std::size_t>(a), static_cast<std::size_t>(b));
-}
-
-inline std::int64_t get_num_threads() { return 2; }
-
-// Each thread takes a half of the range, as OpenMP's would; inside of one, everything runs on it.
-template <class Work>
-void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t, const Work& work) {
-  static thread_local bool inside = false;
-  const std::int64_t middle = begin + (end - begin + 1) / 2;
-  if (inside || middle >= end) {
-    if (begin < end) work(begin, end);
-    return;
-  }
-  std::exception_ptr thrown;
-  std::thread other([&] {
-    inside = true;
-    try {
-      work(middle, end);
-    } catch (...) {
-      thrown = std::current_exception();
-    }
-  });
-  inside = true;
-  work(begin, middle);
-  inside = false;
-  other.join();
-  if (thrown) std::rethrow_exception(thrown);
 }
 
 }  // namespace torch::stable

@@ -1,0 +1,83 @@
+"""How the C++ engine shares out the multiply-adds of a call among threads, counted: no clock is asked.
+
+The glue of convolutions, upsampling and residual stages is built with threads that take their parts one after the other
+and with kernels that only count what their ranges ask for.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import native_calls as calls
+import pytest
+import torch
+from kept import kept
+
+from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3, HifiGan
+from helpers import ROOT, compiler
+
+HERE, ARM, CPU = ROOT / "tests" / "ops" / "splits", ROOT / "tests" / "arm", ROOT / "csrc" / "cpu"
+MODELS = {"V1": HIFIGAN_V1, "V2": HIFIGAN_V2, "V3": HIFIGAN_V3}
+FRAMES = 86  # a second
+MOST_IDLE = 0.1
+FLAGS = ("-O1", "-std=c++20")
+
+pytestmark = pytest.mark.native
+
+
+@cache
+def program() -> Path:
+    sources = [CPU / f"{op}.cpp" for op in ("conv1d", "upsample", "mrf")]
+    sources += [HERE / "engine.cpp", ARM / "run_calls.cpp"]
+    includes = [f"-I{path}" for path in (HERE, ARM / "include", ROOT / "csrc")]
+
+    def build(target: Path) -> None:
+        done = subprocess.run([compiler(), *FLAGS, *includes, *sources, "-o", target], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return kept("splits", [*FLAGS, *sources, HERE, ARM / "include", CPU, ROOT / "csrc/common"], build)
+
+
+@cache
+def recorded(name: str, folder: Path) -> tuple[list[str], Path]:
+    """The layers of a model and the file of their calls."""
+    model = HifiGan(MODELS[name]).requires_grad_(False).eval()
+    model.prepare("cpp")
+    with torch.inference_mode(), calls.Recorder() as recorder:
+        model(torch.zeros(1, 80, FRAMES), backend="cpp")
+    path = folder / name
+    calls.write(recorder.calls, path)
+    return list(model.layers()), path
+
+
+def counted(path: Path, threads: int) -> list[tuple[float, float]]:
+    """Of every call: the multiply-adds of all threads, and of those that the others wait for."""
+    command = [program(), path, os.devnull]
+    done = subprocess.run(command, env={**os.environ, "SPLIT_THREADS": str(threads)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [(float(busy), float(wall)) for busy, wall in (line.split() for line in done.stdout.splitlines())]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("splits")
+
+
+@pytest.mark.parametrize("threads", [2, 4, 8])
+@pytest.mark.parametrize("name", MODELS)
+def test_no_thread_waits_long(name: str, threads: int, folder: Path) -> None:
+    layers, path = recorded(name, folder)
+    alone, shared = counted(path, 1), counted(path, threads)
+    assert len(alone) == len(shared) == len(layers)
+    assert all(busy == wall for busy, wall in alone)
+    busy, wall = (sum(column) for column in zip(*shared, strict=True))
+    idle, speedup = 1 - busy / (threads * wall), sum(w for _, w in alone) / wall
+    print(f"\n{name}, {threads} threads: {100 * idle:.1f} % idle, {speedup:.2f} times one thread")
+    for layer, (one, _), (all_of_it, longest) in zip(layers, alone, shared, strict=True):
+        waiting = 1 - all_of_it / (threads * longest)
+        print(f"  {layer:9} {one / 1e6:8.1f}M, {100 * waiting:4.1f} % idle, {100 * (all_of_it / one - 1):4.1f} % twice")
+    assert idle <= MOST_IDLE
+    assert speedup >= 0.8 * threads  # what ranges compute twice counts as work
