@@ -28,6 +28,10 @@ __device__ inline std::uint32_t pack_pair(float low, float high) {
   return reinterpret_cast<const std::uint32_t&>(pair);
 }
 
+__device__ inline float2 unpack_pair(std::uint32_t pair) {
+  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
+}
+
 // Writes to shared memory what products read after `fence_operands` and a barrier.
 template <class T>
 __device__ inline void store_operand(void* to, const T& value) {

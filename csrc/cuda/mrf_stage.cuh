@@ -12,9 +12,10 @@ constexpr int kStageThreads = 384;  // the producer's warpgroup and two consumer
 struct StageConv {
   int kernel;
   int dilation;
-  int left;  // steps padded before its input
-  Act act;   // before it
+  int left;             // steps padded before its input
+  int index;            // among all of the stage
   std::int64_t weight;  // offset of its weights
+  Act act;              // before it
 };
 
 // Convolutions of one block, from [first, first + convs) of the launch's. The run reads `in`, or x where that is null, by its
@@ -32,7 +33,7 @@ struct StageRun {
   const BFloat16* state;
   bool activated;
   BFloat16* out;
-  Act out_act;  // of what is not the end of a layer
+  Act out_act;  // of what does not end a layer
   float* partial;
 };
 
@@ -80,6 +81,8 @@ struct StageShape {
   // Bytes of shared memory; beyond the last rows lies what halos of rows that nobody needs read.
   __host__ __device__ static constexpr int bytes(int halo) { return inner(halo) + 16 * (kGroups * stride(kRows) + halo); }
 };
+
+#if FASTVOC_HOPPER
 
 // A job: its item, its first column, its tile, and its runs.
 struct StageJob {
@@ -156,19 +159,32 @@ __device__ void stage_produce(const StageArgs& a) {
   }
 }
 
-__device__ inline float2 unpack_pair(std::uint32_t v) {
-  struct alignas(4) Halves {
-    BFloat16 low, high;
-  };
-  const auto& halves = reinterpret_cast<const Halves&>(v);
-  return {widen(halves.low), widen(halves.high)};
-}
-
-// An activation that does not branch: slopes of this kernel are between 0 and 1.
+// An activation of two neighbouring channels that does not branch: slopes of this kernel are between 0 and 1.
 template <ActKind kAct>
-__device__ inline float2 stage_act(const Act& act, float2 v, int channel) {
-  if constexpr (kAct == ActKind::kLeaky) return {fmaxf(v.x, act.slope * v.x), fmaxf(v.y, act.slope * v.y)};
-  return {activate_as<kAct>(act, v.x, channel), activate_as<kAct>(act, v.y, channel + 1)};
+struct StageAct {
+  float slope;
+  float2 alpha;
+  float2 inverse;
+
+  // Of `channel`, an even number, and the next.
+  __device__ StageAct(const Act& act, int channel) : slope(act.slope) {
+    if constexpr (kAct == ActKind::kSnake) {
+      alpha = reinterpret_cast<const float2*>(act.alpha)[channel / 2];
+      inverse = reinterpret_cast<const float2*>(act.inverse)[channel / 2];
+    }
+  }
+
+  __device__ float2 operator()(float2 v) const {
+    if constexpr (kAct == ActKind::kLeaky) return {fmaxf(v.x, slope * v.x), fmaxf(v.y, slope * v.y)};
+    return {fmaf(sin_squared(alpha.x * v.x), inverse.x, v.x), fmaf(sin_squared(alpha.y * v.y), inverse.y, v.y)};
+  }
+};
+
+// From a channel on, so that those after it are at constant distances.
+template <ActKind kAct>
+__device__ inline Act act_from(const Act& act, int channel) {
+  if constexpr (kAct != ActKind::kSnake) return act;
+  return {act.kind, act.slope, act.alpha + channel, act.inverse + channel};
 }
 
 // A consumer: rows [group * kGroupRows, (group + 1) * kGroupRows) of the tile, of which this thread has two in each 64.
@@ -214,7 +230,9 @@ class StageConsumer {
     return (static_cast<std::int64_t>(job_.item) * a.steps + step) * S::kWidth;
   }
 
-  __device__ int column(int j) const { return job_.column + 8 * j + lane_ % 4 * 2; }
+  __device__ int column(int j) const {
+    return (S::kColumns < S::kWidth ? job_.column : 0) + 8 * j + lane_ % 4 * 2;
+  }
 
   __device__ void run_of(const StageRun& run, bool adds, bool ends, int begin) {
     const int first = begin - run.lead;  // the step of row 0
@@ -233,7 +251,7 @@ class StageConsumer {
     for (int i = 0; i < run.convs; ++i, ++conv) {
       const bool from_input = i % 2 == 0, last = i + 1 == run.convs, ends_layer = (run.phase + i + 1) % a.depth == 0;
       const int stride = from_input ? S::stride(S::kRows + a.halo) : kStride;
-      load_bias(run.first + i);
+      load_bias(conv->index);
       multiply(*conv, shared_memory() + (from_input ? S::kInput : S::inner(a.halo)), stride, i == 0 ? 0 : conv->left);
       if (last) {
         if (run.out) return hand_on(run, ends_layer, begin);
@@ -290,7 +308,7 @@ class StageConsumer {
         if (!run.activated) {
 #pragma unroll
           for (int j = 0; j < 8; j += 2) {
-            const float2 made = stage_act<kAct>(conv.act, {widen(v.v[j]), widen(v.v[j + 1])}, c + j);
+            const float2 made = StageAct<kAct>(conv.act, c + j)({widen(v.v[j]), widen(v.v[j + 1])});
             v.v[j] = narrow<BFloat16>(made.x);
             v.v[j + 1] = narrow<BFloat16>(made.y);
           }
@@ -322,11 +340,11 @@ class StageConsumer {
     });
   }
 
-  __device__ void load_bias(int conv) {
+  __device__ void load_bias(int index) {
 #pragma unroll
     for (int i = 0; i < kBias; ++i) {
       const int j = i * 8 + lane_ / 4 % (S::kColumns / 8);
-      bias_[i] = *reinterpret_cast<const std::uint32_t*>(a.bias + conv * S::kWidth + column(j));
+      bias_[i] = *reinterpret_cast<const std::uint32_t*>(a.bias + index * S::kWidth + column(j));
     }
   }
 
@@ -386,9 +404,11 @@ class StageConsumer {
   template <bool kEndsLayer>
   __device__ void store_rows(const Act& act, unsigned char* to, int stride, std::uint32_t inside) {
     unsigned char* const at = to + 16 * row_ + lane_ % 4 * 4;
+    const Act mine = act_from<kAct>(act, column(0));
 #pragma unroll
     for (int j = 0; j < S::kColumns / 8; ++j) {
       const float2 b = bias(j);
+      const StageAct<kAct> activate(mine, 8 * j);
       each_row([&](int m, int h, int row) {
         float2 v{sums_[m][4 * j + 2 * h] + b.x, sums_[m][4 * j + 2 * h + 1] + b.y};
         if constexpr (kEndsLayer) {
@@ -396,7 +416,7 @@ class StageConsumer {
           state_[m][2 * j + h] = pack_pair(v.x + before.x, v.y + before.y);
           v = unpack_pair(state_[m][2 * j + h]);
         }
-        v = stage_act<kAct>(act, v, column(j));
+        v = activate(v);
         const std::uint32_t pair = pack_pair(v.x, v.y);
         store_operand(at + 16 * (j * stride + row), (inside >> (2 * m + h) & 1) != 0 ? pair : 0u);
       });
@@ -415,12 +435,14 @@ class StageConsumer {
   __device__ void hand_on(const StageRun& run, bool ends_layer, int begin) {
     const int rows = min(begin + run.made, valid_) - begin, first = row_ - run.lead;  // after `begin`
     BFloat16* const to = run.out + offset(begin + first) + column(0);
+    const Act mine = act_from<kAct>(run.out_act, column(0));
 #pragma unroll
     for (int j = 0; j < S::kColumns / 8; ++j) {
       const float2 b = bias(j);
+      const StageAct<kAct> activate(mine, 8 * j);
       each_row([&](int m, int h, int row) {
         float2 v = result(m, h, j, b, ends_layer);
-        if (!ends_layer) v = stage_act<kAct>(run.out_act, v, column(j));
+        if (!ends_layer) v = activate(v);
         if (static_cast<unsigned>(first + row) >= static_cast<unsigned>(rows)) return;
         *reinterpret_cast<std::uint32_t*>(to + row * S::kWidth + 8 * j) = pack_pair(v.x, v.y);
       });
@@ -474,8 +496,45 @@ class StageConsumer {
   float sums_[S::kTiles][S::kColumns / 2];
 };
 
+#endif
+
+// The mean of results of runs apart, [blocks, items, steps, width], and zeros beside the signal; these alone without blocks.
+struct StageMeanArgs {
+  const float* partial;
+  BFloat16* y;
+  const std::int64_t* lengths;
+  std::int64_t size;  // of a block
+  std::int64_t steps;
+  int width;
+  int channels;
+  int blocks;
+  float scale;
+};
+
+__global__ void stage_mean_kernel(const __grid_constant__ StageMeanArgs a) {
+  struct alignas(16) Four {
+    float v[4];
+  };
+  const std::int64_t thread = thread_index(), item = blockIdx.y, quads = a.width / 4, t = thread / quads;
+  const int c = static_cast<int>(thread % quads) * 4;
+  if (t >= a.steps || c >= a.channels) return;
+  const bool valid = !a.lengths || t < a.lengths[item];
+  if (valid && a.blocks == 0) return;
+  Four sum{};
+  for (int b = 0; valid && b < a.blocks; ++b) {
+    const auto one = *reinterpret_cast<const Four*>(a.partial + b * a.size + (item * a.steps + t) * a.width + c);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum.v[i] = b == 0 ? one.v[i] : sum.v[i] + one.v[i];
+  }
+  BFloat16* const y = a.y + (item * a.steps + t) * a.channels + c;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (c + i < a.channels) y[i] = narrow<BFloat16>(sum.v[i] * a.scale);
+  }
+}
+
 template <class S, ActKind kAct>
-__global__ void __launch_bounds__(kStageThreads, 1) stage_kernel(const __grid_constant__ StageArgs a) {
+__global__ void __launch_bounds__(kStageThreads, 1) stage_kernel([[maybe_unused]] const __grid_constant__ StageArgs a) {
 #if FASTVOC_HOPPER
   const StageRing<S> ring;
   if (threadIdx.x == 0) {

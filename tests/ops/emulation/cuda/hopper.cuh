@@ -19,6 +19,10 @@ inline std::uint32_t pack_pair(float low, float high) {
   return narrow<BFloat16>(low).bits | std::uint32_t{narrow<BFloat16>(high).bits} << 16;
 }
 
+inline float2 unpack_pair(std::uint32_t pair) {
+  return {std::bit_cast<float>(pair << 16), std::bit_cast<float>(pair & 0xffff0000u)};
+}
+
 template <class T>
 void store_operand(void* to, const T& value) {
   if (reinterpret_cast<std::uintptr_t>(to) % sizeof(T)) emulation::fail("an operand is not aligned");
