@@ -1,5 +1,5 @@
-// Instructions of sm_90a: products of warpgroups on shared memory, bulk copies, barriers in memory. Nothing in them before
-// `hopper()` is asked. Tests put a plain C++ version in this header's place.
+// Instructions of sm_90a: products of warpgroups on shared memory, bulk copies, barriers in memory; other targets compile
+// without what stands behind FASTVOC_HOPPER. Tests put a plain C++ version in this header's place.
 #pragma once
 
 #include "cuda/operand.cuh"
@@ -39,6 +39,13 @@ __device__ inline void store_operand(void* to, const T& value) {
 }
 
 #if FASTVOC_HOPPER
+
+// The value of that lane of four which has this one's place among them; the bits 3 of its number stay, by the mask in 0x31f.
+__device__ inline std::uint32_t from_quad(std::uint32_t value, int quad) {
+  std::uint32_t found;
+  asm volatile("shfl.sync.idx.b32 %0, %1, %2, 0x31f, 0xffffffff;" : "=r"(found) : "r"(value), "r"(4 * quad));
+  return found;
+}
 
 __device__ inline void fence_operands() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

@@ -7,13 +7,6 @@
 
 namespace fastvoc::cuda {
 
-// Channels with their padding: a power of two from 16 on, as fastvoc/ops/mrf.py packs them.
-inline int tile_width(std::int64_t channels) {
-  int width = 16;
-  while (width < channels) width *= 2;
-  return width;
-}
-
 enum class MrfPad : int { kZeros = 0, kReflect = 1, kCausal = 2 };  // the numbers of fastvoc/ops/mrf.py
 
 // Convolutions in order of use, block by block; layers[j] counts block j's layers, each of `depth` convolutions.

@@ -53,6 +53,7 @@ struct StageArgs {
   int halo;  // rows of input beyond the tile's, at most
   int runs;
   bool together;
+  bool odd;  // whether a run of an odd number of convolutions is among them
   float scale;
   StageRun run[kMaxRuns];
   StageConv conv[kMaxChain];
@@ -214,8 +215,7 @@ class StageConsumer {
   static constexpr int kPairs = S::kColumns / 4;
   static constexpr int kStride = S::stride(S::kRows);  // of the inner rows
 
-  // f(m, j, h, row): the pair [m][2 j + h] is that of a row, from this thread's first, and columns 8 j and the next, all columns
-  // of a row's rows one after the other.
+  // f(m, h, row) for this thread's rows, `row` after its first: of columns 8 j it has sums_[m][4 j + 2 h] and the next.
   template <class F>
   __device__ static void each_row(const F& f) {
 #pragma unroll
@@ -238,8 +238,7 @@ class StageConsumer {
     const int first = begin - run.lead;  // the step of row 0
     hold(group_, lane_, row_);
     const StageConv* conv = a.conv + run.first;
-    if (odd_) group_sync(8, 256);  // the other consumer may still read what is overwritten
-    odd_ = run.convs % 2 != 0;
+    if (a.odd) group_sync(8, 256);  // the other consumer may still read what is overwritten
     load_rows(run, *conv, first);
     load_state(run, first);
     end_turn();
@@ -332,8 +331,8 @@ class StageConsumer {
         if (here && (run.state || pairs)) {
           v = *reinterpret_cast<const std::uint32_t*>(at + column(j));
         } else if (here) {
-          const float2 pair = input_pair(a, job_.item, t, column(j));
-          v = pack_pair(pair.x, pair.y);
+          v = pack_pair(column(j) < a.channels ? widen(at[column(j) * a.x.channel]) : 0.0f,
+                        column(j) + 1 < a.channels ? widen(at[(column(j) + 1) * a.x.channel]) : 0.0f);
         }
         state_[m][2 * j + h] = v;
       }
@@ -350,7 +349,7 @@ class StageConsumer {
 
   // Of columns 8 j and the next of this thread.
   __device__ float2 bias(int j) const {
-    return unpack_pair(__shfl_sync(0xffffffffu, bias_[j / 8], j % 8 * 4 + lane_ % 4));
+    return unpack_pair(from_quad(bias_[j / 8], j % 8));
   }
 
   // The convolution of rows at `source`, of which it reads from `ahead` before its own on.
@@ -360,9 +359,10 @@ class StageConsumer {
     const unsigned weights = operand_part(shared_address(shared_memory()), 128);
     bool met = group_ == 1;
     if (met) meet();
-    if (begins_ && group_ == 1) group_sync(7, 256);
+    const bool begins = turn_ == 1;  // the second consumer lags from here on
+    if (begins && group_ == 1) group_sync(7, 256);
     const int chunks = conv.kernel * S::kChunks, lag = min(S::kSlots / 2, chunks - 1);
-    int chunk = 0, before = -1;
+    int chunk = 0;
 #pragma unroll 1
     for (int tap = 0; tap < conv.kernel; ++tap) {
       if (!met && tap * conv.dilation > conv.left) {
@@ -382,22 +382,21 @@ class StageConsumer {
         }
         products_commit();
         products_wait<1>();
-        if (before >= 0) release(before);
-        before = ring_.slot;
-        if (begins_ && group_ == 0 && chunk == lag) group_arrive(7, 256);
+        if (chunk > 0) release();
+        if (begins && group_ == 0 && chunk == lag) group_arrive(7, 256);
         ring_.next();
       }
     }
-    begins_ = false;
     products_wait<0>();
 #pragma unroll
     for (int m = 0; m < S::kTiles; ++m) sums_ready(sums_[m]);
-    release(before);
+    release();
     if (!met) meet();
   }
 
-  __device__ void release(int slot) {
-    if (lane_ == 0) barrier_arrive(ring_.empty(slot));
+  // Lets the producer have the slot before the ring's.
+  __device__ void release() {
+    if (lane_ == 0) barrier_arrive(ring_.empty(ring_.slot == 0 ? S::kSlots - 1 : ring_.slot - 1));
   }
 
   // act(sums + bias), with the state added where a layer ends, as the next convolution's input; zeros beside the signal.
@@ -490,7 +489,6 @@ class StageConsumer {
   StageJob job_{};
   int valid_ = 0;
   int turn_ = 0;
-  bool begins_ = true, odd_ = false;
   std::uint32_t bias_[kBias];
   std::uint32_t state_[S::kTiles][kPairs];
   float sums_[S::kTiles][S::kColumns / 2];
@@ -499,9 +497,10 @@ class StageConsumer {
 #endif
 
 // The mean of results of runs apart, [blocks, items, steps, width], and zeros beside the signal; these alone without blocks.
+template <class T>
 struct StageMeanArgs {
   const float* partial;
-  BFloat16* y;
+  T* y;
   const std::int64_t* lengths;
   std::int64_t size;  // of a block
   std::int64_t steps;
@@ -511,7 +510,8 @@ struct StageMeanArgs {
   float scale;
 };
 
-__global__ void stage_mean_kernel(const __grid_constant__ StageMeanArgs a) {
+template <class T>
+__global__ void stage_mean_kernel(const __grid_constant__ StageMeanArgs<T> a) {
   struct alignas(16) Four {
     float v[4];
   };
@@ -526,10 +526,10 @@ __global__ void stage_mean_kernel(const __grid_constant__ StageMeanArgs a) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) sum.v[i] = b == 0 ? one.v[i] : sum.v[i] + one.v[i];
   }
-  BFloat16* const y = a.y + (item * a.steps + t) * a.channels + c;
+  T* const y = a.y + (item * a.steps + t) * a.channels + c;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    if (c + i < a.channels) y[i] = narrow<BFloat16>(sum.v[i] * a.scale);
+    if (c + i < a.channels) y[i] = narrow<T>(sum.v[i] * a.scale);
   }
 }
 

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "cuda/mrf_args.cuh"
 #include "cuda/mrf_stage.cuh"
+#include "cuda/mrf_tiles.cuh"
 
 namespace fastvoc::cuda {
 
@@ -233,9 +233,9 @@ bool has_stage(const MrfArgs<T>& a) {
 
 // Where what launches hand on lies in the scratch memory, in float32 numbers.
 struct StageScratch {
-  std::int64_t size;      // of a tensor
-  std::int64_t results;   // of blocks or multiprocessors
-  std::int64_t handed;    // three bfloat16 tensors of a block
+  std::int64_t size;     // of a tensor
+  std::int64_t results;  // of blocks or multiprocessors
+  std::int64_t handed;   // three bfloat16 tensors of a block
   std::int64_t all;
 
   template <class T>
@@ -298,13 +298,14 @@ class StageLaunches {
       run.first = convs;
       made.jobs = (made.together ? 0 : made.jobs) + static_cast<int>(a_.items) * run.tiles * (S::kWidth / S::kColumns);
       run.jobs = made.jobs;
+      made.odd |= run.convs % 2 != 0;
       for (std::size_t i = group.first; i < group.last; ++i) made.conv[convs++] = conv_of(i);
     }
     return made;
   }
 
   // What is left to do where runs were apart, or lengths leave steps that no tile makes.
-  StageMeanArgs mean() const {
+  StageMeanArgs<BFloat16> mean() const {
     const int blocks = plan_.together ? 0 : static_cast<int>(a_.layers.size());
     return {a_.scratch, a_.y.data, a_.lengths, scratch_.size, a_.steps, S::kWidth, a_.channels, blocks, scale()};
   }
@@ -371,7 +372,7 @@ inline void mrf_stage(const MrfArgs<BFloat16>& a, Stream stream) {
     StageLaunches<S> launches(a, plan);
     for (int level = 0; level < plan.levels; ++level) launch_stage<S>(launches.of_level(level), stream);
     if (!plan.together || a.lengths) {
-      launch(stage_mean_kernel, a.steps * (S::kWidth / 4), a.items, stream, launches.mean());
+      launch(stage_mean_kernel<BFloat16>, a.steps * (S::kWidth / 4), a.items, stream, launches.mean());
     }
   });
 }

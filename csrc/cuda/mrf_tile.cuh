@@ -112,9 +112,9 @@ __device__ void load_rows(const ChainArgs<T>& a, T* to, const Act& act, std::int
 }
 
 // Two neighbouring channels of x at step t.
-template <class Args>
-__device__ inline float2 input_pair(const Args& a, std::int64_t item, std::int64_t t, int c) {
-  const auto* at = a.x.data + item * a.x.item + t * a.x.step + c * a.x.channel;
+template <class T>
+__device__ inline float2 input_pair(const ChainArgs<T>& a, std::int64_t item, std::int64_t t, int c) {
+  const T* at = a.x.data + item * a.x.item + t * a.x.step + c * a.x.channel;
   return {c < a.channels ? widen(at[0]) : 0.0f, c + 1 < a.channels ? widen(at[a.x.channel]) : 0.0f};
 }
 

@@ -18,6 +18,13 @@ using SmallTile128 = TileShape<128, 1, 4, 4, false>;
 using Tile256 = TileShape<256, 2, 4, 4, false>;
 using SmallTile256 = TileShape<256, 1, 8, 4, false>;
 
+// Channels with their padding: a power of two from 16 on, as fastvoc/ops/mrf.py packs them.
+inline int tile_width(std::int64_t channels) {
+  int width = 16;
+  while (width < channels) width *= 2;
+  return width;
+}
+
 // The convolutions from `first` to `last`, which are layers of one block.
 struct RunPlan {
   std::size_t first;

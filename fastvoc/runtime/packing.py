@@ -260,7 +260,7 @@ def pack_fragments(weight: Tensor, cin: int, cout: int) -> Tensor:
 
 
 def pack_warpgroups(weight: Tensor, cin: int, cout: int) -> Tensor:
-    """Convolution weight [C_out, C_in, K] -> [K, cin / 16, cout / 8, 2, 8 outputs, 8 inputs] for products of warpgroups.
+    """Convolution weight [C_out, C_in, K] -> [K, cin / 16, cout / 8, 2, 8 outputs, 8 inputs] for warpgroups' products.
 
     `cin` and `cout` as for `pack_fragments`. Of 16 inputs the first 8 come before the others, eight outputs at a time.
     """

@@ -73,20 +73,19 @@ void product(float (&sums)[kCount], std::uint64_t a, std::uint64_t b, int adds) 
   beside().issue({sums, 2 * kCount, a, b, adds != 0});
 }
 
-}  // namespace fastvoc::cuda
-
-struct Shuffled {
-  std::uint32_t v;
-  int from;
-  std::uint32_t result;
-};
-
-inline std::uint32_t __shfl_sync(unsigned, std::uint32_t v, int from) {
+inline std::uint32_t from_quad(std::uint32_t value, int quad) {
+  struct Part {
+    std::uint32_t value;
+    int quad;
+    std::uint32_t result;
+  };
   static const char purpose{};
-  Shuffled mine{v, from, 0};
+  Part mine{value, quad, 0};
   emulation::Block::current()->together(&purpose, &mine, [](void* const* given) {
-    const auto lane = [&](int i) -> Shuffled& { return *static_cast<Shuffled*>(given[i]); };
-    for (int i = 0; i < 32; ++i) lane(i).result = lane(lane(i).from & 31).v;
+    const auto lane = [&](int i) -> Part& { return *static_cast<Part*>(given[i]); };
+    for (int i = 0; i < 32; ++i) lane(i).result = lane(lane(i).quad * 4 + i % 4).value;
   });
   return mine.result;
 }
+
+}  // namespace fastvoc::cuda
