@@ -25,7 +25,7 @@ _EPILOGUE = {"leaky_relu": 14, "snake": 60}  # instructions of a pair of sums
 
 @dataclass(frozen=True)
 class Group:
-    """Convolutions of one block in one launch: taps, steps that those after the first lose, what the first reads more."""
+    """Convolutions of one block in one launch: taps, steps that those after the first lose, the first one's halo."""
 
     taps: tuple[int, ...]
     lead: int

@@ -202,12 +202,13 @@ class StageConsumer {
   }
 
   __device__ void run() {
-    for (int i = static_cast<int>(blockIdx.x); i < a.jobs; i += static_cast<int>(gridDim.x)) {
-      job_ = stage_job<S>(a, i);
-      valid_ = stage_valid(a, job_.item);
-      const int begin = job_.tile * a.run[job_.first].made;
-      if (begin >= valid_) continue;
-      for (int r = job_.first; r < job_.last; ++r) run_of(a.run[r], r > job_.first, r + 1 == job_.last, begin);
+    for (index_ = static_cast<int>(blockIdx.x); index_ < a.jobs; index_ += static_cast<int>(gridDim.x)) {
+      locate();
+      int r = job_.first;
+      if (job_.tile * a.run[r].made >= valid_) continue;
+      do {
+        run_of(r);
+      } while (++r < (a.together ? a.runs : 0));
     }
   }
 
@@ -225,6 +226,13 @@ class StageConsumer {
     }
   }
 
+  // Finds out again what the job is, for which there are no registers while convolutions run.
+  __device__ void locate() {
+    hold(index_);
+    job_ = stage_job<S>(a, index_);
+    valid_ = stage_valid(a, job_.item);
+  }
+
   // Of a step in [items, steps, width].
   __device__ std::int64_t offset(int step) const {
     return (static_cast<std::int64_t>(job_.item) * a.steps + step) * S::kWidth;
@@ -234,9 +242,11 @@ class StageConsumer {
     return (S::kColumns < S::kWidth ? job_.column : 0) + 8 * j + lane_ % 4 * 2;
   }
 
-  __device__ void run_of(const StageRun& run, bool adds, bool ends, int begin) {
-    const int first = begin - run.lead;  // the step of row 0
+  __device__ void run_of(int r) {
     hold(group_, lane_, row_);
+    locate();
+    const StageRun& run = a.run[r];
+    const int first = job_.tile * run.made - run.lead;  // the step of row 0
     const StageConv* conv = a.conv + run.first;
     if (a.odd) group_sync(8, 256);  // the other consumer may still read what is overwritten
     load_rows(run, *conv, first);
@@ -250,18 +260,20 @@ class StageConsumer {
     for (int i = 0; i < run.convs; ++i, ++conv) {
       const bool from_input = i % 2 == 0, last = i + 1 == run.convs, ends_layer = (run.phase + i + 1) % a.depth == 0;
       const int stride = from_input ? S::stride(S::kRows + a.halo) : kStride;
-      load_bias(conv->index);
+      load_bias(conv->index, 0);
       multiply(*conv, shared_memory() + (from_input ? S::kInput : S::inner(a.halo)), stride, i == 0 ? 0 : conv->left);
       if (last) {
-        if (run.out) return hand_on(run, ends_layer, begin);
-        return finish(run, a.together && adds, a.together && ends, begin);
+        locate();
+        const int begin = job_.tile * run.made;
+        if (run.out) return hand_on(run, conv->index, ends_layer, begin);
+        return finish(run, conv->index, a.together && r > 0, a.together && r + 1 == a.runs, begin);
       }
       unsigned char* const to = shared_memory() + (from_input ? S::inner(a.halo) : S::kInput);
       const int step = from_input ? kStride : S::stride(S::kRows + a.halo);
       if (ends_layer) {
-        store_rows<true>(conv[1].act, to, step, inside);
+        store_rows<true>(conv->index, conv[1].act, to, step, inside);
       } else {
-        store_rows<false>(conv[1].act, to, step, inside);
+        store_rows<false>(conv->index, conv[1].act, to, step, inside);
       }
       end_turn();
     }
@@ -339,17 +351,15 @@ class StageConsumer {
     });
   }
 
-  __device__ void load_bias(int index) {
-#pragma unroll
-    for (int i = 0; i < kBias; ++i) {
-      const int j = i * 8 + lane_ / 4 % (S::kColumns / 8);
-      bias_[i] = *reinterpret_cast<const std::uint32_t*>(a.bias + index * S::kWidth + column(j));
-    }
+  // The biases of a convolution from column 8 j on, two of 64 in each lane.
+  __device__ void load_bias(int index, int j) {
+    bias_ = *reinterpret_cast<const std::uint32_t*>(a.bias + index * S::kWidth + column(j + lane_ / 4 % (S::kColumns / 8)));
   }
 
-  // Of columns 8 j and the next of this thread.
-  __device__ float2 bias(int j) const {
-    return unpack_pair(from_quad(bias_[j / 8], j % 8));
+  // Of columns 8 j and the next of this thread, for one j after the other: 64 are there before the products.
+  __device__ float2 bias(int index, int j) {
+    if (j > 0 && j % 8 == 0) load_bias(index, j);
+    return unpack_pair(from_quad(bias_, j % 8));
   }
 
   // The convolution of rows at `source`, of which it reads from `ahead` before its own on.
@@ -401,12 +411,12 @@ class StageConsumer {
 
   // act(sums + bias), with the state added where a layer ends, as the next convolution's input; zeros beside the signal.
   template <bool kEndsLayer>
-  __device__ void store_rows(const Act& act, unsigned char* to, int stride, std::uint32_t inside) {
+  __device__ void store_rows(int index, const Act& act, unsigned char* to, int stride, std::uint32_t inside) {
     unsigned char* const at = to + 16 * row_ + lane_ % 4 * 4;
     const Act mine = act_from<kAct>(act, column(0));
 #pragma unroll
     for (int j = 0; j < S::kColumns / 8; ++j) {
-      const float2 b = bias(j);
+      const float2 b = bias(index, j);
       const StageAct<kAct> activate(mine, 8 * j);
       each_row([&](int m, int h, int row) {
         float2 v{sums_[m][4 * j + 2 * h] + b.x, sums_[m][4 * j + 2 * h + 1] + b.y};
@@ -431,13 +441,13 @@ class StageConsumer {
   }
 
   // The run's result for the launches after it.
-  __device__ void hand_on(const StageRun& run, bool ends_layer, int begin) {
+  __device__ void hand_on(const StageRun& run, int index, bool ends_layer, int begin) {
     const int rows = min(begin + run.made, valid_) - begin, first = row_ - run.lead;  // after `begin`
     BFloat16* const to = run.out + offset(begin + first) + column(0);
     const Act mine = act_from<kAct>(run.out_act, column(0));
 #pragma unroll
     for (int j = 0; j < S::kColumns / 8; ++j) {
-      const float2 b = bias(j);
+      const float2 b = bias(index, j);
       const StageAct<kAct> activate(mine, 8 * j);
       each_row([&](int m, int h, int row) {
         float2 v = result(m, h, j, b, ends_layer);
@@ -449,13 +459,13 @@ class StageConsumer {
   }
 
   // The block's result into a sum, or, last, the scaled sum into y.
-  __device__ void finish(const StageRun& run, bool adds, bool ends, int begin) {
+  __device__ void finish(const StageRun& run, int index, bool adds, bool ends, int begin) {
     const int rows = min(begin + run.made, valid_) - begin, first = row_ - run.lead;
     float* const sums = column(0) + (a.together ? a.sums + (blockIdx.x * S::kRows + row_) * S::kWidth
                                                 : run.partial + offset(begin + first));
 #pragma unroll
     for (int j = 0; j < S::kColumns / 8; ++j) {
-      const float2 b = bias(j);
+      const float2 b = bias(index, j);
       each_row([&](int m, int h, int row) {
         float2 v = result(m, h, j, b, true);
         if (static_cast<unsigned>(first + row) >= static_cast<unsigned>(rows)) return;
@@ -481,15 +491,13 @@ class StageConsumer {
     if (channel + 1 < a.channels) at[1] = narrow<BFloat16>(v.y);
   }
 
-  static constexpr int kBias = (S::kColumns + 63) / 64;
-
   const StageArgs& a;
   StageRing<S> ring_;
   int group_, lane_, row_;
   StageJob job_{};
-  int valid_ = 0;
+  int index_ = 0, valid_ = 0;
   int turn_ = 0;
-  std::uint32_t bias_[kBias];
+  std::uint32_t bias_ = 0;
   std::uint32_t state_[S::kTiles][kPairs];
   float sums_[S::kTiles][S::kColumns / 2];
 };

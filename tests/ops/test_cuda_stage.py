@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Callable[[], MrfParams], int]] = {
     "128-causal": (lambda: mrf_params(70, (3,), ((1, 3, 5),), 2, "causal"), 270),
     "256": (lambda: mrf_params(131, (3, 5), ((1, 5), (2,)), 2), 135),
 }
-# Few multiprocessors take large tiles and all blocks in a job, many small ones apart; threads and copies in every order.
+# Few multiprocessors take large tiles and all blocks in a job, many small ones apart; threads and copies in any order.
 DEVICES: tuple[dict[str, Any], ...] = (
     {"multiprocessors": 1},
     {"multiprocessors": 3, "early": True},
@@ -92,7 +92,7 @@ def test_equals_the_meaning_with_the_same_bits_on_every_device(name: str, nan_po
     for i, n in enumerate(lengths.tolist()):
         assert torch.equal(RUN["mrf"](x[i : i + 1, :, :n], packed)[0], outputs[0][i, :, :n])
         assert not outputs[0][i, :, n:].any()
-    assert len(plans) > 1, "one shape on all devices"
+    assert len(plans) > 1 or len(params.blocks) == 1, "one shape on all devices"
 
 
 def test_layout_of_the_input_does_not_matter() -> None:
@@ -134,8 +134,7 @@ def test_weights_of_products_are_pieces_of_eight_by_eight() -> None:
 @pytest.mark.parametrize("name", ["mrf.0", "mrf.1", "mrf.2", "mrf.3"])
 @pytest.mark.parametrize(("multiprocessors", "frames"), [(132, 86), (66, 250), (4, 100)])
 def test_the_cost_model_cuts_it_as_the_library_does(name: str, multiprocessors: int, frames: int) -> None:
-    prepared = HifiGan(HIFIGAN_V1).bfloat16().layers()[name]
-    params = prepared.params()
+    params: MrfParams = cast(HifiGan(HIFIGAN_V1).layers()[name].params(), torch.bfloat16)
     steps = frames * {256: 8, 128: 64, 64: 128, 32: 256}[channels(params)]
     set_device(hopper=True, multiprocessors=multiprocessors)
     plan = planned(params, 1, steps, multiprocessors)
