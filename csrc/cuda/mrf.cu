@@ -58,8 +58,7 @@ cuda::MrfArgs<T> mrf_shape(const MrfPacked& stage) {
 }
 
 // Whether `has` a kernel for it.
-template <class Call, bool (&has)(const cuda::MrfArgs<cuda::BFloat16>&)>
-bool mrf_has(const Call& call) {
+bool mrf_has(const MrfPacked& call, bool (&has)(const cuda::MrfArgs<cuda::BFloat16>&)) {
   const DeviceGuard guard(call.weight.get_device_index());
   auto args = mrf_shape<cuda::BFloat16>(call);
   for (std::size_t i = 0; i < call.kinds.size(); ++i) {
@@ -68,6 +67,9 @@ bool mrf_has(const Call& call) {
   }
   return has(args);
 }
+
+bool mrf_has_tile(const MrfHasTileCall& call) { return mrf_has(call, cuda::has_tile<cuda::BFloat16>); }
+bool mrf_has_stage(const MrfHasStageCall& call) { return mrf_has(call, cuda::has_stage<cuda::BFloat16>); }
 
 Tensor mrf(const MrfCall& call) {
   const Tensor& x = call.x;
@@ -115,7 +117,6 @@ Tensor mrf(const MrfCall& call) {
 
 STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) {
   m.impl("mrf", fastvoc::boxed<fastvoc::MrfCall, fastvoc::mrf>);
-  using namespace fastvoc;
-  m.impl("mrf_has_tile", boxed<MrfHasTileCall, mrf_has<MrfHasTileCall, cuda::has_tile<cuda::BFloat16>>>);
-  m.impl("mrf_has_stage", boxed<MrfHasStageCall, mrf_has<MrfHasStageCall, cuda::has_stage<cuda::BFloat16>>>);
+  m.impl("mrf_has_tile", fastvoc::boxed<fastvoc::MrfHasTileCall, fastvoc::mrf_has_tile>);
+  m.impl("mrf_has_stage", fastvoc::boxed<fastvoc::MrfHasStageCall, fastvoc::mrf_has_stage>);
 }
