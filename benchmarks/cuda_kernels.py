@@ -11,6 +11,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -251,24 +252,24 @@ def disassembler() -> str:
 
 def hot_loop(code: Sequence[tuple[int, str]]) -> tuple[int, int]:
     """Instructions, and those of tensor cores, in the innermost loop that holds most of the latter; (0, 0) without."""
-    best = (0, 0)
+    # HFMA2.MMA, by which ptxas moves constants, is none.
+    tensors = [at for at, what in code if re.search(r"\b[A-Z]G?MMA\b", what)]
+    exits = [at for at, what in code if re.search(r"\bEXIT\b", what)]
     loops = []
     for at, what in code:
         jump = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", what)
         if jump and int(jump.group(1), 16) <= at:
-            loops.append((int(jump.group(1), 16), at))
-    for begin, end in loops:
-        if any(begin <= b and e <= end and (b, e) != (begin, end) and _tensor(code, b, e) for b, e in loops):
-            continue
-        tensor = _tensor(code, begin, end)
-        if tensor > best[1]:
-            best = (sum(begin <= at <= end for at, _ in code), tensor)
+            begin = int(jump.group(1), 16)
+            held = bisect_right(tensors, at) - bisect_left(tensors, begin)
+            # What waits for a barrier once more stands behind the end of the kernel and jumps back.
+            if held and bisect_left(exits, begin) == bisect_left(exits, at):
+                loops.append((begin, at, held))
+    best = (0, 0)
+    for begin, end, held in loops:
+        inner = any(begin <= b and e <= end and (b, e) != (begin, end) for b, e, _ in loops)
+        if not inner and held > best[1]:
+            best = (sum(begin <= at <= end for at, _ in code), held)
     return best
-
-
-def _tensor(code: Sequence[tuple[int, str]], begin: int, end: int) -> int:
-    # HFMA2.MMA, by which ptxas moves constants, is none.
-    return sum(begin <= at <= end and re.search(r"\b[A-Z]G?MMA\b", what) is not None for at, what in code)
 
 
 def measure_all(kernels: Sequence[Kernel], archs: Sequence[int], jobs: int = 2) -> list[Report]:
