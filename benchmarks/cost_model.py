@@ -13,6 +13,7 @@ from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import stage_cost
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -242,6 +243,9 @@ def cuda(device: Device, op: str, params: Any, x: Tensor, made: Tensor, cost: Co
         kinds = {params.act_before(conv).kind for conv in params.convs()}
         width = max(16, 1 << (weight.shape[0] - 1).bit_length())
         tiled = half and width in _CHAINS and (kinds == {"leaky_relu"} or (kinds == {"snake"} and width >= 64))
+        staged = stage_cost.plan(device, params, items, steps) if x.dtype == torch.bfloat16 else None
+        if staged is not None:
+            return staged.seconds()
         if tiled and params.pad_mode != "reflect":
             return chain(device, params, items, steps)
         convs = len(params.convs())

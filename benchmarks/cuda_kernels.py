@@ -11,6 +11,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Kernel:
     argument: str
     shared: str = "0"
     traffic: str = ""
+    archs: tuple[int, ...] = ARCHS
 
 
 def _chain(width: int, tile: str, kind: str = "Leaky", halo: int = 10) -> Kernel:
@@ -46,6 +48,14 @@ def _chain(width: int, tile: str, kind: str = "Leaky", halo: int = 10) -> Kernel
     return Kernel(name, "cuda/mrf_tiles.cuh", instance, f"fastvoc::cuda::ChainArgs<{BF16}>", shared, traffic)
 
 
+def _stage(shape: str, width: int, columns: int, rows: int, kind: str = "Leaky") -> Kernel:
+    name = f"mrf-stage-{width}-{columns}x{rows}" + ("-snake" if kind == "Snake" else "")
+    instance = f"stage_kernel<fastvoc::cuda::{shape}, fastvoc::cuda::ActKind::k{kind}>"
+    traffic = "4 C a run of layers, twice that where a job has some columns; weights 2 K C^2 / rows"
+    shared = f"fastvoc::cuda::{shape}::bytes(50)"
+    return Kernel(name, "cuda/mrf_stages.cuh", instance, "fastvoc::cuda::StageArgs", shared, traffic, (90,))
+
+
 def _kernel(name: str, header: str, kernel: str, args: str, shared: int, traffic: str) -> Kernel:
     """`args` is the argument's type with its template arguments, which are those of the kernel too."""
     return Kernel(
@@ -53,6 +63,21 @@ def _kernel(name: str, header: str, kernel: str, args: str, shared: int, traffic
     )
 
 
+_STAGES = (
+    ("Stage32", 32, 32, 1024),
+    ("HalfStage32", 32, 32, 512),
+    ("SmallStage32", 32, 32, 256),
+    ("Stage64", 64, 64, 512),
+    ("HalfStage64", 64, 64, 256),
+    ("SmallStage64", 64, 64, 128),
+    ("Stage128", 128, 128, 256),
+    ("HalfStage128", 128, 128, 128),
+    ("SmallStage128", 128, 64, 128),
+    ("LeastStage128", 128, 32, 128),
+    ("Stage256", 256, 256, 128),
+    ("SmallStage256", 256, 64, 128),
+    ("LeastStage256", 256, 32, 128),
+)
 KERNELS = (
     _chain(16, "Tile16"),
     _chain(32, "Tile32"),
@@ -64,6 +89,8 @@ KERNELS = (
     _chain(256, "Tile256", halo=50),
     _chain(256, "Tile256", "Snake", 50),
     _chain(256, "SmallTile256", halo=50),
+    *(_stage(*shape) for shape in _STAGES),
+    *(_stage(*shape, "Snake") for shape in _STAGES if shape[1] > 32),
     # Shared memory of the launches: convolutions of 7 taps, transforms of 1024, 512 channels, 8 books of 1024 by 128.
     _kernel(
         "conv-tile",
@@ -82,6 +109,7 @@ KERNELS = (
         "4 K C_in from the cache; weights 4 K C_in / 8 for each output",
     ),
     _kernel("upsample", "upsample", "upsample_kernel", "UpsampleArgs<float>", 0, "as conv1d, with K / stride taps"),
+    _kernel("stage-mean", "mrf_stages", "stage_mean_kernel", f"StageMeanArgs<{BF16}>", 0, "4 C a block"),
     _kernel("layer-norm", "layer_norm", "layer_norm_kernel", f"LayerNormArgs<{BF16}>", 16384, "2 K C, K = 1 or 7"),
     _kernel("group-pieces", "group_norm_act", "group_pieces_kernel", f"GroupNormArgs<{BF16}>", 1024, "4 C"),
     _kernel(
@@ -164,7 +192,7 @@ def compile_kernel(kernel: Kernel, arch: int, folder: Path) -> tuple[Path, str]:
             "-O3",
             "-std=c++20",
             "--expt-relaxed-constexpr",
-            f"-arch=sm_{arch}",
+            "-gencode=arch=compute_90a,code=sm_90a" if kernel.archs == (90,) else f"-arch=sm_{arch}",
             "-Xptxas",
             "-v",
             "-cubin",
@@ -224,30 +252,30 @@ def disassembler() -> str:
 
 def hot_loop(code: Sequence[tuple[int, str]]) -> tuple[int, int]:
     """Instructions, and those of tensor cores, in the innermost loop that holds most of the latter; (0, 0) without."""
-    best = (0, 0)
+    # HFMA2.MMA, by which ptxas moves constants, is none.
+    tensors = [at for at, what in code if re.search(r"\b[A-Z]G?MMA\b", what)]
+    exits = [at for at, what in code if re.search(r"\bEXIT\b", what)]
     loops = []
     for at, what in code:
         jump = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", what)
         if jump and int(jump.group(1), 16) <= at:
-            loops.append((int(jump.group(1), 16), at))
-    for begin, end in loops:
-        if any(begin <= b and e <= end and (b, e) != (begin, end) and _tensor(code, b, e) for b, e in loops):
-            continue
-        tensor = _tensor(code, begin, end)
-        if tensor > best[1]:
-            best = (sum(begin <= at <= end for at, _ in code), tensor)
+            begin = int(jump.group(1), 16)
+            held = bisect_right(tensors, at) - bisect_left(tensors, begin)
+            # What waits for a barrier once more stands behind the end of the kernel and jumps back.
+            if held and bisect_left(exits, begin) == bisect_left(exits, at):
+                loops.append((begin, at, held))
+    best = (0, 0)
+    for begin, end, held in loops:
+        inner = any(begin <= b and e <= end and (b, e) != (begin, end) for b, e, _ in loops)
+        if not inner and held > best[1]:
+            best = (sum(begin <= at <= end for at, _ in code), held)
     return best
-
-
-def _tensor(code: Sequence[tuple[int, str]], begin: int, end: int) -> int:
-    # HFMA2.MMA, by which ptxas moves constants, is none.
-    return sum(begin <= at <= end and re.search(r"\b[A-Z]G?MMA\b", what) is not None for at, what in code)
 
 
 def measure_all(kernels: Sequence[Kernel], archs: Sequence[int], jobs: int = 2) -> list[Report]:
     """The reports of all kernels for all targets."""
     with ThreadPoolExecutor(jobs) as pool:
-        pairs = [(kernel, arch) for kernel in kernels for arch in archs]
+        pairs = [(kernel, arch) for kernel in kernels for arch in archs if arch in kernel.archs]
         return list(pool.map(lambda pair: measure(*pair, KEPT), pairs))
 
 

@@ -39,6 +39,7 @@ class Device:
 
     `backwards`: a block's threads run last first.
     `dry`: kernels are not run, and outputs stay NaN.
+    `hopper`: it has the instructions of sm_90a, whose bulk copies are there at once if `early`, else as late as may be.
     """
 
     shared: int = SHARED_LIMITS["sm_90"]
@@ -46,6 +47,8 @@ class Device:
     granted: int | None = None  # all of them
     backwards: bool = False
     dry: bool = False
+    hopper: bool = False
+    early: bool = False
 
 
 _device = Device()
@@ -120,9 +123,9 @@ def call(source: str, name: str, declared: Sequence[Any], *args: Any) -> Any:
     facts = ctypes.c_int64(len(given)), _device.shared, ctypes.c_int64(_device.multiprocessors)
     granted = _device.multiprocessors if _device.granted is None else _device.granted
     facts = (*facts, ctypes.c_int64(granted))
-    flags = int(_device.backwards), int(_device.dry)
+    flags = sum(on << i for i, on in enumerate((_device.backwards, _device.dry, _device.hopper, _device.early)))
     list_of = (_Given * len(given))(*given)
-    problem = library(source).call(name.encode(), list_of, *facts, *flags, ctypes.byref(launches), ctypes.byref(result))
+    problem = library(source).call(name.encode(), list_of, *facts, flags, ctypes.byref(launches), ctypes.byref(result))
     if problem is not None:
         raise RuntimeError(problem.decode())
     _launches += launches.value
@@ -181,7 +184,7 @@ RUN["square_conv"] = RUN["conv1d"]
 def pack_mrf(params: Any, tiles: bool | None = None) -> Any:
     """The weights as the device would have them; `tiles` asks for tensor cores or against them."""
     if tiles is None:
-        with emulating("mrf", mrf_op.HAS_TILE):
+        with emulating("mrf", mrf_op.HAS_TILE), emulating("mrf", mrf_op.HAS_STAGE):
             return mrf_op._pack_cuda(params)
     plain = mrf_op._pack_plain(params)
     return mrf_op.pack_tiles(params, plain) if tiles else plain

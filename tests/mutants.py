@@ -91,6 +91,29 @@ MUTANTS = (
     ),
     Mutant("csrc/cpu/rvq.cpp", "code < args.entries,", "code <= args.entries,", "tests/ops/test_rvq_decode.py"),
     Mutant("csrc/cpu/stream_sum.cpp", "return t < keeps ?", "return t + 1 < keeps ?", "tests/ops/test_stream_rows.py"),
+    # CUDA C++
+    Mutant("csrc/cuda/mrf_stage.cuh", "    fence_operands();\n", "", "tests/ops/test_cuda_stage.py -k 64", "check"),
+    Mutant(
+        "csrc/cuda/mrf_stage.cuh",
+        "    if (!met) meet();\n",
+        "    if (!met && false) meet();\n",
+        "tests/ops/test_cuda_stage.py -k causal",
+        "check",
+    ),
+    Mutant(
+        "csrc/cuda/mrf_stage.cuh",
+        "products_wait<1>();",
+        "products_wait<2>();",
+        "tests/ops/test_cuda_stage.py -k 64",
+        "check",
+    ),
+    Mutant(
+        "csrc/cuda/mrf_stage.cuh",
+        "if (a.odd) group_sync(8, 256);",
+        "if (a.odd && false) group_sync(8, 256);",
+        "tests/ops/test_cuda_stage.py -k 32-odd",
+        "check",
+    ),
     # Models
     Mutant(
         "fastvoc/models/hift_parts.py",

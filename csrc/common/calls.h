@@ -153,6 +153,10 @@ struct MrfHasTileCall : MrfPacked {
   using MrfPacked::MrfPacked;
 };
 
+struct MrfHasStageCall : MrfPacked {
+  using MrfPacked::MrfPacked;
+};
+
 struct MrfStreamCall : MrfPacked {
   using MrfPacked::MrfPacked;
   Tensor x = tensor(), state = tensor();

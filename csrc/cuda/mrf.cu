@@ -13,13 +13,27 @@ FASTVOC_MRF_TILE(extern, Tile128)
 FASTVOC_MRF_TILE(extern, SmallTile128)
 FASTVOC_MRF_TILE(extern, Tile256)
 FASTVOC_MRF_TILE(extern, SmallTile256)
+FASTVOC_MRF_STAGE(extern, Stage32)
+FASTVOC_MRF_STAGE(extern, HalfStage32)
+FASTVOC_MRF_STAGE(extern, SmallStage32)
+FASTVOC_MRF_STAGE(extern, Stage64)
+FASTVOC_MRF_STAGE(extern, HalfStage64)
+FASTVOC_MRF_STAGE(extern, SmallStage64)
+FASTVOC_MRF_STAGE(extern, Stage128)
+FASTVOC_MRF_STAGE(extern, HalfStage128)
+FASTVOC_MRF_STAGE(extern, SmallStage128)
+FASTVOC_MRF_STAGE(extern, LeastStage128)
+FASTVOC_MRF_STAGE(extern, Stage256)
+FASTVOC_MRF_STAGE(extern, SmallStage256)
+FASTVOC_MRF_STAGE(extern, LeastStage256)
 
 }  // namespace fastvoc::cuda
 
 namespace fastvoc {
 namespace {
 
-constexpr std::int64_t kTiles = -1;  // the scheme of weights for tiles, of fastvoc/ops/mrf.py
+constexpr std::int64_t kTiles = -1, kStage = -2;  // schemes of weights for tiles and for the stage kernel, of fastvoc/ops/mrf.py
+constexpr std::int64_t kMaxSteps = std::int64_t{1} << 30;  // of the stage kernel's
 
 // All but the tensors' memory and the activations, checked.
 template <class T>
@@ -43,20 +57,29 @@ cuda::MrfArgs<T> mrf_shape(const MrfPacked& stage) {
   return args;
 }
 
-bool mrf_has_tile(const MrfHasTileCall& call) {
+// Whether `has` a kernel for it.
+bool mrf_has(const MrfPacked& call, bool (&has)(const cuda::MrfArgs<cuda::BFloat16>&)) {
   const DeviceGuard guard(call.weight.get_device_index());
   auto args = mrf_shape<cuda::BFloat16>(call);
-  for (std::int64_t kind : call.kinds) args.acts.push_back({static_cast<cuda::ActKind>(kind), 0.0f, nullptr, nullptr});
-  return cuda::has_tile(args);
+  for (std::size_t i = 0; i < call.kinds.size(); ++i) {
+    const auto kind = static_cast<cuda::ActKind>(call.kinds[i]);
+    args.acts.push_back({kind, static_cast<float>(call.slopes[i]), nullptr, nullptr});
+  }
+  return has(args);
 }
+
+bool mrf_has_tile(const MrfHasTileCall& call) { return mrf_has(call, cuda::has_tile<cuda::BFloat16>); }
+bool mrf_has_stage(const MrfHasStageCall& call) { return mrf_has(call, cuda::has_stage<cuda::BFloat16>); }
 
 Tensor mrf(const MrfCall& call) {
   const Tensor& x = call.x;
   check_input(x);
   const DeviceGuard guard(x.get_device_index());
   const std::size_t convs = call.kernels.size();
-  const bool tiles = call.schemes == Ints(convs, kTiles);
+  const bool stage = call.schemes == Ints(convs, kStage), tiles = stage || call.schemes == Ints(convs, kTiles);
   STD_TORCH_CHECK(tiles || call.schemes == Ints(convs, 0), "CUDA: mrf convolves directly");
+  STD_TORCH_CHECK(!stage || x.scalar_type() == ScalarType::BFloat16, "CUDA: mrf's stage kernel computes in bfloat16");
+  STD_TORCH_CHECK(!stage || x.size(2) <= kMaxSteps, "x: expected at most ", kMaxSteps, " steps, got ", x.size(2));
   const std::int64_t channels = call.channels, width = tiles ? cuda::tile_width(channels) : cuda::padded(channels);
   const Tensor out = new_rows(x, channels, x.size(2));
   for_dtype(x, [&](auto zero) {
@@ -70,13 +93,17 @@ Tensor mrf(const MrfCall& call) {
     args.acts = activations(call, convs, [&](std::size_t) { return width; });
     args.items = x.size(0);
     args.steps = x.size(2);
-    const std::int64_t floats = tiles ? cuda::mrf_tiles_scratch(args) : cuda::mrf_scratch(args);
+    const std::int64_t floats = stage ? cuda::mrf_stage_scratch(args) : tiles ? cuda::mrf_tiles_scratch(args) : cuda::mrf_scratch(args);
     const Tensor scratch = torch::stable::new_empty(x, {floats}, ScalarType::Float);
     args.scratch = scratch.mutable_data_ptr<float>();
     if (!tiles) return cuda::mrf(args, current_stream(x));
     if constexpr (std::is_same_v<T, float>) {
       STD_TORCH_CHECK(false, "CUDA: mrf's tiles compute in float16 and bfloat16");
     } else {
+      if constexpr (std::is_same_v<T, cuda::BFloat16>) {
+        STD_TORCH_CHECK(!stage || cuda::has_stage(args), "CUDA: mrf's stage kernel does not run on this device");
+        if (stage) return cuda::mrf_stage(args, current_stream(x));
+      }
       STD_TORCH_CHECK(cuda::has_tile(args), "CUDA: no tile of mrf fits this device");
       cuda::mrf_tiles(args, current_stream(x));
     }
@@ -91,4 +118,5 @@ Tensor mrf(const MrfCall& call) {
 STABLE_TORCH_LIBRARY_IMPL(_fastvoc, CUDA, m) {
   m.impl("mrf", fastvoc::boxed<fastvoc::MrfCall, fastvoc::mrf>);
   m.impl("mrf_has_tile", fastvoc::boxed<fastvoc::MrfHasTileCall, fastvoc::mrf_has_tile>);
+  m.impl("mrf_has_stage", fastvoc::boxed<fastvoc::MrfHasStageCall, fastvoc::mrf_has_stage>);
 }

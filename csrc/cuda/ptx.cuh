@@ -1,4 +1,4 @@
-// The instructions that CUDA C++ has no name for; the only inline PTX. Tests put a plain C++ version in this header's place.
+// The instructions that CUDA C++ has no name for, but for those of hopper.cuh. Tests put a plain C++ version in this header's place.
 #pragma once
 
 #include "cuda/platform.cuh"

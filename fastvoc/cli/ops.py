@@ -34,7 +34,7 @@ force; what they take and give is told by the docstring of `<op>_ref`, their mea
 
 What the C++ and the CUDA library register with torch, in the namespace `_fastvoc`: what is packed for an op, then x and
 what a call adds. Beside the ops there are what streams take (`*_stream`, `stream_*`), what fits a CUDA tile
-(`mrf_has_tile`), and the instruction set (`cpu_isa`, `limit_isa`).
+(`mrf_has_tile`, `mrf_has_stage`), and the instruction set (`cpu_isa`, `limit_isa`).
 
 ```text
 {schemas}

@@ -32,7 +32,7 @@ from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Spec, define
 
 _MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 720  # of csrc/cpu/mrf_args.h, mrf_tuning.h
-_TILES = -1  # scheme of weights for csrc/cuda/mrf_tile.cuh
+_TILES, _STAGE = -1, -2  # schemes of weights for csrc/cuda/mrf_tile.cuh and mrf_stage.cuh
 
 
 @dataclass(frozen=True)
@@ -282,18 +282,31 @@ def _pack_plain(params: MrfParams) -> MrfPacked:
 
 def _pack_cuda(params: MrfParams) -> MrfPacked:
     plain = _pack_plain(params)
+    if plain.weight.dtype == torch.bfloat16 and HAS_STAGE.op(*plain):
+        return pack_stage(params, plain)
     half = plain.weight.dtype in (torch.float16, torch.bfloat16)
     return pack_tiles(params, plain) if half and HAS_TILE.op(*plain) else plain
 
 
 def pack_tiles(params: MrfParams, plain: MrfPacked) -> MrfPacked:
     """The stage for tensor cores, which take channels padded to a power of two from 16 on; scheme -1 says so."""
+    return _for_tensor_cores(params, plain, packing.pack_fragments, _TILES)
+
+
+def pack_stage(params: MrfParams, plain: MrfPacked) -> MrfPacked:
+    """The stage for Hopper's products of warpgroups, with channels as `pack_tiles` pads them; scheme -2 says so."""
+    return _for_tensor_cores(params, plain, packing.pack_warpgroups, _STAGE)
+
+
+def _for_tensor_cores(
+    params: MrfParams, plain: MrfPacked, pack: Callable[[Tensor, int, int], Tensor], scheme: int
+) -> MrfPacked:
     convs = params.convs()
     width = max(16, 1 << (plain.channels - 1).bit_length())
     return plain._replace(
-        weight=torch.cat([packing.pack_fragments(c.weight, width, width).flatten() for c in convs]),
+        weight=torch.cat([pack(c.weight, width, width).flatten() for c in convs]),
         bias=torch.cat([packing.pad_bias(c.bias, plain.channels, c.weight, width) for c in convs]),
-        schemes=[_TILES] * len(convs),
+        schemes=[scheme] * len(convs),
         **pack_cuda_activations([params.act_before(c) for c in convs], width)._asdict(),
     )
 
@@ -318,12 +331,13 @@ def _fake(p: MrfPacked, x: Tensor, *_: Tensor | None) -> Tensor:
     return x.new_empty((x.shape[0], x.shape[2], x.shape[1]), dtype=packing.result_type(p.weight)).transpose(1, 2)
 
 
-def _fake_has_tile(_: MrfPacked) -> bool:
+def _fake_has(_: MrfPacked) -> bool:
     return False
 
 
 NATIVE = Native("mrf", MrfPacked, _fake, mrf_ref)
-HAS_TILE = Native("mrf_has_tile", MrfPacked, _fake_has_tile)
+HAS_TILE = Native("mrf_has_tile", MrfPacked, _fake_has)
+HAS_STAGE = Native("mrf_has_stage", MrfPacked, _fake_has)
 
 
 def _stream(params: MrfParams, run: Callable[[MrfConv], Callable[[Tensor], Tensor]]) -> MrfStream:

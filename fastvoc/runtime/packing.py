@@ -259,6 +259,16 @@ def pack_fragments(weight: Tensor, cin: int, cout: int) -> Tensor:
     return tiles.permute(7, 3, 0, 2, 5, 1, 4, 6).reshape(weight.shape[2], cin // 16, cout // 16, 32, 8).contiguous()
 
 
+def pack_warpgroups(weight: Tensor, cin: int, cout: int) -> Tensor:
+    """Convolution weight [C_out, C_in, K] -> [K, cin / 16, cout / 8, 2, 8 outputs, 8 inputs] for warpgroups' products.
+
+    `cin` and `cout` as for `pack_fragments`. Of 16 inputs the first 8 come before the others, eight outputs at a time.
+    """
+    padded = weight.new_zeros((cout, cin, weight.shape[2]))
+    padded[: weight.shape[0], : weight.shape[1]] = weight.detach()
+    return padded.reshape(cout // 8, 8, cin // 16, 2, 8, weight.shape[2]).permute(5, 2, 0, 3, 1, 4).contiguous()
+
+
 def pack_conv_tiles(weight: Tensor, beside: Tensor | None = None) -> Tensor:
     """Convolution weight [C_out, C_in, K] -> `pack_fragments` of 64 outputs and 32 inputs at a time, all taps of each.
 

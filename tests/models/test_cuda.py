@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +24,12 @@ from fastvoc.nn.wide import WideOnCpu
 from helpers import GoldenCase, assert_golden, golden, relative_l2
 
 
+@pytest.fixture
+def device() -> Iterator[None]:
+    yield
+    set_device()
+
+
 def load(case: GoldenCase) -> Any:
     return model_of(detect_and_load(case.dir))
 
@@ -40,9 +46,11 @@ def test_golden(name: str) -> None:
 
 
 @pytest.mark.golden
+@pytest.mark.parametrize("hopper", [False, True])
 @pytest.mark.parametrize("name", ["hifigan_v1_small", "hifigan_v3"])
-def test_bfloat16_errs_no_more_than_torch(name: str) -> None:
+def test_bfloat16_errs_no_more_than_torch(name: str, hopper: bool, device: None) -> None:
     case = golden(name)
+    set_device(hopper=hopper)
     mel = case.inputs["mel"][:1, :, :12].bfloat16()
     model = load(case).bfloat16()
     with torch.inference_mode():

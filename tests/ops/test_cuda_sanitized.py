@@ -15,6 +15,7 @@ FILES = {
     "blocks": ["tests/ops/test_cuda_blocks.py", "-k", "ragged or short or large_means"],
     "convolutions": ["tests/ops/test_cuda_emulated.py", "-k", "ragged or one_step or tiles_for or smaller"],
     "filters": ["tests/ops/test_cuda_filters.py", "-k", "float32 or reaches or number"],
+    "stages": ["tests/ops/test_cuda_stage.py", "-k", "device and (32-odd or 64-snake or 128-causal or 256)"],
     "sources": ["tests/ops/test_cuda_sources.py", "-k", "ragged or rvq or narrow or pieces"],
 }
 

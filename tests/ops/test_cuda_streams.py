@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from cuda_emulation import emulated, pack_mrf
+from cuda_emulation import emulated, pack_mrf, set_device
 from op_cases import cast
 from triton_cases import CASES, STREAMED
 
@@ -15,6 +16,12 @@ from fastvoc.ops.join import Added
 from fastvoc.runtime.registry import OPS
 
 CUTS = (1, 12, 23, 34)
+
+
+@pytest.fixture
+def device() -> Iterator[None]:
+    yield
+    set_device()
 
 
 @pytest.mark.parametrize("name", STREAMED)
@@ -30,9 +37,12 @@ def test_chunks_equal_the_whole(name: str, nan_poison: None) -> None:
     assert torch.equal(made, whole)
 
 
-@pytest.mark.parametrize("name", ["conv1d-wide", "mrf-v3", "convnext_block-odd"])
-def test_tensor_cores_give_the_same_bits(name: str, nan_poison: None) -> None:
+@pytest.mark.parametrize(
+    ("name", "hopper"), [("conv1d-wide", False), ("mrf-v3", False), ("mrf-v3", True), ("convnext_block-odd", False)]
+)
+def test_tensor_cores_give_the_same_bits(name: str, hopper: bool, nan_poison: None, device: None) -> None:
     case = CASES[name]()
+    set_device(hopper=hopper)
     params, x = cast(case.params, torch.bfloat16), case.draw(1, 45).bfloat16()
     with torch.inference_mode(), emulated():
         whole = case.op(x, params, backend="cuda")

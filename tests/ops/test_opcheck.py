@@ -22,7 +22,7 @@ from fastvoc.models.jdc import Jdc
 
 pytestmark = pytest.mark.native
 
-_ELSEWHERE = ("mrf_has_tile",)  # asks the CUDA library
+_ELSEWHERE = ("mrf_has_tile", "mrf_has_stage")  # ask the CUDA library
 _PER_OP = 4
 
 

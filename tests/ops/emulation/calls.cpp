@@ -61,10 +61,11 @@ void give(const Value& value, Given& g) {
 }  // namespace
 
 // Calls an op on a device with so much shared memory for a block and so many multiprocessors, of which this process is granted
-// some, where a block's threads run last first if `backwards`; `dry`: launches are only counted. Returns how many there were, the first result, which stays until the
-// next call, and null or what was wrong.
+// some. `flags`: 1 a block's threads run last first, 2 launches are only counted, 4 it has Hopper's instructions, 8 their bulk
+// copies are there at once. Returns how many launches there were, the first result, which stays until the next call, and null or
+// what was wrong.
 extern "C" const char* call(const char* name, const Given* given, std::int64_t count, int shared, std::int64_t multiprocessors,
-                            std::int64_t granted, int backwards, int dry, std::int64_t* launches, Given* result) {
+                            std::int64_t granted, int flags, std::int64_t* launches, Given* result) {
   static std::vector<Value> results;
   static std::string problem;
   stand_in::cuda = true;
@@ -72,8 +73,10 @@ extern "C" const char* call(const char* name, const Given* given, std::int64_t c
   emulation::multiprocessors = multiprocessors;
   emulation::granted = granted;
   emulation::device = -1;
-  emulation::backwards = backwards != 0;
-  emulation::dry = dry != 0;
+  emulation::backwards = (flags & 1) != 0;
+  emulation::dry = (flags & 2) != 0;
+  emulation::hopper = (flags & 4) != 0;
+  emulation::early = (flags & 8) != 0;
   emulation::launches = 0;
   try {
     std::vector<Value> values;

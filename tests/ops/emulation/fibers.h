@@ -25,7 +25,7 @@ inline thread_local Index blockIdx, threadIdx, blockDim, gridDim;
 namespace emulation {
 
 constexpr std::size_t kStack = 128 * 1024;
-constexpr int kWarp = 32;
+constexpr int kWarp = 32, kWarpgroup = 128;
 
 [[noreturn]] inline void fail(const char* what) {
   std::fprintf(stderr, "emulation: %s\n", what);
@@ -162,6 +162,7 @@ class Fiber {
 
 // A meeting of a fixed number of threads: the last to come does the work of all.
 struct Meeting {
+  explicit Meeting(std::size_t threads) : given(threads) {}
   std::vector<void*> given;
   unsigned arrived = 0, generation = 0;
   const void* purpose = nullptr;
@@ -171,10 +172,14 @@ struct Meeting {
 class Block {
  public:
   Block(unsigned x, unsigned y, unsigned threads, std::size_t shared, const std::function<void()>& body)
-      : x(x), y(y), threads(threads), warps_((threads + kWarp - 1) / kWarp) {
+      : x(x),
+        y(y),
+        threads(threads),
+        shared(shared),
+        warps_((threads + kWarp - 1) / kWarp, Meeting(kWarp)),
+        warpgroups_((threads + kWarpgroup - 1) / kWarpgroup, Meeting(kWarpgroup)) {
     if (posix_memalign(&memory_, 128, shared ? shared : 1)) fail("out of memory");
     std::memset(memory_, 0xff, shared);
-    for (Meeting& warp : warps_) warp.given.resize(kWarp);
     for (unsigned i = 0; i < threads; ++i) fibers_.push_back(std::make_unique<Fiber>(i, body));
   }
   Block(const Block&) = delete;
@@ -201,6 +206,7 @@ class Block {
   unsigned char* memory() const { return static_cast<unsigned char*>(memory_); }
 
   void barrier() {
+    if (published) published();
     const unsigned generation = generation_;
     if (++arrived_ == threads) {
       arrived_ = 0;
@@ -217,20 +223,13 @@ class Block {
   // Hands `mine` in; the last lane of the warp to come calls work(the operands of all lanes). All lanes must come.
   template <class Work>
   void together(const void* purpose, void* mine, const Work& work) {
-    const unsigned thread = Fiber::current()->number;
-    Meeting& warp = warps_[thread / kWarp];
-    if (warp.arrived && warp.purpose != purpose) fail("the lanes of a warp meet for different operations");
-    warp.purpose = purpose;
-    warp.given[thread % kWarp] = mine;
-    const unsigned generation = warp.generation;
-    if (++warp.arrived == kWarp) {
-      work(warp.given.data());
-      warp.arrived = 0;
-      ++warp.generation;
-      moved = true;
-      return;
-    }
-    while (warp.generation == generation) Fiber::current()->yield();
+    meet(warps_[Fiber::current()->number / kWarp], purpose, mine, work);
+  }
+
+  // The same for the threads of a warpgroup.
+  template <class Work>
+  void together_in_four(const void* purpose, void* mine, const Work& work) {
+    meet(warpgroups_[Fiber::current()->number / kWarpgroup], purpose, mine, work);
   }
 
   static Block*& current() {
@@ -239,11 +238,31 @@ class Block {
   }
 
   const unsigned x, y, threads;
+  const std::size_t shared;
   bool moved = false;
+  std::shared_ptr<void> own;         // what instructions keep for this block
+  std::function<void()> published;   // called where a thread comes to a barrier
+  std::function<bool()> unblocked;   // called where no thread gets on; returns whether that may have changed
 
  private:
+  template <class Work>
+  void meet(Meeting& meeting, const void* purpose, void* mine, const Work& work) {
+    if (meeting.arrived && meeting.purpose != purpose) fail("threads that work together meet for different operations");
+    meeting.purpose = purpose;
+    meeting.given[Fiber::current()->number % meeting.given.size()] = mine;
+    const unsigned generation = meeting.generation;
+    if (++meeting.arrived == meeting.given.size()) {
+      work(meeting.given.data());
+      meeting.arrived = 0;
+      ++meeting.generation;
+      moved = true;
+      return;
+    }
+    while (meeting.generation == generation) Fiber::current()->yield();
+  }
+
   std::vector<std::unique_ptr<Fiber>> fibers_;
-  std::vector<Meeting> warps_;
+  std::vector<Meeting> warps_, warpgroups_;
   void* memory_ = nullptr;
   unsigned arrived_ = 0, generation_ = 0, ended_ = 0;
 };

@@ -34,6 +34,8 @@ inline std::int64_t granted = 6;  // of them to this process, which its question
 inline int device = -1;           // current in the library's own runtime
 inline bool backwards = false;  // whether a block's last thread runs first
 inline bool dry = false;        // whether launches are counted only
+inline bool hopper = false;     // whether it has the instructions of cuda/hopper.cuh
+inline bool early = false;      // whether its bulk copies are there at once, else as late as may be
 inline std::int64_t launches = 0;
 
 inline void begin_launch() {
@@ -156,6 +158,9 @@ void run_blocks(void (*kernel)(Args), std::int64_t blocks, std::int64_t items, i
         if (block->done()) continue;
         moved |= block->advance(emulation::backwards);
         done &= block->done();
+      }
+      for (auto& block : running) {
+        if (!done && !moved && block->unblocked) moved = block->unblocked();
       }
       if (!done && !moved) emulation::fail("the threads wait for each other");
     }
