@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from codec_models import UNUSUAL, codec_implementations, lively
-from ecdc_cases import MONO, STEREO, rounds_as_golden
+from ecdc_cases import MONO, STEREO, golden_stream, rounds_as_golden
 from torch import Tensor
 
 import fastvoc
@@ -36,7 +36,7 @@ class Kind:
         self.case, self.kind, self.name = case, kind, f"encodec_{RATES[kind]}"
         self.codec: Codec = fastvoc.load(case.dir / f"{self.name}.th", backend=backend)
         self.wav = case.inputs[f"audio_{kind}"]
-        self.plain, self.coded = ((case.dir / f"{kind}_{end}.ecdc").read_bytes() for end in ("plain", "lm"))
+        self.plain, self.coded = (golden_stream(case, kind, end) for end in ("plain", "lm"))
 
     def lm(self, *, integer: bool) -> Any:
         return fastvoc.load_language_model(self.name, integer=integer, folder=self.case.dir)

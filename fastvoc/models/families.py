@@ -51,7 +51,7 @@ class ModelConfig(Protocol):
         """Name and shape of every tensor of the model's state, in its order, without allocating any."""
 
 
-def frozen(value: Any) -> Any:
+def frozen(value: object) -> object:
     """A value with tuples in the place of its lists, of those inside of them, too."""
     return tuple(map(frozen, value)) if type(value) in (list, tuple) else value
 

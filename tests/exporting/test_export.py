@@ -261,7 +261,7 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
     int8 = _MODELS["int8"]()
     fastvoc.save(int8, tmp_path / "int8.safetensors")
-    refused(fastvoc.load(tmp_path / "int8.safetensors"), r"^mrf\.1: int8 layers cannot be exported")
+    refused(fastvoc.load(tmp_path / "int8.safetensors"), r"^[\w.]+: int8 layers cannot be exported")
     refused(made("hifigan-1"), "^inputs: HifiGan cannot take 'f0' from outside; there is none", inputs=("f0",))
     refused(made("univnet"), "UnivNet cannot take 'seed' from outside; expected some of noise", inputs=("seed",))
     refused(made("hift-sample"), "expected it alone", inputs=("f0", "source"))

@@ -34,7 +34,7 @@ def test_mutants_are_of_all_kinds() -> None:
     )
     assert len(mutants.MUTANTS) >= 20
     assert {"kernels", "csrc", "fastvoc/models", "fastvoc/streams", "fastvoc/checkpoints"} <= set(kinds)
-    assert kinds["csrc"] <= 6, "each wants a compiler"
+    assert kinds["csrc"] <= 10, "each wants a compiler"
 
 
 def test_a_mutant_that_the_tree_has_outgrown_is_told() -> None:
