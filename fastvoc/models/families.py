@@ -53,7 +53,7 @@ class ModelConfig(Protocol):
 
 def frozen(value: object) -> object:
     """A value with tuples in the place of its lists, of those inside of them, too."""
-    return tuple(map(frozen, value)) if type(value) in (list, tuple) else value
+    return tuple(map(frozen, value)) if type(value) is list or type(value) is tuple else value
 
 
 class Config:
