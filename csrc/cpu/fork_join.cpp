@@ -15,6 +15,7 @@
 #include <atomic>
 #include <exception>
 #include <memory>
+#include <utility>
 
 #include "denormals.h"
 
@@ -23,8 +24,9 @@ namespace {
 
 constexpr std::int64_t kMostThreads = 64, kBoards = 16;
 constexpr std::int64_t kAwake = 50'000;         // ns that a thread looks for what it waits for before it sleeps
+constexpr std::int64_t kBetween = 200'000;      // the same between forks, whose layers have some Python in between
 constexpr std::int64_t kHeldUp = 500'000;       // ns of waiting that tell of other programs
-constexpr std::int64_t kShortest = 100'000'000, kLongest = 2'000'000'000;  // ns for which our own threads are then taken
+constexpr std::int64_t kShortest = 20'000'000, kLongest = 2'000'000'000;  // ns for which our own threads are then taken
 
 std::int64_t now() {
   timespec t;
@@ -34,8 +36,8 @@ std::int64_t now() {
 
 // Looks until ready() for as long as a thread stays awake; whether it was.
 template <class Ready>
-bool look(const Ready& ready) {
-  const std::int64_t until = now() + kAwake;
+bool look(const Ready& ready, std::int64_t awake = kAwake) {
+  const std::int64_t until = now() + awake;
   do {
     for (int i = 0; i < 16; ++i) {
       if (ready()) return true;
@@ -59,10 +61,11 @@ class Work {
     left_.store(count, std::memory_order_relaxed);
     finished_.store(0, std::memory_order_relaxed);
     failed_.store(false, std::memory_order_relaxed);
+    const std::int64_t each = (count + members - 1) / members;  // the last pieces may be the longest, so others have one less
     for (std::int64_t m = 0; m < members; ++m) {
       Range& range = ranges_[static_cast<std::size_t>(m)];
-      range.next.store(count * m / members, std::memory_order_relaxed);
-      range.end = count * (m + 1) / members;
+      range.next.store(m * each, std::memory_order_relaxed);
+      range.end = std::min((m + 1) * each, count);
     }
   }
 
@@ -215,7 +218,7 @@ class Pool {
       const int seen = pool.calls_.load();
       bool worked = false;
       for (Board& board : pool.boards_) worked |= board.join();
-      if (worked || look([&] { return pool.calls_.load(std::memory_order_relaxed) != seen; })) continue;
+      if (worked || look([&] { return pool.calls_.load(std::memory_order_relaxed) != seen; }, kBetween)) continue;
       pool.sleeping_.fetch_add(1);
       pool.calls_.wait(seen);
       pool.sleeping_.fetch_sub(1);
