@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -13,12 +13,40 @@ from torch.nn import functional as F
 from fastvoc.errors import ExportError
 from fastvoc.exporting.package import number
 
-if TYPE_CHECKING:
-    from fastvoc.exporting.graph import Graph
-
 Shape = Sequence[int | None]
 Attribute = int | float | str | Sequence[int] | Sequence[float] | None
 _LAST = 2**63 - 1
+
+
+class Writer(Protocol):
+    """What a wire needs of its graph (`fastvoc.exporting.graph.Graph`)."""
+
+    def refuse(self, why: str) -> ExportError:
+        """The error that the layer which is being written cannot be."""
+
+    def add(
+        self, kind: str, *inputs: Wire | None, shape: Shape, dtype: torch.dtype | None = None, **attributes: Attribute
+    ) -> Wire:
+        """A node with one output."""
+
+    def add_all(
+        self,
+        kind: str,
+        *inputs: Wire | None,
+        shapes: Sequence[Shape],
+        dtype: torch.dtype | None = None,
+        **attributes: Attribute,
+    ) -> list[Wire]:
+        """A node with several outputs."""
+
+    def weight(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Wire:
+        """A tensor that the file holds."""
+
+    def constant(self, values: float | bool | Sequence[int] | Sequence[float], dtype: torch.dtype) -> Wire:
+        """A number, or a vector of them."""
+
+    def next_seed(self) -> float:
+        """That of the next random values."""
 
 
 class Wire:
@@ -28,7 +56,7 @@ class Wire:
     raises ExportError, which names the layer.
     """
 
-    def __init__(self, graph: Graph, name: str, dtype: torch.dtype, shape: Shape) -> None:
+    def __init__(self, graph: Writer, name: str, dtype: torch.dtype, shape: Shape) -> None:
         self.graph, self.name, self.dtype, self.shape = graph, name, dtype, tuple(shape)
 
     @classmethod
