@@ -150,6 +150,13 @@ def compiler() -> str:
     return str(cxx)
 
 
+def compiled(target: Path, *words: str | Path) -> Path:
+    """What the C++ compiler makes of flags and sources; fails with what it said."""
+    done = subprocess.run([compiler(), *words, "-o", target], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return target
+
+
 @dataclass(frozen=True)
 class GoldenCase:
     """One folder of golden data: inputs, and what a published implementation computed from them.

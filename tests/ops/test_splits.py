@@ -17,7 +17,7 @@ import torch
 from kept import kept
 
 from fastvoc.models.hifigan import HIFIGAN_V1, HIFIGAN_V2, HIFIGAN_V3, HifiGan
-from helpers import ROOT, compiler
+from helpers import ROOT, compiled
 
 HERE, ARM, CPU = ROOT / "tests" / "ops" / "splits", ROOT / "tests" / "arm", ROOT / "csrc" / "cpu"
 MODELS = {"V1": HIFIGAN_V1, "V2": HIFIGAN_V2, "V3": HIFIGAN_V3}
@@ -34,11 +34,8 @@ def program() -> Path:
     sources += [HERE / "engine.cpp", ARM / "run_calls.cpp"]
     includes = [f"-I{path}" for path in (HERE, ARM / "include", ROOT / "csrc")]
 
-    def build(target: Path) -> None:
-        done = subprocess.run([compiler(), *FLAGS, *includes, *sources, "-o", target], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-
-    return kept("splits", [*FLAGS, *sources, HERE, ARM / "include", CPU, ROOT / "csrc/common"], build)
+    made_of = [*FLAGS, *sources, HERE, ARM / "include", CPU, ROOT / "csrc/common"]
+    return kept("splits", made_of, lambda path: compiled(path, *FLAGS, *includes, *sources))
 
 
 @cache

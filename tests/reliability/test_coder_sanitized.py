@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from kept import kept
 
-from helpers import ROOT, compiler
+from helpers import ROOT, compiled, compiler
 
 DRIVER = ROOT / "tests" / "reliability" / "coder_fuzz.cpp"
 CODER = ROOT / "csrc" / "coder"
@@ -19,18 +19,15 @@ FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1
 FLAGS += ["-Wall", "-Wextra", "-Werror"]
 
 
-def build(compiler: str, target: Path, *sources: Path, flags: tuple[str, ...] = ()) -> Path:
-    command = [compiler, *FLAGS, *flags, f"-I{ROOT / 'csrc'}", *map(str, sources), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return target
+def build(target: Path, *sources: Path, flags: tuple[str, ...] = ()) -> Path:
+    return compiled(target, *FLAGS, *flags, f"-I{ROOT / 'csrc'}", *sources)
 
 
 @pytest.fixture(scope="module")
 def driver() -> Path:
     version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True).stdout
     made_of = [version, *FLAGS, DRIVER, CODER]
-    return kept("coder_fuzz", made_of, lambda path: build(compiler(), path, DRIVER, CODER / "integer_lm.cpp"))
+    return kept("coder_fuzz", made_of, lambda path: build(path, DRIVER, CODER / "integer_lm.cpp"))
 
 
 def attack(driver: Path, rounds: int, seed: int) -> None:
@@ -48,7 +45,7 @@ def test_ten_million_damaged_inputs(driver: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_compiled_module(compiler: str, tmp_path: Path) -> None:
+def test_the_compiled_module(tmp_path: Path) -> None:
     """The tests of the coder, of .ecdc streams and of the integer language model, on a build with the sanitizers."""
     import pybind11
 
@@ -60,9 +57,9 @@ def test_the_compiled_module(compiler: str, tmp_path: Path) -> None:
             (package / path.name).symlink_to(path)
     flags = ("-fPIC", "-shared", *(flag for path in paths for flag in ("-isystem", path)))
     sources = sorted(CODER.glob("*.cpp"))
-    build(compiler, package / f"_C_coder{sysconfig.get_config_var('EXT_SUFFIX')}", *sources, flags=flags)
+    build(package / f"_C_coder{sysconfig.get_config_var('EXT_SUFFIX')}", *sources, flags=flags)
     libraries = [
-        subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+        subprocess.run([compiler(), f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
         for name in ("libasan.so", "libubsan.so")
     ]
     variables = {

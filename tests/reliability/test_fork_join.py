@@ -5,23 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from kept import kept
 
-from helpers import ROOT, compiler, need_native
+from helpers import ROOT, compiled, compiler, need_native
 
 SOURCES = [ROOT / "tests" / "reliability" / "fork_join.cpp", ROOT / "csrc" / "cpu" / "fork_join.cpp"]
 INCLUDES = [ROOT / "tests" / "arm" / "include", ROOT / "csrc"]
 FLAGS = ["-O1", "-g", "-std=c++20", "-pthread", "-Wall", "-Wextra", "-Werror"]
-
-
-def build(target: Path, *flags: str) -> Path:
-    command = [compiler(), *FLAGS, *flags, *(f"-I{path}" for path in INCLUDES), *map(str, SOURCES), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return target
 
 
 # A child of a fork is beyond the thread sanitizer.
@@ -29,10 +21,11 @@ def build(target: Path, *flags: str) -> Path:
     ("sanitizer", "arguments"), [("address,undefined", ["forks"]), ("thread", [])], ids=["address", "thread"]
 )
 def test_under_a_sanitizer(sanitizer: str, arguments: list[str]) -> None:
-    flags = [f"-fsanitize={sanitizer}"]
+    flags = [*FLAGS, f"-fsanitize={sanitizer}"]
     version = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=True).stdout
-    made_of = [version, *FLAGS, *flags, *SOURCES, ROOT / "csrc" / "cpu" / "fork_join.h", INCLUDES[0]]
-    program = kept(f"fork_join_{sanitizer[:6]}", made_of, lambda path: build(path, *flags))
+    made_of = [version, *flags, *SOURCES, ROOT / "csrc" / "cpu" / "fork_join.h", INCLUDES[0]]
+    words = [*(f"-I{path}" for path in INCLUDES), *SOURCES]
+    program = kept(f"fork_join_{sanitizer[:6]}", made_of, lambda path: compiled(path, *flags, *words))
     done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stdout + done.stderr[-3000:]
 
