@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import stage_cost
+
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "build/cuda_kernels"  # what was compiled once, by its sources
 ARCHS = (80, 90, 100, 120)
@@ -48,12 +50,14 @@ def _chain(width: int, tile: str, kind: str = "Leaky", halo: int = 10) -> Kernel
     return Kernel(name, "cuda/mrf_tiles.cuh", instance, f"fastvoc::cuda::ChainArgs<{BF16}>", shared, traffic)
 
 
-def _stage(shape: str, width: int, columns: int, rows: int, kind: str = "Leaky") -> Kernel:
+def _stage(width: int, rows: int, columns: int, kind: str = "Leaky") -> Kernel:
+    shape = f"fastvoc::cuda::StageShape<{width}, {columns}, {rows // 128}>"
     name = f"mrf-stage-{width}-{columns}x{rows}" + ("-snake" if kind == "Snake" else "")
-    instance = f"stage_kernel<fastvoc::cuda::{shape}, fastvoc::cuda::ActKind::k{kind}>"
+    instance = f"stage_kernel<{shape}, fastvoc::cuda::ActKind::k{kind}>"
     traffic = "4 C a run of layers, twice that where a job has some columns; weights 2 K C^2 / rows"
-    shared = f"fastvoc::cuda::{shape}::bytes(50)"
-    return Kernel(name, "cuda/mrf_stages.cuh", instance, "fastvoc::cuda::StageArgs", shared, traffic, (90,))
+    return Kernel(
+        name, "cuda/mrf_stages.cuh", instance, "fastvoc::cuda::StageArgs", f"{shape}::bytes(50)", traffic, (90,)
+    )
 
 
 def _kernel(name: str, header: str, kernel: str, args: str, shared: int, traffic: str) -> Kernel:
@@ -63,21 +67,7 @@ def _kernel(name: str, header: str, kernel: str, args: str, shared: int, traffic
     )
 
 
-_STAGES = (
-    ("Stage32", 32, 32, 1024),
-    ("HalfStage32", 32, 32, 512),
-    ("SmallStage32", 32, 32, 256),
-    ("Stage64", 64, 64, 512),
-    ("HalfStage64", 64, 64, 256),
-    ("SmallStage64", 64, 64, 128),
-    ("Stage128", 128, 128, 256),
-    ("HalfStage128", 128, 128, 128),
-    ("SmallStage128", 128, 64, 128),
-    ("LeastStage128", 128, 32, 128),
-    ("Stage256", 256, 256, 128),
-    ("SmallStage256", 256, 64, 128),
-    ("LeastStage256", 256, 32, 128),
-)
+_STAGES = tuple((width, *shape) for width, shapes in stage_cost.SHAPES.items() for shape in shapes)
 KERNELS = (
     _chain(16, "Tile16"),
     _chain(32, "Tile32"),
@@ -90,7 +80,7 @@ KERNELS = (
     _chain(256, "Tile256", "Snake", 50),
     _chain(256, "SmallTile256", halo=50),
     *(_stage(*shape) for shape in _STAGES),
-    *(_stage(*shape, "Snake") for shape in _STAGES if shape[1] > 32),
+    *(_stage(*shape, "Snake") for shape in _STAGES if shape[0] > 32),
     # Shared memory of the launches: convolutions of 7 taps, transforms of 1024, 512 channels, 8 books of 1024 by 128.
     _kernel(
         "conv-tile",
