@@ -231,7 +231,7 @@ class Pool {
   std::atomic<std::int64_t> sleeping_{0}, threads_{0};
 };
 
-// Whether OpenMP's threads are given a rest, and since when.
+// Until when OpenMP's threads are given a rest.
 class Weather {
  public:
   bool rough(std::int64_t time) const { return time < until_.load(std::memory_order_relaxed); }
