@@ -170,6 +170,17 @@ def with_snakes(params: MrfParams) -> MrfParams:
     return each_conv(params, lambda conv: replace(conv, act=random_snake(conv.weight.shape[0])))
 
 
+def depthwise_first(params: MrfParams) -> MrfParams:
+    """The same stage with a depthwise convolution at the beginning of every layer."""
+    blocks = tuple(
+        tuple(
+            (replace(first, weight=first.weight[:, :1] * len(first.weight) ** 0.5), second) for first, second in block
+        )
+        for block in params.blocks
+    )
+    return replace(params, blocks=blocks)
+
+
 def each_conv(params: MrfParams, change: Callable[[MrfConv], MrfConv]) -> MrfParams:
     """The stage with every convolution changed."""
     blocks = tuple(tuple(tuple(change(conv) for conv in layer) for layer in block) for block in params.blocks)
@@ -194,6 +205,10 @@ MRF = {
     "snake-causal": lambda: with_snakes(mrf_params(17, (7,), ((1, 3, 5),), 2, "causal")),
     "snake-one-block": lambda: with_snakes(mrf_params(19, (7,), ((1, 3, 5),), 2)),
     "elu": lambda: replace(mrf_params(9, (3,), ((1, 2),), 2), act=elu()),
+    "depthwise": lambda: with_snakes(depthwise_first(mrf_params(33, (7,), ((1, 3, 9),), 2))),
+    "depthwise-blocks": lambda: depthwise_first(mrf_params(19, (3, 5), ((1, 4), (7, 2)), 2)),
+    "depthwise-causal": lambda: with_snakes(depthwise_first(mrf_params(48, (6, 3), ((1, 3),) * 2, 2, "causal"))),
+    "depthwise-reflect": lambda: depthwise_first(mrf_params(21, (7,), ((1, 3),), 2, "reflect")),
     "one-snake": lambda: replace(mrf_params(9, (3, 5), ((1, 2),) * 2, 1), act=random_snake(9)),
 }
 
@@ -205,10 +220,15 @@ NARROW_MRF = {
     "half-panel-elu": lambda: replace(mrf_params(8, (3,), ((1, 4),), 1), act=elu()),
     "half-panel-snake": lambda: with_snakes(mrf_params(8, (3, 7), ((1, 5), (3, 1)), 2)),
     "one-channel": lambda: mrf_params(1, (3,), ((1, 3),), 2),
+    "half-panel-depthwise": lambda: with_snakes(depthwise_first(mrf_params(7, (7,), ((1, 3),), 2))),
     "panel-v2": lambda: mrf_params(16, (3, 7, 11), ((1, 3, 5),) * 3, 2),
     "panel-v3": lambda: mrf_params(16, (7, 11), ((12, 5), (1, 12)), 1),
     "panel-snake": lambda: with_snakes(mrf_params(13, (7,), ((1, 3),), 2)),
 }
+
+
+# A depthwise convolution beside whole numbers is an op of its own, which pads zeros on either side.
+INT8_MRF = {n: make for n, make in (MRF | NARROW_MRF).items() if n not in ("depthwise-causal", "depthwise-reflect")}
 
 
 def snake_aa_params(count: int, scale: float = 1.0) -> SnakeAaParams:
@@ -264,8 +284,8 @@ def cast(params: Any, to: torch.dtype | str) -> Any:
 def with_ranges(params: Any, x: Tensor) -> Any:
     """The same parameters with the range of every convolution's input, as x [B, C, T] makes it."""
     if isinstance(params, MrfParams):
-        span = x.abs().max().item()
-        return each_conv(params, lambda conv: replace(conv, input_range=torch.tensor([-0.6 * span, 1.1 * span])))
+        span = torch.tensor([-0.6, 1.1]) * x.abs().max()
+        return each_conv(params, lambda conv: conv if conv.depthwise else replace(conv, input_range=span))
     y = params.pre(x.float())
     return replace(params, input_range=torch.stack([y.min(), y.max()]) * 0.9)
 

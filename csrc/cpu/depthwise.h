@@ -6,26 +6,53 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
-// `count` rows of outputs from the rows `x` on, column by column of a vector, whose weights stay in registers where the
-// number of taps is known.
-template <int kTaps>
-void depthwise_rows(const DepthwiseArgs& args, const float* x, float* y, std::int64_t count) {
-  const int taps = kTaps ? kTaps : args.kernel;
-  const std::ptrdiff_t width = padded(args.channels), apart = args.dilation * width;
-  for (std::ptrdiff_t c = 0; c < width; c += FASTVOC_WIDTH) {
-    const Vec bias = load(args.bias + c);
-    Vec weights[kTaps ? kTaps : 1];
-    if constexpr (kTaps > 0) {
-      for (int k = 0; k < kTaps; ++k) weights[k] = load(args.weight + k * width + c);
+// `count` sums of the channels from c on, of rows of `width` from x on: emit(i, sum). Weights are rows of that width, too, and
+// stay in registers where the number of taps is known.
+template <int kTaps, class Element, class Emit>
+inline __attribute__((always_inline)) void depthwise_sums(const Element* x, std::ptrdiff_t width, int taps, int dilation,
+                                                          const Element* w, const float* bias, std::ptrdiff_t c,
+                                                          std::int64_t count, const Emit& emit) {
+  const Vec first = load(bias + c);
+  Vec weights[kTaps ? kTaps : 1];
+#pragma GCC unroll 8
+  for (int k = 0; k < kTaps; ++k) weights[k] = load(w + k * width + c);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Element* from = x + i * width + c;
+    Vec sum = first;
+#pragma GCC unroll 8
+    for (int k = 0; k < (kTaps ? kTaps : taps); ++k) {
+      sum += (kTaps ? weights[kTaps ? k : 0] : load(w + k * width + c)) * load(from + k * dilation * width);
     }
-    for (std::int64_t i = 0; i < count; ++i) {
-      const float* from = x + i * width + c;
-      Vec sum = bias;
-      for (int k = 0; k < taps; ++k) {
-        const Vec weight = kTaps ? weights[kTaps ? k : 0] : load(args.weight + k * width + c);
-        sum += weight * load(from + k * apart);
+    emit(i, sum);
+  }
+}
+
+// The same with the common kernel as a constant.
+template <class Element, class Emit>
+inline __attribute__((always_inline)) void depthwise_sums(int taps, const Element* x, std::ptrdiff_t width, int dilation,
+                                                          const Element* w, const float* bias, std::ptrdiff_t c,
+                                                          std::int64_t count, const Emit& emit) {
+  if (taps == 7) return depthwise_sums<7>(x, width, taps, dilation, w, bias, c, count, emit);
+  depthwise_sums<0>(x, width, taps, dilation, w, bias, c, count, emit);
+}
+
+// `count` activated rows of the channels of so many panels, to rows of `width`.
+template <class Element>
+void depthwise_rows(const Element* x, std::ptrdiff_t width, int taps, int dilation, const Filter<Element>& filter,
+                    const Act& activation, Element* y, std::int64_t count, int panel, int last) {
+  constexpr std::int64_t many = 32;
+  alignas(64) float sums[many * FASTVOC_WIDTH];
+  for (std::int64_t t = 0; t < count; t += many, x += many * width, y += many * width) {
+    const std::int64_t rows = std::min(many, count - t);
+    for (std::ptrdiff_t c = panel * kPanel; c < last * kPanel; c += FASTVOC_WIDTH) {
+      depthwise_sums(taps, x, width, dilation, filter.weight, filter.bias, c, rows,
+                     [&](std::int64_t i, Vec sum) { store(sums + i * FASTVOC_WIDTH, sum); });
+      if constexpr (std::is_same_v<Element, float>) {
+        activate_rows(activation, sums, FASTVOC_WIDTH, y + c, width, rows, c, FASTVOC_WIDTH);
+      } else {
+        activate_rows(activation, sums, FASTVOC_WIDTH, rows, c, FASTVOC_WIDTH);
+        for (std::int64_t i = 0; i < rows; ++i) put(y + i * width + c, load(sums + i * FASTVOC_WIDTH), activation);
       }
-      store(y + i * width + c, sum);
     }
   }
 }
@@ -53,10 +80,9 @@ void depthwise(const DepthwiseArgs& args, const SourceOf<Element>& source, const
     if constexpr (std::is_same_v<Element, float>) {
       if (direct) y = sink.data + t * width;
     }
-    if (args.kernel == 7) {
-      depthwise_rows<7>(args, in.data, y, count);
-    } else {
-      depthwise_rows<0>(args, in.data, y, count);
+    for (std::ptrdiff_t c = 0; c < width; c += FASTVOC_WIDTH) {
+      depthwise_sums(args.kernel, in.data, width, args.dilation, args.weight, args.bias, c, count,
+                     [&](std::int64_t i, Vec sum) { store(y + i * width + c, sum); });
     }
     if (!direct) store_rows(sink, t, result, count);
   }

@@ -84,7 +84,7 @@ inline __attribute__((always_inline)) Vec to_elements(Vec v, const Act&, float) 
 inline __attribute__((always_inline)) HalfVec to_elements(Vec v, const Act&, Bf16) { return to_halves(v); }
 inline __attribute__((always_inline)) ByteVec to_elements(Vec v, const Act& act, std::uint8_t) {
   const Vec scaled = v * act.steps, low = broadcast(-act.zero), high = low + 255.0f;
-  const Vec above = scaled > low ? scaled : low, bounded = above < high ? above : high;
+  const Vec bounded = lesser(greater(scaled, low), high);
   // Adding 1.5 * 2^23 leaves the nearest integer in the low bits, ties to even.
   const IntVec whole = (IntVec)(bounded + 12582912.0f) - (0x4b400000 - static_cast<std::int32_t>(act.zero));
   return __builtin_convertvector(whole, ByteVec);

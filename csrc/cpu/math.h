@@ -35,20 +35,28 @@ inline Vec tanh(Vec x) {
   p = p * s - 3.333332920e-1f;
   const Vec small = x + x * s * p;
   const Vec doubled = magnitude + magnitude;
-  const Vec e = exp_positive(doubled < 20.0f ? doubled : broadcast(20.0f));
+  const Vec e = exp_positive(lesser(doubled, broadcast(20.0f)));
   const Vec large = 1.0f - 2.0f / (e + 1.0f);
   const Vec y = magnitude < 0.625f ? small : (x < 0.0f ? -large : large);
   return x == x ? y : x;
 }
 
-// sin^2(x), good to 3e-7: x less the nearest multiple of pi in three parts, then a polynomial in its square. Beyond 1e5 the
-// phase is lost, as it is in x itself; the result stays within 0..1.
+// x - n * pi for whole n: pi in two parts where a product is not rounded before it is subtracted, else in three short ones.
+inline __attribute__((always_inline)) Vec less_pi(Vec x, Vec n) {
+#if FASTVOC_WIDTH > 4
+  return (x - n * 3.14159274f) - n * -8.74227766e-8f;
+#else
+  return ((x - n * 3.140625f) - n * 9.67502593994140625e-4f) - n * 1.509957990978376e-7f;
+#endif
+}
+
+// sin^2(x), good to 3e-7: x less the nearest multiple of pi, then a polynomial in its square. Beyond 1e5 the phase is lost, as
+// it is in x itself; the result stays within 0..1.
 inline Vec sin_squared(Vec x) {
   const Vec magic = broadcast(12582912.0f);
   const Vec n = (x * 0.318309886f + magic) - magic;
-  const Vec r = ((x - n * 3.140625f) - n * 9.67502593994140625e-4f) - n * 1.509957990978376e-7f;
-  const Vec square = r * r;
-  const Vec q = square < 2.4674011f ? square : broadcast(2.4674011f);
+  const Vec r = less_pi(x, n);
+  const Vec q = lesser(r * r, broadcast(2.4674011f));
   Vec p = broadcast(-3.620745474e-6f);
   p = p * q + 1.392924169e-4f;
   p = p * q - 3.172300057e-3f;
@@ -60,7 +68,7 @@ inline Vec sin_squared(Vec x) {
 // 2^x for x <= 0; below -126 as at -126.
 inline Vec exp2_negative(Vec x) {
   const Vec magic = broadcast(12582912.0f);
-  const Vec bounded = x > -126.0f ? x : broadcast(-126.0f);
+  const Vec bounded = greater(x, broadcast(-126.0f));
   const Vec n = (bounded + magic) - magic;
   const Vec r = bounded - n;
   Vec p = broadcast(1.3264748e-3f);
@@ -76,7 +84,7 @@ inline Vec exp2_negative(Vec x) {
 // fitted on [0, 8] so that the result is off by 3e-8 at most. NaN stays NaN.
 inline Vec gelu(Vec x) {
   const Vec magnitude = x < 0.0f ? -x : x;
-  const Vec t = magnitude < 8.0f ? magnitude : broadcast(8.0f);
+  const Vec t = lesser(magnitude, broadcast(8.0f));
   Vec p = broadcast(-6.8947327e-7f);
   p = p * t + 1.2348231e-5f;
   p = p * t - 5.0693758e-5f;
@@ -91,7 +99,7 @@ inline Vec gelu(Vec x) {
 // e^x - 1 for x <= 0, without cancellation near 0.
 inline Vec expm1_negative(Vec x) {
   const Vec magic = broadcast(12582912.0f);
-  const Vec bounded = x > -30.0f ? x : broadcast(-30.0f);
+  const Vec bounded = greater(x, broadcast(-30.0f));
   const Vec n = (bounded * 1.44269504f + magic) - magic;
   const Vec r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
   Vec q = broadcast(1.394121424e-3f);
@@ -112,7 +120,7 @@ inline Vec elu(Vec x) {
 // 1 / (1 + e^-x); NaN stays NaN.
 inline Vec sigmoid(Vec x) {
   const Vec magnitude = x < 0.0f ? -x : x;
-  const Vec q = 1.0f / (1.0f + exp_positive(magnitude < 80.0f ? magnitude : broadcast(80.0f)));
+  const Vec q = 1.0f / (1.0f + exp_positive(lesser(magnitude, broadcast(80.0f))));
   const Vec y = x < 0.0f ? q : 1.0f - q;
   return x == x ? y : x;
 }

@@ -2,6 +2,7 @@
 // the ends of a task's range is computed twice.
 #pragma once
 
+#include "depthwise.h"
 #include "mrf_stream_args.h"
 #include "strip.h"
 #include "tile_narrow.h"
@@ -212,7 +213,14 @@ class BlockRun {
       }
     }
     const Element* rows = in.at(from - conv.left);
-    if (conv.direct()) {
+    if (conv.depthwise()) {
+      if constexpr (!std::is_same_v<Element, std::uint8_t>) {
+        share_panels(args_->team, width / kPanel, [&](int first, int last, int) {
+          depthwise_rows(rows, width, conv.shape.kernel, conv.shape.dilation, filters_[l], *out.activation, out.act,
+                         to - from, first, last);
+        });
+      }
+    } else if (conv.direct()) {
       const std::ptrdiff_t tap = static_cast<std::ptrdiff_t>(conv.shape.dilation) * width;
       const auto tile = tile_input(rows, width, tap, filters_[l], conv.shape.kernel, args_->channels);
       if (width < kPanel) {

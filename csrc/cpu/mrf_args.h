@@ -21,7 +21,8 @@ struct MrfConv {
   int ahead;
   Act act;  // before it
 
-  bool direct() const { return shape.scheme == Scheme::kDirect; }
+  bool depthwise() const { return shape.scheme == Scheme::kDepthwise; }
+  bool direct() const { return shape.scheme == Scheme::kDirect || depthwise(); }
   // Outputs are made in whole blocks from a multiple of it on, and read so far beyond the last one.
   int block() const { return direct() ? 1 : shape.block(); }
   int beyond() const { return right + (direct() ? 0 : shape.extra()); }

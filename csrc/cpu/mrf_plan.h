@@ -26,11 +26,13 @@ class MrfPlan {
     const auto acts = activations(stage, count, [&](std::size_t) { return channels; });
     convs_.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
-      STD_TORCH_CHECK(schemes[i] >= 0 && schemes[i] <= static_cast<int64_t>(Scheme::kF33), "mrf: unknown scheme ",
+      STD_TORCH_CHECK(schemes[i] >= 0 && schemes[i] <= static_cast<int64_t>(Scheme::kDepthwise), "mrf: unknown scheme ",
                       schemes[i]);
       const ToomCook shape{static_cast<Scheme>(schemes[i]), as_int(kernels[i]), as_int(dilations[i])};
       const int all = (shape.kernel - 1) * shape.dilation, right = pad == MrfPad::kCausal ? 0 : all / 2;
       convs_[i] = {shape, all - right, right, 0, 0, acts[i]};
+      const bool ends = i % static_cast<std::size_t>(depth) == static_cast<std::size_t>(depth) - 1;
+      STD_TORCH_CHECK(!convs_[i].depthwise() || !ends, "mrf: a depthwise convolution ends no layer");
     }
     int granule = 1;
     for (int64_t n : layers) {
@@ -58,16 +60,18 @@ class MrfPlan {
   std::vector<Filter<Element>> filters() const {
     const int width = padded(args_.channels), half = kPanelWidth / 2;
     const auto weights = [&](const MrfConv& conv) {
+      if (conv.depthwise()) return int64_t{1} * conv.shape.kernel * width;
       const int taps = conv.direct() ? conv.shape.kernel : conv.shape.taps();
       return int64_t{1} * taps * (args_.width() == half ? half * half : width * grouped<Element>(args_.channels));
     };
     int64_t total = 0;
     for (const MrfConv& conv : convs_) {
       const Scheme scheme = conv.shape.scheme;
-      const bool known = std::is_same_v<Element, Bf16> ? scheme != Scheme::kF63
-                                                       : std::is_same_v<Element, float> && scheme != Scheme::kF33;
-      STD_TORCH_CHECK(conv.direct() || args_.width() >= kPanelWidth, "mrf: half a panel takes direct convolutions only");
-      STD_TORCH_CHECK(conv.direct() || known, "mrf: no such scheme for ",
+      constexpr bool integers = std::is_same_v<Element, std::uint8_t>;
+      const bool known = !integers && scheme != (std::is_same_v<Element, Bf16> ? Scheme::kF63 : Scheme::kF33);
+      STD_TORCH_CHECK(scheme == Scheme::kDirect || args_.width() >= kPanelWidth,
+                      "mrf: half a panel takes direct convolutions only");
+      STD_TORCH_CHECK(scheme == Scheme::kDirect || known, "mrf: no such scheme for ",
                       scalar_name<typename Numbers<Element>::Weight>());
       total += weights(conv);
     }

@@ -13,7 +13,7 @@ inline bool wants_team(const MrfArgs& args, std::int64_t steps, std::int64_t thr
   constexpr std::int64_t fork = 600'000;  // multiply-adds in the time of a fork and join
   std::int64_t taps = 0, forks = 0;
   for (int i = 0; i < args.block_begin[args.blocks]; ++i) {
-    taps += args.convs[i].shape.kernel;
+    taps += args.convs[i].depthwise() ? 0 : args.convs[i].shape.kernel;
     forks += args.convs[i].direct() ? 1 : 2;
   }
   const bool ranges = steps / threads >= args.around() / 2;

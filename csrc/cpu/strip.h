@@ -85,7 +85,8 @@ void load_rows(const SourceOf<Given>& source, std::int64_t from, std::int64_t to
     load_leaky<Element>(source, from, to, raw, act, activation);
   } else if constexpr (std::is_same_v<Element, float>) {
     if constexpr (std::is_same_v<Given, float>) {
-      if (!raw && source.channel == 1 && width == source.channels) {
+      if (source.channel == 1 && width == source.channels) {
+        for (std::int64_t t = from; raw && t < to; ++t, raw += width) std::copy_n(source.data + t * source.step, width, raw);
         return activate_rows(activation, source.data + from * source.step, source.step, act, width, to - from, 0, width);
       }
     }

@@ -5,8 +5,8 @@
 
 namespace fastvoc {
 
-// The numbers of fastvoc/runtime/packing.py; F(m, r) makes m outputs of r taps.
-enum class Scheme : int { kDirect = 0, kF63 = 1, kF45 = 2, kF44 = 3, kF33 = 4 };
+// The numbers of fastvoc/runtime/packing.py; F(m, r) makes m outputs of r taps. A depthwise convolution has no products to save.
+enum class Scheme : int { kDirect = 0, kF63 = 1, kF45 = 2, kF44 = 3, kF33 = 4, kDepthwise = 5 };
 
 constexpr int scheme_tile(Scheme s) {
   return s == Scheme::kDirect ? 1 : s == Scheme::kF63 ? 6 : s == Scheme::kF33 ? 3 : 4;

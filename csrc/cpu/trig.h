@@ -20,8 +20,8 @@ inline Vec flip_sign(Vec of, IntVec sign) { return (Vec)((IntVec)of ^ (sign & IN
 // e^x: 0 and infinity beyond float's range, NaN for NaN.
 inline Vec exp(Vec x) {
   const Vec magic = broadcast(12582912.0f);  // adding and subtracting 1.5 * 2^23 rounds to the nearest integer
-  const Vec low = x > -104.0f ? x : broadcast(-104.0f);
-  const Vec bounded = low < 89.0f ? low : broadcast(89.0f);
+  const Vec low = greater(x, broadcast(-104.0f));
+  const Vec bounded = lesser(low, broadcast(89.0f));
   const Vec n = (bounded * 1.44269504f + magic) - magic;
   const Vec r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
   Vec q = broadcast(1.9875691500e-4f);

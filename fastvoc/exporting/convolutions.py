@@ -148,7 +148,8 @@ def mrf(params: MrfParams, x: Wire) -> Wire:
                 y, pads = activated(y, params.act_before(conv)), params.padding(conv)
                 if params.pad_mode == "reflect":
                     y, pads = y.padded(*pads, "reflect"), (0, 0)
-                y = convolved(y, conv.weight, conv.bias, pads, dilation=conv.dilation)
+                groups = len(conv.weight) if conv.depthwise else 1
+                y = convolved(y, conv.weight, conv.bias, pads, dilation=conv.dilation, groups=groups)
             h = h + y
         total = h if total is None else total + h
     assert total is not None

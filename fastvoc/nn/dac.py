@@ -9,9 +9,8 @@ from math import prod
 from torch import Tensor, nn
 
 from fastvoc.nn.conv import Conv1d
-from fastvoc.nn.depthwise import Depthwise
 from fastvoc.nn.model import Stated
-from fastvoc.nn.mrf import BlockConv, DilatedConv, MrfStage
+from fastvoc.nn.mrf import BlockConv, DepthwiseConv, DilatedConv, MrfStage
 from fastvoc.nn.network import Trace, Value
 from fastvoc.nn.snake import Snake
 from fastvoc.nn.snaked import SnakeConv1d, SnakeUpsample
@@ -26,10 +25,10 @@ ENDS_KERNEL = 7
 class ResidualUnit(nn.Module):
     """Weights of x + conv2(snake2(conv1(snake1(x)))): conv1 has 7 taps and a dilation, conv2 one."""
 
-    def __init__(self, channels: int, dilation: int) -> None:
+    def __init__(self, channels: int, dilation: int, *, depthwise: bool = False) -> None:
         super().__init__()
         self.snake1 = Snake(channels)
-        self.conv1 = DilatedConv(channels, ENDS_KERNEL, dilation)
+        self.conv1 = (DepthwiseConv if depthwise else DilatedConv)(channels, ENDS_KERNEL, dilation)
         self.snake2 = Snake(channels)
         self.conv2 = DilatedConv(channels, 1, 1)
 
@@ -38,46 +37,26 @@ class ResidualUnit(nn.Module):
         return BlockConv(self.conv1, self.snake1), BlockConv(self.conv2, self.snake2)
 
 
-class DepthwiseUnit(nn.Module):
-    """A residual unit whose conv1 is depthwise."""
-
-    def __init__(self, channels: int, dilation: int) -> None:
-        super().__init__()
-        self.snake1 = Snake(channels)
-        self.conv1 = Depthwise(channels, ENDS_KERNEL, dilation, snake=self.snake1)
-        self.snake2 = Snake(channels)
-        self.conv2 = SnakeConv1d(self.snake2, channels, 1)
-
-    def network(self, run: Trace, x: Value) -> Value:
-        """[B, channels, T] -> the same."""
-        return run(self.conv2, run(self.conv1, x), x)
-
-
 class Stage(nn.Module):
-    """Three residual units, res_unit1 to res_unit3; those that are not depthwise run as one op, called after `name`."""
+    """Three residual units, res_unit1 to res_unit3, which run as one op, called after `name`."""
 
     def __init__(self, name: str, channels: int, *, depthwise: bool = False) -> None:
         super().__init__()
-        self._depthwise = [DepthwiseUnit(channels, dilation) for dilation in DILATIONS] if depthwise else []
-        self._dense = [] if depthwise else [ResidualUnit(channels, dilation) for dilation in DILATIONS]
-        self._as_one = None if depthwise else MrfStage(f"{name}.res_units", [self])
+        self._units = [ResidualUnit(channels, dilation, depthwise=depthwise) for dilation in DILATIONS]
+        self._as_one = MrfStage(f"{name}.res_units", [self])
 
     def layers(self) -> list[tuple[BlockConv, ...]]:
-        """The layers of the units that are not depthwise, in order."""
-        return [unit.layer() for unit in self._dense]
+        """The layers of the units in order."""
+        return [unit.layer() for unit in self._units]
 
     def add_units(self) -> None:
         """Makes the units modules of this one, at the place in its state that they have in upstream's."""
-        for i, unit in enumerate([*self._depthwise, *self._dense], 1):
+        for i, unit in enumerate(self._units, 1):
             self.add_module(f"res_unit{i}", unit)
 
     def units(self, run: Trace, x: Value) -> Value:
         """x through the units."""
-        if self._as_one is not None:
-            return run(self._as_one, x)
-        for unit in self._depthwise:
-            x = unit.network(run, x)
-        return x
+        return run(self._as_one, x)
 
 
 class EncoderStage(Stage):

@@ -35,10 +35,33 @@ class DilatedConv(QuantizedInput):
         nn.init.zeros_(self.bias)
 
 
+class DepthwiseConv(nn.Module):
+    """The weights of one that convolves every channel with itself alone: weight [C, 1, K], bias [C]."""
+
+    input_range = None
+
+    def __init__(self, channels: int, kernel_size: int, dilation: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.dilation = dilation
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform in +-1 / sqrt(K), torch's default for convolutions."""
+        bound = self.weight.shape[2] ** -0.5
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def held(self) -> list[Tensor]:
+        """Weight and bias."""
+        return [self.weight, self.bias]
+
+
 class BlockConv(NamedTuple):
     """A convolution of a residual block and the Snake before it, None where the stage's activation comes before it."""
 
-    conv: DilatedConv
+    conv: DilatedConv | DepthwiseConv
     snake: Snake | None
 
 
@@ -119,7 +142,8 @@ class MrfStage(Layer):
         return op.products(replace(self.params(), longest=longest))
 
     def saved_by_bytes(self) -> float:
-        return op.products(self.params()) - 0.25 * sum(c.conv.weight.numel() for c in self._convs)
+        kept = sum((0.25 if isinstance(c, DilatedConv) else 1.0) * c.weight.numel() for c, _ in self._convs)
+        return op.products(self.params()) - kept
 
     def runs_on(self, backend: str | None = None) -> str | None:
         """The implementation that runs it."""
@@ -139,6 +163,6 @@ class MrfStage(Layer):
     __call__ = Layer.forward
 
 
-def _params(conv: DilatedConv, snake: Snake | None) -> op.MrfConv:
+def _params(conv: DilatedConv | DepthwiseConv, snake: Snake | None) -> op.MrfConv:
     act = None if snake is None else snake.activation()
     return op.MrfConv(conv.weight, conv.bias, conv.dilation, act, conv.input_range)

@@ -58,11 +58,12 @@ def register_cpp(
     paired: Callable[[Any], bool] | None = None,
     either: bool = False,
     run: Callable[..., Tensor] | None = None,
+    bind: Callable[[Any], Callable[..., Tensor]] | None = None,
 ) -> None:
     """Adds implementation `cpp`. `either`: x may be float32 or bfloat16 whatever the weights are.
 
-    `run` takes the place of the native op's where its inputs are laid out first. `paired` says of which parameters the
-    weights' sums are packed, too, unless exact (`packing.pack_paired`).
+    `run` and `bind` take the place of the native op's where there is more to do than to call it. `paired` says of which
+    parameters the weights' sums are packed, too, unless exact (`packing.pack_paired`).
     """
     if paired is not None:
         pack, pack_exact = _with_sums(pack, paired), pack
@@ -77,7 +78,7 @@ def register_cpp(
             stream=stream,
             pack_exact=None if pack_exact is None else _laid_out(pack_exact),
             differs=paired,
-            bind=native.bound if run is None else None,
+            bind=native.bound if run is None else bind,
             either=either,
         )
     )

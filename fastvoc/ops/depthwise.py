@@ -98,8 +98,7 @@ class _Packed(NamedTuple):
 
 def _pack(params: DepthwiseParams) -> _Packed:
     channels, _, kernel = params.weight.shape
-    beyond = -channels % packing.PANEL
-    weight = F.pad(params.weight.detach()[:, 0].t().float(), (0, beyond)).contiguous()
+    weight = packing.pack_depthwise(params.weight).float()
     bias = packing.pad_bias(params.bias, channels, params.weight).float()
     shape = channels, kernel, params.dilation, params.padding, params.padding
     return _Packed(weight, bias, *shape, *packing.pack_activations((params.pre,)))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, BackendError, ShapeError
+from fastvoc.ops import mrf_apart as apart
 from fastvoc.ops._checks import (
     by_item,
     check_activations,
@@ -20,7 +22,7 @@ from fastvoc.ops._checks import (
 )
 from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
-from fastvoc.ops._reference import output
+from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
@@ -32,6 +34,7 @@ from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import Spec, define
 
 _MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 720  # of csrc/cpu/mrf_args.h, mrf_tuning.h
+_DEPTHWISE = 5  # scheme of csrc/cpu/toom_cook_args.h
 _TILES, _STAGE = -1, -2  # schemes of weights for csrc/cuda/mrf_tile.cuh and mrf_stage.cuh
 
 
@@ -39,6 +42,7 @@ _TILES, _STAGE = -1, -2  # schemes of weights for csrc/cuda/mrf_tile.cuh and mrf
 class MrfConv:
     """One convolution of a residual block: weight [C, C, K], bias [C] or None, dilation; padding keeps the length.
 
+    With a weight [C, 1, K] every channel is convolved with itself alone.
     `act` comes before it, the stage's own activation when None. With `input_range` [2], float32, it multiplies whole
     numbers, as `Conv1dParams` does.
     """
@@ -48,6 +52,11 @@ class MrfConv:
     dilation: int
     act: Activation | None = None
     input_range: Tensor | None = None
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether channels do not mix."""
+        return self.weight.shape[1] == 1 < self.weight.shape[0]
 
     @property
     def padding(self) -> int:
@@ -76,8 +85,11 @@ class MrfParams:
             raise ArgumentError("mrf: blocks: expected layers of one or two convolutions, and at least one block")
         channels = convs[0].weight.shape[0]
         for c in convs:
-            if c.weight.dim() != 3 or c.weight.shape[:2] != (channels, channels):
-                raise ShapeError(f"mrf: weight: expected [{channels}, {channels}, K], got {list(c.weight.shape)}")
+            if c.weight.dim() != 3 or c.weight.shape[0] != channels or c.weight.shape[1] not in (1, channels):
+                wanted = f"[{channels}, {channels}, K] or [{channels}, 1, K]"
+                raise ShapeError(f"mrf: weight: expected {wanted}, got {list(c.weight.shape)}")
+            if c.depthwise and c.input_range is not None:
+                raise ArgumentError("mrf: input_range: a depthwise convolution multiplies no whole numbers")
             if c.padding % 2 and self.pad_mode != "causal":
                 raise ShapeError(f"mrf: kernel {c.weight.shape[2]} with dilation {c.dilation} cannot keep the length")
             self.act_before(c).check("mrf", channels, c.weight)
@@ -121,9 +133,15 @@ def _check(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> None:
         check_reflect("mrf", [max(params.padding(conv)) for conv in params.convs()], lengths, x.shape[2])
 
 
-def _bare(conv: MrfConv, params: MrfParams) -> Conv1dParams:
-    act = params.act_before(conv)
-    return Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pre=act, input_range=conv.input_range)
+def _convolved(x: Tensor, conv: MrfConv, params: MrfParams, pads: tuple[int, int] = (0, 0)) -> Tensor:
+    """Activation and convolution of x between `pads` steps."""
+    act, mode = params.act_before(conv), "reflect" if params.pad_mode == "reflect" else "zeros"
+    if not conv.depthwise:
+        own = Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pads, mode, act, input_range=conv.input_range)
+        return conv1d_ref(x, own)
+    padded = F.pad(act(x), pads, mode="constant" if mode == "zeros" else mode)
+    with full_float32(x):
+        return F.conv1d(padded, conv.weight, conv.bias, dilation=conv.dilation, groups=x.shape[1])
 
 
 def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tensor:
@@ -142,14 +160,13 @@ def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tens
     """
     if lengths is not None:
         return by_item(x, lengths, x.shape[2], lambda item, _: mrf_ref(item, params))
-    mode = "reflect" if params.pad_mode == "reflect" else "zeros"
     total = torch.zeros_like(x)
     for block in params.blocks:
         h = x
         for layer in block:
             y = h
             for c in layer:
-                y = conv1d_ref(y, replace(_bare(c, params), padding=params.padding(c), pad_mode=mode))
+                y = _convolved(y, c, params, params.padding(c))
             h = h + y
         total = total + h
     return total / len(params.blocks)
@@ -158,7 +175,7 @@ def mrf_ref(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> Tens
 def _scheme(conv: MrfConv, longest: packing.Tile) -> packing.ToomCook | None:
     """How a convolution multiplies on the CPU, None for direct."""
     dtype = conv.weight.dtype
-    if dtype not in (torch.float32, torch.bfloat16) or conv.input_range is not None:
+    if dtype not in (torch.float32, torch.bfloat16) or conv.input_range is not None or conv.depthwise:
         return None
     channels, _, kernel = conv.weight.shape
     return packing.toom_cook(kernel, channels, dtype, smooth=conv.act is None, longest=longest)
@@ -206,12 +223,14 @@ def _pack(
 ) -> MrfPacked:
     convs = params.convs()
     channels = convs[0].weight.shape[0]
-    weights = [
-        pack(c.weight).flatten() if s is None else packing.pack_toom_cook(c.weight, s)
-        for c, s in zip(convs, schemes, strict=True)
-    ]
+
+    def packed(c: MrfConv, s: packing.ToomCook | None) -> Tensor:
+        if c.depthwise:
+            return packing.pack_depthwise(c.weight).flatten()
+        return pack(c.weight).flatten() if s is None else packing.pack_toom_cook(c.weight, s)
+
     return MrfPacked(
-        torch.cat(weights),
+        torch.cat([packed(c, s) for c, s in zip(convs, schemes, strict=True)]),
         torch.cat([packing.pad_bias(c.bias, channels, c.weight) for c in convs]),
         channels,
         len(params.blocks[0][0]),
@@ -219,16 +238,25 @@ def _pack(
         [len(block) for block in params.blocks],
         [c.weight.shape[2] for c in convs],
         [c.dilation for c in convs],
-        [0 if s is None else s.code for s in schemes],
+        [_DEPTHWISE if c.depthwise else 0 if s is None else s.code for c, s in zip(convs, schemes, strict=True)],
         *packing.pack_activations([params.act_before(c) for c in convs]),
     )
 
 
-def _pack_cpp(params: MrfParams) -> MrfPacked:
-    return _for_cpu(params, _schemes(params))
+def _apart_on_cpu(params: MrfParams) -> bool:
+    """Whether C++ runs a stage with depthwise convolutions one by one."""
+    narrow = packing.row_width(params.convs()[0].weight.shape[0]) < packing.PANEL
+    ends = any(layer[-1].depthwise for block in params.blocks for layer in block)
+    return _some_depthwise(params) and (narrow or ends or params.int8)
 
 
-def _pack_exact(params: MrfParams) -> MrfPacked:
+def _pack_cpp(params: MrfParams) -> MrfPacked | apart.Apart:
+    return apart.pack(params, "cpp") if _apart_on_cpu(params) else _for_cpu(params, _schemes(params))
+
+
+def _pack_exact(params: MrfParams) -> MrfPacked | apart.Apart:
+    if _apart_on_cpu(params):
+        return apart.pack(params, "cpp", exact=True)
     return _for_cpu(params, [None] * len(params.convs()))
 
 
@@ -261,7 +289,13 @@ def _pack_integers(params: MrfParams, packed: MrfPacked, pack: Callable[[Tensor]
     return packed._replace(weight=torch.cat(weights), bias=torch.cat(biases), **acts._asdict())
 
 
+def _some_depthwise(params: MrfParams) -> bool:
+    return any(conv.depthwise for conv in params.convs())
+
+
 def _supports_cpp(spec: Spec) -> str | None:
+    if _apart_on_cpu(spec.params):
+        return apart.supports(spec, "cpp")
     if len({len(layer) for block in spec.params.blocks for layer in block}) != 1:
         return "wants the same number of convolutions in every layer"
     if len(spec.params.blocks) > _MAX_BLOCKS or any(len(b) * len(b[0]) > _MAX_CONVS for b in spec.params.blocks):
@@ -280,7 +314,9 @@ def _pack_plain(params: MrfParams) -> MrfPacked:
     return _pack(params, [None] * len(convs))._replace(**acts._asdict())
 
 
-def _pack_cuda(params: MrfParams) -> MrfPacked:
+def _pack_cuda(params: MrfParams) -> MrfPacked | apart.Apart:
+    if _some_depthwise(params):
+        return apart.pack(params, "cuda")
     plain = _pack_plain(params)
     if plain.weight.dtype == torch.bfloat16 and HAS_STAGE.op(*plain):
         return pack_stage(params, plain)
@@ -312,6 +348,10 @@ def _for_tensor_cores(
 
 
 def _supports_cuda(spec: Spec) -> str | None:
+    return apart.supports(spec, "cuda") if _some_depthwise(spec.params) else _supports_device(spec)
+
+
+def _supports_device(spec: Spec) -> str | None:
     if len({len(layer) for block in spec.params.blocks for layer in block}) != 1:
         return "wants the same number of convolutions in every layer"
     if any(conv.input_range is not None for conv in spec.params.convs()):
@@ -320,7 +360,9 @@ def _supports_cuda(spec: Spec) -> str | None:
 
 
 def _supports_triton(spec: Spec) -> str | None:
-    if refusal := _supports_cuda(spec):
+    if _some_depthwise(spec.params):
+        return apart.supports(spec, "triton")
+    if refusal := _supports_device(spec):
         return refusal
     if len({(act.kind, act.slope) for act in map(spec.params.act_before, spec.params.convs())}) != 1:
         return "wants one kind of activation before all convolutions"
@@ -349,10 +391,12 @@ def _stream(params: MrfParams, run: Callable[[MrfConv], Callable[[Tensor], Tenso
 
 
 def _stream_ref(params: MrfParams, _: Any) -> MrfStream:
-    return _stream(params, lambda conv: lambda rows: conv1d_ref(rows, _bare(conv, params)))
+    return _stream(params, lambda conv: lambda rows: _convolved(rows, conv, params))
 
 
-def _stream_native(params: MrfParams, packed: MrfPacked) -> NativeMrfStream:
+def _stream_native(params: MrfParams, packed: MrfPacked | apart.Apart) -> NativeMrfStream | MrfStream:
+    if isinstance(packed, apart.Apart):
+        return apart.stream(params, packed, "cpp")
     return NativeMrfStream([[params.padding(c) for layer in block for c in layer] for block in params.blocks], packed)
 
 
@@ -364,11 +408,29 @@ def _stream_device(params: MrfParams, run: Callable[..., Tensor], packed: Any, r
     return MarginStream((reach[0], reach[1]), channels, lambda x: run(x, packed), rows=rows)
 
 
+def _run(x: Tensor, packed: MrfPacked | apart.Apart, lengths: Tensor | None = None) -> Tensor:
+    return apart.run(x, packed, lengths) if isinstance(packed, apart.Apart) else NATIVE.run(x, packed, lengths)
+
+
+def _bound(packed: MrfPacked | apart.Apart) -> Callable[..., Tensor]:
+    return apart.bound(packed) if isinstance(packed, apart.Apart) else NATIVE.bound(packed)
+
+
 def _work(x: Tensor, params: MrfParams, *_: Tensor | None) -> tuple[int, Tensor]:
     return x.shape[0] * x.shape[2] * sum(c.weight.numel() for c in params.convs()), output(x, *x.shape)
 
 
 OP = mrf = define("mrf", _check, mrf_ref, _work, _stream_ref)
-register_cpp(OP, NATIVE, _pack_cpp, _supports_cpp, stream=_stream_native, pack_exact=_pack_exact, either=True)
-register_cuda(OP, NATIVE.run, _pack_cuda, _supports_cuda, stream=_stream_device)
+register_cpp(
+    OP,
+    NATIVE,
+    _pack_cpp,
+    _supports_cpp,
+    stream=_stream_native,
+    pack_exact=_pack_exact,
+    either=True,
+    run=_run,
+    bind=_bound,
+)
+register_cuda(OP, _run, _pack_cuda, _supports_cuda, stream=_stream_device)
 register_triton(OP, _supports_triton, _stream_device)

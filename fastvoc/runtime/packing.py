@@ -166,6 +166,11 @@ def pack_conv(weight: Tensor) -> Tensor:
     return padded.reshape(panels, PANEL, cin, kernel).permute(0, 3, 2, 1).contiguous()
 
 
+def pack_depthwise(weight: Tensor) -> Tensor:
+    """Depthwise weight [C, 1, K] -> [K, C padded to whole panels]."""
+    return torch.nn.functional.pad(weight.detach()[:, 0].t(), (0, -weight.shape[0] % PANEL)).contiguous()
+
+
 _GROUPS = {torch.bfloat16: 2, torch.int8: 4}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from op_cases import CONV1D, MRF, NARROW_MRF, UPSAMPLE, cast, channels, conv1d_params, mrf_params, strided, with_ranges
+from op_cases import CONV1D, INT8_MRF, MRF, UPSAMPLE, cast, channels, conv1d_params, mrf_params, strided, with_ranges
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, BackendError, DtypeError, ShapeError
@@ -23,7 +23,7 @@ from fastvoc.runtime import packing
 from fastvoc.runtime.registry import OPS
 from helpers import batches_with, relative_l2, run_under
 
-TABLES = (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF | NARROW_MRF))
+TABLES = (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", INT8_MRF))
 CASES = [pytest.param(op, make, id=f"{op}-{name}") for op, table in TABLES for name, make in table.items()]
 each_case = pytest.mark.parametrize(("op", "make"), CASES)
 
@@ -126,6 +126,12 @@ def curved(params: Any) -> bool:
     return params.pre.kind not in ("identity", "leaky_relu")
 
 
+def test_depthwise_convolutions_take_no_range() -> None:
+    conv = MRF["depthwise"]().convs()[0]
+    with pytest.raises(ArgumentError, match="mrf: input_range: a depthwise convolution multiplies no whole numbers"):
+        replace(MRF["depthwise"](), blocks=(((replace(conv, input_range=torch.tensor([-1.0, 1.0])),),),))
+
+
 @pytest.mark.native
 @pytest.mark.parametrize("op", ["conv1d", "upsample"])
 def test_integers_are_identical(op: str) -> None:
@@ -183,10 +189,10 @@ def test_chunks_equal_the_whole(op: str, make: Callable[[], Any], nan_poison: No
 def test_every_instruction_set_sums_the_same_integers(isa: str, tmp_path: Path) -> None:
     script = (
         "import sys, torch\n"
-        "from op_cases import CONV1D, MRF, NARROW_MRF, UPSAMPLE, channels, with_ranges\n"
+        "from op_cases import CONV1D, INT8_MRF, UPSAMPLE, channels, with_ranges\n"
         "from fastvoc.runtime.registry import OPS\n"
         "from fastvoc.ops import conv1d, mrf, upsample\n"
-        "for op, table in (('conv1d', CONV1D), ('upsample', UPSAMPLE), ('mrf', MRF | NARROW_MRF)):\n"
+        "for op, table in (('conv1d', CONV1D), ('upsample', UPSAMPLE), ('mrf', INT8_MRF)):\n"
         "    for name, make in table.items():\n"
         "        params = make()\n"
         "        x = torch.randn(1, channels(params), 151)\n"
