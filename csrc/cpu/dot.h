@@ -85,8 +85,7 @@ inline __attribute__((always_inline)) HalfVec to_elements(Vec v, const Act&, Bf1
 inline __attribute__((always_inline)) ByteVec to_elements(Vec v, const Act& act, std::uint8_t) {
   const Vec scaled = v * act.steps, low = broadcast(-act.zero), high = low + 255.0f;
   const Vec bounded = lesser(greater(scaled, low), high);
-  // Adding 1.5 * 2^23 leaves the nearest integer in the low bits, ties to even.
-  const IntVec whole = (IntVec)(bounded + 12582912.0f) - (0x4b400000 - static_cast<std::int32_t>(act.zero));
+  const IntVec whole = (IntVec)with_whole(bounded) - (0x4b400000 - static_cast<std::int32_t>(act.zero));
   return __builtin_convertvector(whole, ByteVec);
 }
 

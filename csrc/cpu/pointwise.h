@@ -26,7 +26,7 @@ constexpr int kNearLines = 256;
 constexpr int kUnrolledInputs = FASTVOC_WIDTH == 16 ? 4 : 2;
 
 // The results of R rows and NV panels, to rows that lie close together. With every fourth word `lines` cache lines from `ahead` on
-// are fetched, or without `ahead` the panels' own lines.
+// are fetched, or without `ahead` the panels' own lines: into the L2, as a pair of panels is more than the L1 holds.
 template <int R, int NV, class Element>
 __attribute__((noinline)) void pointwise_tile(const PointwiseInput<Element>& in, const Element* ahead, int lines, float* rows) {
   using D = Dot<Element>;
@@ -46,9 +46,9 @@ __attribute__((noinline)) void pointwise_tile(const PointwiseInput<Element>& in,
   int c = 0;
   for (; c + 4 <= in.depth; c += 4) {
     if (ahead) {
-      for (int i = 0; i < lines; ++i, ahead += line) __builtin_prefetch(ahead);
+      for (int i = 0; i < lines; ++i, ahead += line) __builtin_prefetch(ahead, 0, 2);
     } else {
-      for (int i = 0; i < 4 * NV; ++i) __builtin_prefetch(w + (kNearLines + i) * line);
+      for (int i = 0; i < 4 * NV; ++i) __builtin_prefetch(w + (kNearLines + i) * line, 0, 2);
     }
 #pragma GCC unroll kUnrolledInputs
     for (int i = 0; i < 4; ++i) add(c + i);

@@ -12,17 +12,13 @@ inline bool any(IntVec mask) {
   return all != 0;
 }
 
-inline Vec absolute(Vec x) { return (Vec)((IntVec)x & 0x7fffffff); }
-
 // `of` with the sign bit of `sign` flipped in where that is set.
 inline Vec flip_sign(Vec of, IntVec sign) { return (Vec)((IntVec)of ^ (sign & INT32_MIN)); }
 
 // e^x: 0 and infinity beyond float's range, NaN for NaN.
 inline Vec exp(Vec x) {
-  const Vec magic = broadcast(12582912.0f);  // adding and subtracting 1.5 * 2^23 rounds to the nearest integer
-  const Vec low = greater(x, broadcast(-104.0f));
-  const Vec bounded = lesser(low, broadcast(89.0f));
-  const Vec n = (bounded * 1.44269504f + magic) - magic;
+  const Vec bounded = lesser(broadcast(89.0f), greater(broadcast(-104.0f), x));
+  const Vec n = with_whole(bounded * 1.44269504f) - broadcast(kWhole);
   const Vec r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
   Vec q = broadcast(1.9875691500e-4f);
   q = q * r + 1.3981999507e-3f;
@@ -33,8 +29,7 @@ inline Vec exp(Vec x) {
   const IntVec power = __builtin_convertvector(n, IntVec);
   const IntVec half = power >> 1;  // 2^power in two factors, as 2^128 is none
   const Vec first = (Vec)((half + 127) << 23), second = (Vec)((power - half + 127) << 23);
-  const Vec y = ((1.0f + (r + r * r * q)) * first) * second;
-  return x == x ? y : x;
+  return ((1.0f + (r + r * r * q)) * first) * second;
 }
 
 // Sine and cosine of r in -pi/4..pi/4, turned by `quarters` times pi/2.
@@ -55,8 +50,7 @@ inline void turned(Vec r, IntVec quarters, Vec& sine, Vec& cosine) {
 
 // Sine and cosine of x within +-12800: x less the nearest multiple of pi/2 in three parts.
 inline void sincos_near(Vec x, Vec& sine, Vec& cosine) {
-  const Vec magic = broadcast(12582912.0f);
-  const Vec n = (x * 0.636619772f + magic) - magic;
+  const Vec n = with_whole(x * 0.636619772f) - broadcast(kWhole);
   const Vec r = ((x - n * 1.5703125f) - n * 4.837512969970703125e-4f) - n * 7.54978995489188216e-8f;
   turned(r, __builtin_convertvector(n, IntVec), sine, cosine);
 }

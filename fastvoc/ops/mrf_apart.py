@@ -51,6 +51,8 @@ def supports(spec: Spec, name: str) -> str | None:
     """None where implementation `name` has every convolution, otherwise why not."""
     if spec.params.pad_mode != "zeros":
         return "wants zeros on either side of a depthwise convolution"
+    if any(conv.depthwise and conv.weight.shape[2] % 2 == 0 for conv in spec.params.convs()):
+        return "wants depthwise kernels of odd length"
     verdicts = _each(spec.params, lambda op, own: op.impls[name].supports(replace(spec, params=own)))
     return next((refusal for block in verdicts for layer in block for refusal in layer if refusal), None)
 
