@@ -84,21 +84,22 @@ int64_t tasks_floats(const std::vector<Task<Element>>& tasks) {
   return floats;
 }
 
-// Few steps, one task for each layer, the units of all of them shared out among the threads: behind one another the layers
-// would wait for each other half of the time.
+// One task for each layer, the units of all of them shared out among the threads, whose caches then hold more of the weights than
+// where each thread has a layer of its own.
 template <class Element>
 void run_crew(const std::vector<LstmLayer<Element>>& layers, std::vector<Task<Element>>& tasks, int64_t steps) {
   std::vector<LstmGroup<Element>> groups;
   int64_t floats = 0;
   for (Task<Element>& task : tasks) {
     groups.push_back({task.items.data(), as_int(static_cast<int64_t>(task.items.size())), nullptr, nullptr});
-    floats = std::max(floats, workspace_floats(*task.layer, groups.back(), steps));
+    floats += workspace_floats(*task.layer, groups.back(), lstm_crew_chunk(groups.back()));
   }
+  const int64_t waits = steps + 2 * ceil_div(steps, lstm_crew_chunk(groups[0]));
   const int64_t blocks = padded(layers[0].hidden) / kPanelWidth;
   const int64_t threads = torch::stable::get_num_threads();
   const Grant grant(std::min(threads, blocks), threads);
   const int members = as_int(grant.count());
-  Crew crew(members, as_int(static_cast<int64_t>(layers.size()) * (steps + 2)));
+  Crew crew(members, as_int(static_cast<int64_t>(layers.size()) * waits));
   struct Work {
     const std::vector<LstmLayer<Element>>& layers;
     const std::vector<LstmGroup<Element>>& groups;
@@ -116,8 +117,8 @@ void run_crew(const std::vector<LstmLayer<Element>>& layers, std::vector<Task<El
       &work);
 }
 
-// Steps up to which a crew runs all layers.
-constexpr int64_t kCrewSteps = 48;
+// Multiply-adds of a step that each member of a crew wants between two waits.
+constexpr int64_t kCrewWork = 1 << 15;
 
 // Layers of one direction, one behind the other: all but the last leave their output where the next one replaces it, step by
 // step. With several threads each layer of a group is a task of its own.
@@ -127,8 +128,9 @@ void run_forward(const LstmCall& shape, const std::vector<LstmLayer<Element>>& l
   float* const h = read_state(shape.h, shape, "h");
   float* const c = read_state(shape.c, shape, "c");
   const int64_t threads = torch::stable::get_num_threads();
-  const bool few = threads > 1 && batch.steps() <= kCrewSteps && batch.items() <= threads;
-  const auto groups = deal(batch, few ? 1 : std::clamp<int64_t>(threads / shape.layers, 1, batch.items()));
+  const int64_t work = int64_t{kGates} * shape.hidden * shape.hidden * batch.items();
+  const bool crew = threads > 1 && work >= threads * kCrewWork;
+  const auto groups = deal(batch, crew ? 1 : std::clamp<int64_t>(threads / shape.layers, 1, batch.items()));
   const bool behind = threads > 1 && shape.layers > 1;
   std::vector<int64_t> done(groups.size() * layers.size());
   std::vector<Task<Element>> tasks;
@@ -145,12 +147,12 @@ void run_forward(const LstmCall& shape, const std::vector<LstmLayer<Element>>& l
                               h ? h + state : nullptr, h ? c + state : nullptr});
       }
       int64_t* mine = &done[g * layers.size() + l];
-      if (behind && !few) task.group.done = mine;
-      if (behind && !few && l) task.group.before = mine - 1;
+      if (behind && !crew) task.group.done = mine;
+      if (behind && !crew && l) task.group.before = mine - 1;
       tasks.push_back(std::move(task));
     }
   }
-  if (few) return run_crew(layers, tasks, batch.length(groups[0][0]));
+  if (crew) return run_crew(layers, tasks, batch.length(groups[0][0]));
   run_tasks(tasks, Arena::mine().floats(static_cast<std::size_t>(tasks_floats(tasks))));
 }
 

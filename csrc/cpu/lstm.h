@@ -113,18 +113,18 @@ class LstmRun {
     }
   }
 
-  // A single chunk of which each member of a crew computes some blocks of units.
-  void run(CrewMember& crew) {
-    const std::int64_t longest = group_.items[0].x.steps;
+  // The chunk from step s on, of which each member of a crew computes some blocks of units.
+  void run(CrewMember& crew, std::int64_t s) {
+    const std::int64_t end = std::min(s + chunk_, group_.items[0].x.steps);
     crew.phase([&](int i, int parts) {
-      for (; i < group_.count; i += parts) gather(i, 0, longest);
+      for (; i < group_.count; i += parts) gather(i, s, end);
     });
     share(crew, blocks_, [&](std::int64_t first, std::int64_t last, int) {
-      begin(first, last);
-      for (int i = 0; i < group_.count; ++i) project(i, 0, longest, first, last);
+      if (s == 0) begin(first, last);
+      for (int i = 0; i < group_.count; ++i) project(i, s, end, first, last);
     });
-    for (std::int64_t t = 0; t < longest; ++t) {
-      share(crew, blocks_, [&](std::int64_t first, std::int64_t last, int) { step(t, t, first, last); });
+    for (std::int64_t t = s; t < end; ++t) {
+      share(crew, blocks_, [&](std::int64_t first, std::int64_t last, int) { step(t, t - s, first, last); });
     }
   }
 
@@ -255,12 +255,18 @@ void lstm(const LstmLayer<Element>& layer, const LstmGroup<Element>& group, floa
   LstmRun<Element>(layer, group, lstm_chunk(group), workspace).run();
 }
 
-// Layers one after the other, each over all the steps, by a crew.
+// Chunk by chunk the layers one after the other, by a crew.
 template <class Element>
 void lstm_shared(const LstmLayer<Element>* layers, const LstmGroup<Element>* groups, int count, CrewMember crew,
                  float* workspace) {
+  const std::int64_t chunk = lstm_crew_chunk(groups[0]);
+  std::vector<LstmRun<Element>> runs;
   for (int l = 0; l < count; ++l) {
-    LstmRun<Element>(layers[l], groups[l], groups[l].items[0].x.steps, workspace).run(crew);
+    runs.emplace_back(layers[l], groups[l], chunk, workspace);
+    workspace += workspace_floats(layers[l], groups[l], chunk);
+  }
+  for (std::int64_t s = 0; s < groups[0].items[0].x.steps; s += chunk) {
+    for (LstmRun<Element>& run : runs) run.run(crew, s);
   }
 }
 

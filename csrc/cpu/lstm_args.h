@@ -52,6 +52,12 @@ std::int64_t lstm_chunk(const LstmGroup<Element>& group) {
   return std::clamp<std::int64_t>(96 / group.count, 12, 48);
 }
 
+// The same for a crew.
+template <class Element>
+std::int64_t lstm_crew_chunk(const LstmGroup<Element>& group) {
+  return std::min(std::clamp<std::int64_t>(192 / group.count, 24, 96), group.items[0].x.steps);
+}
+
 // Floats of scratch memory that a group needs for so many steps at once.
 template <class Element>
 std::int64_t workspace_floats(const LstmLayer<Element>& layer, const LstmGroup<Element>& group, std::int64_t chunk) {
