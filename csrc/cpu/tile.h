@@ -192,7 +192,7 @@ __attribute__((noinline)) void tile(const TileInputOf<Element>& in, const TileOu
   Vec acc[R][NV * kVecs];
   accumulate<R, NV>(in, acc);
   // Tiles of less than half the height are made only where there are no more rows, and are not worth code of their own.
-  if constexpr (2 * R < kHigh<NV>) {
+  if constexpr (4 * R <= 3 * kHigh<NV>) {
     finish_spilled<R, NV>(out, acc);
   } else {
     finish<R, NV>(out, acc);
@@ -219,7 +219,7 @@ void tile_rows(TileInputOf<Element> in, TileOutputOf<Element, Added> out, std::i
     in.x += n * in.row;
     out.move(n);
   };
-  if constexpr (std::is_same_v<Added, float>) {
+  if constexpr (std::is_same_v<Added, float> && std::is_same_v<Element, float>) {
     static constexpr auto table = by_height<kHigh<NV>, kEvery<NV>>([]<int R>() { return &tile<R, NV, Element>; });
     over_tiles(table, rows, [&](auto run, std::int64_t n) {
       run(in, out);

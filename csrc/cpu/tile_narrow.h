@@ -152,10 +152,17 @@ __attribute__((noinline)) void finish_narrow(const TileOutputOf<Element>& out, f
   TileOutputOf<Element> now = out;
   if (later) now.act = nullptr;
   with_lie<kHalf, S>(apart, [&](auto lie) {
-    for (int i = 0; i < count * made; ++i) {
-      float* const at = rows + i * FASTVOC_WIDTH;
-      store(at, finish_vector<Fate::kAny>(now, activation, activation.leak(), i / made, narrow_column(i % made, apart), load(at), lie));
-    }
+    const auto finish_as = [&](auto fate) {
+      for (int r = 0; r < count; ++r) {
+#pragma GCC unroll 8
+        for (int v = 0; v < made; ++v) {
+          float* const at = rows + (r * made + v) * FASTVOC_WIDTH;
+          const Vec y = finish_vector<decltype(fate)::value>(now, activation, activation.leak(), r, narrow_column(v, apart), load(at), lie);
+          if (later) store(at, y);
+        }
+      }
+    };
+    with_known_fate(now, finish_as);
     if (!later) return;
     constexpr int width = std::min(made * FASTVOC_WIDTH, kPanel);
     activate_rows(activation, rows, width, count * made * FASTVOC_WIDTH / width, 0, width);
@@ -220,8 +227,8 @@ __attribute__((noinline)) void narrow_tile(const TileInputOf<Element>& in, const
       });
     }
   };
-  // Few rows are made only where there are no more, and single steps at the end of a signal.
-  if constexpr (kShared == 2 && (S == 1 || 2 * R < kNarrowHigh<S>)) {
+  // Almost all rows are those of the highest tiles; others are not worth code of their own.
+  if constexpr (R < kNarrowHigh<S> || S < kShared) {
     finish(std::integral_constant<Fate, Fate::kAny>{});
   } else {
     with_known_fate(out, finish);
