@@ -89,8 +89,7 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
   const int count = (in.cin + lanes - 1) / lanes;
   const auto add = [&](int k, int from, int to) __attribute__((always_inline)) {
     const WordRows<R, D> x(in.x + k * tap, row);
-#pragma GCC unroll 2
-    for (int c = from; c < to; ++c) {
+    const auto each = [&](int c) __attribute__((always_inline)) {
       typename D::Weights wv[vecs];
 #pragma GCC unroll 8
       for (int v = 0; v < vecs; ++v) {
@@ -99,7 +98,9 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
       }
       add_products(sum, wv, x, c);
       w += kPanel * lanes;
-    }
+    };
+#pragma GCC unroll 2
+    for (int c = from; c < to; ++c) each(c);
   };
   if constexpr (split) {
     Vec before[R][vecs];  // what the sums up to now give
@@ -138,12 +139,12 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
   }
 }
 
-// A tile whose results are finished elsewhere, in rows that lie close together.
+// A tile whose results are finished elsewhere, in rows `row` floats from one another.
 template <int R, int NV, class Element>
-__attribute__((noinline)) void product_tile(const TileInputOf<Element>& in, float* y) {
+__attribute__((noinline)) void product_tile(const TileInputOf<Element>& in, float* y, std::ptrdiff_t row) {
   Vec acc[R][NV * kVecs];
   accumulate<R, NV, kSummedPoints>(in, acc);
-  store_sums(y, NV * kPanel, acc);
+  store_sums(y, row, acc);
 }
 
 template <int R, int NV, class Element>
@@ -206,7 +207,7 @@ constexpr auto kProducts = by_height<kHigh<NV>, kEvery<NV>>([]<int R>() { return
 template <int NV, class Element>
 void product_rows(TileInputOf<Element> in, float* y, std::int64_t rows) {
   over_tiles(kProducts<NV, Element>, rows, [&](auto product, std::int64_t n) {
-    product(in, y);
+    product(in, y, NV * kPanel);
     in.x += n * in.row;
     y += n * NV * kPanel;
   });
@@ -227,9 +228,10 @@ void tile_rows(TileInputOf<Element> in, TileOutputOf<Element, Added> out, std::i
     });
   } else {
     alignas(64) float sums[kHigh<NV> * NV * kPanel];
+    const bool raw = fate_of(out) == Fate::kRaw;
     over_tiles(kProducts<NV, Element>, rows, [&](auto product, std::int64_t n) {
-      product(in, sums);
-      finish_any(out, sums, static_cast<int>(n), NV * kPanel);
+      product(in, raw ? out.raw : sums, raw ? out.raw_row : NV * kPanel);
+      if (!raw) finish_any(out, sums, static_cast<int>(n), NV * kPanel);
       next(n);
     });
   }

@@ -44,7 +44,6 @@ inline __attribute__((always_inline)) void narrow_taps(const TileInputOf<Element
   for (int k = from; k < to; ++k) {
     const WordRows<R, Input> x(in.x + k * in.tap, in.row / words);
     const auto* w = in.w + k * tap_weights;
-#pragma GCC unroll 4
     for (int c = 0; c < count; ++c) {
       typename D::Weights wv[S][kVecs];
 #pragma GCC unroll 2
