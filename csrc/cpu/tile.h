@@ -89,7 +89,8 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
   const int count = (in.cin + lanes - 1) / lanes;
   const auto add = [&](int k, int from, int to) __attribute__((always_inline)) {
     const WordRows<R, D> x(in.x + k * tap, row);
-    const auto each = [&](int c) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int c = from; c < to; ++c) {
       typename D::Weights wv[vecs];
 #pragma GCC unroll 8
       for (int v = 0; v < vecs; ++v) {
@@ -98,9 +99,7 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
       }
       add_products(sum, wv, x, c);
       w += kPanel * lanes;
-    };
-#pragma GCC unroll 2
-    for (int c = from; c < to; ++c) each(c);
+    }
   };
   if constexpr (split) {
     Vec before[R][vecs];  // what the sums up to now give
@@ -147,27 +146,26 @@ __attribute__((noinline)) void product_tile(const TileInputOf<Element>& in, floa
   store_sums(y, row, acc);
 }
 
-template <int R, int NV, class Element>
-inline __attribute__((always_inline)) void finish_spilled(const TileOutputOf<Element>& out, const Vec (&acc)[R][NV * kVecs]) {
-  alignas(64) float rows[R * NV * kPanel];
-  store_sums(rows, NV * kPanel, acc);
-  finish_any(out, rows, R, NV * kPanel);
-}
-
-// Finishes the results of a tile where they lie, in the registers, if their fate is foreseen.
-template <int R, int NV, class Element>
-inline __attribute__((always_inline)) void finish(const TileOutputOf<Element>& given, const Vec (&acc)[R][NV * kVecs]) {
+// A tile of floats, whose results are finished where they lie, in the registers, if their fate is foreseen. Tiles of up to three
+// quarters of the height are few, and are not worth code of their own.
+template <int R, int NV>
+__attribute__((noinline)) void tile(const TileInput& in, const TileOutput& given) {
   using enum Fate;
-  constexpr bool floats = std::is_same_v<Element, float>;
-  const TileOutputOf<Element> out = given;
+  Vec acc[R][NV * kVecs];
+  accumulate<R, NV>(in, acc);
+  const auto finish_spilled = [&]() __attribute__((always_inline)) {
+    alignas(64) float rows[R * NV * kPanel];
+    store_sums(rows, NV * kPanel, acc);
+    finish_any(given, rows, R, NV * kPanel);
+  };
+  if constexpr (4 * R <= 3 * kHigh<NV>) return finish_spilled();
+  const TileOutput out = given;
   const Act activation = out.act ? *out.activation : Act{};
-  const bool curved = activation.kind != ActKind::kLeaky;
   const float slope = activation.leak();
-  if (!floats && curved) return finish_spilled<R, NV>(given, acc);
-  const auto with = [&](auto constant) __attribute__((always_inline)) {
+  with_fate<kAct, kLayer, kRaw, kBlock, kMean>(out, [&](auto constant) __attribute__((always_inline)) {
     constexpr Fate fate = decltype(constant)::value;
     if constexpr (fate == kAny) {
-      finish_spilled<R, NV>(given, acc);
+      finish_spilled();
     } else {
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r) {
@@ -176,28 +174,11 @@ inline __attribute__((always_inline)) void finish(const TileOutputOf<Element>& g
           finish_vector<fate>(out, activation, slope, r, v * FASTVOC_WIDTH, acc[r][v], WholeRow{});
         }
       }
-      if constexpr (floats && (fate == kAct || fate == kLayer)) {
-        if (curved) activate_rows(activation, out.act, out.act_row, R, out.channel, NV * kPanel);
+      if constexpr (fate == kAct || fate == kLayer) {
+        if (out.curved()) activate_rows(activation, out.act, out.act_row, R, out.channel, NV * kPanel);
       }
     }
-  };
-  if constexpr (std::is_same_v<Element, Bf16>) {
-    with_fate<kAct, kLayer, kRaw, kBlock, kMean, kRounded>(out, with);
-  } else {
-    with_fate<kAct, kLayer, kRaw, kBlock, kMean>(out, with);
-  }
-}
-
-template <int R, int NV, class Element>
-__attribute__((noinline)) void tile(const TileInputOf<Element>& in, const TileOutputOf<Element>& out) {
-  Vec acc[R][NV * kVecs];
-  accumulate<R, NV>(in, acc);
-  // Tiles of less than half the height are made only where there are no more rows, and are not worth code of their own.
-  if constexpr (4 * R <= 3 * kHigh<NV>) {
-    finish_spilled<R, NV>(out, acc);
-  } else {
-    finish<R, NV>(out, acc);
-  }
+  });
 }
 
 template <int NV, class Element>
@@ -213,7 +194,8 @@ void product_rows(TileInputOf<Element> in, float* y, std::int64_t rows) {
   });
 }
 
-// Runs `rows` steps of NV panels; residuals other than floats are added to sums that lie in memory.
+// Runs `rows` steps of NV panels. Products of other numbers than floats, or with a residual of others, are finished in memory,
+// where one function does so for tiles of every height.
 template <int NV, class Element, class Added>
 void tile_rows(TileInputOf<Element> in, TileOutputOf<Element, Added> out, std::int64_t rows) {
   const auto next = [&](std::int64_t n) {
@@ -221,7 +203,7 @@ void tile_rows(TileInputOf<Element> in, TileOutputOf<Element, Added> out, std::i
     out.move(n);
   };
   if constexpr (std::is_same_v<Added, float> && std::is_same_v<Element, float>) {
-    static constexpr auto table = by_height<kHigh<NV>, kEvery<NV>>([]<int R>() { return &tile<R, NV, Element>; });
+    static constexpr auto table = by_height<kHigh<NV>, kEvery<NV>>([]<int R>() { return &tile<R, NV>; });
     over_tiles(table, rows, [&](auto run, std::int64_t n) {
       run(in, out);
       next(n);

@@ -151,17 +151,13 @@ __attribute__((noinline)) void finish_narrow(const TileOutputOf<Element>& out, f
   TileOutputOf<Element> now = out;
   if (later) now.act = nullptr;
   with_lie<kHalf, S>(apart, [&](auto lie) {
-    const auto finish_as = [&](auto fate) {
-      for (int r = 0; r < count; ++r) {
-#pragma GCC unroll 8
-        for (int v = 0; v < made; ++v) {
-          float* const at = rows + (r * made + v) * FASTVOC_WIDTH;
-          const Vec y = finish_vector<decltype(fate)::value>(now, activation, activation.leak(), r, narrow_column(v, apart), load(at), lie);
-          if (later) store(at, y);
-        }
+    with_known_fate(now, [&](auto fate) {
+      for (int i = 0; i < count * made; ++i) {
+        float* const at = rows + i * FASTVOC_WIDTH;
+        const std::ptrdiff_t c = narrow_column(i % made, apart);
+        store(at, finish_vector<decltype(fate)::value>(now, activation, activation.leak(), i / made, c, load(at), lie));
       }
-    };
-    with_known_fate(now, finish_as);
+    });
     if (!later) return;
     constexpr int width = std::min(made * FASTVOC_WIDTH, kPanel);
     activate_rows(activation, rows, width, count * made * FASTVOC_WIDTH / width, 0, width);
