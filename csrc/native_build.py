@@ -35,7 +35,7 @@ EXPECTED = [("cuda", "", 60), ("cpu", "isa_avx512", 40), ("cpu", "isa_", 15), ("
 
 def optimisation(library: str, stem: str, gcc: bool = True) -> list[str]:
     """What computes is worth the compiler's time; what checks and hands over is not. Few run the portable on x86."""
-    if library == "cpu" and not stem.startswith("isa_"):
+    if (library == "cpu" and not stem.startswith("isa_")) or (library, stem) == ("coder", "module"):
         return ["-O1"]
     if library != "cpu" or target_machine() != "x86_64" or not gcc:
         return ["-O3"]

@@ -2,7 +2,6 @@
 // raise EOFError; a code that no symbol has raises LookupError.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <mutex>
 #include <string_view>

@@ -42,14 +42,15 @@ __attribute__((noinline)) void lvc_tile(const LvcArgs& args, const LvcFrame& fra
 inline void lvc_rows(const LvcArgs& args, const LvcFrame& frame, const float* x, std::int64_t rows, float* y,
                      std::ptrdiff_t width) {
   constexpr int high = FASTVOC_WIDTH == 16 ? 12 : 6;
-  static constexpr auto pairs = by_height<high>([]<int R>() { return &lvc_tile<R, 2>; });
-  static constexpr auto singles = by_height<high>([]<int R>() { return &lvc_tile<R, 1>; });
+  static constexpr auto pairs = by_height<high, 6>([]<int R>() { return &lvc_tile<R, 2>; });
+  static constexpr auto singles = by_height<high, 6>([]<int R>() { return &lvc_tile<R, 1>; });
   for (int column = 0; column < args.cout;) {
     const bool pair = column + FASTVOC_WIDTH < args.cout;
-    for (std::int64_t r = 0; r < rows; r += high) {
-      const auto n = static_cast<std::size_t>(std::min<std::int64_t>(high, rows - r));
-      (pair ? pairs : singles)[n - 1](args, frame, x + r * args.cin, column, y + r * width, width);
-    }
+    std::int64_t r = 0;
+    over_tiles(pair ? pairs : singles, rows, [&](auto tile, std::int64_t n) {
+      tile(args, frame, x + r * args.cin, column, y + r * width, width);
+      r += n;
+    });
     column += pair ? 2 * FASTVOC_WIDTH : FASTVOC_WIDTH;
   }
 }

@@ -126,7 +126,8 @@ __attribute__((noinline)) void finish_any(const Out& out, float* rows, int count
   if (kept && !out.raw && !out.residual && !out.sum && out.scale == 1.0f) return activate_to(out, rows, count, columns);
   Out now = out;
   if (kept) now.act = nullptr;
-  with_fate<Fate::kAct, Fate::kRaw, Fate::kBlock>(now, [&](auto fate) {
+  using enum Fate;
+  with_fate<kAct, kLayer, kRaw, kBlock, kMean, kRounded>(now, [&](auto fate) {
     for (int r = 0; r < count; ++r) {
       for (int c = 0; c < columns; c += FASTVOC_WIDTH) {
         float* const at = rows + r * columns + c;

@@ -44,7 +44,7 @@ __attribute__((noinline)) void nearest_tile(const TileInput& in, const float* ro
 template <int NV>
 void nearest_rows(TileInput in, const float* row_squares, const float* entry_squares, int first, Nearest nearest,
                   std::int64_t rows) {
-  static constexpr auto table = by_height<kEvery<NV>>([]<int R>() { return &nearest_tile<R, NV>; });
+  static constexpr auto table = by_height<kEvery<NV>, 6>([]<int R>() { return &nearest_tile<R, NV>; });
   over_tiles(table, rows, [&](auto run, std::int64_t n) {
     run(in, row_squares, entry_squares, first, nearest);
     in.x += n * in.row;

@@ -138,35 +138,34 @@ inline __attribute__((always_inline)) void accumulate(const TileInputOf<Element>
   }
 }
 
-// A tile whose results are finished elsewhere, in rows that lie close together.
+// A tile whose results are finished elsewhere, in rows `row` floats from one another.
 template <int R, int NV, class Element>
-__attribute__((noinline)) void product_tile(const TileInputOf<Element>& in, float* y) {
+__attribute__((noinline)) void product_tile(const TileInputOf<Element>& in, float* y, std::ptrdiff_t row) {
   Vec acc[R][NV * kVecs];
   accumulate<R, NV, kSummedPoints>(in, acc);
-  store_sums(y, NV * kPanel, acc);
+  store_sums(y, row, acc);
 }
 
-template <int R, int NV, class Element>
-inline __attribute__((always_inline)) void finish_spilled(const TileOutputOf<Element>& out, const Vec (&acc)[R][NV * kVecs]) {
-  alignas(64) float rows[R * NV * kPanel];
-  store_sums(rows, NV * kPanel, acc);
-  finish_any(out, rows, R, NV * kPanel);
-}
-
-// Finishes the results of a tile where they lie, in the registers, if their fate is foreseen.
-template <int R, int NV, class Element>
-inline __attribute__((always_inline)) void finish(const TileOutputOf<Element>& given, const Vec (&acc)[R][NV * kVecs]) {
+// A tile of floats, whose results are finished where they lie, in the registers, if their fate is foreseen. Tiles of up to three
+// quarters of the height are few, and are not worth code of their own.
+template <int R, int NV>
+__attribute__((noinline)) void tile(const TileInput& in, const TileOutput& given) {
   using enum Fate;
-  constexpr bool floats = std::is_same_v<Element, float>;
-  const TileOutputOf<Element> out = given;
+  Vec acc[R][NV * kVecs];
+  accumulate<R, NV>(in, acc);
+  const auto finish_spilled = [&]() __attribute__((always_inline)) {
+    alignas(64) float rows[R * NV * kPanel];
+    store_sums(rows, NV * kPanel, acc);
+    finish_any(given, rows, R, NV * kPanel);
+  };
+  if constexpr (4 * R <= 3 * kHigh<NV>) return finish_spilled();
+  const TileOutput out = given;
   const Act activation = out.act ? *out.activation : Act{};
-  const bool curved = activation.kind != ActKind::kLeaky;
   const float slope = activation.leak();
-  if (!floats && curved) return finish_spilled<R, NV>(given, acc);
-  const auto with = [&](auto constant) __attribute__((always_inline)) {
+  with_fate<kAct, kLayer, kRaw, kBlock, kMean>(out, [&](auto constant) __attribute__((always_inline)) {
     constexpr Fate fate = decltype(constant)::value;
     if constexpr (fate == kAny) {
-      finish_spilled<R, NV>(given, acc);
+      finish_spilled();
     } else {
 #pragma GCC unroll 32
       for (int r = 0; r < R; ++r) {
@@ -175,28 +174,11 @@ inline __attribute__((always_inline)) void finish(const TileOutputOf<Element>& g
           finish_vector<fate>(out, activation, slope, r, v * FASTVOC_WIDTH, acc[r][v], WholeRow{});
         }
       }
-      if constexpr (floats && (fate == kAct || fate == kLayer)) {
-        if (curved) activate_rows(activation, out.act, out.act_row, R, out.channel, NV * kPanel);
+      if constexpr (fate == kAct || fate == kLayer) {
+        if (out.curved()) activate_rows(activation, out.act, out.act_row, R, out.channel, NV * kPanel);
       }
     }
-  };
-  if constexpr (std::is_same_v<Element, Bf16>) {
-    with_fate<kAct, kLayer, kRaw, kBlock, kMean, kRounded>(out, with);
-  } else {
-    with_fate<kAct, kLayer, kRaw, kBlock, kMean>(out, with);
-  }
-}
-
-template <int R, int NV, class Element>
-__attribute__((noinline)) void tile(const TileInputOf<Element>& in, const TileOutputOf<Element>& out) {
-  Vec acc[R][NV * kVecs];
-  accumulate<R, NV>(in, acc);
-  // Tiles of less than half the height are made only where there are no more rows, and are not worth code of their own.
-  if constexpr (2 * R < kHigh<NV>) {
-    finish_spilled<R, NV>(out, acc);
-  } else {
-    finish<R, NV>(out, acc);
-  }
+  });
 }
 
 template <int NV, class Element>
@@ -206,30 +188,32 @@ constexpr auto kProducts = by_height<kHigh<NV>, kEvery<NV>>([]<int R>() { return
 template <int NV, class Element>
 void product_rows(TileInputOf<Element> in, float* y, std::int64_t rows) {
   over_tiles(kProducts<NV, Element>, rows, [&](auto product, std::int64_t n) {
-    product(in, y);
+    product(in, y, NV * kPanel);
     in.x += n * in.row;
     y += n * NV * kPanel;
   });
 }
 
-// Runs `rows` steps of NV panels; residuals other than floats are added to sums that lie in memory.
+// Runs `rows` steps of NV panels. Products of other numbers than floats, or with a residual of others, are finished in memory,
+// where one function does so for tiles of every height.
 template <int NV, class Element, class Added>
 void tile_rows(TileInputOf<Element> in, TileOutputOf<Element, Added> out, std::int64_t rows) {
   const auto next = [&](std::int64_t n) {
     in.x += n * in.row;
     out.move(n);
   };
-  if constexpr (std::is_same_v<Added, float>) {
-    static constexpr auto table = by_height<kHigh<NV>, kEvery<NV>>([]<int R>() { return &tile<R, NV, Element>; });
+  if constexpr (std::is_same_v<Added, float> && std::is_same_v<Element, float>) {
+    static constexpr auto table = by_height<kHigh<NV>, kEvery<NV>>([]<int R>() { return &tile<R, NV>; });
     over_tiles(table, rows, [&](auto run, std::int64_t n) {
       run(in, out);
       next(n);
     });
   } else {
     alignas(64) float sums[kHigh<NV> * NV * kPanel];
+    const bool raw = fate_of(out) == Fate::kRaw;
     over_tiles(kProducts<NV, Element>, rows, [&](auto product, std::int64_t n) {
-      product(in, sums);
-      finish_any(out, sums, static_cast<int>(n), NV * kPanel);
+      product(in, raw ? out.raw : sums, raw ? out.raw_row : NV * kPanel);
+      if (!raw) finish_any(out, sums, static_cast<int>(n), NV * kPanel);
       next(n);
     });
   }

@@ -44,7 +44,6 @@ inline __attribute__((always_inline)) void narrow_taps(const TileInputOf<Element
   for (int k = from; k < to; ++k) {
     const WordRows<R, Input> x(in.x + k * in.tap, in.row / words);
     const auto* w = in.w + k * tap_weights;
-#pragma GCC unroll 4
     for (int c = 0; c < count; ++c) {
       typename D::Weights wv[S][kVecs];
 #pragma GCC unroll 2
@@ -152,10 +151,13 @@ __attribute__((noinline)) void finish_narrow(const TileOutputOf<Element>& out, f
   TileOutputOf<Element> now = out;
   if (later) now.act = nullptr;
   with_lie<kHalf, S>(apart, [&](auto lie) {
-    for (int i = 0; i < count * made; ++i) {
-      float* const at = rows + i * FASTVOC_WIDTH;
-      store(at, finish_vector<Fate::kAny>(now, activation, activation.leak(), i / made, narrow_column(i % made, apart), load(at), lie));
-    }
+    with_known_fate(now, [&](auto fate) {
+      for (int i = 0; i < count * made; ++i) {
+        float* const at = rows + i * FASTVOC_WIDTH;
+        const std::ptrdiff_t c = narrow_column(i % made, apart);
+        store(at, finish_vector<decltype(fate)::value>(now, activation, activation.leak(), i / made, c, load(at), lie));
+      }
+    });
     if (!later) return;
     constexpr int width = std::min(made * FASTVOC_WIDTH, kPanel);
     activate_rows(activation, rows, width, count * made * FASTVOC_WIDTH / width, 0, width);
@@ -220,8 +222,8 @@ __attribute__((noinline)) void narrow_tile(const TileInputOf<Element>& in, const
       });
     }
   };
-  // Few rows are made only where there are no more, and single steps at the end of a signal.
-  if constexpr (kShared == 2 && (S == 1 || 2 * R < kNarrowHigh<S>)) {
+  // Almost all rows are those of the highest tiles; others are not worth code of their own.
+  if constexpr (R < kNarrowHigh<S> || S < kShared) {
     finish(std::integral_constant<Fate, Fate::kAny>{});
   } else {
     with_known_fate(out, finish);

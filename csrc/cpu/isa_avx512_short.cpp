@@ -1,4 +1,4 @@
 #if defined(__x86_64__)
 #include "isa_avx512.h"
-#include "halves.inc"
+#include "short.inc"
 #endif

@@ -1,2 +1,2 @@
 #include "isa_portable.h"
-#include "halves.inc"
+#include "short.inc"

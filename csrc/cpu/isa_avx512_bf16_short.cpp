@@ -1,4 +1,4 @@
 #if defined(__x86_64__)
 #include "isa_avx512_bf16.h"
-#include "bytes.inc"
+#include "short.inc"
 #endif

@@ -1,4 +1,0 @@
-#if defined(__x86_64__)
-#include "isa_avx512_bf16.h"
-#include "halves.inc"
-#endif

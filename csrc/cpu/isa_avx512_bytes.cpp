@@ -1,4 +1,0 @@
-#if defined(__x86_64__)
-#include "isa_avx512.h"
-#include "bytes.inc"
-#endif

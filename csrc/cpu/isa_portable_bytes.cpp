@@ -1,2 +1,0 @@
-#include "isa_portable.h"
-#include "bytes.inc"
