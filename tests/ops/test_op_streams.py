@@ -53,14 +53,13 @@ def chunked(op: str, impl: str, params: Any, x: torch.Tensor, cuts: list[int], *
 def test_chunks_equal_the_whole(op: str, make: Callable[[], Any], impl: str, nan_poison: None) -> None:
     params = make()
     rng = random.Random(0)
-    single = 137 if impl == "cpp" else 61  # torch takes long for every size that it has not seen
     for steps in (60, 61, 137, 400) if impl == "cpp" else (61, 137):
         x = torch.randn(2, channels(params), steps)
         whole = OPS[op].impls[impl].run(x, OPS[op].impls[impl].packed(params, exact=True))
         for cuts in (
             [],
             [1, 1, 2],
-            list(range(1, min(steps, single))),
+            list(range(1, min(steps, 137))) if impl == "cpp" or steps == 61 else [],  # slow in torch
             sorted(rng.choices(range(steps + 1), k=6)),
             sorted(rng.choices(range(steps + 1), k=3)),
         ):
