@@ -71,7 +71,10 @@ LEFT = (
     Left("long runs", r"reliability/test_process\.py::test_two_hundred|test_loading\.py::test_two_hundred"),
     Left("processes of their own", r"reliability/test_process\.py::test_a_forked_child", "cpp"),
     Left("processes of their own", r"reliability/test_process\.py::test_first_call_after_prepare"),
-    Left("processes of their own", r"training/test_(parallel\.py::test_(two|a_failing)|train_command\.py::test_an_interrupt)"),
+    Left(
+        "processes of their own",
+        r"training/test_(parallel\.py::test_(two|a_failing)|train_command\.py::test_an_interrupt)",
+    ),
     Left("processes of their own", r"compat/test_transformers\.py::test_import|cli/test_stream\.py::test_sound_comes"),
     Left("every bit of a stream", r"test_ecdc\.py::test_every_flipped_bit", "mono"),
     Left("long runs", r"test_quantization\.py::test_the_embedded_voice_keeps_32_db"),
