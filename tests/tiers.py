@@ -49,9 +49,7 @@ LEFT = (
     Left(
         "bits of further cases", r"ops/test_ops\.py::test_(bfloat16_)?threads", r"odd|encodec|snake|causal|hift|linear"
     ),
-    Left(
-        "bits of further cases", r"ops/test_op_streams\.py::test_chunks.*-torch\]", "odd|reflect|causal|v1|k4|kernel-1"
-    ),
+    Left("bits of further cases", r"ops/test_op_streams\.py::test_chunks", "cpp|odd|reflect|causal|v1|k4|kernel-1"),
     Left("source builds and wheels", r"packaging/test_build"),
     Left("a first visit of a GPU, rehearsed", r"packaging/test_gpu_script\.py::test_a_first_visit"),
     Left("Triton's interpreter", r"ops/test_stream_rows\.py::test_triton", r"\[dtype0"),
