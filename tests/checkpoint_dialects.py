@@ -8,7 +8,9 @@ import shutil
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -40,6 +42,7 @@ from vocos_files import CODES, MEL, draft, upstream, yaml_values
 from vocos_files import random_state as vocos_state
 from whole_codec_files import write_dac, write_dac_transformers, write_snac
 
+from fastvoc.checkpoints import Checkpoint, detect_and_load
 from fastvoc.models.encodec_lm import EncodecLmConfig
 from fastvoc.models.hift_config import HIFTNET
 from fastvoc.models.vocos_config import VocosConfig
@@ -228,10 +231,27 @@ DIALECTS: dict[str, Callable[[Path], object]] = {
 
 def written(dialect: str, folder: Path) -> Path:
     """The folder with a small checkpoint of the dialect in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    DIALECTS[dialect](folder)
+    for name, data in _files(dialect).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
     return folder
+
+
+@cache
+def _files(dialect: str) -> dict[Path, bytes]:
+    """The files of such a folder, made once."""
+    with TemporaryDirectory() as name, torch.random.fork_rng(devices=[]):
+        folder = Path(name)
+        torch.manual_seed(0)
+        DIALECTS[dialect](folder)
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@cache
+def plain(dialect: str) -> Checkpoint:
+    """What is read of it, for tests that change nothing of it."""
+    with TemporaryDirectory() as folder:
+        return detect_and_load(written(dialect, Path(folder)))
 
 
 def weights_file(folder: Path) -> Path:

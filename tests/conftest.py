@@ -33,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     helpers.required()
     examples.load("quick" if config.getoption("tier") == "test" else "full")  # before tests are imported
     config.stash[LEFT] = Counter()
+    gc.disable()  # all that is collected stays
 
 
 @pytest.hookimpl(trylast=True)
@@ -44,7 +45,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     gc.collect()
-    gc.freeze()  # a million objects that stay: the collector would walk them again and again
+    gc.freeze()  # a million objects: the collector would walk them again and again
+    gc.enable()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

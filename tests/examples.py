@@ -17,7 +17,7 @@ def load(profile: str) -> None:
     settings.load_profile(profile)
 
 
-def examples(count: int, **options: Any) -> settings:
-    """Settings of a test with `count` examples in the full profile, and its share of them in the quick one."""
+def examples(count: int, least: int = 1, **options: Any) -> settings:
+    """Settings of a test with `count` examples in the full profile, its share of them but `least` in the quick one."""
     share = settings.default.max_examples / FULL
-    return settings(max_examples=max(1, round(count * share)), deadline=None, **options)
+    return settings(max_examples=max(least, round(count * share)), deadline=None, **options)

@@ -95,6 +95,13 @@ class Uses:
         assert all(t.isfinite().all() for t in found.values())
         return found
 
+    def once(self, loaded: Vocoder | Codec) -> Tensor:
+        """What one call makes of them."""
+        if isinstance(loaded, Codec):
+            return loaded(self.wav[0], loaded.bandwidths[0])
+        wav: Tensor = loaded(self.mel[0], **getattr(loaded.model, "warmup_inputs", {}))
+        return wav
+
     def _vocoder(self, voc: Vocoder) -> dict[str, Tensor]:
         mel, first = self.mel, self.mel[0]
         inputs: dict[str, Any] = dict(getattr(voc.model, "warmup_inputs", {}))

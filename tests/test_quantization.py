@@ -30,6 +30,7 @@ from fastvoc.sound.audio import mono, read_audio, resample
 from helpers import ROOT, golden_folder, need
 
 SMALL = HifiGanConfig(
+    sample_rate=4000,  # at which the 30 seconds that calibration wants are few samples
     num_mels=6,
     upsample_rates=(8, 4, 4),
     upsample_kernel_sizes=(16, 8, 8),
@@ -52,7 +53,7 @@ def small() -> Checkpoint:
     return Checkpoint(SMALL, lively, "test")
 
 
-def mels(count: int = 4, frames: int = 1400, seed: int = 0) -> list[Tensor]:
+def mels(count: int = 4, frames: int = 240, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(6, frames, generator=generator) for _ in range(count)]
 
@@ -159,8 +160,8 @@ def uneven() -> Checkpoint:
 def test_what_loses_too_much_for_what_it_saves_stays_in_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantization, "MIN_SECONDS", 3.0)
-    model, inputs, counts = loaded(uneven()), mels(3, 200), []
+    monkeypatch.setattr(quantization, "MIN_SECONDS", 2.0)
+    model, inputs, counts = loaded(uneven()), mels(3, 40), []
     for least in (30.0, 46.0, 52.0):
         made = calibrate(uneven(), inputs, least)
         voc = loaded(made, dtype=torch.int8)
@@ -244,7 +245,7 @@ def test_threads_batch_padding_and_chunks_do_not_change_a_bit(path: Path) -> Non
 def test_the_embedded_voice_keeps_32_db(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     speech = golden_folder().parent / "speech"
     need("golden", None if (speech / "train").is_dir() else f"no speech in {speech}")
-    for path in sorted((speech / "train").glob("*.flac"))[::5]:
+    for path in sorted((speech / "train").glob("*.flac"))[::15]:
         (tmp_path / path.name).symlink_to(path)
     out = tmp_path / "voice.safetensors"
     assert run("convert", "hifigan", out, "--int8", "--calibrate", tmp_path) == 0
@@ -258,10 +259,10 @@ def test_the_embedded_voice_keeps_32_db(tmp_path: Path, capfd: pytest.CaptureFix
         assert snr(voc(mel), whole(mel)) > 32, path.name
 
 
-def test_calibration_wants_real_inputs() -> None:
+def test_calibration_wants_real_inputs(path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"at least 30 seconds, got 0\.0"):
         calibrate(small(), [])
-    with pytest.raises(ArgumentError, match=r"at least 30 seconds, got 0\.1"):
+    with pytest.raises(ArgumentError, match=r"at least 30 seconds, got 0\.6"):
         calibrate(small(), mels(1, 20))
     with pytest.raises(ShapeError, match=r"mel: expected \[6"):
         calibrate(small(), [torch.randn(7, 300)])
@@ -271,7 +272,7 @@ def test_calibration_wants_real_inputs() -> None:
     with pytest.raises(ArgumentError, match=r"ups\.0 saw nothing but zeros"):
         calibrate(dead, mels())
     with pytest.raises(ArgumentError, match="int8 already"):
-        Calibration(calibrate(small(), mels()))
+        Calibration(detect_and_load(path))
     from fastvoc.models.families import build
 
     univnet = UnivNetConfig()

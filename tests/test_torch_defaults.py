@@ -65,13 +65,22 @@ def _assert_equal(ours: dict[str, Tensor], meant: dict[str, Tensor]) -> None:
         assert torch.equal(ours[name], value), name
 
 
-@pytest.mark.parametrize(("name", "backend"), [(n, None) for n in NAMES] + [(n, "torch") for n in NAMES[::5]])
-def test_every_use_of_a_model_has_the_same_bits(name: str, backend: str | None, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "backend", "half"),  # each in one of the half precisions
+    [
+        (n, backend, SETTINGS[1 + i % 2])
+        for backend, step in ((None, 1), ("torch", 5))
+        for i, n in enumerate(NAMES[::step])
+    ],
+)
+def test_every_use_of_a_model_has_the_same_bits(
+    name: str, backend: str | None, half: torch.dtype, folder: Path
+) -> None:
     path = saved(name, folder)
     loaded = fastvoc.load(path, backend=backend)
     uses = Uses(loaded)
     meant = uses(loaded)
-    for setting in SETTINGS:
+    for setting in (torch.float64, half, META):
         _forget()
         with _set(setting):
             ours = uses(fastvoc.load(path, backend=backend))

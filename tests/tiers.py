@@ -49,6 +49,7 @@ LEFT = (
     Left(
         "bits of further cases", r"ops/test_ops\.py::test_(bfloat16_)?threads", r"odd|encodec|snake|causal|hift|linear"
     ),
+    Left("bits of further cases", r"ops/test_op_streams\.py::test_chunks", "cpp|odd|reflect|causal|v1|k4|kernel-1"),
     Left("source builds and wheels", r"packaging/test_build"),
     Left("a first visit of a GPU, rehearsed", r"packaging/test_gpu_script\.py::test_a_first_visit"),
     Left("Triton's interpreter", r"ops/test_stream_rows\.py::test_triton", r"\[dtype0"),
@@ -68,7 +69,10 @@ LEFT = (
     Left("long runs", r"reliability/test_process\.py::test_two_hundred|test_loading\.py::test_two_hundred"),
     Left("processes of their own", r"reliability/test_process\.py::test_a_forked_child", "cpp"),
     Left("processes of their own", r"reliability/test_process\.py::test_first_call_after_prepare"),
-    Left("processes of their own", r"training/test_(parallel\.py::test_two|train_command\.py::test_an_interrupt)"),
+    Left(
+        "processes of their own",
+        r"training/test_(parallel\.py::test_(two|a_failing)|train_command\.py::test_an_interrupt)",
+    ),
     Left("processes of their own", r"compat/test_transformers\.py::test_import|cli/test_stream\.py::test_sound_comes"),
     Left("every bit of a stream", r"test_ecdc\.py::test_every_flipped_bit", "mono"),
     Left("long runs", r"test_quantization\.py::test_the_embedded_voice_keeps_32_db"),
@@ -78,14 +82,27 @@ LEFT = (
     Left("uses of many families", r"test_(torch_defaults|autocast)\.py::test_(every_use|gradients)", _FAMILIES),
     Left("language models of bit streams", r"cli/test_encode\.py::test_golden_files", r"\[False"),
     Left("language models of bit streams", r"test_compression\.py::test_streams_made_on_any_number_of_threads"),
-    Left("further ways to copy a model", r"test_pickling\.py::test_a_(narrow_)?model_comes_back", r"-pickle\]"),
+    Left(
+        "further ways to copy a model",
+        r"test_pickling\.py::test_a_(narrow_)?model_comes_back",
+        rf"({_FAMILIES}|bf16).*-pickle\]",
+    ),
     Left("details of other packages' classes", r"compat/test_(config_fields|changed_weights|input_dtypes)\.py"),
+    Left("details of other packages' classes", r"compat/test_meta\.py::test_(built|as_a_part)", "encodec|hift|vocos"),
+    Left(
+        "details of other packages' classes",
+        r"compat/test_encodec_transformers\.py::test_(any_c|what_we)",
+        "mono|stereo|deep",
+    ),
+    Left("long signals", r"test_mel_doctor\.py::test_with_the_waveform"),
     Left("further pages", r"test_docs\.py::test_a_page_runs", r"README|getting-started"),
     Left(
         "imports in processes of their own", r"packaging/test_imports\.py::test_(import_is_quick|loading|imports_make)"
     ),
     Left("graphs of further families", r"test_compile\.py::test_compiles", "hifigan-1"),
     Left("exports of further families", r"test_compile\.py::test_exports", "hifigan-1|vocos|encodec"),
+    Left("exports of further families", r"exporting/test_export\.py::test_openvino", rf"{_FAMILIES}|snac|kokoro"),
+    Left("uses of many families", r"test_load_dtype\.py::test_no_family", _FAMILIES),
 )
 
 
@@ -93,7 +110,7 @@ ANY = re.compile("|".join(f"(?:{left.where})" for left in LEFT))  # most tests a
 
 # Tests with several parameters that the first tier runs in all combinations.
 WHOLE = re.compile(
-    r".*::[^[]*(golden|equals_the_meaning|equals_the_reference)|ops/test_(ops|op_streams)\.py"
+    r".*::[^[]*(golden|equals_the_meaning|equals_the_reference)|ops/test_ops\.py::test_(equals|bfloat16)"
     r"|streams/test_stream\.py::test_any_chunking"
 )
 COMBINED = Left("further combinations", "")

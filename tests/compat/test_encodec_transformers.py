@@ -57,7 +57,7 @@ def test_golden(name: str, impl: str) -> None:
 def test_same_as_transformers(name: str) -> None:
     mine, theirs = both(name)
     channels = mine.config.audio_channels
-    for samples in (1, 300, 321, 50000 if mine.config.chunk_length else 9000):
+    for samples in (1, 321, 50000 if mine.config.chunk_length else 9000):
         wav = torch.randn(2, channels, samples) * 0.1
         mask = torch.ones(2, samples, dtype=torch.bool)
         mask[1, samples - samples // 3 :] = False
@@ -117,9 +117,11 @@ def test_what_we_write_is_what_transformers_reads(name: str, tmp_path: Path) -> 
     other.load_state_dict(theirs.state_dict())
     wav = noise(UNUSUAL[name], 5000)
     with torch.no_grad():
+        meant = mine(wav)
         for model in (theirs, again, other):
-            assert torch.equal(mine.encode(wav)[0], model.encode(wav)[0])
-            assert close(mine(wav).audio_values, model(wav).audio_values)
+            made = model(wav)
+            assert torch.equal(meant.audio_codes, made.audio_codes)
+            assert close(meant.audio_values, made.audio_values)
 
 
 @pytest.mark.golden

@@ -223,8 +223,8 @@ def test_accuracy_against_float64(name: str, impl: str, nan_poison: None) -> Non
     model = _small(name)
     config, double = model.config, copy.deepcopy(_small(name)).double()
     # An angle beside pi turns into one beside -pi by its last bit, a jump in what the network sees; so several mels.
-    draws = range(6 if config.features == "polar" else 1)
-    for frames in (1, 2, 7, 23):
+    draws = range(4 if config.features == "polar" else 1)
+    for frames in (1, 2, 23):
         drawn = []
         for draw in draws:
             torch.manual_seed(draw)

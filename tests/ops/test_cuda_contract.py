@@ -31,11 +31,11 @@ def device() -> None:
     set_device()
 
 
-def _more(case: Case, x: Tensor) -> int:
-    """Steps, or frames, of the longest item beside the shortest."""
+def _more(name: str, case: Case, x: Tensor) -> int:
+    """Steps, or frames, of the longest item beside the shortest; all threads meet at every step of an LSTM."""
     if case.op.name == "lvc":
         return 4
-    return 9 if x[0].numel() > 500 else 61
+    return 9 if x[0].numel() > 500 or (case.op.name == "lstm" and name != "lstm-odd") else 61
 
 
 @pytest.mark.parametrize(("name", "dtype"), NAMES)
@@ -43,7 +43,7 @@ def test_ragged_batch_in_any_layout_equals_the_meaning(name: str, dtype: torch.d
     case = CASES[name]
     params = cast(case.make(), dtype)
     least = case.least(cast(params, torch.float32))
-    more = _more(case, case.inputs(params, 1, least)[0])
+    more = _more(name, case, case.inputs(params, 1, least)[0])
     items = [cast(case.inputs(params, 1, least + n), dtype) for n in (more // 2, 0, more)]
     batch, lengths = cast(case.batch(params, items, least + more), dtype), [item[0].shape[2] for item in items]
     with emulated():

@@ -44,7 +44,7 @@ HALVES = {
 each_half = pytest.mark.parametrize("case", HALVES.values(), ids=HALVES)
 LAID_OUT = ("conv2d", "adain")  # whose inputs are seen in another shape or dtype first
 # Threads, items of a batch, and the place of the one that is looked at.
-PLACES = ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 3, 1), (2, 9, 8), (5, 7, 0), (1, 6, 5))
+PLACES = ((1, 1, 0), (3, 1, 0), (4, 3, 1), (2, 9, 8), (5, 7, 0))
 
 
 def assert_same(y: Tensor, expected: Tensor, impl: str) -> None:

@@ -33,7 +33,7 @@ def exact_codes(x: Tensor, books: Tensor, chosen: Tensor) -> tuple[Tensor, Tenso
 @each_impl
 def test_takes_the_nearest_entry(size: tuple[int, int, int], impl: str, nan_poison: None) -> None:
     books = torch.randn(size) * 0.7 ** torch.arange(size[0])[:, None, None]
-    for batch, steps in ((1, 1), (2, 3), (1, 25), (3, 33)):
+    for batch, steps in ((1, 1), (2, 3), (3, 33)):
         x = torch.randn(batch, size[2], steps)
         codes = rvq_encode(x, RvqParams(books), size[0], backend=impl)
         assert codes.shape == (batch, size[0], steps)

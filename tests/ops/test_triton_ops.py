@@ -41,12 +41,13 @@ def test_equals_the_meaning(make: Callable[[], Case], nan_poison: None) -> None:
     for i, n in enumerate(lengths):
         poisoned[i, ..., n:] = torch.nan if x.is_floating_point() else -1
     batched = _run(case, poisoned, case.params, **extra, lengths=torch.tensor(lengths))
-    for i, n in enumerate(lengths):
+    for i, layouts in enumerate(((0,), (), (1, 2))):  # the longest one takes longest
+        n = lengths[i]
         item, made = x[i : i + 1, :, :n], _made(case, n)
         own = {name: _of_item(value, i, made) for name, value in extra.items()}
-        view = list(strided(item).values())[i] if x.is_floating_point() else item
-        y = _run(case, view, case.params, **own)
-        assert torch.equal(batched[i, ..., :made], y[0]), i
+        views = list(strided(item).values()) if x.is_floating_point() else [item] * 3
+        y = batched[i : i + 1, ..., :made]
+        assert all(torch.equal(_run(case, views[layout], case.params, **own), y) for layout in layouts), i
         assert not batched[i, ..., made:].any(), i
         expected = case.ref(cast(item, torch.float64), cast(case.params, torch.float64), **cast(own, torch.float64))
         assert y.shape == expected.shape

@@ -70,7 +70,7 @@ KINDS = st.sampled_from(["f32", "s16", "mulaw", "alaw"])
 
 @each_family
 @each_backend
-@settings(QUICK, max_examples=12)
+@settings(QUICK, max_examples=6)
 @given(rate=RATES, kind=KINDS, frames=st.integers(1, 60), cuts=CUTS)
 def test_any_chunking_gives_the_samples_of_one_call(
     family: str, backend: str, rate: int, kind: str, frames: int, cuts: list[int]
