@@ -135,7 +135,7 @@ class Streamable(Protocol):
 
 
 def check_chunk(owner: Streamable, x: Tensor, inputs: dict[str, Tensor], given: int, check: Check) -> None:
-    """Raises ArgumentError for NaN, infinity and codes out of range in the chunk [B, C, n] after `given` steps.
+    """Raises ArgumentError for values of no signal and codes out of range in the chunk [B, C, n] after `given` steps.
 
     check: as `Vocoder.stream` has it.
     """

@@ -59,7 +59,7 @@ FITTING: dict[str, tuple[Made, Made, str]] = {  # whose state, whose stream, wha
     "exact": (lambda: VOC.stream(exact=False), VOC.stream, "exact False, expected True"),
     "rate": (lambda: VOC.stream(rate=8000), VOC.stream, "rate 8000, expected None"),
     "weights": (VOC.stream, lambda: _other_weights(VOC, "conv_post.weight").stream(), "weights"),
-    "dtype": (VOC.stream, lambda: deepcopy(VOC).to(torch.bfloat16).stream(), "dtype 'float32', expected 'bfloat16'"),
+    "dtype": (VOC.stream, lambda: deepcopy(VOC).to(torch.bfloat16).stream(), "dtype 'float32', expected 'bfloat16"),
     "backend": (
         lambda: _within(fastvoc.use_backend("torch"), VOC.stream),
         lambda: _within(fastvoc.use_backend("mrf=cpp,*=torch"), VOC.stream),
