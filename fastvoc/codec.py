@@ -21,6 +21,7 @@ from fastvoc.models.levels import packed, unpacked
 from fastvoc.models.whole_codec import CodecConfig, CodecModel
 from fastvoc.nn.model import Array
 from fastvoc.runtime.stats import clock
+from fastvoc.runtime.values import wrong_values
 from fastvoc.sound.formats import Format
 from fastvoc.streams.codec import Decoding, Encoding
 from fastvoc.streams.delivery import Delivery
@@ -222,9 +223,9 @@ class Codec(LoadedModel):
         sizes = [batch.shape[2]] * len(batch) if samples is None else samples.tolist()
         if self._checks(check):
             for i, (item, size) in enumerate(zip(batch, sizes, strict=True)):
-                if not bool(item[:, :size].isfinite().all()):
+                if wrong := wrong_values(item[:, :size]):
                     where = "" if len(batch) == 1 else f" in item {i}"
-                    raise ArgumentError(f"wav: holds NaN or infinity{where}")
+                    raise ArgumentError(f"wav: holds {wrong}{where}")
         return batch, samples, sizes
 
     def decode(

@@ -23,6 +23,7 @@ from fastvoc.models.encodec_lm import EncodecLm, FloatLm
 from fastvoc.models.integer_lm import IntegerLm
 from fastvoc.nn.model import Array
 from fastvoc.runtime.io import given_path
+from fastvoc.runtime.values import wrong_values
 from fastvoc.streams.pieces import CodecDecoder, CodecEncoder
 
 MODELS = {"encodec_24khz": "facebook/encodec_24khz", "encodec_48khz": "facebook/encodec_48khz"}
@@ -94,8 +95,8 @@ def encode_stream(
     header = ecdc.Header(name, encoder.codebooks, None, lm is not None, version, fingerprint)
     with ecdc.Writer(file, header, lm) as writer:
         for wav in pieces:
-            if not bool(wav.isfinite().all()):
-                raise ArgumentError("wav: holds NaN or infinity")
+            if wrong := wrong_values(wav):
+                raise ArgumentError(f"wav: holds {wrong}")
             for codes, scale in encoder.push(wav):
                 writer.write(codes, scale)
         for codes, scale in encoder.finish():

@@ -18,6 +18,7 @@ from fastvoc.nn.model import Array, Input, Model
 from fastvoc.runtime import flags
 from fastvoc.runtime.lengths import on_device
 from fastvoc.runtime.stats import clock
+from fastvoc.runtime.values import wrong_values
 from fastvoc.sound import mel_check
 from fastvoc.sound.formats import Format
 from fastvoc.sound.mel import MelConfig, MelSpectrogram
@@ -78,8 +79,8 @@ class Vocoder(LoadedModel):
             raise ArgumentError(f"mel: the model takes a latent [{self.n_mels}, T], which no mel front end makes")
         front_end = self._front_end()
         wav = self._floats(wav, "wav")
-        if self._checks(check) and not bool(wav.isfinite().all()):
-            raise ArgumentError("wav: holds NaN or infinity")
+        if self._checks(check) and (wrong := wrong_values(wav)):
+            raise ArgumentError(f"wav: holds {wrong}")
         with torch.inference_mode():
             mel = MelSpectrogram(front_end)(wav)
         return mel.clone()  # an ordinary tensor, which may be changed in place
@@ -152,8 +153,8 @@ class Vocoder(LoadedModel):
 
         Raises:
             ShapeError, DtypeError, DeviceError: the argument that does not fit, before any computation.
-            ArgumentError: lengths outside 1..T, NaN or infinity, an input that this model does not take, no such rate
-                or format, dither of another format than s16.
+            ArgumentError: lengths outside 1..T, NaN, infinity or a value beyond 1e6, an input that this model does not
+                take, no such rate or format, dither of another format than s16.
         """
         stats, clipped = self.stats, None
         start = stats.begin()
@@ -422,9 +423,9 @@ class Vocoder(LoadedModel):
         counts = [batch.shape[2]] * len(batch) if lengths is None else lengths.tolist()
         items = [item[:, :count] for item, count in zip(batch, counts, strict=True)]
         for index, item in enumerate(items):
-            if not bool(item.isfinite().all()):
+            if wrong := wrong_values(item):
                 where = "" if len(items) == 1 else f" in item {index}"
-                raise ArgumentError(f"{self._called}: holds NaN or infinity{where}")
+                raise ArgumentError(f"{self._called}: holds {wrong}{where}")
         if self.mel_config is None:
             return None
         kinds = (mel_check.suspect(item, self.mel_config) for item in items)
@@ -433,12 +434,13 @@ class Vocoder(LoadedModel):
 
 
 def _check_finite(name: str, value: Any, frames: Tensor | None, each: int) -> None:
-    """Floats inside the lengths must be finite; the last axis has `each` values a frame, 0 where it knows of none."""
+    """Floats inside the lengths must be a signal's. The last axis has `each` values a frame, or 0: any."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return
     if frames is None or value.dim() < 2 or not each or len(value) != len(frames):
-        ok = bool(value.isfinite().all())
+        wrong = wrong_values(value)
     else:
-        ok = all(bool(item[..., : n * each].isfinite().all()) for item, n in zip(value, frames.tolist(), strict=True))
-    if not ok:
-        raise ArgumentError(f"{name}: holds NaN or infinity")
+        own = (wrong_values(item[..., : n * each]) for item, n in zip(value, frames.tolist(), strict=True))
+        wrong = next(filter(None, own), None)
+    if wrong:
+        raise ArgumentError(f"{name}: holds {wrong}")

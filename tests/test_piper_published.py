@@ -39,13 +39,23 @@ def test_a_published_voice(path: Path) -> None:
 
 
 def test_a_published_decoder_is_near_float64(path: Path) -> None:
-    """Six latents gave 5.8e-7 to 7.4e-7 in onnxruntime 1.32.0, 0.8e-6 to 1.3e-6 here and 4.8e-7 to 6.9e-7 exact."""
+    """Over six sentences, since one alone says little: onnxruntime's front gives other roundings at other threads.
+
+    Single ones gave 0.9e-6 to 1.45e-6, and 5.6e-7 to 7.6e-7 exact, at 1 and 2 threads of AVX2 and AVX-512.
+    """
     voice = piper.load(path)
-    latent, _ = voice.latent(IDS, noise_scale=0, noise_w=0.0)
-    meant = deepcopy(voice.vocoder.model).double()(latent[None].double(), backend="torch")[0]
-    whole, exact = voice.vocoder(latent), voice.vocoder(latent, exact=True)
-    assert relative_l2(whole, meant) <= (1.4e-6 if _native() else 3e-6)
-    assert relative_l2(exact, meant) <= (8e-7 if _native() else 3e-6)
+    double = deepcopy(voice.vocoder.model).double()
+    off: dict[bool, list[float]] = {False: [], True: []}
+    for k in range(6):
+        ids = [1, *[n for i in range(20) for n in (0, 14 + (3 * i + 7 * k) % 50)], 0, 2]
+        latent, _ = voice.latent(ids, noise_scale=0, noise_w=0.0)
+        meant = double(latent[None].double(), backend="torch")[0]
+        for exact, found in off.items():
+            found.append(relative_l2(voice.vocoder(latent, exact=exact), meant))
+    most = {False: 1.25e-6, True: 7e-7} if _native() else {False: 3e-6, True: 3e-6}
+    for exact, found in off.items():
+        assert (sum(x * x for x in found) / len(found)) ** 0.5 <= most[exact], found
+        assert max(found) <= 1.4 * most[exact], found
 
 
 def test_a_published_decoder_in_bfloat16(path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+
+from fastvoc.errors import BackendError
 
 
 def info(
@@ -127,12 +130,20 @@ def _libraries() -> list[tuple[str, str]]:
     from fastvoc.ecdc import coder
     from fastvoc.runtime import library as _library
 
-    cpu, cuda = _library.cpu_problem(), _library.cuda_problem()
+    cpu, cuda = _problem(_library.cpu_problem), _problem(_library.cuda_problem)
     return [
         ("CPU", f"loaded, instruction set {_library.cpu_isa()}" if cpu is None else cpu),
         ("CUDA", "loaded" if cuda is None else cuda),
         ("coder", "loaded" if coder.problem() is None else f"{coder.problem()}; .ecdc files are coded in Python"),
     ]
+
+
+def _problem(library: Callable[[], str | None]) -> str | None:
+    """Why a library is not loaded, a refusal included."""
+    try:
+        return library()
+    except BackendError as error:
+        return str(error)
 
 
 def _built() -> list[tuple[str, str]]:

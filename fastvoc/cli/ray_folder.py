@@ -14,7 +14,7 @@ import typer
 
 from fastvoc.cli.folder import Done, Plan, attempt
 from fastvoc.errors import BackendError, FastvocError
-from fastvoc.ray.package import RETRIES, import_ray
+from fastvoc.ray.package import import_ray, through_actors
 from fastvoc.ray.work import Source
 from fastvoc.runtime.threads import set_num_threads
 
@@ -99,16 +99,10 @@ def _run(
             for i, (path, place) in enumerate(plan.todo)
         ]
         blocks = max(most, math.ceil(len(items) / _BLOCK))
-        mapped = ray.data.from_items(items, override_num_blocks=min(blocks, len(items))).map_batches(
-            Files,
-            batch_size=None,
-            batch_format="pyarrow",
-            fn_constructor_kwargs={"source": source, "threads": threads, "float32": float32, "mark": mark},
-            compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
-            num_cpus=threads,
-            num_gpus=1 if gpu else None,
-            max_task_retries=RETRIES,
-        )
+        dataset = ray.data.from_items(items, override_num_blocks=min(blocks, len(items)))
+        settings = {"source": source, "threads": threads, "float32": float32, "mark": mark}
+        gpus = 1 if gpu else None
+        mapped = through_actors(dataset, Files, settings, (least, most), num_cpus=threads, num_gpus=gpus)
         for table in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in table.to_pylist():
                 error = row["error"]

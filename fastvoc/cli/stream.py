@@ -12,6 +12,7 @@ import typer
 
 from fastvoc.cli.convert import Precision
 from fastvoc.errors import ArgumentError, DecodeError, FastvocError, ShapeError
+from fastvoc.runtime.values import are_wrong, wrong_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,13 +153,13 @@ class _Input:
         given = 0
         try:
             for chunk in self._chunks:
-                bad = (~chunk.isfinite()).reshape(-1, chunk.shape[-1]).any(0).nonzero()
+                bad = are_wrong(chunk).reshape(-1, chunk.shape[-1]).any(0).nonzero()
                 size = int(bad[0]) if len(bad) else chunk.shape[-1]
                 given += size
                 yield chunk[..., :size]
                 if len(bad):
                     where = f"{self._step} {given} ({given / self._rate:.3f} s)"
-                    self.error = ArgumentError(f"standard input: NaN or infinity in {where}")
+                    self.error = ArgumentError(f"standard input: {wrong_values(chunk[..., size])} in {where}")
                     return
         except DecodeError as error:
             self.error = error

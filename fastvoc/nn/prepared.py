@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -176,6 +177,13 @@ class Prepared:
         """The op's name and what each implementation says of this layer, best first."""
         weight = self.weight()
         return self._op.name, self._op.verdicts(Spec.on(weight.device, weight.dtype, self._params()), backend)
+
+    def chosen(self, backend: str | None = None, *, exact: bool = False) -> str | None:
+        """The implementation that runs this layer, None when the forced one refuses."""
+        weight = self.weight()
+        with use_exact(exact), suppress(BackendError):
+            return self._op.select(Spec.on(weight.device, weight.dtype, self._params()), backend).name
+        return None
 
     def layer(self, dtype: torch.dtype) -> Layer:
         """What tables of times know it by, with a first input of `dtype`."""

@@ -43,6 +43,11 @@ def check_lengths(op: str, lengths: Tensor | None, batch: int, frames: int) -> N
         raise ArgumentError(f"{op}: lengths: expected values in 1..{frames}, got {low}..{high}")
 
 
+def beside(x: Tensor, sides: tuple[int, int], pad_mode: str) -> Tensor:
+    """x [..., T] with so many steps before and after it, of one of the modes that ops know."""
+    return F.pad(x, sides, mode="constant" if pad_mode == "zeros" else pad_mode)
+
+
 def check_pad_mode(op: str, pad_mode: str, known: Sequence[str]) -> None:
     """`pad_mode` must be one of the known ones."""
     if pad_mode not in known:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
 from fastvoc.ops._checks import (
+    beside,
     by_item,
     check_activations,
     check_input_range,
@@ -123,21 +124,20 @@ def conv1d_ref(
             return conv1d_ref(item, params, None if residual is None else residual[i : i + 1, :, :steps])
 
         return by_item(x, lengths, params.output_length(x.shape[2]), one)
-    mode = "constant" if params.pad_mode == "zeros" else params.pad_mode
     if params.input_range is not None:
-        y = _multiply_integers(params.pre(x), params, params.input_range, mode)
+        y = _multiply_integers(params.pre(x), params, params.input_range)
     else:
-        padded = F.pad(params.pre(x), params.padding, mode=mode)
+        padded = beside(params.pre(x), params.padding, params.pad_mode)
         with full_float32(x):
             y = F.conv1d(padded, params.weight, params.bias, params.stride, 0, params.dilation)
     return params.post(y if residual is None else y + residual)
 
 
-def _multiply_integers(x: Tensor, params: Conv1dParams, input_range: Tensor, mode: str) -> Tensor:
+def _multiply_integers(x: Tensor, params: Conv1dParams, input_range: Tensor) -> Tensor:
     """The convolution on whole numbers, whose sums float64 holds exactly."""
     grid = packing.ByteGrid.over(input_range)
     weight, step = packing.quantise_weight(params.weight)
-    padded = F.pad(grid.centred(x).double(), params.padding, mode=mode)
+    padded = beside(grid.centred(x).double(), params.padding, params.pad_mode)
     sums = F.conv1d(padded, weight.double(), None, params.stride, 0, params.dilation)
     y = sums.to(x.dtype) * (grid.step * step)[:, None]
     return y if params.bias is None else y + params.bias[:, None]

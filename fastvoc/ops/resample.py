@@ -68,15 +68,19 @@ def resample(ratio: Ratio, x: Tensor, tail: Tensor, due: Due) -> tuple[Tensor, T
 
     And of s16 how many samples of each row were clipped, [R] int64. NaN reaches the outputs that read it.
     """
-    if not x.is_cpu or _library.cpu_problem() is not None:
+    if not _is_native(x.device):
         return resample_ref(ratio, x, tail, due)
     made: tuple[Tensor, Tensor, Tensor] = _native(ratio)(_dense(x), _dense(tail), *due)
     return made
 
 
+def _is_native(device: torch.device) -> bool:
+    return device.type == "cpu" and _library.cpu_problem() is None
+
+
 def prepare(ratio: Ratio, device: torch.device) -> None:
     """Makes the filter for signals there before the first one comes: it takes seconds where rates share little."""
-    if device.type == "cpu" and _library.cpu_problem() is None:
+    if _is_native(device):
         _native(ratio)
     elif _bands(ratio, device) is None:
         _taps(ratio, device)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.ops._checks import by_item, check_activations, check_reflect
+from fastvoc.ops._checks import beside, by_item, check_activations, check_reflect
 from fastvoc.ops._cpp import float32, register_cpp
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._reference import output
@@ -120,9 +120,7 @@ def stft_ref(x: Tensor, params: StftParams, lengths: Tensor | None = None) -> Te
     if lengths is not None:
         frames = params.output_length(x.shape[2])
         return by_item(x, lengths, frames, lambda item, _: stft_ref(item, params))
-    mode = "reflect" if params.pad_mode == "reflect" else "constant"
-    padded = F.pad(x, (params.side, params.side), mode=mode) if params.side else x
-    return _frames(padded, params, params.first_is_real)
+    return _frames(beside(x, (params.side, params.side), params.pad_mode), params, params.first_is_real)
 
 
 def _frames(padded: Tensor, params: StftParams, first_is_real: bool) -> Tensor:

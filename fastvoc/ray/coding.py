@@ -13,6 +13,7 @@ from torch import Tensor
 from fastvoc.errors import ArgumentError, DtypeError, ShapeError
 from fastvoc.ray.columns import array, floats, whole
 from fastvoc.ray.work import Item, Row, Source, Work
+from fastvoc.runtime.values import wrong_values
 from fastvoc.sound.audio import mono, resample
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class Encoding(Work):
         if self.rate is not None and (rate := whole(row[self.rate], self.rate)) != self.codec.sample_rate:
             wav = resample(mono(wav) if self.codec.channels == 1 else wav, rate, self.codec.sample_rate)
         wav = self.codec.check_wav(wav.to(self.codec.device))
-        if not bool(wav.isfinite().all()):
-            raise ArgumentError(f"{self.column}: holds NaN or infinity")
+        if wrong := wrong_values(wav):
+            raise ArgumentError(f"{self.column}: holds {wrong}")
         return Item(-(-wav.shape[1] // self.codec.hop), None, (wav,))
 
     def run(self, items: Sequence[Item]) -> list[dict[str, object]]:

@@ -18,7 +18,7 @@ from fastvoc.ray.batches import check_frames
 from fastvoc.ray.coding import Decoding, Encoding
 from fastvoc.ray.columns import check_columns
 from fastvoc.ray.output import Output
-from fastvoc.ray.package import RETRIES, import_ray
+from fastvoc.ray.package import import_ray, through_actors
 from fastvoc.ray.report import Report
 from fastvoc.ray.vocoding import Vocoding
 from fastvoc.ray.work import Source, Work
@@ -313,19 +313,9 @@ def _run(dataset: Dataset, work: Work, pool: _Pool, output: Output | None) -> Da
 
 
 def _mapped(dataset: Dataset, work: Work, pool: _Pool, output: Output | None, written: object) -> Dataset:
-    least, most = _workers(pool)
-    compute = import_ray("data").ActorPoolStrategy(min_size=least, max_size=most)
     settings = {"work": work, "threads": pool.threads, "frames": pool.frames, "output": output, "written": written}
-    return dataset.map_batches(
-        Worker,
-        batch_size=None,  # a block at a time
-        batch_format="pyarrow",
-        fn_constructor_kwargs=settings,
-        compute=compute,
-        num_cpus=pool.num_cpus,
-        num_gpus=pool.num_gpus or None,
-        max_task_retries=RETRIES,
-    )
+    cpus, gpus = pool.num_cpus, pool.num_gpus or None
+    return through_actors(dataset, Worker, settings, _workers(pool), num_cpus=cpus, num_gpus=gpus)
 
 
 def _workers(pool: _Pool) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from fastvoc.errors import ArgumentError, DecodeError, FastvocError, shown
-from fastvoc.ray.columns import floats, rows
-from fastvoc.runtime.io import atomic_path
-from fastvoc.sound.audio import write_audio
+from fastvoc.ray.columns import floats
+from fastvoc.runtime.io import atomic_path, create
+from fastvoc.sound.audio import encode
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,8 +30,8 @@ _FACTS = "_fastvoc.json"
 class Output:
     """A folder for one job's rows, by the column `key`; `float32` writes 32-bit samples into WAV.
 
-    A row is there once its file is. Parquet files are named by the ids in them, so that a block that a lost worker had
-    written before is written again under its own name; audio files are named by their row's id.
+    A row is there once its file is. Parquet files are named by the rows that they were made of, so that a block that a
+    lost worker had written before is written again under its own name; audio files are named by their row's id.
     """
 
     folder: Path
@@ -131,16 +131,22 @@ class Output:
             raise ArgumentError(f"{self.key}: expected a text or a whole number, got {shown(name)}")
         return str(name)
 
-    def write(self, good: pa.Table, bad: pa.Table, ids: Sequence[str]) -> None:
-        """Writes the rows of a block, whose ids these are: those that were made, and those that failed with `error`."""
-        part = f"part-{hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()[:32]}.parquet"
-        if self.format != "parquet":
-            sounds = (rows(good.column("wav")), good.column("sample_rate").to_pylist())
-            for name, wav, rate in zip(good.column(self.key).to_pylist(), *sounds, strict=True):
-                place = self.place(name)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                write_audio(place, torch.from_numpy(floats(wav, "wav")), rate, float32=self.float32)
-        elif good.num_rows:
+    def sound(self, name: str, wav: object, rate: int) -> None:
+        """Writes the audio file of a row. Raises ArgumentError where this job has another sound there, and leaves that.
+
+        The same one is there when a worker was lost after it had written it.
+        """
+        place = self.place(name)
+        samples = torch.from_numpy(floats(wav, "wav"))
+        data = encode(samples, rate, suffix=place.suffix, float32=self.float32)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not create(place, data) and place.read_bytes() != data:
+            raise ArgumentError(f"{self.key}: {name!r} comes twice, with another sound; the first one is kept")
+
+    def write(self, good: pa.Table, bad: pa.Table, given: pa.Table) -> None:
+        """Writes what a block of rows gave: the rows that were made, as Parquet, and those that failed with `error`."""
+        part = f"part-{_digest(given)}.parquet"
+        if self.format == "parquet" and good.num_rows:
             _write_table(good, self.folder / part)
         failed = self.folder / FAILED / part
         if bad.num_rows:
@@ -148,6 +154,16 @@ class Output:
             _write_table(bad, failed)
         else:
             failed.unlink(missing_ok=True)  # of a worker that was lost
+
+
+def _digest(table: pa.Table) -> str:
+    """Of the rows of a block: the same for one that is made again, another for other rows of the same ids."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return hashlib.sha256(sink.getvalue()).hexdigest()[:32]
 
 
 def _read_ids(path: Path, key: str) -> list[pa.Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST = 1000
+TWICE = "this id comes twice, in several blocks, and was written each time"
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Report:
     seconds: float = 0.0
     errors: dict[str, str] = field(default_factory=dict)
     warnings: dict[str, str] = field(default_factory=dict)
+    _written: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def add(self, row: Mapping[str, object]) -> None:
         """Adds a block's row of `table`."""
@@ -44,8 +46,18 @@ class Report:
                 if len(kept) < MOST:
                     kept[pair["id"]] = pair["text"]
             self.failed += len(pairs) if name == "failed" else 0
+        ids = told["ids"]
+        assert isinstance(ids, list)
+        for name in ids:
+            if name in self._written:
+                log.warning("%s: %s", name, TWICE)
+                if len(self.warnings) < MOST:
+                    self.warnings[name] = TWICE
+        self._written.update(ids)
 
-    def table(self, failed: Iterable[tuple[str, str]], warned: Iterable[tuple[str, str]]) -> pa.Table:
+    def table(
+        self, failed: Iterable[tuple[str, str]], warned: Iterable[tuple[str, str]], ids: Sequence[str]
+    ) -> pa.Table:
         """One block's counts as the row that its worker sends back."""
         import pyarrow as pa
 
@@ -57,11 +69,12 @@ class Report:
                 ("seconds", pa.float64()),
                 ("failed", pairs),
                 ("warned", pairs),
+                ("ids", pa.list_(pa.string())),
             ]
         )
         told = [[{"id": name, "text": text} for name, text in some] for some in (failed, warned)]
         row = {"written": self.written, "there": self.there, "seconds": self.seconds}
-        return pa.Table.from_pylist([{**row, "failed": told[0], "warned": told[1]}], schema)
+        return pa.Table.from_pylist([{**row, "failed": told[0], "warned": told[1], "ids": ids}], schema)
 
 
 def _count(value: object) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fastvoc.errors import ArgumentError, FastvocError
 from fastvoc.ray.batches import batches
-from fastvoc.ray.columns import rows
+from fastvoc.ray.columns import rows, whole
 from fastvoc.ray.output import Output
 from fastvoc.ray.report import Report
 from fastvoc.ray.work import Item, Work
@@ -46,16 +46,19 @@ class Worker:
         table = table.filter(pa.array([not one for one in there], pa.bool_()))
         ids, problems = _ids(table.column(output.key).to_pylist(), output)
         made, errors, warnings = self._make(table, problems)
-        whole = self._table(table, made, errors, warnings)
+        for i, values in enumerate(made):
+            if values is not None and (problem := _saved(output, ids[i], values)) is not None:
+                made[i], errors[i] = None, problem
+        results = self._table(table, made, errors, warnings)
         good = pa.array([error is None for error in errors], pa.bool_())
         bad = pa.array([error is not None for error in errors], pa.bool_())
-        lost = whole.filter(bad).drop_columns([name for name, _ in self.work.fields()])
-        output.write(whole.filter(good).drop_columns(["error"]), lost, ids)
+        lost = results.filter(bad).drop_columns([name for name, _ in self.work.fields()])
+        output.write(results.filter(good).drop_columns(["error"]), lost, table)
         report.written = sum(error is None for error in errors)
         report.seconds = sum(self.work.duration(values) for values in made if values is not None)
         failed = [(name, error) for name, error in zip(ids, errors, strict=True) if error is not None]
         warned = [(name, text) for name, text in zip(ids, warnings, strict=True) if text is not None]
-        return report.table(failed, warned)
+        return report.table(failed, warned, [name for name, error in zip(ids, errors, strict=True) if error is None])
 
     def _make(
         self, table: pa.Table, problems: Sequence[str | None]
@@ -130,6 +133,17 @@ def _ids(values: Sequence[object], output: Output) -> tuple[list[str], list[str 
         ids.append(name)
         problems.append(problem)
     return ids, problems
+
+
+def _saved(output: Output, name: str, values: Mapping[str, object]) -> str | None:
+    """Writes the audio file of a row, where the rows are audio files, or says why it could not."""
+    if output.format == "parquet":
+        return None
+    try:
+        output.sound(name, values["wav"], whole(values["sample_rate"], "sample_rate"))
+    except ArgumentError as error:
+        return _told(error)
+    return None
 
 
 def _told(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -141,13 +141,18 @@ def known() -> dict[int, Path]:
     return {int(path.stem.removeprefix("sm_")): path for path in sorted(HERE.glob("sm_*.json"))}
 
 
+def serving(capability: int, tables: Collection[int]) -> int:
+    """Of tables by capability, times ten, a device's own, else the nearest older one, else the oldest."""
+    return max((number for number in tables if number <= capability), default=min(tables))
+
+
 @cache
 def table(capability: int) -> Table | None:
-    """The table for a capability, times ten: its own, else the nearest older one, else the oldest; None without any."""
+    """The table that serves a capability, times ten; None without any."""
     files = known()
     if not files:
         return None
-    found = max((number for number in files if number <= capability), default=min(files))
+    found = serving(capability, files)
     return Table(found, capability, tuple(read(files[found])))
 
 

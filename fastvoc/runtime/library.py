@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Callable
 from functools import cache
@@ -10,10 +11,12 @@ from typing import Any
 
 import torch
 
+from fastvoc.errors import BackendError
 from fastvoc.runtime import env
 
 SCHEMAS: list[str] = []  # of the native ops that were declared so far
 ISAS = ("portable", "avx2", "avx512", "avx512_bf16")
+CALLS = "e9e49dac8f4964b1"  # what csrc/common/calls.h says of itself: the arguments of all native ops
 _HERE = Path(__file__).parents[1]  # where a build leaves the libraries
 
 
@@ -45,7 +48,10 @@ def build_record() -> dict[str, Any] | None:
 
 @cache
 def cpu_problem() -> str | None:
-    """None when the CPU library is loaded, otherwise why it is not. Loads it at the first call."""
+    """None when the CPU library is loaded, otherwise why it is not. Loads it at the first call.
+
+    Raises BackendError where it was built from other sources, as `cuda_problem` does.
+    """
     path = _HERE / "_C_cpu.so"
     if not path.exists():
         return "the CPU library is not built (pure-Python install)"
@@ -112,10 +118,20 @@ def bfloat16_problem() -> str | None:
 
 
 def _load(path: Path) -> str | None:
+    """Why the library cannot be loaded. Raises BackendError for one that reads calls otherwise than these sources."""
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
         return f"{path.name} cannot be loaded: {error}"
+    try:
+        calls = ctypes.c_char_p(ctypes.addressof(ctypes.c_char.in_dll(ctypes.CDLL(str(path)), "calls_digest"))).value
+    except ValueError:
+        calls = b"none"
+    if calls != CALLS.encode():
+        raise BackendError(
+            f"{path}: built from other sources than these Python files (calls {calls!r}, expected {CALLS}); build it"
+            " again: `pip install .`, or beside the sources `python setup.py build_native --inplace`"
+        )
     return None
 
 

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from inspect import signature
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -21,6 +21,8 @@ from fastvoc.errors import BackendError
 from fastvoc.runtime import choice, env
 from fastvoc.runtime.autocast import without_autocast
 
+_Given = TypeVar("_Given")
+_Result = TypeVar("_Result")
 BACKENDS = ("torch", "cpp", "triton", "cuda")
 
 
@@ -298,6 +300,20 @@ def use_backend(backend: str, op: str | None = None) -> Iterator[None]:
         yield
     finally:
         _override.reset(token)
+
+
+def as_now(function: Callable[[_Given], _Result]) -> Callable[[_Given], _Result]:
+    """The function under the `use_backend` that is in force now, whenever it is called."""
+    text = _override.get()
+
+    def called(given: _Given) -> _Result:
+        token = _override.set(text)
+        try:
+            return function(given)
+        finally:
+            _override.reset(token)
+
+    return called
 
 
 @contextmanager

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.explanation import explain
 from fastvoc.nn.model import Array
 from fastvoc.nn.streams import ModelStream
 from fastvoc.sound.formats import Format
 from fastvoc.streams.delivery import Delivery
+from fastvoc.streams.saved import facts_of
 from fastvoc.streams.stream import Check, Chunk, Latency, Stream
 
 
@@ -30,13 +28,9 @@ class _Side:
         self.device, self.dtype = codec.device, codec.input_dtype
         self.sample_rate, self.stats = int(codec.sample_rate), codec.stats
 
-    def signature(self, options: dict[str, Any]) -> str:
-        codec = self._codec
-        config = json.dumps([type(self).__name__, codec.config.family, codec.config.to_dict()], sort_keys=True)
-        chosen = [row.chosen for row in explain(codec, codec.backend)]
-        digest = hashlib.sha256(config.encode()).hexdigest()
-        silent = options.get("noise") is not None  # another network
-        return json.dumps([digest, str(self.dtype), chosen, self._codebooks, silent])
+    def facts(self, options: dict[str, Any]) -> dict[str, object]:
+        found = facts_of(self._codec.model, self._codec.config, options, self._codec.backend)
+        return {"direction": type(self).__name__.lower(), **found, "codebooks": self._codebooks}
 
     def lookahead(self, state: ModelStream) -> int:
         return self.latency.frames

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import numpy as np
@@ -11,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, ShapeError
-from fastvoc.explanation import explain
 from fastvoc.nn.model import Array
 from fastvoc.nn.streams import ModelStream
+from fastvoc.streams.saved import facts_of
 from fastvoc.streams.stream import Chunk, Latency, reach
 
 
@@ -51,12 +49,8 @@ class MelStreamable:
         state: ModelStream = self._voc.model.stream(self._voc.backend, **options)
         return state
 
-    def signature(self, options: dict[str, Any]) -> str:
-        modes = [f"{name}={value}" if isinstance(value, bool) else name for name, value in options.items()]
-        modes = [mode for mode in modes if mode != "exact=True"]
-        config = json.dumps([self._voc.config.family, self._voc.config.to_dict()], sort_keys=True)
-        chosen = [row.chosen for row in explain(self._voc, self._voc.backend)]
-        return json.dumps([hashlib.sha256(config.encode()).hexdigest(), str(self.dtype), chosen, sorted(modes)])
+    def facts(self, options: dict[str, Any]) -> dict[str, object]:
+        return facts_of(self._voc.model, self._voc.config, options, self._voc.backend)
 
     def chunk(
         self, value: Chunk, inputs: dict[str, Array], batch: int | None

@@ -16,6 +16,7 @@ from fastvoc.graphs.capture import Capture
 from fastvoc.graphs.steps import StepGraphs, frozen_counters
 from fastvoc.nn.model import Array, Input
 from fastvoc.nn.streams import ModelStream
+from fastvoc.runtime.registry import as_now
 from fastvoc.runtime.stats import clock
 from fastvoc.sound.formats import Format
 from fastvoc.streams.delivery import Deliverer, Delivery, ready
@@ -70,6 +71,7 @@ class Streams:
         if max_streams < 1:
             raise ArgumentError(f"max_streams: expected 1 or more, got {max_streams}")
         self._owner: Streamable = model.streamable()
+        self._new = as_now(self._owner.new_stream)
         self._max, self._check = max_streams, check
         self._delivery = Delivery.of(self._owner.sample_rate, rate, format, dither)
         if self._delivery is not None:
@@ -84,7 +86,7 @@ class Streams:
         self.graphs: StepGraphs | None = None
         if graphs_mb is not None:
             device = self._owner.device
-            self.graphs = StepGraphs(lambda: self._owner.new_stream({}), device, graphs_mb, capture)
+            self.graphs = StepGraphs(lambda: self._new({}), device, graphs_mb, capture)
 
     def warmup(self, chunks: Iterable[Chunk], batch: int | Iterable[int] = 1, **options: Input) -> Streams:
         """Captures the graphs of these chunks, such as one of each size, at every number of streams; then no more.
@@ -98,7 +100,7 @@ class Streams:
             for chunk in chunks:
                 with self._alone():
                     x, _, _ = self._owner.chunk(chunk, {}, 1)
-                    stream = self._owner.new_stream(options)
+                    stream = self._new(options)
                     for _ in range(_SETTLED):
                         self.graphs.step(stream, x.expand(count, *x.shape[1:]).contiguous())
         self.graphs.frozen = True
@@ -224,7 +226,7 @@ class Streams:
             raise StreamError(f"streams: {name!r} is open already")
         if len(self._groups) >= self._max:
             raise StreamError(f"streams: all {self._max} are open")
-        self._groups[name] = _Group([name], self._owner.new_stream(options))
+        self._groups[name] = _Group([name], self._new(options))
         self._options[name] = options
 
     def _chunk(self, name: Hashable, chunk: Any, inputs: dict[str, Any]) -> _Chunk:
@@ -311,7 +313,7 @@ class Streams:
             self._make(rest, group.rows(rest), group.model.counters)
 
     def _make(self, names: list[Hashable], tensors: dict[str, Tensor], counters: dict[str, Any]) -> _Group:
-        group = _Group(names, self._owner.new_stream(self._options[names[0]]))
+        group = _Group(names, self._new(self._options[names[0]]))
         group.model.restore(tensors, counters)
         for name in names:
             self._groups[name] = group

@@ -7,9 +7,6 @@ blended over.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import math
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,12 +21,15 @@ from fastvoc.errors import ArgumentError, StreamError
 from fastvoc.nn.model import Array, Model
 from fastvoc.nn.streams import ModelStream
 from fastvoc.runtime import flags
+from fastvoc.runtime.registry import as_now
 from fastvoc.runtime.stats import Stats, clock
+from fastvoc.runtime.values import are_wrong, wrong_values
+from fastvoc.streams import saved
 from fastvoc.streams.delivery import Deliverer, Delivery
 
 # What is pushed: a tensor or array, or of codes of several rates one for each; None is a chunk of nothing.
 Chunk = Array | Sequence[Array] | None
-_VERSION = 3  # of a saved state: names, shapes and counters of what it holds
+_LAST = "last"  # the last input step, in a saved state
 Check = bool | Literal["later"] | None
 
 
@@ -119,8 +119,8 @@ class Streamable(Protocol):
     def new_stream(self, options: dict[str, Any]) -> ModelStream:
         """A state at the beginning. Raises ArgumentError for an option that the model does not know."""
 
-    def signature(self, options: dict[str, Any]) -> str:
-        """Equal for streams that may exchange their states."""
+    def facts(self, options: dict[str, Any]) -> dict[str, object]:
+        """Equal for streams that may exchange their states; in words, for the error of those that may not."""
 
     def chunk(
         self, value: Chunk, inputs: dict[str, Array], batch: int | None
@@ -135,7 +135,7 @@ class Streamable(Protocol):
 
 
 def check_chunk(owner: Streamable, x: Tensor, inputs: dict[str, Tensor], given: int, check: Check) -> None:
-    """Raises ArgumentError for NaN, infinity and codes out of range in the chunk [B, C, n] after `given` steps.
+    """Raises ArgumentError for values of no signal and codes out of range in the chunk [B, C, n] after `given` steps.
 
     check: as `Vocoder.stream` has it.
     """
@@ -147,29 +147,27 @@ def check_chunk(owner: Streamable, x: Tensor, inputs: dict[str, Tensor], given: 
         entries = owner.entries if name == "chunk" else None
         if entries is None and check == "later":
             flags.note(flags.NOT_FINITE, ~value.isfinite())
-        elif check is True and not _fits(value, entries):
-            bad = ~value.isfinite() if entries is None else (value < 0) | (value >= entries)
-            if bad.any():  # finite values may have an infinite sum
-                raise ArgumentError(f"{name}: {_found(owner, value, bad, given)}")
+        elif check is True and (wrong := _wrong(value, entries)):
+            bad = are_wrong(value) if entries is None else (value < 0) | (value >= entries)
+            raise ArgumentError(f"{name}: {wrong} {_where(owner, value, bad, given)}")
 
 
-def _fits(x: Tensor, entries: int | None) -> bool:
-    """Whether all values are right; of finite ones it may deny that, which the caller must look up."""
+def _wrong(x: Tensor, entries: int | None) -> str | None:
+    """What is wrong with some values, None where nothing is."""
     if entries is None:
-        return math.isfinite(x.sum().item())  # a third of what `isfinite` costs
-    low, high = x.aminmax()
-    return int(low) >= 0 and int(high) < entries
+        return wrong_values(x)
+    low, high = (int(t) for t in x.aminmax())
+    if low >= 0 and high < entries:
+        return None
+    return f"expected codes in 0..{entries - 1}, got {low if low < 0 else high}"
 
 
-def _found(owner: Streamable, x: Tensor, bad: Tensor, given: int) -> str:
-    """What is wrong in x [B, ..., n], and where in the stream it begins."""
+def _where(owner: Streamable, x: Tensor, bad: Tensor, given: int) -> str:
+    """Where in the stream x [B, ..., n] begins to be wrong."""
     wrong = bad.flatten(1, -2).any(1) if bad.dim() > 2 else bad
     at = int(wrong.any(0).nonzero()[0])
     item = "" if len(x) == 1 else f", item {int(wrong[:, at].nonzero()[0])}"
-    where = f"{owner.step} {given + at} of the stream ({(given + at) / owner.rate:.3f} s{item})"
-    if owner.entries is None or x.is_floating_point():
-        return f"NaN or infinity in {where}"
-    return f"expected codes in 0..{owner.entries - 1}, got {int(x[bad][0])} in {where}"
+    return f"in {owner.step} {given + at} of the stream ({(given + at) / owner.rate:.3f} s{item})"
 
 
 class Stream:
@@ -193,7 +191,8 @@ class Stream:
             delivery.prepare(owner.device)
         self._delivery = None if delivery is None else Deliverer(delivery)
         self.clipped: int | Tensor = 0  # samples beyond full scale, of formats that clip; on a GPU a tensor
-        self._model: ModelStream = owner.new_stream(options)
+        self._new, self._known = as_now(owner.new_stream), as_now(owner.facts)
+        self._model: ModelStream = self._new(options)
         exact = owner.lookahead(self._model)
         if lookahead is not None and not 0 <= lookahead <= exact:
             raise ArgumentError(f"lookahead: expected 0..{exact} frames, got {lookahead}")
@@ -235,7 +234,7 @@ class Stream:
     def close(self) -> None:
         """Ends the stream and gives its state back; what was not flushed is dropped."""
         with self._alone():
-            self._model.restore({}, self._owner.new_stream(self._options).counters)
+            self._model.restore({}, self._new(self._options).counters)
             self._clear()
             self._ended = True
 
@@ -263,62 +262,41 @@ class Stream:
     def reset(self) -> None:
         """Begins anew, as if nothing had been pushed."""
         with self._alone():
-            self._model = self._owner.new_stream(self._options)
+            self._model = self._new(self._options)
             self._clear()
             self.clipped = 0
 
     def state(self) -> bytes:
         """Everything that goes on from here, as a safetensors file in memory; `restore` takes it in any process."""
-        from safetensors.torch import save
-
         with self._alone():
             self._usable()
-            # Clones: some layers share a tail, and the format has no tensors that share memory.
-            contiguous = torch.contiguous_format
-            kept = self._model.tensors().items()
-            tensors = {name: t.clone(memory_format=contiguous) for name, t in kept if t.numel()}
+            tensors, values = self._model.tensors(), dict[str, Any]()
             if self._last is not None:
-                tensors["last"] = self._last.contiguous()
-            delivery: list[int] = []
+                tensors[_LAST] = self._last
             if self._delivery is not None:
-                more, delivery = self._delivery.state()
-                tensors |= {name: t.contiguous() for name, t in more.items()}
-            empty = {n: list(t.shape) for n, t in self._model.tensors().items() if not t.numel()}
-            description = {
-                "version": _VERSION,
-                "model": self._signature(),
-                "counters": self._model.counters,
-                "empty": empty,
-                "stream": [self._batch, self._batched, self._given, self._early, self._sent],
-                "delivery": delivery,
-            }
-            text = json.dumps(description)
-            return save(tensors, {"fastvoc.stream": text, "sha256": _digest(text, tensors)})
+                more, values["delivery"] = self._delivery.state()
+                tensors |= more
+            values["counters"], values["clipped"] = self._model.counters, int(self.clipped)
+            values["stream"] = self._batch, self._batched, self._given, self._early, self._sent
+            return saved.write(self._facts(), tensors, values)
 
     def restore(self, state: bytes) -> None:
         """Goes on where the stream was whose `state` this is.
 
-        Raises StreamError, and changes nothing, when the bytes are damaged or come from another model, dtype or
-        implementation, from a stream of the other value of `exact`, or of another rate or format.
+        Raises StreamError, and changes nothing, when the bytes are damaged or come from a stream of another model,
+        weights, dtype or implementation, or of other options: `exact`, `lookahead`, rate or format, codebooks.
         """
         with self._alone():
-            tensors, description = _read_state(state)
-            if description["model"] != self._signature():
-                raise StreamError(
-                    "state: it belongs to another model, dtype, implementation, rate or format, or value of exact"
-                )
-            model = self._owner.new_stream(self._options)
-            last = tensors.pop("last", None)
-            device = self._owner.device
-            held = {name: tensors.pop(name).to(device) for name in list(tensors) if name.startswith("delivery/")}
-            for name, shape in description["empty"].items():
-                tensors[name] = torch.empty(shape, dtype=self._owner.dtype, device="cpu")
-            model.restore({n: t.to(device) for n, t in tensors.items()}, _tuples(description["counters"]))
+            tensors, values = saved.read(state, self._facts(), self._owner.device)
+            last = tensors.pop(_LAST, None)
+            held = {name: tensors.pop(name) for name in list(tensors) if name.startswith("delivery/")}
+            model = self._new(self._options)
+            saved.put(model, tensors, values["counters"])
             self._clear()
-            self._model, self._last = model, None if last is None else last.to(device)
-            self._batch, self._batched, self._given, self._early, self._sent = description["stream"]
+            self._model, self._last, self.clipped = model, last, values["clipped"]
+            self._batch, self._batched, self._given, self._early, self._sent = values["stream"]
             if self._delivery is not None:
-                self._delivery.restore(held, description["delivery"])
+                self._delivery.restore(held, values["delivery"])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -333,9 +311,12 @@ class Stream:
         if self._ended:
             raise StreamError("stream: it has ended; reset() begins a new one")
 
-    def _signature(self) -> str:
-        own = str(self._owner.signature(self._options))
-        return own if self._delivery is None else f"{own} {self._delivery.delivery}"
+    def _facts(self) -> dict[str, object]:
+        found = {**self._known(self._options), "lookahead": self._lookahead}
+        if self._delivery is not None:
+            out = self._delivery.delivery
+            found |= {"rate": out.rate, "format": out.format, "dither": out.dither}
+        return found
 
     def _advance(self, chunk: Chunk, inputs: dict[str, Array], *, final: bool) -> Tensor:
         with torch.inference_mode():
@@ -402,43 +383,7 @@ class Stream:
         last = x[..., -1:] if x.shape[-1] else self._last
         if final or not self._guess or last is None:
             return None
-        model = self._owner.new_stream(self._options)
+        model = self._new(self._options)
         model.restore(self._model.tensors(), self._model.counters)
         ahead: Tensor = model.step(last.expand(*last.shape[:-1], self._guess).contiguous(), False)
         return ahead
-
-
-def _tuples(value: Any) -> Any:
-    """Counters as they were before JSON made lists of them."""
-    if isinstance(value, dict):
-        return {key: _tuples(v) for key, v in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _read_state(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    if not isinstance(state, bytes | bytearray | memoryview):
-        raise StreamError(f"state: expected bytes, got {type(state).__name__}")
-    raw = bytes(state)
-    try:
-        tensors = load(raw)
-        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
-        text, stated = header["fastvoc.stream"], header["sha256"]
-        description = json.loads(text)
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise StreamError(f"state: not the state of a stream, or damaged ({type(error).__name__})") from None
-    if _digest(text, tensors) != stated:
-        raise StreamError("state: damaged, its checksum differs")
-    if description["version"] != _VERSION:
-        raise StreamError(f"state: version {description['version']}, expected {_VERSION}")
-    return tensors, description
-
-
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

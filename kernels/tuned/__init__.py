@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fastvoc.kernels.launch import interpreting
+from fastvoc.runtime.choice import capability, serving
 
 _HERE = Path(__file__).parent
 _override: ContextVar[dict[str, dict[str, Any]] | None] = ContextVar("fastvoc_tuned", default=None)
@@ -99,8 +100,7 @@ def target(device: torch.device) -> str:
         return _ahead.get() or ("interpreter" if interpreting() else "sm_90")
     if interpreting():
         return "interpreter"
-    major, minor = torch.cuda.get_device_capability(device)
-    return f"sm_{major}{minor}"
+    return f"sm_{capability(device)}"
 
 
 _ahead: ContextVar[str | None] = ContextVar("fastvoc_target", default=None)
@@ -125,10 +125,8 @@ def tables() -> dict[str, dict[str, list[dict[str, Any]]]]:
 def _table(name: str) -> dict[str, list[dict[str, Any]]]:
     if name in tables():
         return tables()[name]
-    known = {int(other.removeprefix("sm_")): other for other in tables() if other.startswith("sm_")}
-    wanted = int(name.removeprefix("sm_"))
-    below = [number for number in known if number <= wanted]
-    return tables()[known[max(below) if below else min(known)]]
+    known = [int(other.removeprefix("sm_")) for other in tables() if other.startswith("sm_")]
+    return tables()[f"sm_{serving(int(name.removeprefix('sm_')), known)}"]
 
 
 @cache

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,16 @@ def test_a_worker_killed_in_the_middle(cluster: Any, model: Path, voc: Vocoder, 
     ids = pq.read_table(sorted(out.glob("part-*.parquet")), columns=["id"]).column(0).to_pylist()
     assert sorted(ids) == sorted(f"row {i}" for i in range(48))
     assert not list((out / "_failed").glob("*"))
+
+
+@pytest.mark.filterwarnings("default")
+def test_no_warning_of_ray_is_ours(cluster: Any, model: Path) -> None:
+    """Ray 2.60 warns of arguments of `map_batches`, where they are called from."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fastvoc.ray.vocode(cluster.data.from_items([{"mel": mels([9])[0]}]), model, workers=1)
+    own = str(Path(fastvoc.ray.__file__).parents[1])
+    assert [str(one.message) for one in caught if one.filename.startswith(own)] == []
 
 
 def test_datasets_in_both_forms_and_codes(cluster: Any, voc: Vocoder) -> None:

@@ -14,9 +14,11 @@ from fastvoc.codec import Codec
 from fastvoc.errors import ArgumentError, DecodeError, FastvocError
 from fastvoc.ray.coding import Decoding, Encoding
 from fastvoc.ray.output import Output
+from fastvoc.ray.report import Report
 from fastvoc.ray.vocoding import Vocoding
 from fastvoc.ray.work import Source, Work
 from fastvoc.ray.worker import Worker
+from fastvoc.runtime.io import create
 from fastvoc.sound.audio import read_audio
 from fastvoc.vocoder import Vocoder
 
@@ -115,7 +117,7 @@ def test_blocks_with_nothing_to_do(voc: Vocoder, tmp_path: Path) -> None:
         again = output.begin(work.facts())
         for table, there in ((good, 5), (good.slice(0, 0), 0)):
             told = worker(work, again)(table).to_pylist()[0]
-            assert told == {"written": 0, "there": there, "seconds": 0.0, "failed": [], "warned": []}
+            assert told == {"written": 0, "there": there, "seconds": 0.0, "failed": [], "warned": [], "ids": []}
     assert worker(work)(good.slice(0, 0)).num_rows == 0
 
 
@@ -143,6 +145,42 @@ def test_audio_files_are_named_by_ids(voc: Vocoder, tmp_path: Path) -> None:
     wav, rate = read_audio(tmp_path / "deep" / "er" / "b.wav")
     assert rate == 22050
     assert torch.equal(wav[0], voc.each([MELS[1]], check=False)[0])
+
+
+@pytest.mark.parametrize("format", ["parquet", "wav", "flac"])
+def test_no_block_loses_the_rows_of_another_with_its_ids(voc: Vocoder, tmp_path: Path, format: str) -> None:
+    """Audio files keep the first sound and the row that came later is told to have failed; Parquet files have both."""
+    work, report = vocoding(voc), Report()
+    output = Output(tmp_path, "id", format).begin(work.facts())
+    for n in (0, 1, 0):  # the first one again, as after a worker that was lost
+        rows = pa.table({"id": ["a"], "mel": mels([MELS[n]]), "n": [n]})
+        report.add(Worker(work, 1, 60, output, None)(rows).to_pylist()[0])
+    wanted = voc.each(MELS[:2], check=False)
+    if format == "parquet":
+        table = pq.read_table(sorted(tmp_path.glob("part-*.parquet"))).sort_by("n")
+        assert table.column("n").to_pylist() == [0, 1]
+        for found, wav in zip(table.column("wav").to_pylist(), wanted, strict=True):
+            assert np.array_equal(np.array(found, np.float32), wav.numpy())
+        assert "comes twice" in report.warnings["a"]
+        return
+    assert (report.written, report.failed) == (2, 1)
+    assert report.errors["a"].startswith("ArgumentError: id: 'a' comes twice, with another sound")
+    assert len(read_audio(tmp_path / f"a.{format}")[0][0]) == len(wanted[0])
+    assert pq.read_table(tmp_path / "_failed").column("n").to_pylist() == [1]
+    assert not list(tmp_path.glob(f".*.{format}"))
+
+
+def test_a_new_file_takes_no_other_ones_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    for links in (True, False):
+        if not links:
+            monkeypatch.setattr("os.link", none)
+        path = tmp_path / f"{links}.wav"
+        assert [create(path, data) for data in (b"one", b"two")] == [True, False]
+        assert path.read_bytes() == b"one"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_streams_say_what_they_want() -> None:
             voc.stream().push(torch.zeros(6, 9), f0=f0)
     with pytest.raises(ArgumentError, match="noise: no such input of a stream"):
         voc.stream().push(torch.zeros(6, 9), noise=torch.zeros(9))
-    with pytest.raises(fastvoc.StreamError, match="another model"):
+    with pytest.raises(fastvoc.StreamError, match="options 'f0', expected 'f0=True'"):
         voc.stream(f0=True).restore(voc.stream(f0=100.0).state())
 
 

@@ -124,7 +124,7 @@ def test_state_and_many_streams() -> None:
     head = first.push(codes[4][:, :12])
     other.restore(first.state())
     assert torch.equal(joined([head, other.push(codes[4][:, 12:]), other.flush()]), voc.decode(codes[4]))
-    with pytest.raises(StreamError, match="another model"):
+    with pytest.raises(StreamError, match="direction 'decoding', expected 'encoding'"):
         voc.encoding(3.0).stream().restore(first.state())
 
 

@@ -1,0 +1,121 @@
+"""The state of a stream as a safetensors file in memory: what it holds, whose it is, and whom it fits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.errors import StreamError, shown
+from fastvoc.nn.model import Model
+from fastvoc.nn.streams import ModelStream
+
+VERSION = 4  # of names, shapes and counters of what a state holds
+_SAMPLES = 64  # values of a tensor that are looked at
+
+
+def facts_of(model: Model, config: Any, options: Mapping[str, Any], backend: str | None) -> dict[str, object]:
+    """What a stream through a model must have in common with one whose state it takes over.
+
+    Values of options, such as a seed, are a part of the state; which ones there are is a fact.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    exact = given.pop("exact", True)
+    names = [f"{name}={value}" if isinstance(value, bool) else name for name, value in given.items()]
+    chosen = [layer.chosen(backend, exact=exact) or "none" for layer in model.layers().values()]
+    runs = [(name, len(list(same))) for name, same in groupby(chosen)]
+    described = json.dumps([config.family, config.to_dict()], sort_keys=True)
+    tensors = model.state_dict()
+    some = [t.detach().flatten()[:: max(1, t.numel() // _SAMPLES)].double() for t in tensors.values()]
+    values = torch.cat(some).cpu().numpy().tobytes()
+    return {
+        "model": f"{config.family} ({_hash(described.encode())})",
+        "dtype": ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()})),
+        "weights": _hash(values),
+        "implementations": ", ".join(f"{name} x {count}" for name, count in runs),
+        "exact": exact,
+        "options": ", ".join(sorted(names)),
+    }
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def write(facts: Mapping[str, object], tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> bytes:
+    """The state of a stream with these facts: its tensors, batch first, and plain values."""
+    from safetensors.torch import save
+
+    # Clones: some layers share a tail, and the format has no tensors that share memory.
+    kept = {name: t.clone(memory_format=torch.contiguous_format) for name, t in tensors.items() if t.numel()}
+    empty = {name: [str(t.dtype), *t.shape] for name, t in tensors.items() if not t.numel()}
+    text = json.dumps({"version": VERSION, "facts": facts, "empty": empty, **values})
+    return save(kept, {"fastvoc.stream": text, "sha256": _digest(text, kept)})
+
+
+def read(state: bytes, facts: Mapping[str, object], device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and values that `write` was given, for a stream with the same facts.
+
+    Raises StreamError for bytes that are damaged or no state, and names the first fact that differs.
+    """
+    tensors, values = _parsed(state)
+    if values["version"] != VERSION:
+        raise StreamError(f"state: version {values['version']}, expected {VERSION}")
+    stated = values["facts"]
+    for name in dict.fromkeys([*facts, *stated]):
+        if stated.get(name) != facts.get(name):
+            got, own = shown(stated.get(name)), shown(facts.get(name))
+            raise StreamError(f"state: it belongs to another stream: {name} {got}, expected {own}")
+    for name, (dtype, *shape) in values["empty"].items():
+        tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")), device="cpu")
+    return {name: t.to(device) for name, t in tensors.items()}, _tuples(values)
+
+
+def put(stream: ModelStream, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
+    """Has a new stream go on from there. Raises StreamError where they are not those of such a stream."""
+    try:
+        stream.restore(tensors, counters)
+        fits = stream.counters == counters
+    except (LookupError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise StreamError("state: its tensors and counters are not those of such a stream")
+
+
+def _parsed(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if not isinstance(state, bytes | bytearray | memoryview):
+        raise StreamError(f"state: expected bytes, got {type(state).__name__}")
+    raw = bytes(state)
+    try:
+        tensors = load(raw)
+        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+        text, stated = header["fastvoc.stream"], header["sha256"]
+        values = json.loads(text)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise StreamError(f"state: not the state of a stream, or damaged ({type(error).__name__})") from None
+    if _digest(text, tensors) != stated:
+        raise StreamError("state: damaged, its checksum differs")
+    return tensors, values
+
+
+def _tuples(value: Any) -> Any:
+    """Counters as they were before JSON made lists of them."""
+    if isinstance(value, dict):
+        return {key: _tuples(v) for key, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
