@@ -103,6 +103,30 @@ def test_ragged_items_keep_their_own_state(make: Callable[[], LstmParams], impl:
         assert relative_l2(c[:, i : i + 1], meant[1]) < 2e-6
 
 
+@pytest.mark.native
+def test_threads_that_share_out_a_long_signal_change_no_bit() -> None:
+    params, lengths = lstm_params(40, 112, 2), torch.tensor([230, 97, 1])
+    x, start = torch.randn(3, 40, 230), torch.randn(2, 2, 3, 112) * 0.5
+
+    def made(threads: int) -> tuple[Tensor, Tensor]:
+        state = start.clone()
+        torch.set_num_threads(threads)
+        return lstm(x, params, lengths, (state[0], state[1]), backend="cpp"), state
+
+    before = torch.get_num_threads()
+    try:
+        y, state = made(1)
+        for threads in (2, 3):
+            shared, last = made(threads)
+            assert torch.equal(shared, y)
+            assert torch.equal(last, state)
+    finally:
+        torch.set_num_threads(before)
+    meant = start.double()
+    assert relative_l2(y, lstm_ref(x.double(), double(params), lengths, meant[0], meant[1])) < 2e-6
+    assert relative_l2(state, meant) < 2e-6
+
+
 @each_impl
 def test_nan_stays_in_its_item_and_its_future(impl: str) -> None:
     params = LSTM["odd"]()
