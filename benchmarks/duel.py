@@ -22,7 +22,7 @@ from typing import Any
 import harness
 import rivals
 import torch
-from harness import Table
+from table import Table
 from torch import Tensor
 from zoo import DTYPES, ZOO, placed, refusal
 

@@ -23,8 +23,8 @@ import choices
 import cost_model
 import torch
 from cost_model import Device, Nodes
-from harness import Table
 from stub_driver import stand_in  # before Triton comes in
+from table import Table
 from torch._subclasses.fake_tensor import FakeTensorMode
 from zoo import DTYPES, ZOO, placed
 

@@ -1,4 +1,4 @@
-"""What the benchmark drivers share: interleaved timing, tables, a description of the machine, result files.
+"""What the benchmark drivers share: interleaved timing, a description of the machine, result files.
 
 Needs nothing but torch and numpy.
 """
@@ -11,7 +11,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -146,31 +145,6 @@ def _cpu_ceilings(dtype: torch.dtype) -> Ceilings:
         times = interleaved(runs, 2.0)
     flops = max(count / min(times[name]) for name, count in products.items())
     return Ceilings(flops, 2 * source.numel() * source.element_size() / min(times["copy"]))
-
-
-class Table:
-    """Rows of text under headings, in columns as wide as they need to be."""
-
-    def __init__(self, *headings: str, title: str = "") -> None:
-        self._title, self._rows = title, [headings]
-
-    def add_row(self, *cells: str) -> None:
-        self._rows.append(cells)
-
-    def print(self) -> None:
-        """Text to the left, numbers to the right."""
-        count = len(self._rows[0])
-        rows = [(*row, *[""] * (count - len(row))) for row in self._rows]
-        widths = [max(len(row[i]) for row in rows) for i in range(count)]
-        numbers = [all(not row[i] or row[i][0] in "-.0123456789" for row in rows[1:]) for i in range(count)]
-        if self._title:
-            print(self._title)
-        for at, row in enumerate(rows):
-            cells = (c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numbers, strict=True))
-            print("  ".join(cells).rstrip())
-            if at == 0:
-                print("  ".join("-" * w for w in widths))
-        sys.stdout.flush()
 
 
 def add_arguments(parser: argparse.ArgumentParser, budget: float) -> None:

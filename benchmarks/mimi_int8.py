@@ -16,8 +16,8 @@ from typing import Any
 
 import harness
 import torch
-from harness import Table
 from precision import decibels
+from table import Table
 from zoo_mimi import BOOKS
 
 import fastvoc

@@ -24,7 +24,7 @@ import harness
 import rivals
 import rivals_cuda
 import torch
-from harness import Table
+from table import Table
 from torch import nn
 from zoo import DTYPES, ZOO, Entry, placed, refusal
 

@@ -26,7 +26,8 @@ from unittest import mock
 
 import harness
 import torch
-from harness import Table, repeated
+from harness import repeated
+from table import Table
 from torch import Tensor
 from zoo import DTYPES, ZOO, placed, refusal
 

@@ -22,7 +22,7 @@ import harness
 import numpy as np
 import onnxruntime
 import torch
-from harness import Table
+from table import Table
 
 from fastvoc import piper
 from fastvoc.checkpoints.onnx_decoder import find_decoder

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from harness import RESULTS, Table, machine
+from harness import RESULTS, machine
 from service import vocoder
+from table import Table
 
 from fastvoc.ray.batches import batches
 from fastvoc.ray.vocoding import Vocoding

@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from harness import Table
+from table import Table
 
 PARTS = ("first", "build", "test", "ops", "models", "rivals", "sanitize")
 

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from harness import RESULTS, Table, interleaved, machine
+from harness import RESULTS, interleaved, machine
+from table import Table
 from zoo import ZOO
 
 from fastvoc.ops.resample import taps

@@ -18,7 +18,7 @@ from typing import Any
 
 import harness
 import torch
-from harness import Table
+from table import Table
 from torch import Tensor
 from zoo import ZOO
 from zoo_encodec import BANDWIDTH

@@ -17,8 +17,8 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from harness import Table
 from pitch import pitch_error
+from table import Table
 from torch import Tensor
 
 import fastvoc

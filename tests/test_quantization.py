@@ -245,7 +245,7 @@ def test_threads_batch_padding_and_chunks_do_not_change_a_bit(path: Path) -> Non
 def test_the_embedded_voice_keeps_32_db(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     speech = golden_folder().parent / "speech"
     need("golden", None if (speech / "train").is_dir() else f"no speech in {speech}")
-    for path in sorted((speech / "train").glob("*.flac"))[::15]:
+    for path in sorted((speech / "train").glob("*.flac"))[::15][:5]:
         (tmp_path / path.name).symlink_to(path)
     out = tmp_path / "voice.safetensors"
     assert run("convert", "hifigan", out, "--int8", "--calibrate", tmp_path) == 0

@@ -19,6 +19,7 @@ from op_cases import (
     UPSAMPLE,
     block_params,
     channels,
+    depthwise_params,
     norm_params,
     random_snake,
 )
@@ -117,6 +118,9 @@ CASES: dict[str, Callable[[], Case]] = {
         params=replace(p := MRF["v3"](), blocks=(p.blocks[0], p.blocks[1][:1], p.blocks[2], p.blocks[2][:1])),
     ),
 }
+
+
+WIDE = {"wide": lambda: replace(depthwise_params(100, 7, 27), pre=random_snake(100))}  # seven of the small tiles
 
 
 def _with_rows(case: Case, rows: int) -> Case:
@@ -288,7 +292,7 @@ CASES |= {
     "conv2d-residual": _conv2d(19, 37, (3, 3), 5, 0.2, 1),
     "conv2d-tall": _conv2d(35, 5, (5, 1), 9, 1.0, 4),
     **{f"snake_aa-{name}": _plain(snake_aa, snake_aa_ref, SNAKE_AA[name], 1, 45) for name in ("odd", "other-filter")},
-    **{f"depthwise-{name}": _plain(depthwise, depthwise_ref, make, 1, 77) for name, make in DEPTHWISE.items()},
+    **{f"depthwise-{name}": _plain(depthwise, depthwise_ref, make, 1, 77) for name, make in (DEPTHWISE | WIDE).items()},
     "layer_norm-odd": _layer_norm(37),
     "layer_norm-wide": _layer_norm(384),
     "layer_norm-adaptive": lambda: _with_rows(replace(_layer_norm(20)(), params=norm_params(20, 4)), 4),
@@ -299,9 +303,9 @@ CASES |= {
     "istft_head-hop-no-divisor": _istft(20, 6, 3, padding="same"),
     "stft-hift": _stft(16, 4, 403),
     "stft-odd": _stft(50, 7, 401),
-    "nsf_source-sample": _source("sample", 48, 8, injected=True),
+    "nsf_source-sample": _source("sample", 24, 8, injected=True),
     "nsf_source-drawn": _source("sample", 5, 5, noise="normal"),
-    "nsf_source-linear": _source("frame_linear", 30, 2, noise="uniform"),
+    "nsf_source-linear": _source("frame_linear", 12, 2, noise="uniform"),
     "nsf_source-nearest": _source("frame_nearest", 7, 8),
     "rvq_decode-odd": _decode(5, 33, 21),
     "rvq_encode-odd": _encode(4, 50, 21),
@@ -327,7 +331,7 @@ CASES |= {
 
 def _attention(name: str) -> Callable[[], Case]:
     # In half precision it rounds between its launches, which the reference does not: tests/ops/test_attention_block.py.
-    return lambda: replace(_plain(attention_block, attention_block_ref, ATTENTION[name], 1, 39)(), half=False)
+    return lambda: replace(_plain(attention_block, attention_block_ref, ATTENTION[name], 1, 27)(), half=False)
 
 
 CASES |= {f"attention_block-{name}": _attention(name) for name in ("odd", "panels", "shared-keys")}

@@ -46,12 +46,13 @@ def test_ragged_batch_in_any_layout_equals_the_meaning(name: str, dtype: torch.d
     more = _more(name, case, case.inputs(params, 1, least)[0])
     items = [cast(case.inputs(params, 1, least + n), dtype) for n in (more // 2, 0, more)]
     batch, lengths = cast(case.batch(params, items, least + more), dtype), [item[0].shape[2] for item in items]
+    short = cast(case.batch(params, items[:2], least + more // 2), dtype)
     with emulated():
         y = case(params, batch, "cuda", torch.tensor(lengths))
-        for i, t in enumerate(batch):
+        for i, t in enumerate(short):
             for view in layouts(t)[1:] if isinstance(t, Tensor) else ():
-                again = case(params, (*batch[:i], view, *batch[i + 1 :]), "cuda", torch.tensor(lengths))
-                assert torch.equal(again, y)
+                again = case(params, (*short[:i], view, *short[i + 1 :]), "cuda", torch.tensor(lengths[:2]))
+                assert torch.equal(again, y[:2, :, : again.shape[2]])
         alone = [case(params, item, "cuda")[0] for item in items]
     for ours, item, own in zip(y, items, alone, strict=True):
         assert torch.equal(ours[:, : own.shape[1]], own)

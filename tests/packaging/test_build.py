@@ -24,12 +24,19 @@ import native_build
 import native_toolchain
 
 TINY = """
-#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/version.h>
 extern "C" __attribute__((visibility("default"))) int answer() { return 42; }
 """
+# pybind11's headers are there, but take seven seconds to compile.
 TINY_CODER = """
-#include <pybind11/pybind11.h>
-PYBIND11_MODULE(_C_coder, m) { m.def("answer", [] { return 42; }); }
+#include <Python.h>
+#if !__has_include(<pybind11/pybind11.h>)
+#error
+#endif
+static PyObject* answer(PyObject*, PyObject*) { return PyLong_FromLong(42); }
+static PyMethodDef methods[] = {{"answer", answer, METH_NOARGS, nullptr}, {}};
+static PyModuleDef module{PyModuleDef_HEAD_INIT, "_C_coder", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+PyMODINIT_FUNC PyInit__C_coder() { return PyModule_Create(&module); }
 """
 CODER = f"fastvoc/_C_coder{sysconfig.get_config_var('EXT_SUFFIX')}"
 
