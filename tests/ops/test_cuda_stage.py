@@ -77,7 +77,7 @@ def draw(params: MrfParams, steps: int, lengths: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_meaning_with_the_same_bits_on_every_device(name: str, nan_poison: None) -> None:
     params, steps = case(name), CASES[name][1]
-    lengths = torch.tensor([steps, steps // 2 + 3, 5])
+    lengths = torch.tensor([steps, steps - 37, 5])
     x, outputs, plans = draw(params, steps, lengths), [], set()
     for facts in DEVICES:
         set_device(hopper=True, **facts)
