@@ -314,9 +314,7 @@ def _pack_plain(params: MrfParams) -> MrfPacked:
     return _pack(params, [None] * len(convs))._replace(**acts._asdict())
 
 
-def _pack_cuda(params: MrfParams) -> MrfPacked | apart.Apart:
-    if _some_depthwise(params):
-        return apart.pack(params, "cuda")
+def _pack_cuda(params: MrfParams) -> MrfPacked:
     plain = _pack_plain(params)
     if plain.weight.dtype == torch.bfloat16 and HAS_STAGE.op(*plain):
         return pack_stage(params, plain)
@@ -408,8 +406,18 @@ def _stream_device(params: MrfParams, run: Callable[..., Tensor], packed: Any, r
     return MarginStream((reach[0], reach[1]), channels, lambda x: run(x, packed), rows=rows)
 
 
-def _run(x: Tensor, packed: MrfPacked | apart.Apart, lengths: Tensor | None = None) -> Tensor:
-    return apart.run(x, packed, lengths) if isinstance(packed, apart.Apart) else NATIVE.run(x, packed, lengths)
+def _or_apart(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`run`, or the convolutions one by one where that is how they were packed."""
+
+    def either(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
+        return apart.run(x, packed, lengths) if isinstance(packed, apart.Apart) else run(x, packed, lengths)
+
+    return either
+
+
+def _apart_first(pack: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
+    """`pack`, but depthwise convolutions are for implementation `name` to run one by one."""
+    return lambda params: apart.pack(params, name) if _some_depthwise(params) else pack(params)
 
 
 def _bound(packed: MrfPacked | apart.Apart) -> Callable[..., Tensor]:
@@ -429,8 +437,13 @@ register_cpp(
     stream=_stream_native,
     pack_exact=_pack_exact,
     either=True,
-    run=_run,
+    run=_or_apart(NATIVE.run),
     bind=_bound,
 )
-register_cuda(OP, _run, _pack_cuda, _supports_cuda, stream=_stream_device)
-register_triton(OP, _supports_triton, _stream_device)
+register_cuda(OP, _or_apart(NATIVE.run), _apart_first(_pack_cuda, "cuda"), _supports_cuda, stream=_stream_device)
+register_triton(
+    OP,
+    _supports_triton,
+    _stream_device,
+    around=lambda run, pack: (_or_apart(run), _apart_first(pack, "triton")),
+)
