@@ -106,6 +106,11 @@ class MrfParams:
         bounds = {"long": "", "short": "short tiles", "none": "direct"}
         return "int8" if self.int8 else bounds[self.longest]
 
+    @property
+    def depthwise(self) -> bool:
+        """Whether any convolution is."""
+        return any(conv.depthwise for conv in self.convs())
+
     def tensors(self) -> list[Tensor]:
         """The weights, the activations' parameters and the inputs' ranges."""
         weights = [t for conv in self.convs() for t in (conv.weight, conv.bias) if t is not None]
@@ -247,7 +252,7 @@ def _apart_on_cpu(params: MrfParams) -> bool:
     """Whether C++ runs a stage with depthwise convolutions one by one."""
     narrow = packing.row_width(params.convs()[0].weight.shape[0]) < packing.PANEL
     ends = any(layer[-1].depthwise for block in params.blocks for layer in block)
-    return _some_depthwise(params) and (narrow or ends or params.int8)
+    return params.depthwise and (narrow or ends or params.int8)
 
 
 def _pack_cpp(params: MrfParams) -> MrfPacked | apart.Apart:
@@ -287,10 +292,6 @@ def _pack_integers(params: MrfParams, packed: MrfPacked, pack: Callable[[Tensor]
         grids.append(grid)
     acts = packing.pack_activations([params.act_before(conv) for conv in convs], grids=grids)
     return packed._replace(weight=torch.cat(weights), bias=torch.cat(biases), **acts._asdict())
-
-
-def _some_depthwise(params: MrfParams) -> bool:
-    return any(conv.depthwise for conv in params.convs())
 
 
 def _supports_cpp(spec: Spec) -> str | None:
@@ -346,7 +347,7 @@ def _for_tensor_cores(
 
 
 def _supports_cuda(spec: Spec) -> str | None:
-    return apart.supports(spec, "cuda") if _some_depthwise(spec.params) else _supports_device(spec)
+    return apart.supports(spec, "cuda") if spec.params.depthwise else _supports_device(spec)
 
 
 def _supports_device(spec: Spec) -> str | None:
@@ -358,7 +359,7 @@ def _supports_device(spec: Spec) -> str | None:
 
 
 def _supports_triton(spec: Spec) -> str | None:
-    if _some_depthwise(spec.params):
+    if spec.params.depthwise:
         return apart.supports(spec, "triton")
     if refusal := _supports_device(spec):
         return refusal
@@ -406,24 +407,6 @@ def _stream_device(params: MrfParams, run: Callable[..., Tensor], packed: Any, r
     return MarginStream((reach[0], reach[1]), channels, lambda x: run(x, packed), rows=rows)
 
 
-def _or_apart(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`run`, or the convolutions one by one where that is how they were packed."""
-
-    def either(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
-        return apart.run(x, packed, lengths) if isinstance(packed, apart.Apart) else run(x, packed, lengths)
-
-    return either
-
-
-def _apart_first(pack: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
-    """`pack`, but depthwise convolutions are for implementation `name` to run one by one."""
-    return lambda params: apart.pack(params, name) if _some_depthwise(params) else pack(params)
-
-
-def _bound(packed: MrfPacked | apart.Apart) -> Callable[..., Tensor]:
-    return apart.bound(packed) if isinstance(packed, apart.Apart) else NATIVE.bound(packed)
-
-
 def _work(x: Tensor, params: MrfParams, *_: Tensor | None) -> tuple[int, Tensor]:
     return x.shape[0] * x.shape[2] * sum(c.weight.numel() for c in params.convs()), output(x, *x.shape)
 
@@ -437,13 +420,13 @@ register_cpp(
     stream=_stream_native,
     pack_exact=_pack_exact,
     either=True,
-    run=_or_apart(NATIVE.run),
-    bind=_bound,
+    run=apart.either(NATIVE.run),
+    bind=apart.either_bound(NATIVE.bound),
 )
-register_cuda(OP, _or_apart(NATIVE.run), _apart_first(_pack_cuda, "cuda"), _supports_cuda, stream=_stream_device)
+register_cuda(OP, apart.either(NATIVE.run), apart.first(_pack_cuda, "cuda"), _supports_cuda, stream=_stream_device)
 register_triton(
     OP,
     _supports_triton,
     _stream_device,
-    around=lambda run, pack: (_or_apart(run), _apart_first(pack, "triton")),
+    around=lambda run, pack: (apart.either(run), apart.first(pack, "triton")),
 )
