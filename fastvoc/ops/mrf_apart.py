@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastvoc.ops import conv1d, depthwise
+from fastvoc.ops.mrf_params import MrfConv, MrfParams
 from fastvoc.ops.mrf_stream import MrfStream
 from fastvoc.ops.stream import TailStream
 from fastvoc.runtime.registry import Impl, Op, Spec
-
-if TYPE_CHECKING:
-    from fastvoc.ops.mrf import MrfConv, MrfParams
 
 
 class Apart(NamedTuple):
