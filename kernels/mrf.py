@@ -14,7 +14,6 @@ from torch import Tensor
 from fastvoc.kernels import conv1d, packing
 from fastvoc.kernels.mrf_pair import convolve_pair, fusible
 from fastvoc.kernels.tuned import tuned
-from fastvoc.ops import mrf_apart as apart
 from fastvoc.runtime.native import Native, like_rows
 
 
@@ -36,11 +35,9 @@ class Packed(NamedTuple):
     slope: float
 
 
-def pack(params: Any) -> Packed | apart.Apart:
+def pack(params: Any) -> Packed:
     """Weights and table of an MrfParams."""
     convs = params.convs()
-    if any(conv.depthwise for conv in convs):
-        return apart.pack(params, "triton")
     like, channels = convs[0].weight, convs[0].weight.shape[0]
     curves, places = packing.pack_curves([params.act_before(c) for c in convs], like)
     curve_of = {id(c): place for c, place in zip(convs, places, strict=True)}
@@ -169,8 +166,4 @@ def _mrf(p: Packed, x: Tensor, lengths: Tensor | None = None) -> Tensor:
 
 
 NATIVE = Native("triton_mrf", Packed, like_rows, body=_mrf)
-
-
-def run(x: Tensor, packed: Packed | apart.Apart, lengths: Tensor | None = None) -> Tensor:
-    """mrf on what `pack` made."""
-    return apart.run(x, packed, lengths) if isinstance(packed, apart.Apart) else NATIVE.run(x, packed, lengths)
+run = NATIVE.run

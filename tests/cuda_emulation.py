@@ -21,6 +21,7 @@ from native_calls import TYPES
 from torch import Tensor
 
 from fastvoc.ops import mrf as mrf_op
+from fastvoc.ops import mrf_apart
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.registry import OPS, Impl
 from helpers import ROOT, compiler
@@ -185,7 +186,7 @@ def pack_mrf(params: Any, tiles: bool | None = None) -> Any:
     """The weights as the device would have them; `tiles` asks for tensor cores or against them."""
     if tiles is None:
         with emulating("mrf", mrf_op.HAS_TILE), emulating("mrf", mrf_op.HAS_STAGE):
-            return mrf_op._pack_cuda(params)
+            return mrf_apart.first(mrf_op._pack_cuda, "cuda")(params)
     plain = mrf_op._pack_plain(params)
     return mrf_op.pack_tiles(params, plain) if tiles else plain
 

@@ -18,7 +18,7 @@ from fastvoc.ops.convnext_block import ConvNextBlockParams
 from fastvoc.ops.depthwise import DepthwiseParams
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.ops.lstm import LstmParams
-from fastvoc.ops.mrf import MrfConv, MrfParams
+from fastvoc.ops.mrf_params import MrfConv, MrfParams
 from fastvoc.ops.seanet_block import SeanetBlockParams
 from fastvoc.ops.snake_aa import SnakeAaParams
 from fastvoc.ops.upsample import UpsampleParams

@@ -19,7 +19,8 @@ inline __attribute__((always_inline)) void store(float* p, Vec v) {
   *reinterpret_cast<VecOf<FASTVOC_WIDTH>::unaligned*>(p) = v;
 }
 
-// a < b ? a : b and a > b ? a : b in one instruction: b where either is NaN. GCC 12 warns of the plain intrinsics of AVX-512.
+// a < b ? a : b and a > b ? a : b in one instruction, which GCC does not make of them for a constant b: b where either is NaN.
+// The plain intrinsics of AVX-512 make GCC 12 warn.
 inline __attribute__((always_inline)) Vec lesser(Vec a, Vec b) {
 #if FASTVOC_WIDTH == 16
   return (Vec)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b);

@@ -20,7 +20,7 @@ from fastvoc.ops.depthwise import DepthwiseParams
 from fastvoc.ops.group_norm_act import GroupNormParams
 from fastvoc.ops.layer_norm import LayerNormParams
 from fastvoc.ops.lvc import LvcParams
-from fastvoc.ops.mrf import MrfParams
+from fastvoc.ops.mrf_params import MrfParams
 from fastvoc.ops.seanet_block import SeanetBlockParams
 from fastvoc.ops.snake_aa import SnakeAaParams
 from fastvoc.ops.upsample import UpsampleParams

@@ -16,6 +16,7 @@ from fastvoc.nn.snake import Snake
 from fastvoc.nn.wide import WideOnCpu
 from fastvoc.ops import mrf as op
 from fastvoc.ops.activation import IDENTITY, Activation
+from fastvoc.ops.mrf_params import MrfConv, MrfParams
 from fastvoc.runtime.packing import Tile
 
 
@@ -124,12 +125,12 @@ class MrfStage(Layer):
         self.longest: Tile = "long"  # of its tiles in bfloat16; a change wants `repack`
         self.prepared = Prepared(op.OP, self.params, self._tensors)
 
-    def params(self) -> op.MrfParams:
+    def params(self) -> MrfParams:
         """The op's view of this stage."""
         blocks = tuple(
             tuple(tuple(_params(conv, snake) for conv, snake in layer) for layer in block) for block in self._blocks
         )
-        return op.MrfParams(blocks, self._act, self._pad_mode, self.longest)
+        return MrfParams(blocks, self._act, self._pad_mode, self.longest)
 
     def width(self) -> int:
         return self._convs[0].conv.weight.shape[0]
@@ -163,6 +164,6 @@ class MrfStage(Layer):
     __call__ = Layer.forward
 
 
-def _params(conv: DilatedConv | DepthwiseConv, snake: Snake | None) -> op.MrfConv:
+def _params(conv: DilatedConv | DepthwiseConv, snake: Snake | None) -> MrfConv:
     act = None if snake is None else snake.activation()
-    return op.MrfConv(conv.weight, conv.bias, conv.dilation, act, conv.input_range)
+    return MrfConv(conv.weight, conv.bias, conv.dilation, act, conv.input_range)

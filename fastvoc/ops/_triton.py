@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from shutil import which
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from fastvoc.runtime.registry import Impl, Op, Spec
 
 # Makes an op's form for chunks on a GPU of parameters, an implementation's `run`, what is packed and what cuts rows.
 DeviceStream = Callable[[Any, Callable[..., Tensor], Any, Rows | None], Any]
+_Run: TypeAlias = Callable[..., Tensor]
+_Pack: TypeAlias = Callable[[Any], Any]
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -38,12 +40,14 @@ def register_triton(
     supports: Callable[[Spec], str | None] = _accept,
     stream: DeviceStream | None = None,
     pack: Callable[[Any], Any] | None = None,
+    around: Callable[[_Run, _Pack], tuple[_Run, _Pack]] | None = None,
 ) -> None:
     """Adds implementation `triton`; its kernels are imported when first asked for.
 
     On the CPU it takes part only under Triton's interpreter, behind all others, so that only force chooses it.
     `stream` makes the form for chunks, where there is one. `pack` takes the place of the
-    kernels' own where they read what another implementation's do.
+    kernels' own where they read what another implementation's do. `around` makes of running and packing what takes
+    their place where there is more to do than to call the kernels.
     """
     name = f"fastvoc.kernels.{op.name}"
     interpreted = _interpreted()
@@ -68,15 +72,17 @@ def register_triton(
             return f"computes in float32, float16 and bfloat16, not in {spec.dtype}"
         return supports(spec)
 
+    own = packed if pack is None else pack
+    runs, packs = (run, own) if around is None else around(run, own)
     op.register(
         Impl(
             "triton",
-            run,
+            runs,
             frozenset({"cuda", "cpu"}),
             priority=-20 if interpreted else 5,
-            pack=packed if pack is None else pack,
+            pack=packs,
             supports=verdict,
-            stream=in_chunks(stream, run, lambda _: triton_rows()),
+            stream=in_chunks(stream, runs, lambda _: triton_rows()),
         )
     )
 

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc.errors import ArgumentError, BackendError, ShapeError
+from fastvoc.errors import BackendError
 from fastvoc.ops import mrf_apart as apart
 from fastvoc.ops._checks import (
     by_item,
     check_activations,
-    check_input_range,
-    check_pad_mode,
     check_reflect,
 )
 from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops._triton import register_triton
-from fastvoc.ops.activation import Activation
 from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
-from fastvoc.ops.mrf_stream import PAD_MODES, MrfPacked, MrfStream, NativeMrfStream
+from fastvoc.ops.mrf_params import PAD_MODES, MrfConv, MrfParams
+from fastvoc.ops.mrf_stream import MrfPacked, MrfStream, NativeMrfStream
 from fastvoc.ops.stream import Geometry, MarginStream, Rows, TailStream
 from fastvoc.runtime import library as _library
 from fastvoc.runtime import packing
@@ -36,94 +33,6 @@ from fastvoc.runtime.registry import Spec, define
 _MAX_BLOCKS, _MAX_CONVS, _GRANULE = 16, 32, 720  # of csrc/cpu/mrf_args.h, mrf_tuning.h
 _DEPTHWISE = 5  # scheme of csrc/cpu/toom_cook_args.h
 _TILES, _STAGE = -1, -2  # schemes of weights for csrc/cuda/mrf_tile.cuh and mrf_stage.cuh
-
-
-@dataclass(frozen=True)
-class MrfConv:
-    """One convolution of a residual block: weight [C, C, K], bias [C] or None, dilation; padding keeps the length.
-
-    With a weight [C, 1, K] every channel is convolved with itself alone.
-    `act` comes before it, the stage's own activation when None. With `input_range` [2], float32, it multiplies whole
-    numbers, as `Conv1dParams` does.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-    dilation: int
-    act: Activation | None = None
-    input_range: Tensor | None = None
-
-    @property
-    def depthwise(self) -> bool:
-        """Whether channels do not mix."""
-        return self.weight.shape[1] == 1 < self.weight.shape[0]
-
-    @property
-    def padding(self) -> int:
-        """Steps padded in all."""
-        return (self.weight.shape[2] - 1) * self.dilation
-
-
-@dataclass(frozen=True)
-class MrfParams:
-    """Residual blocks over the same input.
-
-    `blocks[j]` lists the layers of block j, each a tuple of one or two convolutions; a layer adds its result to its
-    input, and `act` comes before every convolution that has none of its own. `pad_mode` zeros or reflect pads half on
-    either side, causal pads zeros before the first step only. `longest` bounds the tiles of Toom-Cook in bfloat16.
-    """
-
-    blocks: tuple[tuple[tuple[MrfConv, ...], ...], ...]
-    act: Activation
-    pad_mode: str = "zeros"
-    longest: packing.Tile = "long"
-
-    def __post_init__(self) -> None:
-        check_pad_mode("mrf", self.pad_mode, PAD_MODES)
-        convs = self.convs()
-        if not convs or any(len(layer) not in (1, 2) for block in self.blocks for layer in block):
-            raise ArgumentError("mrf: blocks: expected layers of one or two convolutions, and at least one block")
-        channels = convs[0].weight.shape[0]
-        for c in convs:
-            if c.weight.dim() != 3 or c.weight.shape[0] != channels or c.weight.shape[1] not in (1, channels):
-                wanted = f"[{channels}, {channels}, K] or [{channels}, 1, K]"
-                raise ShapeError(f"mrf: weight: expected {wanted}, got {list(c.weight.shape)}")
-            if c.depthwise and c.input_range is not None:
-                raise ArgumentError("mrf: input_range: a depthwise convolution multiplies no whole numbers")
-            if c.padding % 2 and self.pad_mode != "causal":
-                raise ShapeError(f"mrf: kernel {c.weight.shape[2]} with dilation {c.dilation} cannot keep the length")
-            self.act_before(c).check("mrf", channels, c.weight)
-            check_input_range("mrf", c.input_range, c.weight)
-
-    @property
-    def int8(self) -> bool:
-        """Whether it multiplies whole numbers."""
-        return any(conv.input_range is not None for conv in self.convs())
-
-    @property
-    def form(self) -> str:
-        """How it computes where that is not the usual way, for `fastvoc.explain`."""
-        bounds = {"long": "", "short": "short tiles", "none": "direct"}
-        return "int8" if self.int8 else bounds[self.longest]
-
-    def tensors(self) -> list[Tensor]:
-        """The weights, the activations' parameters and the inputs' ranges."""
-        weights = [t for conv in self.convs() for t in (conv.weight, conv.bias) if t is not None]
-        curves = [t for conv in self.convs() for t in self.act_before(conv).tensors()]
-        return weights + curves + [conv.input_range for conv in self.convs() if conv.input_range is not None]
-
-    def act_before(self, conv: MrfConv) -> Activation:
-        """The activation before a convolution."""
-        return self.act if conv.act is None else conv.act
-
-    def padding(self, conv: MrfConv) -> tuple[int, int]:
-        """Steps padded before and after the input of a convolution."""
-        right = 0 if self.pad_mode == "causal" else conv.padding // 2
-        return conv.padding - right, right
-
-    def convs(self) -> list[MrfConv]:
-        """All convolutions in order of use, block by block."""
-        return [conv for block in self.blocks for layer in block for conv in layer]
 
 
 def _check(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> None:
@@ -247,7 +156,7 @@ def _apart_on_cpu(params: MrfParams) -> bool:
     """Whether C++ runs a stage with depthwise convolutions one by one."""
     narrow = packing.row_width(params.convs()[0].weight.shape[0]) < packing.PANEL
     ends = any(layer[-1].depthwise for block in params.blocks for layer in block)
-    return _some_depthwise(params) and (narrow or ends or params.int8)
+    return params.depthwise and (narrow or ends or params.int8)
 
 
 def _pack_cpp(params: MrfParams) -> MrfPacked | apart.Apart:
@@ -289,10 +198,6 @@ def _pack_integers(params: MrfParams, packed: MrfPacked, pack: Callable[[Tensor]
     return packed._replace(weight=torch.cat(weights), bias=torch.cat(biases), **acts._asdict())
 
 
-def _some_depthwise(params: MrfParams) -> bool:
-    return any(conv.depthwise for conv in params.convs())
-
-
 def _supports_cpp(spec: Spec) -> str | None:
     if _apart_on_cpu(spec.params):
         return apart.supports(spec, "cpp")
@@ -314,9 +219,7 @@ def _pack_plain(params: MrfParams) -> MrfPacked:
     return _pack(params, [None] * len(convs))._replace(**acts._asdict())
 
 
-def _pack_cuda(params: MrfParams) -> MrfPacked | apart.Apart:
-    if _some_depthwise(params):
-        return apart.pack(params, "cuda")
+def _pack_cuda(params: MrfParams) -> MrfPacked:
     plain = _pack_plain(params)
     if plain.weight.dtype == torch.bfloat16 and HAS_STAGE.op(*plain):
         return pack_stage(params, plain)
@@ -348,7 +251,7 @@ def _for_tensor_cores(
 
 
 def _supports_cuda(spec: Spec) -> str | None:
-    return apart.supports(spec, "cuda") if _some_depthwise(spec.params) else _supports_device(spec)
+    return apart.supports(spec, "cuda") if spec.params.depthwise else _supports_device(spec)
 
 
 def _supports_device(spec: Spec) -> str | None:
@@ -360,7 +263,7 @@ def _supports_device(spec: Spec) -> str | None:
 
 
 def _supports_triton(spec: Spec) -> str | None:
-    if _some_depthwise(spec.params):
+    if spec.params.depthwise:
         return apart.supports(spec, "triton")
     if refusal := _supports_device(spec):
         return refusal
@@ -408,14 +311,6 @@ def _stream_device(params: MrfParams, run: Callable[..., Tensor], packed: Any, r
     return MarginStream((reach[0], reach[1]), channels, lambda x: run(x, packed), rows=rows)
 
 
-def _run(x: Tensor, packed: MrfPacked | apart.Apart, lengths: Tensor | None = None) -> Tensor:
-    return apart.run(x, packed, lengths) if isinstance(packed, apart.Apart) else NATIVE.run(x, packed, lengths)
-
-
-def _bound(packed: MrfPacked | apart.Apart) -> Callable[..., Tensor]:
-    return apart.bound(packed) if isinstance(packed, apart.Apart) else NATIVE.bound(packed)
-
-
 def _work(x: Tensor, params: MrfParams, *_: Tensor | None) -> tuple[int, Tensor]:
     return x.shape[0] * x.shape[2] * sum(c.weight.numel() for c in params.convs()), output(x, *x.shape)
 
@@ -429,8 +324,13 @@ register_cpp(
     stream=_stream_native,
     pack_exact=_pack_exact,
     either=True,
-    run=_run,
-    bind=_bound,
+    run=apart.either(NATIVE.run),
+    bind=apart.either_bound(NATIVE.bound),
 )
-register_cuda(OP, _run, _pack_cuda, _supports_cuda, stream=_stream_device)
-register_triton(OP, _supports_triton, _stream_device)
+register_cuda(OP, apart.either(NATIVE.run), apart.first(_pack_cuda, "cuda"), _supports_cuda, stream=_stream_device)
+register_triton(
+    OP,
+    _supports_triton,
+    _stream_device,
+    around=lambda run, pack: (apart.either(run), apart.first(pack, "triton")),
+)

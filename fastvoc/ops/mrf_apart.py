@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastvoc.ops import conv1d, depthwise
+from fastvoc.ops.mrf_params import MrfConv, MrfParams
 from fastvoc.ops.mrf_stream import MrfStream
 from fastvoc.ops.stream import TailStream
 from fastvoc.runtime.registry import Impl, Op, Spec
-
-if TYPE_CHECKING:
-    from fastvoc.ops.mrf import MrfConv, MrfParams
 
 
 class Apart(NamedTuple):
@@ -96,13 +93,27 @@ def _cleared(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x
 
 
-def bound(packed: Apart) -> Callable[..., Tensor]:
-    """`run` on what is packed."""
-    return partial(_given, packed)
+def either(native: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`native`, or `run` of what was packed for it."""
+
+    def runs(x: Tensor, packed: Any, lengths: Tensor | None = None) -> Tensor:
+        return run(x, packed, lengths) if isinstance(packed, Apart) else native(x, packed, lengths)
+
+    return runs
 
 
-def _given(packed: Apart, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-    return run(x, packed, lengths)
+def either_bound(native: Callable[[Any], Callable[..., Tensor]]) -> Callable[[Any], Callable[..., Tensor]]:
+    """The same for what binds an implementation to what is packed."""
+
+    def binds(packed: Any) -> Callable[..., Tensor]:
+        return (lambda x, *lengths: run(x, packed, *lengths)) if isinstance(packed, Apart) else native(packed)
+
+    return binds
+
+
+def first(native: Callable[[MrfParams], Any], name: str) -> Callable[[MrfParams], Any]:
+    """What packs a stage for implementation `name`: apart where it has depthwise convolutions, else `native`."""
+    return lambda params: pack(params, name) if params.depthwise else native(params)
 
 
 def stream(params: MrfParams, packed: Apart, name: str) -> MrfStream:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from fastvoc.ops.join import Join
+from fastvoc.ops.mrf_params import PAD_MODES
 from fastvoc.ops.stream import KeptStream, TailStream
 from fastvoc.runtime.native import Native
 from fastvoc.runtime.packing import result_type, row_width
-
-PAD_MODES = ("zeros", "reflect", "causal")  # in the order of their numbers in csrc/cpu/mrf_args.h
 
 
 class MrfPacked(NamedTuple):

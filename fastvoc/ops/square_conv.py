@@ -19,6 +19,7 @@ from fastvoc.ops._cpp import floats
 from fastvoc.ops._cuda import register_cuda
 from fastvoc.ops._triton import register_triton
 from fastvoc.ops.activation import IDENTITY
+from fastvoc.ops.mrf_params import MrfConv, MrfParams
 from fastvoc.runtime import packing
 from fastvoc.runtime.registry import Impl, define
 
@@ -90,8 +91,8 @@ def _pack(params: SquareConvParams) -> _Packed:
         return _pack_exact(params)
     rest = weight.clone()
     rest[:, :, weight.shape[2] // 2].diagonal().sub_(1)
-    conv = mrf_op.MrfConv(rest, params.bias, params.dilation, IDENTITY)
-    return _Packed(mrf_op.OP.impls["cpp"].packed(mrf_op.MrfParams((((conv,),),), IDENTITY), False), None)
+    conv = MrfConv(rest, params.bias, params.dilation, IDENTITY)
+    return _Packed(mrf_op.OP.impls["cpp"].packed(MrfParams((((conv,),),), IDENTITY), False), None)
 
 
 def _pack_exact(params: SquareConvParams) -> _Packed:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import StreamError, shown
+from fastvoc.models.families import ModelConfig
 from fastvoc.nn.model import Model
 from fastvoc.nn.streams import ModelStream
 
@@ -19,7 +20,7 @@ VERSION = 4  # of names, shapes and counters of what a state holds
 _SAMPLES = 64  # values of a tensor that are looked at
 
 
-def facts_of(model: Model, config: Any, options: Mapping[str, Any], backend: str | None) -> dict[str, object]:
+def facts_of(model: Model, config: ModelConfig, options: Mapping[str, Any], backend: str | None) -> dict[str, object]:
     """What a stream through a model must have in common with one whose state it takes over.
 
     Values of options, such as a seed, are a part of the state; which ones there are is a fact.

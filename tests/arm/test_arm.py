@@ -19,7 +19,7 @@ import torch
 from checkpoint_files import KOKORO
 from codec_models import UNUSUAL, lively, noise
 from kept import kept
-from op_cases import CONV1D, MRF, UPSAMPLE, cast, channels, with_ranges
+from op_cases import CONV1D, INT8_MRF, MRF, UPSAMPLE, cast, channels, with_ranges
 from stream_families import FAMILIES, MAKERS, mel_of, randomised
 from torch import Tensor
 from whole_codecs import whole_codec
@@ -72,7 +72,7 @@ def run(*command: Any) -> None:
 
 def convolutions() -> None:
     """The ops with many shapes, in every type."""
-    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", MRF)):
+    for op, table in (("conv1d", CONV1D), ("upsample", UPSAMPLE), ("mrf", {n: MRF[n] for n in MRF if n in INT8_MRF})):
         for make in table.values():
             params = make()
             x = torch.randn(2, channels(params), 83)

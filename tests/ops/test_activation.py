@@ -10,7 +10,7 @@ from fastvoc.nn.mrf import MrfStage, ResidualBlock
 from fastvoc.nn.snake import Snake
 from fastvoc.ops.activation import TANH, Activation, elu, gelu, snake
 from fastvoc.ops.conv1d import Conv1dParams, conv1d
-from fastvoc.ops.mrf import MrfConv, MrfParams
+from fastvoc.ops.mrf_params import MrfConv, MrfParams
 from fastvoc.runtime import library as _library
 from helpers import implementations, run_under
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fastvoc.models.hifigan import HIFIGAN_V1, HifiGan
 from fastvoc.ops.activation import leaky_relu
-from fastvoc.ops.mrf import MrfParams, mrf_ref
+from fastvoc.ops.mrf import mrf_ref
+from fastvoc.ops.mrf_params import MrfParams
 from fastvoc.runtime import packing
 from helpers import ROOT, relative_l2
 

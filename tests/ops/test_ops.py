@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from fastvoc.errors import ArgumentError, BackendError, DeviceError, DtypeError, ShapeError
 from fastvoc.ops.conv1d import Conv1dParams, conv1d, conv1d_ref
 from fastvoc.ops.depthwise import DepthwiseParams
-from fastvoc.ops.mrf import MrfConv, MrfParams
+from fastvoc.ops.mrf_params import MrfConv, MrfParams
 from fastvoc.ops.snake_aa import SnakeAaParams
 from fastvoc.ops.upsample import UpsampleParams
 from fastvoc.runtime import library as _library

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fastvoc import use_exact
 from fastvoc.models.hifigan import HifiGan, HifiGanConfig
-from fastvoc.ops.mrf import OP, MrfParams, mrf, mrf_ref
+from fastvoc.ops.mrf import OP, mrf, mrf_ref
+from fastvoc.ops.mrf_params import MrfParams
 from fastvoc.runtime import packing
 from helpers import relative_l2
 

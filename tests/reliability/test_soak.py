@@ -19,7 +19,7 @@ from fastvoc.ops.activation import leaky_relu
 from fastvoc.ops.conv1d import OP as CONV1D
 from fastvoc.ops.conv1d import Conv1dParams
 from fastvoc.ops.mrf import OP as MRF
-from fastvoc.ops.mrf import MrfConv, MrfParams
+from fastvoc.ops.mrf_params import MrfConv, MrfParams
 from fastvoc.ops.upsample import OP as UPSAMPLE
 from fastvoc.ops.upsample import UpsampleParams
 from fastvoc.runtime.registry import Op
