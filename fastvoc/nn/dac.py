@@ -9,8 +9,9 @@ from math import prod
 from torch import Tensor, nn
 
 from fastvoc.nn.conv import Conv1d
+from fastvoc.nn.depthwise import DepthwiseConv
 from fastvoc.nn.model import Stated
-from fastvoc.nn.mrf import BlockConv, DepthwiseConv, DilatedConv, MrfStage
+from fastvoc.nn.mrf import BlockConv, DilatedConv, MrfStage
 from fastvoc.nn.network import Trace, Value
 from fastvoc.nn.snake import Snake
 from fastvoc.nn.snaked import SnakeConv1d, SnakeUpsample

@@ -7,21 +7,19 @@ from torch import Tensor, nn
 
 from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
-from fastvoc.nn.snake import Snake
 from fastvoc.ops import depthwise as op
-from fastvoc.ops.activation import IDENTITY
 
 
-class Depthwise(Layer, nn.Module):
-    """depthwise with its weights: weight [C, 1, K], bias [C]; a Snake before it is a module of the network's own."""
+class DepthwiseConv(nn.Module):
+    """The weights of a convolution of every channel with itself alone: weight [C, 1, K], bias [C]."""
 
-    def __init__(self, channels: int, kernel_size: int, dilation: int = 1, *, snake: Snake | None = None) -> None:
+    input_range = None
+
+    def __init__(self, channels: int, kernel_size: int, dilation: int = 1) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size))
         self.bias = nn.Parameter(torch.empty(channels))
-        self._dilation = dilation
-        self._before = [] if snake is None else [snake]  # in a list: its parameters are not this module's, too
-        self.prepared = Prepared(op.OP, self.params, self._tensors)
+        self.dilation = dilation
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -30,16 +28,21 @@ class Depthwise(Layer, nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
+    def held(self) -> list[Tensor]:
+        """Weight and bias."""
+        return [self.weight, self.bias]
+
+
+class Depthwise(Layer, DepthwiseConv):
+    """depthwise with its weights."""
+
+    def __init__(self, channels: int, kernel_size: int, dilation: int = 1) -> None:
+        super().__init__(channels, kernel_size, dilation)
+        self.prepared = Prepared(op.OP, self.params, self.held)
+
     def params(self) -> op.DepthwiseParams:
         """The op's view of this layer."""
-        pre = self._before[0].activation() if self._before else IDENTITY
-        return op.DepthwiseParams(self.weight, self.bias, self._dilation, pre)
-
-    def _tensors(self) -> list[Tensor]:
-        return [self.weight, self.bias, *(t for snake in self._before for t in snake.parameters())]
-
-    def owners(self) -> list[nn.Module]:
-        return [self, *self._before]
+        return op.DepthwiseParams(self.weight, self.bias, self.dilation)
 
     def width(self) -> int:
         return self.weight.shape[0]

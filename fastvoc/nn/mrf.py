@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from fastvoc.nn.depthwise import DepthwiseConv
 from fastvoc.nn.layer import Layer
 from fastvoc.nn.prepared import Prepared
 from fastvoc.nn.quantized import QuantizedInput
@@ -34,29 +35,6 @@ class DilatedConv(QuantizedInput):
         """Normal with deviation 0.01, as HiFi-GAN starts its training; bias 0."""
         nn.init.normal_(self.weight, 0.0, 0.01)
         nn.init.zeros_(self.bias)
-
-
-class DepthwiseConv(nn.Module):
-    """The weights of one that convolves every channel with itself alone: weight [C, 1, K], bias [C]."""
-
-    input_range = None
-
-    def __init__(self, channels: int, kernel_size: int, dilation: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size))
-        self.bias = nn.Parameter(torch.empty(channels))
-        self.dilation = dilation
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Uniform in +-1 / sqrt(K), torch's default for convolutions."""
-        bound = self.weight.shape[2] ** -0.5
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-
-    def held(self) -> list[Tensor]:
-        """Weight and bias."""
-        return [self.weight, self.bias]
 
 
 class BlockConv(NamedTuple):
