@@ -21,7 +21,7 @@ from fastvoc.ops._cpp import floats, register_cpp
 from fastvoc.ops._cuda import pack_cuda_activations, register_cuda
 from fastvoc.ops._reference import full_float32, output
 from fastvoc.ops._triton import register_triton
-from fastvoc.ops.conv1d import Conv1dParams, conv1d_ref
+from fastvoc.ops.conv1d import conv1d_ref
 from fastvoc.ops.mrf_params import PAD_MODES, MrfConv, MrfParams
 from fastvoc.ops.mrf_stream import MrfPacked, MrfStream, NativeMrfStream
 from fastvoc.ops.stream import Geometry, MarginStream, Rows, TailStream
@@ -44,11 +44,10 @@ def _check(x: Tensor, params: MrfParams, lengths: Tensor | None = None) -> None:
 
 def _convolved(x: Tensor, conv: MrfConv, params: MrfParams, pads: tuple[int, int] = (0, 0)) -> Tensor:
     """Activation and convolution of x between `pads` steps."""
-    act, mode = params.act_before(conv), "reflect" if params.pad_mode == "reflect" else "zeros"
     if not conv.depthwise:
-        own = Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pads, mode, act, input_range=conv.input_range)
-        return conv1d_ref(x, own)
-    padded = F.pad(act(x), pads, mode="constant" if mode == "zeros" else mode)
+        return conv1d_ref(x, apart.dense(conv, params, pads))
+    mode = "reflect" if params.pad_mode == "reflect" else "constant"
+    padded = F.pad(params.act_before(conv)(x), pads, mode=mode)
     with full_float32(x):
         return F.conv1d(padded, conv.weight, conv.bias, dilation=conv.dilation, groups=x.shape[1])
 

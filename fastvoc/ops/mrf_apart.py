@@ -30,14 +30,17 @@ class _Step(NamedTuple):
     adds: bool  # the residual, too
 
 
+def dense(conv: MrfConv, params: MrfParams, pads: tuple[int, int]) -> conv1d.Conv1dParams:
+    """A convolution that is not depthwise, with its activation, between `pads` steps."""
+    mode, act = "reflect" if params.pad_mode == "reflect" else "zeros", params.act_before(conv)
+    return conv1d.Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pads, mode, act, input_range=conv.input_range)
+
+
 def _op(conv: MrfConv, params: MrfParams) -> tuple[Op, Any]:
-    act = params.act_before(conv)
     if conv.depthwise:
+        act = params.act_before(conv)
         return depthwise.OP, depthwise.DepthwiseParams(conv.weight, conv.bias, conv.dilation, act)
-    mode = "reflect" if params.pad_mode == "reflect" else "zeros"
-    pads = params.padding(conv)
-    own = conv1d.Conv1dParams(conv.weight, conv.bias, 1, conv.dilation, pads, mode, act, input_range=conv.input_range)
-    return conv1d.OP, own
+    return conv1d.OP, dense(conv, params, params.padding(conv))
 
 
 def _each(params: MrfParams, make: Callable[[Op, Any], Any]) -> list[list[list[Any]]]:
