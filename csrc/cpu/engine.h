@@ -43,6 +43,9 @@ struct Convolutions {
                    std::int64_t end, float* workspace);
   void (*mrf)(const MrfArgs&, const Filter<Element>*, const AnySource&, const Result&, std::int64_t begin, std::int64_t end,
               float* workspace);
+  // All steps of one block, as rows of floats.
+  void (*mrf_block)(const MrfArgs&, const Filter<Element>*, int block, const AnySource&, float* result, std::int64_t end,
+                    float* workspace);
   void (*mrf_stream)(const MrfArgs&, const Filter<Element>*, int block, const MrfChunk<Outer<Element>>&, float* workspace);
   void (*mrf_mean)(const MrfArgs&, const float* results, std::int64_t steps, const Result&, std::int64_t begin,
                    std::int64_t end);

@@ -24,6 +24,7 @@ constexpr Convolutions<Element> convolutions{
     .conv1d = &conv1d<Element>,
     .upsample = &upsample<Element>,
     .mrf = &mrf<Element>,
+    .mrf_block = &mrf_block<Element>,
     .mrf_stream = &mrf_stream<Element>,
     .mrf_mean = &mrf_mean<Outer<Element>>,
     .attention_block = &attention_block<Element>,

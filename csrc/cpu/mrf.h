@@ -317,4 +317,17 @@ void mrf(const MrfArgs& args, const Filter<Element>* filters, const AnySource& s
   }
 }
 
+// The same for one block: its output steps [0, end) as rows of padded width.
+template <class Element>
+void mrf_block(const MrfArgs& args, const Filter<Element>* filters, int block, const AnySource& source, float* result,
+               std::int64_t end, float* workspace) {
+  const std::int64_t strip = mrf_strip(args, end);
+  BlockRun<Element> run;
+  run.start(args, filters, block, source, 0, strip, workspace + mrf_scratch(args, strip), workspace, true);
+  for (std::int64_t m = -(args.lead(block) / strip); (m - 1) * strip < end; ++m) {
+    const std::int64_t made = std::max<std::int64_t>(m - 1, 0) * strip;
+    run.advance(std::min(end, m * strip), nullptr, result + made * args.width(), 1.0f);
+  }
+}
+
 }  // namespace fastvoc::FASTVOC_ISA

@@ -58,4 +58,10 @@ inline std::int64_t workspace_floats(const MrfArgs& args, std::int64_t steps) {
   return floats + (shared ? 2 * mrf_shared_steps(args, strip) * args.width() : 0);
 }
 
+// The same for all `steps` of one block by itself.
+inline std::int64_t mrf_block_floats(const MrfArgs& args, int block, std::int64_t steps) {
+  const std::int64_t strip = mrf_strip(args, steps);
+  return mrf_scratch(args, strip) + block_floats(args, block, strip);
+}
+
 }  // namespace fastvoc

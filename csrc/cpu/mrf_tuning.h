@@ -7,18 +7,32 @@
 
 namespace fastvoc {
 
-// Whether `threads` that share the output channels of every convolution beat ranges of their own of `steps` steps, which
-// compute twice what lies around their ends, or one range where those would be too short.
-inline bool wants_team(const MrfArgs& args, std::int64_t steps, std::int64_t threads) {
-  constexpr std::int64_t fork = 600'000;  // multiply-adds in the time of a fork and join
-  std::int64_t taps = 0, forks = 0;
-  for (int i = 0; i < args.block_begin[args.blocks]; ++i) {
-    taps += args.convs[i].depthwise() ? 0 : args.convs[i].shape.kernel;
-    forks += args.convs[i].direct() ? 1 : 2;
+// How the threads share a stage: each a range of its steps, of which what lies around the ends is computed twice; as a team the
+// output channels of every convolution; or each some of its blocks.
+enum class MrfCut { kRanges, kTeam, kBlocks };
+
+// What each of them is taken to cost one item of `steps`, in multiply-adds of the thread that has most of them.
+inline MrfCut mrf_cut(const MrfArgs& args, std::int64_t steps, std::int64_t threads) {
+  constexpr std::int64_t fork = 600'000, mean = 8;  // the time of a fork and join, and of a block's value on its way to the mean
+  const std::int64_t parts = std::clamp<std::int64_t>((padded(args.channels) / kPanelWidth + 1) / 2, 1, threads);
+  const int each = static_cast<int>(ceil_div(args.blocks, threads));  // blocks of a thread
+  std::int64_t taps = 0, forks = 0, own = 0, most = 0;
+  for (int b = 0; b < args.blocks; ++b) {
+    if (b % each == 0) own = 0;
+    for (int i = args.block_begin[b]; i < args.block_begin[b + 1]; ++i) {
+      own += args.convs[i].depthwise() ? 0 : args.convs[i].shape.kernel;
+      taps += args.convs[i].depthwise() ? 0 : args.convs[i].shape.kernel;
+      forks += args.convs[i].direct() ? 1 : 2;
+    }
+    most = std::max(most, own);
   }
+  const std::int64_t step = std::int64_t{1} * args.channels * args.channels;
   const bool ranges = steps / threads >= args.around() / 2;
-  const std::int64_t saved = ranges ? args.around() / 4 : steps - steps / threads;
-  return saved * taps * args.channels * args.channels > fork * forks * ceil_div(steps, ranges ? 192 : steps);
+  const std::int64_t by_ranges = step * taps * (ranges ? steps / threads + args.around() / 4 : steps);
+  const std::int64_t by_team = step * taps * ceil_div(steps, parts) + fork * forks * ceil_div(steps, ranges ? 192 : steps);
+  const std::int64_t by_blocks = (step * most + mean * args.channels * args.blocks) * steps + fork;
+  if (by_blocks < std::min(by_ranges, by_team)) return MrfCut::kBlocks;
+  return by_team < by_ranges && parts > 1 ? MrfCut::kTeam : MrfCut::kRanges;
 }
 
 constexpr int kMaxGranule = 720;

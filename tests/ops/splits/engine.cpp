@@ -34,10 +34,10 @@ void upsample(const UpsampleArgs& args, const Filter<float>&, const AnySource&, 
 }
 
 // Every convolution makes what those after it read around the range, in whole tiles.
-void mrf(const MrfArgs& args, const Filter<float>*, const AnySource& source, const Sink&, std::int64_t begin, std::int64_t end,
-         float*) {
+void mrf_convs(const MrfArgs& args, int first_conv, int last_conv, const AnySource& source, std::int64_t begin,
+               std::int64_t end) {
   const int panels = std::max(1, args.width() / kPanelWidth);
-  for (int i = 0; i < args.block_begin[args.blocks]; ++i) {
+  for (int i = first_conv; i < last_conv; ++i) {
     const MrfConv& conv = args.convs[i];
     const std::int64_t block = conv.block(), first = std::max<std::int64_t>(0, begin - conv.back) / block * block;
     const std::int64_t last = std::min(source.steps, end + conv.ahead), steps = ceil_div(last - first, block) * block;
@@ -45,6 +45,19 @@ void mrf(const MrfArgs& args, const Filter<float>*, const AnySource& source, con
     panels_of(args.team, panels, taps * args.channels * args.channels * static_cast<double>(steps));
   }
 }
+
+void mrf(const MrfArgs& args, const Filter<float>*, const AnySource& source, const Sink&, std::int64_t begin, std::int64_t end,
+         float*) {
+  mrf_convs(args, 0, args.block_begin[args.blocks], source, begin, end);
+}
+
+void mrf_block(const MrfArgs& args, const Filter<float>*, int block, const AnySource& source, float*, std::int64_t end,
+               float*) {
+  mrf_convs(args, args.block_begin[block], args.block_begin[block + 1], source, 0, end);
+}
+
+// No products.
+void mrf_mean(const MrfArgs&, const float*, std::int64_t, const Sink&, std::int64_t, std::int64_t) {}
 
 void print() {
   static bool begun = false;
@@ -57,15 +70,16 @@ void print() {
 
 // Every thread takes its own range of the pieces, and nobody takes another's.
 void fork_join(std::int64_t count, std::int64_t threads, void (*piece)(const void*, std::int64_t), const void* work) {
-  const std::int64_t members = std::max<std::int64_t>(1, std::min(count, threads));
+  const std::int64_t members = std::max<std::int64_t>(1, std::min(count, threads)), each = ceil_div(count, members);
   Count::now().region(static_cast<std::size_t>(members), [&](std::size_t i) {
     const auto m = static_cast<std::int64_t>(i);
-    for (std::int64_t n = count * m / members; n < count * (m + 1) / members; ++n) piece(work, n);
+    for (std::int64_t n = m * each; n < std::min((m + 1) * each, count); ++n) piece(work, n);
   });
 }
 
 const Engine& engine() {
-  static const Kernels<float> floats{.convolutions = {.conv1d = conv1d, .upsample = upsample, .mrf = mrf}};
+  static const Kernels<float> floats{
+      .convolutions = {.conv1d = conv1d, .upsample = upsample, .mrf = mrf, .mrf_block = mrf_block, .mrf_mean = mrf_mean}};
   static const FloatKernels only_floats{};
   static const Kernels<Bf16> halves{};
   static const Convolutions<std::uint8_t> bytes{};

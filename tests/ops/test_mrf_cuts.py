@@ -1,0 +1,33 @@
+"""However the threads share a residual stage, by ranges, as a team or by blocks: the bits of one thread."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from op_cases import cast, mrf_params
+
+from fastvoc.ops.mrf import mrf
+from fastvoc.runtime.registry import use_exact
+
+pytestmark = pytest.mark.native
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(("channels", "steps"), [(8, 300), (32, 700), (64, 576), (128, 333)])
+def test_cuts_change_no_bit(channels: int, steps: int, exact: bool, dtype: torch.dtype, nan_poison: None) -> None:
+    params = cast(mrf_params(channels, (3, 7, 11), ((1, 3, 5),) * 3, 2), dtype)
+    x = torch.randn(2, channels, steps).to(dtype)
+    lengths = torch.tensor([steps, steps - 40])
+    before = torch.get_num_threads()
+    results, alone = [], []
+    try:
+        for count in (1, 2, 3, 4):
+            torch.set_num_threads(count)
+            with use_exact(exact):
+                results.append(mrf(x, params, lengths, backend="cpp"))
+                alone.append(mrf(x[:1], params, backend="cpp"))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+    assert all(torch.equal(results[0][:1], other) for other in alone)
