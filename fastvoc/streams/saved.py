@@ -73,7 +73,8 @@ def read(state: bytes, facts: Mapping[str, object], device: torch.device) -> tup
         if stated.get(name) != facts.get(name):
             got, own = shown(stated.get(name)), shown(facts.get(name))
             raise StreamError(f"state: it belongs to another stream: {name} {got}, expected {own}")
-    tensors |= {name: torch.empty(shape, dtype=_DTYPES[dtype]) for name, (dtype, *shape) in values["empty"].items()}
+    for name, (dtype, *shape) in values["empty"].items():
+        tensors[name] = torch.empty(shape, dtype=_DTYPES[dtype], device="cpu")
     return {name: t.to(device) for name, t in tensors.items()}, _tuples(values)
 
 
@@ -112,7 +113,9 @@ def _parsed(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _sound(values: Any) -> bool:
     """Whether plain values have the form that `write` gives them."""
     empty, numbers = values["empty"], {key: v for key, v in values.items() if key not in ("facts", "empty")}
-    empties = all(one[0] in _DTYPES and _whole(one[1:]) and 0 in one[1:] for one in empty.values())
+    sized = [n for _, *shape in empty.values() for n in shape]
+    empties = all(one[0] in _DTYPES and 0 in one[1:] for one in empty.values())
+    empties = empties and all(type(n) is int and 0 <= n < 1 << 31 for n in sized)
     return (
         isinstance(values["facts"], dict) and empties and {"version", "counters"} <= numbers.keys() and _whole(numbers)
     )

@@ -130,7 +130,7 @@ def test_threads_that_share_out_a_long_signal_change_no_bit() -> None:
 @pytest.mark.native
 @pytest.mark.parametrize("count", [1, 2])
 def test_no_steps_give_none(count: int) -> None:
-    """Where nothing checks arguments, as in an exported program."""
+    """Where the op is called past the checks of arguments."""
     params = lstm_params(40, 112, 2)
     packed = OPS["lstm"].impls["cpp"].pack(params)
     before = torch.get_num_threads()

@@ -185,9 +185,10 @@ def test_values_of_another_form_are_refused_and_change_nothing(where: str) -> No
     stream.push(mel[:, :31])
     key = {"named": "empty", "sized": "empty"}.get(where, where)
     others: list[Any] = [1.5, "x", {"a": 1.5}, [1, 2, 3], [1 << 70] * 5, [[1.5]]]
-    others = {"named": [{"a": ["torch.load", 0]}, {"a": [0]}], "sized": [{"a": ["torch.float32", 3]}]}.get(
-        where, others
-    )
+    others = {
+        "named": [{"a": ["torch.load", 0]}, {"a": [0]}],
+        "sized": [{"a": ["torch.float32", *n]} for n in ([3], [0, -1], [0, None])],
+    }.get(where, others)
     forged = [{**values, key: other} for other in others] + [{k: v for k, v in values.items() if k != key}]
     for changed in forged:
         with pytest.raises(StreamError, match="state: "):
