@@ -220,7 +220,7 @@ NARROW_MRF = {
     "half-panel-elu": lambda: replace(mrf_params(8, (3,), ((1, 4),), 1), act=elu()),
     "half-panel-snake": lambda: with_snakes(mrf_params(8, (3, 7), ((1, 5), (3, 1)), 2)),
     "one-channel": lambda: mrf_params(1, (3,), ((1, 3),), 2),
-    "half-panel-depthwise": lambda: with_snakes(depthwise_first(mrf_params(7, (7,), ((1, 3),), 2))),
+    "half-panel-depthwise": lambda: with_snakes(depthwise_first(mrf_params(7, (7, 3, 5), ((1, 3), (1,), (2,)), 2))),
     "panel-v2": lambda: mrf_params(16, (3, 7, 11), ((1, 3, 5),) * 3, 2),
     "panel-v3": lambda: mrf_params(16, (7, 11), ((12, 5), (1, 12)), 1),
     "panel-snake": lambda: with_snakes(mrf_params(13, (7,), ((1, 3),), 2)),

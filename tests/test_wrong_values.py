@@ -13,8 +13,8 @@ from fastvoc.errors import ArgumentError
 from fastvoc.runtime.values import LARGEST, are_wrong, wrong_values
 
 CASES = {
-    3e38: "3e\\+38, which is no value of a signal",
-    -2e6: "-2e\\+06, which",
+    3e38: "3e\\+38 \\(no signal is beyond 1e\\+06\\)",
+    -2e6: "-2e\\+06 \\(no signal",
     float("nan"): "NaN or inf",
     float("inf"): "NaN or",
 }

@@ -55,7 +55,7 @@ std::int64_t lstm_chunk(const LstmGroup<Element>& group) {
 // The same for a crew.
 template <class Element>
 std::int64_t lstm_crew_chunk(const LstmGroup<Element>& group) {
-  return std::min(std::clamp<std::int64_t>(192 / group.count, 24, 96), group.items[0].x.steps);
+  return std::clamp<std::int64_t>(group.items[0].x.steps, 1, std::clamp<std::int64_t>(192 / group.count, 24, 96));
 }
 
 // Floats of scratch memory that a group needs for so many steps at once.

@@ -49,7 +49,9 @@ inline std::int64_t mrf_stream_floats(const MrfArgs& args, int block, std::int64
 inline std::int64_t mrf_stream_ranges(const MrfArgs& args, int block, std::int64_t count) {
   bool direct = true;
   for (int l = args.block_begin[block]; l < args.block_begin[block + 1]; ++l) direct = direct && args.convs[l].direct();
-  if (direct) return args.team && count / args.team->parts >= 4 * args.around(block) + 1 ? args.team->parts : 1;
+  // The outputs of a block that sees less than another lag behind, and a range that starts anew reads nothing before the chunk.
+  const int least = std::max(4 * args.around(block) + 1, args.around(block) + args.ahead() - args.ahead(block));
+  if (direct) return args.team && count / args.team->parts >= least ? args.team->parts : 1;
   return args.blocks > 1 ? 1 : std::clamp<std::int64_t>(count / (6 * args.around(block) + 1), 1, 4);
 }
 

@@ -76,7 +76,7 @@ def run(x: Tensor, packed: Apart, lengths: Tensor | None = None) -> Tensor:
     total = results[0]
     for y in results[1:]:
         total = total + y
-    return total / len(results) if len(results) > 1 else total
+    return total * (1 / len(results)) if len(results) > 1 else total  # as streams do, to the bit
 
 
 def _block(x: Tensor, layers: Sequence[Sequence[_Step]], lengths: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ def wrong_values(x: Tensor) -> str | None:
     if low >= -LARGEST and high <= LARGEST:
         return None
     if math.isfinite(low) and math.isfinite(high):
-        return f"{max(low, high, key=abs):.3g}, which is no value of a signal (at most {LARGEST:.0e} in magnitude),"
+        return f"{max(low, high, key=abs):.3g} (no signal is beyond {LARGEST:.0e})"
     return "NaN or infinity"
 
 

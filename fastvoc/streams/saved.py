@@ -18,6 +18,7 @@ from fastvoc.nn.streams import ModelStream
 
 VERSION = 4  # of names, shapes and counters of what a state holds
 _SAMPLES = 64  # values of a tensor that are looked at
+_DTYPES = {str(t): t for t in vars(torch).values() if isinstance(t, torch.dtype)}  # of what has no elements
 
 
 def facts_of(model: Model, config: ModelConfig, options: Mapping[str, Any], backend: str | None) -> dict[str, object]:
@@ -73,7 +74,7 @@ def read(state: bytes, facts: Mapping[str, object], device: torch.device) -> tup
             got, own = shown(stated.get(name)), shown(facts.get(name))
             raise StreamError(f"state: it belongs to another stream: {name} {got}, expected {own}")
     for name, (dtype, *shape) in values["empty"].items():
-        tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")), device="cpu")
+        tensors[name] = torch.empty(shape, dtype=_DTYPES[dtype], device="cpu")
     return {name: t.to(device) for name, t in tensors.items()}, _tuples(values)
 
 
@@ -100,11 +101,31 @@ def _parsed(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
         header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
         text, stated = header["fastvoc.stream"], header["sha256"]
         values = json.loads(text)
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if not _sound(values):
+            raise ValueError("values of other types")
+    except (SafetensorError, ValueError, LookupError, AttributeError, TypeError, RuntimeError) as error:
         raise StreamError(f"state: not the state of a stream, or damaged ({type(error).__name__})") from None
     if _digest(text, tensors) != stated:
         raise StreamError("state: damaged, its checksum differs")
     return tensors, values
+
+
+def _sound(values: Any) -> bool:
+    """Whether plain values have the form that `write` gives them."""
+    empty, numbers = values["empty"], {key: v for key, v in values.items() if key not in ("facts", "empty")}
+    sized = [n for _, *shape in empty.values() for n in shape]
+    empties = all(one[0] in _DTYPES and 0 in one[1:] for one in empty.values())
+    empties = empties and all(type(n) is int and 0 <= n < 1 << 31 for n in sized)
+    return (
+        isinstance(values["facts"], dict) and empties and {"version", "counters"} <= numbers.keys() and _whole(numbers)
+    )
+
+
+def _whole(value: Any) -> bool:
+    """Whether there are whole numbers of 64 bits alone, or None, in nested lists and dicts."""
+    if isinstance(value, dict | list):
+        return all(map(_whole, value.values() if isinstance(value, dict) else value))
+    return value is None or (isinstance(value, int) and abs(value) < 1 << 62)
 
 
 def _tuples(value: Any) -> Any:

@@ -292,9 +292,17 @@ class Stream:
             held = {name: tensors.pop(name) for name in list(tensors) if name.startswith("delivery/")}
             model = self._new(self._options)
             saved.put(model, tensors, values["counters"])
+            if (
+                not isinstance(place := values.get("stream"), tuple)
+                or len(place) != 5
+                or type(values.get("clipped")) is not int
+            ):
+                raise StreamError(
+                    "state: where the stream stands: expected 5 numbers and how many samples were clipped"
+                )
             self._clear()
             self._model, self._last, self.clipped = model, last, values["clipped"]
-            self._batch, self._batched, self._given, self._early, self._sent = values["stream"]
+            self._batch, self._batched, self._given, self._early, self._sent = place
             if self._delivery is not None:
                 self._delivery.restore(held, values["delivery"])
 

@@ -127,6 +127,22 @@ def test_threads_that_share_out_a_long_signal_change_no_bit() -> None:
     assert relative_l2(state, meant) < 2e-6
 
 
+@pytest.mark.native
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_steps_give_none(count: int) -> None:
+    """Where the op is called past the checks of arguments."""
+    params = lstm_params(40, 112, 2)
+    packed = OPS["lstm"].impls["cpp"].pack(params)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        for batch, steps in ((3, 0), (0, 3)):
+            made = torch.ops._fastvoc.lstm(*packed, torch.randn(batch, 40, steps), None, None, None)
+            assert made.shape == (batch, 112, steps)
+    finally:
+        torch.set_num_threads(before)
+
+
 @each_impl
 def test_nan_stays_in_its_item_and_its_future(impl: str) -> None:
     params = LSTM["odd"]()

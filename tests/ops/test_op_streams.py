@@ -21,6 +21,7 @@ from op_cases import (
     upsample_params,
     with_snakes,
 )
+from torch.nn import functional as F
 
 from fastvoc.runtime.registry import OPS
 from helpers import implementations, relative_l2
@@ -33,6 +34,11 @@ CASES = [
 ]
 
 
+def apart(chunk: torch.Tensor) -> torch.Tensor:
+    """A chunk with NaN, and not the signal that it was cut from, before and behind it."""
+    return F.pad(chunk, (80, 80), value=torch.nan)[:, :, 80:-80]
+
+
 def chunked(op: str, impl: str, params: Any, x: torch.Tensor, cuts: list[int], *, saved: bool = False) -> torch.Tensor:
     """The joined output of a stream cut at these steps; `saved` moves its state to a new one at every cut."""
     chosen = OPS[op].impls[impl]
@@ -40,7 +46,7 @@ def chunked(op: str, impl: str, params: Any, x: torch.Tensor, cuts: list[int], *
     stream = chosen.stream(params, packed)
     parts = []
     for a, b in pairwise([0, *cuts, x.shape[2]]):
-        parts.append(stream.step(x[:, :, a:b], False))
+        parts.append(stream.step(apart(x[:, :, a:b]), False))
         if saved:
             moved = chosen.stream(params, packed)
             moved.restore({name: t.clone() for name, t in stream.tensors().items()}, stream.counters)
@@ -119,6 +125,23 @@ LONG = {
 
 
 @pytest.mark.native
+@pytest.mark.parametrize("pad_mode", ["zeros", "reflect", "causal"])
+def test_threads_share_out_no_steps_of_a_block_that_waits_for_another(
+    pad_mode: str, threads: Callable[[int], None], nan_poison: None
+) -> None:
+    """A block that sees less than the others computes steps whose input an earlier chunk brought."""
+    params = mrf_params(104, (3, 1, 7), ((1,), (1,), (12,)), 1, pad_mode)
+    impl = OPS["mrf"].impls["cpp"]
+    packed, x = impl.packed(params, True), torch.randn(1, channels(params), 420)
+    threads(1)
+    whole = impl.run(x, packed)
+    for count in (1, 4):
+        threads(count)
+        for size in (4, 38, 60, 150, 210):
+            assert torch.equal(chunked("mrf", "cpp", params, x, [*range(size, 420, size)]), whole), (count, size)
+
+
+@pytest.mark.native
 @pytest.mark.parametrize("name", LONG)
 def test_threads_share_out_the_steps_of_long_chunks(
     name: str, threads: Callable[[int], None], nan_poison: None
@@ -135,8 +158,8 @@ def test_threads_share_out_the_steps_of_long_chunks(
             for count in (2, 3, 5):
                 threads(count)
                 stream = impl.stream(params, packed)
-                parts = [stream.step(x[:, :, a:b], False) for a, b in pairwise([0, *cuts])]
-                y = torch.cat([*parts, stream.step(x[:, :, cuts[-1] if cuts else 0 :], True)], 2)
+                parts = [stream.step(apart(x[:, :, a:b]), False) for a, b in pairwise([0, *cuts])]
+                y = torch.cat([*parts, stream.step(apart(x[:, :, cuts[-1] if cuts else 0 :]), True)], 2)
                 assert torch.equal(y, whole) if exact else relative_l2(y, whole) < 2e-6, (cuts, count)
 
 

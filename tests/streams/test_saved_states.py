@@ -176,3 +176,23 @@ def test_a_forged_state_does_no_harm(family: str) -> None:
 def _state(tensors: dict[str, Tensor], values: dict[str, Any]) -> bytes:
     text = json.dumps(values)
     return save(tensors, {"fastvoc.stream": text, "sha256": _digest(text, tensors)})
+
+
+@pytest.mark.parametrize("where", ["version", "facts", "empty", "counters", "stream", "clipped", "named", "sized"])
+def test_values_of_another_form_are_refused_and_change_nothing(where: str) -> None:
+    stream, mel = VOC.stream(), mel_of(VOC, FRAMES)
+    tensors, values = _parsed(stream.state())
+    stream.push(mel[:, :31])
+    key = {"named": "empty", "sized": "empty"}.get(where, where)
+    others: list[Any] = [1.5, "x", {"a": 1.5}, [1, 2, 3], [1 << 70] * 5, [[1.5]]]
+    others = {
+        "named": [{"a": ["torch.load", 0]}, {"a": [0]}],
+        "sized": [{"a": ["torch.float32", *n]} for n in ([3], [0, -1], [0, None])],
+    }.get(where, others)
+    forged = [{**values, key: other} for other in others] + [{k: v for k, v in values.items() if k != key}]
+    for changed in forged:
+        with pytest.raises(StreamError, match="state: "):
+            stream.restore(_state(tensors, changed))
+    twin = VOC.stream()
+    twin.push(mel[:, :31])
+    assert torch.equal(stream.flush(mel[:, 31:]), twin.flush(mel[:, 31:]))
