@@ -65,7 +65,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     left = config.stash[LEFT]
     if config.getoption("tier") == "test" and left:
         told = ", ".join(f"{what} ({count})" for what, count in left.most_common())
-        terminalreporter.write_line(f"{left.total()} tests are left to `make check`: {told}")
+        terminalreporter.write_line(f"{left.total()} tests are left to `make check` and `make soak`: {told}")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
