@@ -18,6 +18,7 @@ import helpers
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
+    torch.manual_seed = torch.default_generator.manual_seed  # that of CUDA, to be set later, takes a millisecond
 
 
 LEFT = pytest.StashKey[Counter[str]]()
@@ -47,6 +48,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()  # a million objects: the collector would walk them again and again
     gc.enable()
+    gc.set_threshold(20_000, 10, 20)  # every 700 objects, by default, it takes 6 % of the tests' time
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,6 +19,7 @@ from hypothesis import settings
 from helpers import ROOT
 
 
+@cache
 def written() -> list[str]:
     """Every test function of the suite as `path::name`, read from the files."""
     folder = ROOT / "tests"

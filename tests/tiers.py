@@ -69,7 +69,12 @@ LEFT = (
     Left("the script for machines with a GPU", r"packaging/test_gpu_script", r"usage|\[build\]"),
     Left("long runs", r"reliability/test_process\.py::test_two_hundred|test_loading\.py::test_two_hundred"),
     Left("processes of their own", r"reliability/test_process\.py::test_a_forked_child", "cpp"),
-    Left("processes of their own", r"reliability/test_process\.py::test_first_call_after_prepare"),
+    Left("processes of their own", r"reliability/test_process\.py::test_(first_call|fork_before|interrupted)"),
+    Left(
+        "processes of their own",
+        r"reliability/test_fork_join\.py::test_two_threads|ops/test_large_pages\.py::test_a_large",
+    ),
+    Left("processes of their own", r"test_pickling\.py::test_a_process_pool|test_duel\.py::test_a_process_plays"),
     Left(
         "processes of their own",
         r"training/test_(parallel\.py::test_(two|a_failing)|train_command\.py::test_an_interrupt)",
