@@ -45,7 +45,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    gc.collect()
     gc.freeze()  # a million objects: the collector would walk them again and again
     gc.enable()
     gc.set_threshold(20_000, 10, 20)  # every 700 objects, by default, it takes 6 % of the tests' time
