@@ -216,7 +216,7 @@ def toolchain(name: str) -> Toolchain:
         facts |= {"cuda": ".".join(map(str, release))}
     machine = target_machine()
     crossing = machine != platform.machine()
-    paths = (str(torch / "include"), str(torch / "include/torch/csrc/api/include"))
+    paths = [str(torch / "include"), str(torch / "include/torch/csrc/api/include")]
     includes = [flag for path in paths for flag in ("-isystem", path)]
     link = [] if crossing else [f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
     stand_ins = ("torch_cpu", "c10") if crossing else ("torch_cuda",) if name == "cuda" else ()

@@ -7,12 +7,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import examples
 import pytest
 import tiers
 import torch
+import typer.main
 
 import helpers
 
@@ -20,6 +22,8 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
     torch.manual_seed = torch.default_generator.manual_seed  # that of CUDA, to be set later, takes a millisecond
 
+# A process has one command line; tests call it again and again, which reads the signatures of all commands.
+typer.main.get_command = cache(typer.main.get_command)
 
 LEFT = pytest.StashKey[Counter[str]]()
 
