@@ -97,7 +97,7 @@ MUTANTS = (
         "csrc/cuda/mrf_stage.cuh",
         "    if (!met) meet();\n",
         "    if (!met && false) meet();\n",
-        "tests/ops/test_cuda_stage.py -k causal",
+        "tests/ops/test_cuda_stage.py -k 64-one",
         "check",
     ),
     Mutant(

@@ -25,13 +25,15 @@ import stage_cost
 from cost_model import Device
 
 STAGE = -2
-# Widths of 32 to 256, padded or not; halos beyond a product's 64 rows; layers of one convolution, odd ones of a block.
+# Widths of 32 to 256, padded or not; halos beyond a product's 64 rows; layers of one convolution, odd ones of a block, kernels
+# of one tap that wait for nobody else's rows.
 CASES: dict[str, tuple[Callable[[], MrfParams], int]] = {
     "32": (lambda: mrf_params(32, (3, 7), ((1, 3, 5),) * 2, 2), 1100),
     "32-odd": (lambda: mrf_params(19, (3, 5), ((1, 2, 3),) * 2, 1), 700),
     "64": (lambda: mrf_params(50, (3, 11), ((1, 3, 5), (1, 5)), 2), 400),
     "64-far": (lambda: mrf_params(34, (11,), ((9, 7, 5),), 2), 300),
     "64-snake": (lambda: with_snakes(mrf_params(40, (3, 7), ((1, 3, 5),) * 2, 2)), 290),
+    "64-one": (lambda: mrf_params(40, (1, 3), ((1, 1, 1), (1, 3)), 1), 280),
     "128": (lambda: mrf_params(128, (7, 3), ((1, 3), (1,)), 2), 260),
     "128-deep": (lambda: mrf_params(128, (3, 7), ((1, 3, 7), (3, 12)), 1), 280),
     "128-snake": (lambda: with_snakes(mrf_params(100, (3, 7), ((1, 3, 5), (1, 3)), 2)), 300),
