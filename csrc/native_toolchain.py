@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -167,6 +168,19 @@ def visible_gpu() -> bool:
     return listing.returncode == 0 and listing.stdout.startswith("GPU ")
 
 
+def installed_torch() -> tuple[Path, str, str | None]:
+    """Folder, version and CUDA version of torch, which is not imported: that takes longer than a small build.
+
+    Raises Unavailable without torch.
+    """
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        raise Unavailable("torch is not installed where the build runs (use pip's --no-build-isolation)")
+    folder = Path(found.origin).parent
+    said = runpy.run_path(str(folder / "version.py"))
+    return folder, said["__version__"], said["cuda"]
+
+
 def toolchain(name: str) -> Toolchain:
     """What builds library `name`. Raises Unavailable where something is missing, or where `auto` has no use for it."""
     cxx = find_cxx()
@@ -182,32 +196,29 @@ def toolchain(name: str) -> Toolchain:
         facts |= {"python": sys.implementation.cache_tag, "pybind11": pybind11.__version__, "flags": flags}
         paths = [pybind11.get_include(), sysconfig.get_path("include")]
         return Toolchain([cxx, *flags, *(flag for path in paths for flag in ("-isystem", path))], [], facts)
-    if importlib.util.find_spec("torch") is None:
-        raise Unavailable("torch is not installed where the build runs (use pip's --no-build-isolation)")
-    import torch
-    from torch.utils.cpp_extension import include_paths
-
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 11):
-        raise Unavailable(f"torch {torch.__version__} is older than 2.11")
+    torch, version, its_cuda = installed_torch()
+    if tuple(int(part) for part in version.split(".")[:2]) < (2, 11):
+        raise Unavailable(f"torch {version} is older than 2.11")
     command, flags = [cxx], [*flags, *TORCH]
     if name == "cuda":
-        if MODE == "auto" and torch.version.cuda is None and not visible_gpu():
+        if MODE == "auto" and its_cuda is None and not visible_gpu():
             use = "no GPU is visible (FASTVOC_BUILD=cuda builds it anyway)"
-            raise Unavailable(f"torch {torch.__version__} is no CUDA build and {use}")
+            raise Unavailable(f"torch {version} is no CUDA build and {use}")
         nvcc = find_nvcc()
         if nvcc is None:
             raise Unavailable("nvcc not found (set CUDA_HOME or NVCC)")
         command = [nvcc, "-ccbin", cxx]
-        version = toolkit(nvcc)
-        archs = archs_of(version)
+        release = toolkit(nvcc)
+        archs = archs_of(release)
         flags = [*DIALECT, *TORCH, *NVCC, f"-Xcompiler={','.join(HOST)}", *gencode(archs)]
         said = next(line for line in run([nvcc, "--version"]).splitlines() if "release" in line)
         facts |= {"nvcc": said, "archs": archs}
-        facts |= {"cuda": ".".join(map(str, version))}
+        facts |= {"cuda": ".".join(map(str, release))}
     machine = target_machine()
     crossing = machine != platform.machine()
-    includes = [flag for path in include_paths() for flag in ("-isystem", path)]
-    link = [] if crossing else [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-lc10"]
+    paths = [str(torch / "include"), str(torch / "include/torch/csrc/api/include")]
+    includes = [flag for path in paths for flag in ("-isystem", path)]
+    link = [] if crossing else [f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
     stand_ins = ("torch_cpu", "c10") if crossing else ("torch_cuda",) if name == "cuda" else ()
-    facts |= {"torch": torch.__version__, "machine": machine, "flags": flags}
+    facts |= {"torch": version, "machine": machine, "flags": flags}
     return Toolchain([*command, *flags, *includes, "-I", str(ROOT / "csrc")], link, facts, stand_ins)

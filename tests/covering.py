@@ -1,9 +1,10 @@
-"""A selection of a test's combinations of parameters in which every value of every parameter occurs."""
+"""Selections of a test's combinations of parameters: with every value of each, or with every pair of values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from itertools import combinations
 from zlib import crc32
 
 import pytest
@@ -27,28 +28,45 @@ def values(item: pytest.Item) -> Values:
     return frozenset((name, tuple(row)) for name, row in rows.items())
 
 
-def covering(rows: Mapping[str, Values]) -> set[str]:
-    """Names of rows, few and the same ones every time, that together have every value of all.
+def covering(rows: Mapping[str, Values], at_once: int = 1, given: Iterable[str] = ()) -> set[str]:
+    """Names of rows, few and the same ones every time, that together have every value of all, with those `given`.
 
-    Those in C++ have every value that occurs there: a fault of the kernels is not one of the reference.
+    With `at_once` 2, every pair of values that occurs. Those in C++ have all that occurs there: a fault of the kernels
+    is not one of the reference.
     """
-    chosen = set[str]()
+    parts = {name: frozenset(map(frozenset, combinations(row, at_once))) for name, row in rows.items()}
+    chosen = set(given)
     for pool in ([name for name in rows if NATIVE.search(name)], rows):
         order = sorted(pool, key=lambda name: crc32(name.encode()))
-        missing = Values().union(*(rows[name] for name in order)).difference(*(rows[name] for name in chosen))
+        missing = set[frozenset[Hashable]]().union(*(parts[name] for name in order))
+        missing = missing.difference(*(parts[name] for name in chosen.intersection(order)))
         while missing:
-            best = max(order, key=lambda name: len(missing & rows[name]))
+            best = max(order, key=lambda name: len(missing & parts[name]))
             chosen.add(best)
-            missing -= rows[best]
+            missing -= parts[best]
     return chosen
 
 
-def selection(items: Sequence[pytest.Item]) -> set[str]:
-    """Ids of tests that cover their functions' parameters: all of a function that has one parameter or none."""
+def by_function(items: Iterable[pytest.Item]) -> dict[str, dict[str, Values]]:
+    """What tests are given, by their ids, by the function that they run."""
     functions: dict[str, dict[str, Values]] = {}
     for item in items:
         functions.setdefault(item.nodeid.partition("[")[0], {})[item.nodeid] = values(item)
+    return functions
+
+
+def selection(items: Iterable[pytest.Item]) -> set[str]:
+    """Ids of tests that cover their functions' parameters: all of a function that has one parameter or none."""
     chosen = set[str]()
-    for rows in functions.values():
+    for rows in by_function(items).values():
         chosen |= covering(rows) if any(len(row) > 1 for row in rows.values()) else rows.keys()
     return chosen
+
+
+def beyond_pairs(items: Iterable[pytest.Item], first: Collection[str]) -> set[str]:
+    """Ids of tests of three parameters or more that no pair of values needs, where those in `first` run anyway."""
+    spare = set[str]()
+    for rows in by_function(items).values():
+        if any(len(row) > 2 for row in rows.values()):
+            spare |= rows.keys() - covering(rows, 2, rows.keys() & first)
+    return spare

@@ -2,9 +2,10 @@
 
 `pytest --tier=test` and `--tier=check` choose one; without the option everything runs. A test belongs to `check` when
 a line of LEFT says so. Of a test with several parameters `test` runs combinations in which every value of every one
-occurs, with C++ where it can (tests/covering.py), and `check` the others; what says that an op, model, format or stream
-is right (WHOLE) runs in all combinations first. Property tests run in both: with a few examples first, with all of
-theirs in `check` (tests/examples.py).
+occurs, with C++ where it can (tests/covering.py), and `check` the others; of three or more both together run those in
+which every pair of values occurs, and `make soak` what remains. What says that an op, model, format or stream is
+right (WHOLE) runs in all combinations. Property tests run in both: with a few examples first, with all of theirs in
+`check` (tests/examples.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pytest
-from covering import selection
+from covering import beyond_pairs, selection
 
 TIERS = ("test", "check")
 
@@ -68,7 +69,12 @@ LEFT = (
     Left("the script for machines with a GPU", r"packaging/test_gpu_script", r"usage|\[build\]"),
     Left("long runs", r"reliability/test_process\.py::test_two_hundred|test_loading\.py::test_two_hundred"),
     Left("processes of their own", r"reliability/test_process\.py::test_a_forked_child", "cpp"),
-    Left("processes of their own", r"reliability/test_process\.py::test_first_call_after_prepare"),
+    Left("processes of their own", r"reliability/test_process\.py::test_(first_call|fork_before|interrupted)"),
+    Left(
+        "processes of their own",
+        r"reliability/test_fork_join\.py::test_two_threads|ops/test_large_pages\.py::test_a_large",
+    ),
+    Left("processes of their own", r"test_pickling\.py::test_a_process_pool|test_duel\.py::test_a_process_plays"),
     Left(
         "processes of their own",
         r"training/test_(parallel\.py::test_(two|a_failing)|train_command\.py::test_an_interrupt)",
@@ -114,6 +120,7 @@ WHOLE = re.compile(
     r"|streams/test_stream\.py::test_any_chunking"
 )
 COMBINED = Left("further combinations", "")
+BEYOND = Left("combinations beyond pairs", "")
 # Folders and files of long tests: they begin first, so that no worker is left with one at the end.
 LONG = re.compile(r"arm/|cluster/|packaging/|reliability/|training/|ops/test_triton_(ahead|keys)")
 
@@ -135,10 +142,14 @@ def choose(tier: str | None, items: Iterable[pytest.Item]) -> tuple[list[pytest.
     several = [item for item, left in line.items() if left is None and not stays_whole(item)]
     first = selection(several)
     line |= {item: COMBINED for item in several if item.nodeid not in first}
+    if tier == "check":
+        kept = {item.nodeid for item, left in line.items() if left is None}
+        spare = beyond_pairs((item for item in line if not stays_whole(item)), kept)
+        line |= {item: BEYOND for item in line if item.nodeid in spare}
     chosen, others, counts = [], [], Counter[str]()
     for item, left in line.items():
         in_both = left is None and item.get_closest_marker("hypothesis") is not None
-        if tier is None or in_both or (tier == "check") == (left is not None):
+        if tier is None or in_both or (left is not BEYOND and (tier == "check") == (left is not None)):
             chosen.append(item)
         else:
             others.append(item)

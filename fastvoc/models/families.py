@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -66,8 +67,7 @@ class Config:
 
     def tensors(self) -> Tensors:
         """Name and shape of every tensor of the model's state, in its order, without allocating any."""
-        for name, tensor in meta_model(self).state_dict().items():  # type: ignore[arg-type]  # every family has the rest
-            yield name, tuple(tensor.shape)
+        yield from _tensors(self)  # every family has the rest
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -86,6 +86,11 @@ class Config:
         make: Any = cls
         made: _Config = make(**values)
         return made
+
+
+@lru_cache(maxsize=64)
+def _tensors(config: ModelConfig) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((name, tuple(tensor.shape)) for name, tensor in meta_model(config).state_dict().items())
 
 
 def config_from_dict(family: str, values: dict[str, Any]) -> ModelConfig:

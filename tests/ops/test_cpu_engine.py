@@ -188,8 +188,8 @@ def test_models_at_once_share_the_threads() -> None:
         callers = [threading.Thread(target=work) for _ in range(8)]
         for caller in callers:
             caller.start()
-        time.sleep(0.3)
-        for _ in range(100):
+        time.sleep(0.1)
+        for _ in range(40):
             counts.append(running_threads())
             time.sleep(0.005)
         done.set()

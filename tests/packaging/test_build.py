@@ -10,12 +10,14 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.cpp_extension import include_paths
 
 from helpers import ROOT, compiler, need
 
@@ -174,6 +176,16 @@ def test_a_toolkit_that_wheels_do_not_know_has_no_label(
         tools.label()
 
 
+def test_torch_is_found_without_importing_it(tools: ModuleType) -> None:
+    assert tools.installed_torch() == (Path(torch.__file__).parent, torch.__version__, torch.version.cuda)
+    command = tools.toolchain("cpu").compile
+    given = [path for flag, path in pairwise(command) if flag == "-isystem"]
+    assert given == include_paths()
+    script = "import sys, native_toolchain as tools; tools.installed_torch(); assert 'torch' not in sys.modules"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "csrc"), *filter(None, sys.path)])}
+    subprocess.run([sys.executable, "-c", script], env=env, check=True)
+
+
 def test_auto_builds_for_cuda_only_where_it_can_be_used(
     tools: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +198,9 @@ def test_auto_builds_for_cuda_only_where_it_can_be_used(
         smi.write_text(f"#!/bin/sh\necho '{text}'\nexit {status}\n")
         smi.chmod(0o755)
 
+    def torch_is_for(cuda: str | None) -> None:
+        monkeypatch.setattr(tools, "installed_torch", lambda: (tmp_path, "2.11.0", cuda))
+
     def reason() -> str | None:
         try:
             tools.toolchain("cuda")
@@ -193,7 +208,7 @@ def test_auto_builds_for_cuda_only_where_it_can_be_used(
             return str(error)
         return None
 
-    monkeypatch.setattr(torch.version, "cuda", None)
+    torch_is_for(None)
     for text, status in (("NVIDIA-SMI has failed", 9), ("No devices were found", 0)):
         driver_says(text, status)
         said = reason()
@@ -203,9 +218,9 @@ def test_auto_builds_for_cuda_only_where_it_can_be_used(
     driver_says("GPU 0: NVIDIA H100 (UUID: GPU-0)")
     assert reason() is None
     driver_says("No devices were found")
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    torch_is_for("13.0")
     assert reason() is None
-    monkeypatch.setattr(torch.version, "cuda", None)
+    torch_is_for(None)
     monkeypatch.setattr(tools, "MODE", "cuda")
     assert reason() is None
 
