@@ -88,7 +88,9 @@ struct Rings {
     keys = static_cast<Given*>(k->mutable_data_ptr());
     values = static_cast<Given*>(v->mutable_data_ptr());
     place = p->const_data_ptr<int64_t>();
-    for (int64_t i = 0; i < items; ++i) STD_TORCH_CHECK(place[i] >= 0, "place: expected values of 0 or more");
+    for (int64_t i = 0; i < items; ++i) {
+      STD_TORCH_CHECK(place[i] >= 0 && place[i] < int64_t{1} << 62, "place: expected values in 0..2^62 - 1, got ", place[i]);
+    }
   }
 };
 

@@ -15,7 +15,9 @@ struct Strip {
 
   Element* at(std::int64_t t) const { return data + (t - first) * width; }
 
+  // Keeps nothing before step t, which may lie beyond the end: then nothing at all.
   void drop_before(std::int64_t t) {
+    t = std::min(t, end);
     if (t <= first) return;
     std::memmove(data, at(t), static_cast<std::size_t>((end - t) * width) * sizeof(Element));
     first = t;

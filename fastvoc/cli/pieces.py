@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from fastvoc.errors import DecodeError
+from fastvoc.errors import ArgumentError, DecodeError
+from fastvoc.runtime.values import are_wrong, wrong_values
 from fastvoc.sound.blocks import fit
 from fastvoc.sound.files import AudioBlocks, open_blocks
 
@@ -29,13 +30,25 @@ def incoming(
 ) -> tuple[AudioBlocks, Iterator[Tensor]]:
     """The sound of a file, or of standard input for -, open until the stack ends, and its pieces at another rate.
 
-    `channels(n)` are wanted of n; what the change took is said on standard error.
+    `channels(n)` are wanted of n; what the change took is said on standard error. A piece with values that no sound has
+    raises an ArgumentError that names the input.
     """
+    name = "standard input" if source == "-" else source
     sound = stack.enter_context(open_blocks(standard_input() if source == "-" else Path(source)))
     pieces, notes = fit(sound, rate, channels(sound.channels))
     if notes:
-        typer.echo(f"{'standard input' if source == '-' else source}: {', '.join(notes)}", err=True)
-    return sound, pieces
+        typer.echo(f"{name}: {', '.join(notes)}", err=True)
+    return sound, _good(pieces, name, rate)
+
+
+def _good(pieces: Iterable[Tensor], name: str, rate: int) -> Iterator[Tensor]:
+    given = 0
+    for piece in pieces:
+        if wrong := wrong_values(piece):
+            at = given + int(are_wrong(piece).any(0).nonzero()[0])
+            raise ArgumentError(f"{name}: {wrong} at {at / rate:.3f} s")
+        given += piece.shape[1]
+        yield piece
 
 
 @contextmanager

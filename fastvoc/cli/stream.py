@@ -100,11 +100,11 @@ def stream(
             busy += perf_counter() - start
             made += len(wav)
             write_now(sys.stdout.buffer, to_bytes(wav))
-    except ShapeError as error:  # too short an input, which may be so because it ends in an error
-        raise source.error or error from None
-    if source.error is not None:
-        raise source.error
+    except ShapeError as short:  # too short an input, which may be so because it ends in an error
+        raise source.error or short from None
     seconds = made / out_rate
+    if (error := source.error) is not None:
+        raise type(error)(f"{error}; the {seconds:.3f} s of speech before it were written")
     speed = seconds / busy if busy else 0.0
     typer.echo(
         f"{seconds:.2f} s of speech, {speed:.1f} times real time, first chunk in {1000 * first:.1f} ms", err=True

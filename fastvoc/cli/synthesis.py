@@ -12,7 +12,7 @@ import torch
 import typer
 from torch import Tensor
 
-from fastvoc.errors import DecodeError, DtypeError, ShapeError
+from fastvoc.errors import DecodeError, DtypeError, FastvocError, ShapeError
 from fastvoc.sound.audio import mono, read_audio, resample
 from fastvoc.vocoder import Vocoder
 
@@ -64,8 +64,9 @@ def _read_npy(path: Path) -> Tensor:
         raise DecodeError(f"{path}: no array of numbers ({error})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise DecodeError(f"{path}: expected one array of numbers")
-    kind = np.float32 if array.dtype.kind == "f" else np.int64
-    return torch.from_numpy(array.astype(kind, order="C"))
+    if array.dtype.kind != "f":
+        raise DtypeError(f"{path}: expected a floating-point mel, got {array.dtype}")
+    return torch.from_numpy(array.astype(np.float32, order="C"))
 
 
 def _read_safetensors(path: Path) -> Tensor:
@@ -84,7 +85,17 @@ def _read_safetensors(path: Path) -> Tensor:
 
 
 def synthesise(voc: Vocoder, item: Input) -> tuple[Tensor, Tensor]:
-    """The mel [n_mels, T] that the model got and its waveform [S], no longer than the audio it was made from."""
+    """The mel [n_mels, T] that the model got and its waveform [S], no longer than the audio it was made from.
+
+    Raises the errors of `Vocoder.mel` and of a call, which name the input.
+    """
+    try:
+        return _synthesised(voc, item)
+    except FastvocError as error:
+        raise type(error)(f"{item.name}: {error}") from error
+
+
+def _synthesised(voc: Vocoder, item: Input) -> tuple[Tensor, Tensor]:
     if item.wav is not None:
         mel = voc.mel(item.wav.to(voc.device), check=True)
         return mel, voc(mel, check=False)[: len(item.wav)].cpu()

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fastvoc.errors import DtypeError
+
 
 class BlockStream:
     """An op on blocks of `size` input steps, each of which gives `outputs` steps by itself.
@@ -44,7 +46,10 @@ class BlockStream:
     def step(self, x: Tensor, final: bool) -> Tensor:
         """More input -> what the blocks give that it completes."""
         rows = x.transpose(1, 2)
-        rows = rows if self._tail is None else torch.cat([self._tail, rows], 1)
+        if self._tail is not None:
+            if self._tail.dtype is not rows.dtype:
+                raise DtypeError(f"tail: expected {rows.dtype}, got {self._tail.dtype}")
+            rows = torch.cat([self._tail, rows], 1)
         whole = rows.shape[1] // self._size * self._size
         left = rows[:, whole:]
         self._tail = left.clone(memory_format=torch.contiguous_format) if left.shape[1] else None

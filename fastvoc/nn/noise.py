@@ -68,6 +68,11 @@ class NoiseStream:
     def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
         self._next = tensors.get("next")
 
+    def fits(self, batch: int) -> bool:
+        """Whether the steps, if any, are those of so many streams."""
+        at = self._next
+        return at is None or (at.shape == (batch,) and at.dtype is torch.int64 and bool((at >= 0).all()))
+
     def reads(self, first: int, last: int) -> tuple[int, int]:
         return first, last
 

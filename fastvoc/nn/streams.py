@@ -57,7 +57,14 @@ class ModelStream:
 
     @cached_property
     def _kept(self) -> list[dict[str, Any]]:
-        return [vars(one) for part in self.parts.values() for one in _holders(part)]
+        return [vars(one) for one in self._all()]
+
+    def _all(self) -> Iterator[Any]:
+        return (one for part in self.parts.values() for one in _holders(part))
+
+    def fits(self, batch: int) -> bool:
+        """Whether the parts that a chunk of nothing does not reach keep what they would of so many signals."""
+        return all(one.fits(batch) for one in self._all() if hasattr(one, "fits"))
 
     def snapshot(self) -> list[dict[str, Any]]:
         """Where it stands, for `undo` of the same stream: state is replaced, never written over."""
@@ -142,6 +149,10 @@ class Items:
     def restore(self, tensors: dict[str, Tensor], counters: tuple[int, ...]) -> None:
         (self._seen,) = counters
         self._values = [tensors.get(n, t) for n, t in zip(self._names, self._values, strict=True)]
+
+    def fits(self, batch: int) -> bool:
+        """Whether there is one row for all items, or one for each, of every value."""
+        return all(t is None or len(t) in (1, batch) for t in self._values)
 
     def of(self, batch: int, steps: int, final: bool) -> list[Tensor | None]:
         """The values for a batch whose signals get so many more steps. Raises ShapeError when they end too early."""

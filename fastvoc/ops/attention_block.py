@@ -414,6 +414,14 @@ class AttentionStream:
         self._state = (tensors["keys"], tensors["values"], tensors["place"]) if tensors else None
         self._own = False
 
+    def fits(self, batch: int) -> bool:
+        """Whether the rings and places, if any, are those of so many signals."""
+        if self._state is None:
+            return True
+        zeros = self._params.zero_state(batch, self._params.window - 1 + self.SPARE)
+        same = all(a.shape == b.shape and a.dtype is b.dtype for a, b in zip(self._state, zeros, strict=True))
+        return same and bool(((self._state[2] >= 0) & (self._state[2] < 1 << 62)).all())
+
     def step(self, x: Tensor, final: bool) -> Tensor:
         """[B, C, n] -> [B, C, n]."""
         if x.shape[2] == 0:

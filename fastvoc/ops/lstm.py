@@ -213,6 +213,13 @@ class LstmStream:
         """Continues from another one's `tensors`."""
         self._state = (tensors["h"], tensors["c"]) if tensors else None
 
+    def fits(self, batch: int) -> bool:
+        """Whether the state, if any, is one of so many signals."""
+        wanted = batch, len(self._params.layers), self._params.hidden
+        return self._state is None or all(
+            t.shape == wanted and t.dtype is self._params.state_dtype for t in self._state
+        )
+
     def step(self, x: Tensor, final: bool) -> Tensor:
         """[B, C, n] -> [B, H, n]."""
         if x.shape[2] == 0:

@@ -35,6 +35,10 @@ class LvcStream:
         self._first, self._made, *_ = counters
         self._held = {name: tensors[name] for name in ("x", "kernels", "biases", "residual") if name in tensors}
 
+    def fits(self, batch: int) -> bool:
+        """Whether it keeps every frame that a later output reads."""
+        return self._first <= max(self._made - self._reach, 0) // self._hop
+
     def reads(self, first: int, last: int) -> tuple[int, int]:
         return first - self._reach, last + self._reach
 

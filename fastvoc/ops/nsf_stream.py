@@ -40,6 +40,13 @@ class NsfStream:
         self._state = tensors.get("state")
         self._held = tensors.get("held")
 
+    def fits(self, batch: int) -> bool:
+        """Whether the state, if any, is one of so many signals."""
+        if self._state is None:
+            return True
+        zeros = self._begin(batch, None, None)
+        return self._state.shape == zeros.shape and self._state.dtype is zeros.dtype
+
     def step(
         self,
         x: Tensor,

@@ -159,6 +159,14 @@ class _Tailed:
         self._first, self._made, _ = counters
         self._tail = tensors.get("tail")
 
+    def fits(self, batch: int) -> bool:
+        """Whether it keeps every step that a later output reads."""
+        return self._first <= max(self._needed(self._first + self._kept_steps), 0)
+
+    def _needed(self, have: int) -> int:
+        """The first step of `have` that outputs still to be made read."""
+        raise NotImplementedError
+
     def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
         """[B, C, n >= 0] more input -> the output steps [B, C_out, m >= 0] it completes; `final` ends the signal."""
         plan, tail = self._plan, self._tail
@@ -207,6 +215,9 @@ class TailStream(_Tailed):
         self._geometry, self._channels_out, self.native = geometry, channels_out, native
         self.rows = rows if native is None else NATIVE
         self._dtype, self.either = dtype, either
+
+    def _needed(self, have: int) -> int:
+        return self._geometry.keep_from(self._made, have)
 
     def due(self, steps: int, final: bool) -> int:
         """Outputs that so many more steps of input complete."""
@@ -312,6 +323,9 @@ class PolyphaseStream(_Tailed):
         starts = (n // self._stride - self._taps(n % self._stride) + 1 for n in range(first, last + 1)[: self._stride])
         return min(starts), last // self._stride
 
+    def _needed(self, have: int) -> int:
+        return min((self._made + self._crop[0]) // self._stride - self._history, have - 1)
+
     def _taps(self, phase: int) -> int:
         return -(-(self._kernel - phase) // self._stride)
 
@@ -362,6 +376,9 @@ class MarginStream(_Tailed):
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         return first - self._reach[0], last + self._reach[1]
+
+    def _needed(self, have: int) -> int:
+        return self._made - self._reach[0]
 
     def _cut(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
         first, begin, (left, right) = self._first, self._made, self._reach

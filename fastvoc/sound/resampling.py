@@ -62,6 +62,16 @@ class Converter:
         """Equal for places whose signals may go on together, as the rows of one, until they end."""
         return place.made % self.ratio.up, place.tail.shape[1]
 
+    def stands(self, place: Place, rows: int) -> bool:
+        """Whether so many signals may have come to this place, between two chunks."""
+        (up, down), (given, made, tail) = self.ratio, place
+        kept = self.reach - 1 + given - made * down // up
+        return (
+            made == max(-(-(given - self.reach) * up // down), 0)
+            and tail.shape == (rows, kept)
+            and tail.dtype is torch.float32
+        )
+
     @torch.inference_mode()
     def step(self, place: Place, x: Tensor, *, final: bool) -> tuple[Tensor, Place]:
         """Chunks [R, n >= 0] of float32 -> the samples [R, m] that they complete, and the new place."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvoc.errors import StreamError
 from fastvoc.ops.noise import triangular_noise
 from fastvoc.sound.formats import DTYPES, check_format, coded, to_format
 from fastvoc.sound.resampling import Converter, Place, check_rate, joined, parted, resampled_length
@@ -158,10 +159,23 @@ class Deliverer:
             return {}, [self._count]
         return {"delivery/tail": self._place.tail}, [self._count, self._place.given, self._place.made]
 
-    def restore(self, tensors: dict[str, Tensor], counters: Sequence[int]) -> None:
-        """Goes on from the state of another one."""
-        self._count = counters[0]
-        self._place = Place(counters[1], counters[2], tensors["delivery/tail"]) if len(counters) > 1 else None
+    def restored(self, tensors: dict[str, Tensor], counters: Any, nothing: Tensor) -> Deliverer:
+        """One that goes on from such a `state`, of signals whose samples are like `nothing` [..., 0].
+
+        Raises StreamError where it is not the state of one.
+        """
+        made, converter = Deliverer(self.delivery), self.delivery.converter
+        numbers = counters if isinstance(counters, tuple) else ()
+        names = {"delivery/tail"} if len(numbers) == 3 else set()
+        fits = len(numbers) in (1, 3) and all(type(n) is int and n >= 0 for n in numbers) and tensors.keys() == names
+        if fits:
+            made._count = numbers[0]
+        if fits and names:
+            made._place = Place(numbers[1], numbers[2], tensors["delivery/tail"])
+            fits = converter is not None and converter.stands(made._place, len(_rows(nothing)))
+        if not fits:
+            raise StreamError("state: its samples of another rate are not those of such a stream")
+        return made
 
     def group(self, y: Tensor) -> tuple[object, object]:
         """Equal for chunks that may be converted together."""

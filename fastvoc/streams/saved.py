@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,15 +78,73 @@ def read(state: bytes, facts: Mapping[str, object], device: torch.device) -> tup
     return {name: t.to(device) for name, t in tensors.items()}, _tuples(values)
 
 
-def put(stream: ModelStream, tensors: Mapping[str, Tensor], counters: Mapping[str, Any]) -> None:
-    """Has a new stream go on from there. Raises StreamError where they are not those of such a stream."""
+class Place(NamedTuple):
+    """Where a stream stands, as its state says it."""
+
+    batch: int | None
+    batched: bool
+    given: int
+    early: int
+    sent: int
+    clipped: int
+
+
+def place(values: Mapping[str, Any]) -> Place:
+    """The place among the values of a state. Raises StreamError where there is none."""
+    stands = values.get("stream")
+    if isinstance(stands, tuple) and len(stands) == 5:
+        found = Place(*stands, values.get("clipped"))  # type: ignore[arg-type]
+        counts = [*found[2:], 1 if found.batch is None else found.batch]
+        if type(found.batched) is bool and all(type(n) is int and n >= 0 for n in counts) and counts[-1]:
+            return found
+    raise StreamError("state: where the stream stands: expected 5 numbers and how many samples were clipped")
+
+
+def put(
+    stream: ModelStream, tensors: Mapping[str, Tensor], counters: Mapping[str, Any], nothing: Tensor | None
+) -> None:
+    """Has a new stream go on from there. Raises StreamError where they are not those of such a stream.
+
+    nothing: a chunk [B, C, 0] for the signals of the state, None before their first. A part that has met it alone keeps
+    no steps of signals, but in the types and sizes of any state; one that meets it later completes and changes nothing.
+    """
+    begins = _form(stream)
     try:
+        if nothing is not None:
+            stream.step(nothing, False)
+            begins = _form(stream)
         stream.restore(tensors, counters)
-        fits = stream.counters == counters
-    except (LookupError, TypeError, ValueError):
+        form = _form(stream)
+        fits = form[1] == counters and form[0].keys() == tensors.keys() and _counts(counters)
+        if fits and nothing is None:
+            fits = form == begins
+        elif fits and nothing is not None:
+            batch = len(nothing)
+            fits = all(len(t) == batch for t in tensors.values()) and stream.fits(batch)
+            fits = fits and all(_alike(form[0][name], begins[0].get(name, form[0][name])) for name in tensors)
+            fits = fits and not stream.step(nothing, False).shape[-1] and _form(stream) == form
+    except Exception:  # whatever a part says of a state that is not its own
         fits = False
     if not fits:
         raise StreamError("state: its tensors and counters are not those of such a stream")
+
+
+def _form(stream: ModelStream) -> tuple[dict[str, tuple[torch.dtype, torch.Size]], Mapping[str, Any]]:
+    """What a stream keeps, but for the values, and where it stands."""
+    return {name: (t.dtype, t.shape) for name, t in stream.tensors().items()}, stream.counters
+
+
+def _alike(form: tuple[torch.dtype, torch.Size], empty: tuple[torch.dtype, torch.Size]) -> bool:
+    """Whether the type and shape of a tensor are those of one without steps, but for the steps."""
+    same = form[0] is empty[0] and len(form[1]) == len(empty[1])
+    return same and all(b in (0, a) for a, b in zip(form[1], empty[1], strict=True))
+
+
+def _counts(value: Any) -> bool:
+    """Whether nested counters are whole numbers of 0 or more."""
+    if isinstance(value, Mapping):
+        return all(map(_counts, value.values()))
+    return all(map(_counts, value)) if isinstance(value, tuple) else type(value) is int and value >= 0
 
 
 def _parsed(state: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -290,21 +290,23 @@ class Stream:
             tensors, values = saved.read(state, self._facts(), self._owner.device)
             last = tensors.pop(_LAST, None)
             held = {name: tensors.pop(name) for name in list(tensors) if name.startswith("delivery/")}
+            place = saved.place(values)
+            chunk = self._owner.chunk(None, {}, place.batch)[0]
             model = self._new(self._options)
-            saved.put(model, tensors, values["counters"])
-            if (
-                not isinstance(place := values.get("stream"), tuple)
-                or len(place) != 5
-                or type(values.get("clipped")) is not int
-            ):
-                raise StreamError(
-                    "state: where the stream stands: expected 5 numbers and how many samples were clipped"
-                )
+            with torch.inference_mode():
+                saved.put(model, tensors, values["counters"], None if place.batch is None else chunk)
+            kept = None if last is None else (last.dtype, last.shape)
+            if kept != ((chunk.dtype, (*chunk.shape[:-1], 1)) if place.given else None):
+                raise StreamError("state: its last step is not one of such a stream")
+            delivery = self._delivery
+            if delivery is not None:
+                signals = self._owner.result(self._owner.nothing(len(chunk)), place.batched)
+                delivery = delivery.restored(held, values.get("delivery"), signals)
+            elif held:
+                raise StreamError("state: its samples of another rate are not those of such a stream")
             self._clear()
-            self._model, self._last, self.clipped = model, last, values["clipped"]
-            self._batch, self._batched, self._given, self._early, self._sent = place
-            if self._delivery is not None:
-                self._delivery.restore(held, values["delivery"])
+            self._model, self._last, self._delivery, self.clipped = model, last, delivery, place.clipped
+            self._batch, self._batched, self._given, self._early, self._sent = place[:5]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.errors import ArgumentError, LoadError
+from fastvoc.runtime.values import wrong_values
 from fastvoc.sound import audio
 from fastvoc.sound.files import READABLE
 from fastvoc.training.config import TrainConfig
@@ -50,6 +51,8 @@ def read_clip(path: Path, sample_rate: int) -> Tensor:
     clip = _read(path, sample_rate)
     if not len(clip):
         raise LoadError(f"{path}: a clip without samples")
+    if wrong := wrong_values(clip):
+        raise LoadError(f"{path}: {wrong} in a clip")
     return clip
 
 

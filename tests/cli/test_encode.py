@@ -239,7 +239,7 @@ def test_into_a_folder_and_over_a_file(run: Run, models: Path, clip: Path, tmp_p
         (["encode", "text.wav", "o.ecdc"], "text.wav: "),
         (["encode", "short.wav", "o.ecdc"], "short.wav: the file ends after 5980 of 6000 bytes of samples"),
         (["encode", "empty.wav", "o.ecdc"], "wav: holds no samples"),
-        (["encode", "nan.wav", "o.ecdc"], "wav: holds NaN or infinity"),
+        (["encode", "nan.wav", "o.ecdc"], "nan.wav: NaN or infinity at 0."),
         (["encode", "good.wav", "o.ec"], "OUT: expected a name that ends in .ecdc or .dac or .safetensors, got 'o.ec'"),
         (["encode", "good.wav", "absent/o.ecdc"], "OUT: the folder absent does not exist"),
         (["encode", "good.wav", "o.ecdc", "--bandwidth", "5"], "bandwidth: expected one of 1.5, 3, 6 kbit/s, got 5.0"),

@@ -218,6 +218,7 @@ def test_what_is_good_before_a_fault_is_spoken(piped: Piped, voc: Vocoder) -> No
         assert text.encode() in done.stderr
         expected = np.frombuffer(encode_s16(voc(good, check=False, exact=True)), "<i2").astype(int)
         assert np.abs(np.frombuffer(done.stdout, "<i2") - expected).max() <= 1
+        assert f"; the {len(expected) / 22050:.3f} s of speech before it were written".encode() in done.stderr
     done = piped(np.full(900, np.nan, "<f4").tobytes(), "--input", "f32")
     assert done.returncode == 2
     assert b"sample 0" in done.stderr

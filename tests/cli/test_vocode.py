@@ -138,11 +138,11 @@ def test_existing_files_stay(run: Run, model: Path, clip: Path, out: Path) -> No
         (["short.wav", "o.wav"], "short.wav: the file ends after"),
         (["tiny.wav", "o.wav"], "at least 385 samples"),
         (["transposed.npy", "o.wav"], "it is transposed"),
-        (["numbers.npy", "o.wav"], "numbers.npy: expected a floating-point mel"),
+        (["numbers.npy", "o.wav"], "numbers.npy: expected a floating-point mel, got int32"),
         (["objects.npy", "o.wav"], "objects.npy: "),
         (["two.safetensors", "o.wav"], "two.safetensors: expected a tensor 'mel' or a single one"),
         (["text.safetensors", "o.wav"], "text.safetensors: no safetensors file"),
-        (["nan.npy", "o.wav"], "NaN or infinity"),
+        (["nan.npy", "o.wav"], "nan.npy: mel: holds NaN or infinity"),
         (["good.npy", "o.mp3"], "OUT: expected a name that ends in .wav or .flac, got 'o.mp3'"),
         (["good.npy", "absent/o.wav"], "OUT: the folder absent does not exist"),
         (["good.npy", "o.wav", "--plot", "p.jpg"], "--plot: expected a name that ends in .png"),
@@ -166,7 +166,7 @@ def test_refusals_are_one_line_and_leave_nothing(
     write_audio("tiny.wav", torch.rand(100), 22050)
     np.save("good.npy", np.random.default_rng(0).standard_normal((80, 5), np.float32))
     np.save("transposed.npy", np.zeros((5, 80), np.float32))
-    np.save("numbers.npy", np.zeros((80, 5), np.int64))
+    np.save("numbers.npy", np.zeros((80, 5), np.int32))
     np.save("nan.npy", np.full((80, 5), np.nan, np.float32))
     np.save("objects.npy", np.array([Canary()], dtype=object), allow_pickle=True)
     save_file({"a": torch.zeros(80, 5), "b": torch.zeros(80, 5)}, "two.safetensors")

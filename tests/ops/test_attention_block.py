@@ -277,3 +277,13 @@ def test_triton_in_chunks(name: str, dtype: torch.dtype) -> None:
     assert y[1, :, reached].isnan().all()
     y[1, :, reached] = whole[1, :, reached]
     close(y, whole)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("place", [-1, (1 << 63) - 1])
+def test_places_where_no_signal_is_are_refused(place: int) -> None:
+    """One near the end of int64 would wrap to an entry before its ring."""
+    params = CASES["odd"]()
+    state = at(params.zero_state(1, 30), place)
+    with pytest.raises(RuntimeError, match="place: expected values in"):
+        attention_block(torch.randn(1, params.channels, 3), params, state=state, backend="cpp")

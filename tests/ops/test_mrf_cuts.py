@@ -12,6 +12,21 @@ from fastvoc.runtime.registry import use_exact
 pytestmark = pytest.mark.native
 
 
+@pytest.mark.parametrize("channels", [1, 24])
+def test_ranges_whose_blocks_begin_far_apart(channels: int, nan_poison: None) -> None:
+    """A block of one tap adds where the input that it shares is not yet loaded: for the sanitizers, too."""
+    params = mrf_params(channels, (13, 8, 1), ((5,), (2,), (1,)), 1, "causal")
+    x = torch.randn(3, channels, 61)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = mrf(x, params, backend="cpp")
+        torch.set_num_threads(8)
+        assert torch.equal(mrf(x, params, backend="cpp"), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize(("channels", "steps"), [(8, 300), (32, 700), (64, 576), (128, 333)])

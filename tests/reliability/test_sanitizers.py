@@ -59,10 +59,10 @@ def test_no_report(build: Path, isa: str, compiler: str) -> None:
         "no:cacheprovider",
         *(
             f"tests/ops/test_{name}.py"
-            for name in ("ops", "op_streams", "toom_cook", "conv2d", "conv1d_wide", "paired")
+            for name in ("ops", "op_streams", "toom_cook", "conv2d", "conv1d_wide", "paired", "mrf_cuts")
         ),
         "-k",
-        "cpp or toom_cook or wide or paired",
+        "cpp or toom_cook or wide or paired or mrf_cuts",
     ]
     done = subprocess.run(command, cwd=build, env={**os.environ, **variables}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

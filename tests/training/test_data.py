@@ -35,6 +35,12 @@ def test_a_bad_list_is_refused(content: str, problem: str, tmp_path: Path) -> No
         find_clips(tmp_path / "list.txt")
 
 
+def test_a_clip_with_nan_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "nan.npy", np.array([0.0, np.nan], np.float32))
+    with pytest.raises(LoadError, match=r"nan\.npy: NaN or infinity in a clip"):
+        read_clip(tmp_path / "nan.npy", 22050)
+
+
 def test_a_clip_without_samples_is_named(tmp_path: Path) -> None:
     np.save(tmp_path / "empty.npy", np.zeros(0, np.float32))
     with pytest.raises(LoadError, match=r"empty\.npy: a clip without samples"):
