@@ -148,8 +148,8 @@ MUTANTS = (
     ),
     Mutant(
         "fastvoc/streams/delivery.py",
-        "        self._count = counters[0]\n",
-        "        self._count = 0\n",
+        "            made._count = numbers[0]\n",
+        "            made._count = 0\n",
         "tests/streams/test_rates.py -k state",
     ),
     # Formats

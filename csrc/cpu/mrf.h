@@ -169,8 +169,10 @@ class BlockRun {
 
   template <class Kept>
   static std::int64_t sleep(const Strip<Kept>& strip, float* state, std::int64_t steps) {
-    widen_row(strip.data, state, (strip.end - strip.first) * strip.width);
-    return steps * strip.width;
+    const std::int64_t held = (strip.end - strip.first) * strip.width, all = steps * strip.width;
+    widen_row(strip.data, state, held);
+    std::fill(state + held, state + all, 0.0f);
+    return all;
   }
 
   // Pads an input that has reached the end of the signal; tiles read zeros beyond the padding.

@@ -229,3 +229,16 @@ def test_values_of_another_form_are_refused_and_change_nothing(where: str) -> No
     twin = VOC.stream()
     twin.push(mel[:, :31])
     assert torch.equal(stream.flush(mel[:, 31:]), twin.flush(mel[:, 31:]))
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_state_holds_what_was_written_alone(family: str, nan_poison: None) -> None:
+    voc = vocoder(family)
+    mel = mel_of(voc, FRAMES)
+    with fastvoc.use_backend("cpp"):
+        stream = voc.stream()
+    for frames in (0, 1, 1, 3, 30):
+        stream.push(mel[:, :frames])
+        tensors, _ = _parsed(stream.state())
+        assert all(t.isfinite().all() for t in tensors.values() if t.is_floating_point())
