@@ -25,8 +25,8 @@ import stage_cost
 from cost_model import Device
 
 STAGE = -2
-# Widths of 32 to 256, padded or not; halos beyond a product's 64 rows; layers of one convolution, odd ones of a block, kernels
-# of one tap that wait for nobody else's rows.
+# Widths of 32 to 256, padded or not; halos beyond a product's 64 rows; layers of one convolution, odd ones of a block,
+# kernels of one tap that wait for nobody else's rows.
 CASES: dict[str, tuple[Callable[[], MrfParams], int]] = {
     "32": (lambda: mrf_params(32, (3, 7), ((1, 3, 5),) * 2, 2), 1100),
     "32-odd": (lambda: mrf_params(19, (3, 5), ((1, 2, 3),) * 2, 1), 700),
