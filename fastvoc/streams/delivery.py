@@ -159,7 +159,7 @@ class Deliverer:
             return {}, [self._count]
         return {"delivery/tail": self._place.tail}, [self._count, self._place.given, self._place.made]
 
-    def restored(self, tensors: dict[str, Tensor], counters: Any, nothing: Tensor) -> Deliverer:
+    def restored(self, tensors: dict[str, Tensor], counters: object, nothing: Tensor) -> Deliverer:
         """One that goes on from such a `state`, of signals whose samples are like `nothing` [..., 0].
 
         Raises StreamError where it is not the state of one.
