@@ -1,4 +1,4 @@
-"""Two checkouts in turn: python benchmarks/checkouts.py OTHER_PYTHON [--rounds N] [--json FILE].
+"""Two checkouts in turn: python benchmarks/checkouts.py OTHER_PYTHON [--only WORD] [--rounds N] [--json FILE].
 
 OTHER_PYTHON is the interpreter of another checkout's environment. A process of each makes the same requests; a turn is
 handed over by a line on a pipe, so that only one of them runs at a time. The figure is the median over rounds of the
@@ -55,6 +55,7 @@ def requests() -> dict[str, Callable[[], Any]]:
     for name in ("v1", "vocos"):
         one = Vocoder(ZOO[name].model(), ZOO[name].model().config)
         long = torch.randn(one.n_mels, 938) - 5
+        made[f"{name} 0.1 s"] = lambda one=one, long=long: one(long[:, :9], check=False)  # type: ignore[misc]
         made[f"{name} 1 s"] = lambda one=one, long=long: one(long[:, :94], check=False)  # type: ignore[misc]
     return made
 
@@ -84,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("other", nargs="?", help="the other checkout's Python")
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--only", default="", help="a word of the requests' names")
     parser.add_argument("--json", type=Path, help="file for the result")
     options = parser.parse_args()
     if options.other is None:
@@ -103,6 +105,7 @@ def main() -> None:
         return float(process.stdout.readline())
 
     names, _ = (json.loads(process.stdout.readline()) for process in pair if process.stdout is not None)
+    names = [name for name in names if options.only in name]
     found: dict[str, dict[str, float]] = {}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for turn in range(options.rounds):
