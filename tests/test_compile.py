@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import mimi_models
 import pytest
 import torch
 from codec_models import MONO, lively
 from stream_families import MAKERS, mel_of
 from torch import Tensor, nn
+from whole_codecs import whole_codec
 
+from fastvoc.codec import Codec
 from fastvoc.models.families import build
 from fastvoc.models.hifigan import HifiGanConfig
 from fastvoc.nn.model import Model
 
 pytestmark = pytest.mark.native
 
-FAMILIES = ("bigvgan-1", "hift-sample", "hifigan-1", "univnet", "vocos-center", "encodec")
+CODECS: dict[str, Callable[[], Codec]] = {
+    "encodec": lambda: Codec(lively(MONO), MONO),
+    "dac": lambda: whole_codec("dac"),
+    "snac": lambda: whole_codec("snac"),
+    "mimi": lambda: Codec(mimi_models.lively(mimi_models.SMALL), mimi_models.SMALL),
+}
+FAMILIES = ("bigvgan-1", "hift-sample", "hifigan-1", "univnet", "vocos-center", *CODECS)
 QUICK = ("hifigan-1", "vocos-center")
 SMALL = HifiGanConfig(num_mels=6, upsample_initial_channel=16, upsample_rates=(2,), upsample_kernel_sizes=(4,))
 
@@ -37,10 +46,10 @@ def _fresh() -> Iterator[None]:
 
 def _model(family: str) -> tuple[Model, tuple[Tensor, Tensor]]:
     """A model and inputs of two lengths."""
-    if family == "encodec":
-        model, width, unit = lively(MONO), MONO.channels, MONO.hop
-        wavs = [torch.randn(1, width, n * unit, generator=torch.Generator().manual_seed(n)) for n in (20, 27)]
-        return model, (wavs[0], wavs[1])
+    if family in CODECS:
+        codec = CODECS[family]()
+        wavs = [torch.randn(1, 1, n * codec.hop, generator=torch.Generator().manual_seed(n)) for n in (20, 28)]
+        return codec.model, (wavs[0], wavs[1])
     voc = MAKERS[family]()
     return voc.model, (mel_of(voc, 20)[None], mel_of(voc, 27)[None])
 
@@ -73,7 +82,7 @@ def test_compiles_to_one_graph(family: str) -> None:
 def test_exports_with_any_number_of_frames(family: str) -> None:
     model, inputs = _model(family)
     model.prepare()
-    name = "wav" if family == "encodec" else "mel"
+    name = "wav" if family in CODECS else "mel"
     exported = torch.export.export(model, (inputs[0],), dynamic_shapes={name: {2: torch.export.Dim.DYNAMIC}}).module()
     assert _native(exported) > 3
     for x in inputs:
