@@ -36,8 +36,6 @@ def encode_codes(codec: Codec, source: str, output: Path | None, codebooks: int 
         for wav in stack.enter_context(progress(pieces, "encode", codec.sample_rate, length)):
             parts.append(live.push(wav.to(codec.device)).cpu())
             samples += wav.shape[1]
-    if not samples:
-        raise ArgumentError("IN: holds no samples")
     codes = torch.cat([*parts, live.flush().cpu()], -1)
     size = write_codes(output, CodeFile(codes, codec.config.family, codec.sample_rate, samples, count))
     seconds = samples / codec.sample_rate

@@ -30,8 +30,8 @@ def incoming(
 ) -> tuple[AudioBlocks, Iterator[Tensor]]:
     """The sound of a file, or of standard input for -, open until the stack ends, and its pieces at another rate.
 
-    `channels(n)` are wanted of n; what the change took is said on standard error. A piece with values that no sound has
-    raises an ArgumentError that names the input.
+    `channels(n)` are wanted of n; what the change took is said on standard error. Values that no sound has, and none at
+    all, raise an ArgumentError that names the input.
     """
     name = "standard input" if source == "-" else source
     sound = stack.enter_context(open_blocks(standard_input() if source == "-" else Path(source)))
@@ -49,6 +49,8 @@ def _good(pieces: Iterable[Tensor], name: str, rate: int) -> Iterator[Tensor]:
             raise ArgumentError(f"{name}: {wrong} at {at / rate:.3f} s")
         given += piece.shape[1]
         yield piece
+    if not given:
+        raise ArgumentError(f"{name}: holds no samples")
 
 
 @contextmanager

@@ -238,7 +238,7 @@ def test_into_a_folder_and_over_a_file(run: Run, models: Path, clip: Path, tmp_p
         (["encode", ".", "o.ecdc"], "IN: .: a folder, not a file"),
         (["encode", "text.wav", "o.ecdc"], "text.wav: "),
         (["encode", "short.wav", "o.ecdc"], "short.wav: the file ends after 5980 of 6000 bytes of samples"),
-        (["encode", "empty.wav", "o.ecdc"], "wav: holds no samples"),
+        (["encode", "empty.wav", "o.ecdc"], "empty.wav: holds no samples"),
         (["encode", "nan.wav", "o.ecdc"], "nan.wav: NaN or infinity at 0."),
         (["encode", "good.wav", "o.ec"], "OUT: expected a name that ends in .ecdc or .dac or .safetensors, got 'o.ec'"),
         (["encode", "good.wav", "absent/o.ecdc"], "OUT: the folder absent does not exist"),
