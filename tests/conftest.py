@@ -103,6 +103,14 @@ def nan_poison() -> Iterator[None]:
 
 
 @pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """`threads(n)` sets torch's number of threads, for this test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def compiler() -> str:
     """Path of the C++ compiler; skips, or fails under FASTVOC_REQUIRE=native, without one."""
     return helpers.compiler()

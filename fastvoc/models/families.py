@@ -67,7 +67,7 @@ class Config:
 
     def tensors(self) -> Tensors:
         """Name and shape of every tensor of the model's state, in its order, without allocating any."""
-        yield from _tensors(self)  # every family has the rest
+        yield from _tensors(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""

@@ -6,7 +6,6 @@ The "factorised codes" of ViT-VQGAN (Yu et al. 2021, arXiv 2110.04627) as DAC (a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -82,12 +81,9 @@ class FactorisedBook(nn.Module):
 
     def search(self, backend: str | None) -> Search:
         """What finds the codes of a residual, with the weights as they are now."""
-        entries, ops = self.codebook.weight, self.searching().values()
-        traced = torch.compiler.is_compiling()
-        runs: list[_Run] = [
-            partial(op, backend=backend) if traced else bound_on_device(op, entries.dtype, backend) for op in ops
-        ]
-        down, find, up = runs
+        dtype = self.codebook.weight.dtype
+        (down, find, up) = (bound_on_device(op, dtype, backend) for op in self.searching().values())
+        entries = self.codebook.weight
 
         def run(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
             codes = find(_unit(down(x, None, lengths)), 1, lengths)[:, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -137,6 +138,8 @@ class Prepared:
 
         And whether x may be float32 or bfloat16 whatever `dtype` is. checked: the op's check is asked every time.
         """
+        if torch.compiler.is_compiling():
+            return partial(self, backend=backend), False
         run, either = self._bound(dtype, backend, checked)
         return (run, either) if self._watch is None else (self._watch(run), either)
 

@@ -161,10 +161,10 @@ class _Tailed:
 
     def fits(self, batch: int) -> bool:
         """Whether it keeps every step that a later output reads."""
-        return self._first <= max(self._needed(self._first + self._kept_steps), 0)
+        return self._first <= max(self._needed(self._made, self._first + self._kept_steps), 0)
 
-    def _needed(self, have: int) -> int:
-        """The first step of `have` that outputs still to be made read."""
+    def _needed(self, made: int, have: int) -> int:
+        """The first step of `have` that outputs from the `made`-th on read."""
         raise NotImplementedError
 
     def step(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
@@ -216,8 +216,8 @@ class TailStream(_Tailed):
         self.rows = rows if native is None else NATIVE
         self._dtype, self.either = dtype, either
 
-    def _needed(self, have: int) -> int:
-        return self._geometry.keep_from(self._made, have)
+    def _needed(self, made: int, have: int) -> int:
+        return self._geometry.keep_from(made, have)
 
     def due(self, steps: int, final: bool) -> int:
         """Outputs that so many more steps of input complete."""
@@ -232,7 +232,7 @@ class TailStream(_Tailed):
         g, begin, first, kept = self._geometry, self._made, self._first, self._kept_steps
         have = first + x.shape[2] + kept
         end = max(g.ready(have, final), begin)
-        keep = min(max(g.keep_from(end, have), first), have)
+        keep = min(max(self._needed(end, have), first), have)
         low, high = begin * g.stride - g.left, (end - 1) * g.stride - g.left + g.span
         if end == begin:
             low = high = first
@@ -323,8 +323,11 @@ class PolyphaseStream(_Tailed):
         starts = (n // self._stride - self._taps(n % self._stride) + 1 for n in range(first, last + 1)[: self._stride])
         return min(starts), last // self._stride
 
-    def _needed(self, have: int) -> int:
-        return min((self._made + self._crop[0]) // self._stride - self._history, have - 1)
+    def _needed(self, made: int, have: int) -> int:
+        return min(self._wanted(made), have - 1)
+
+    def _wanted(self, made: int) -> int:
+        return (made + self._crop[0]) // self._stride - self._history
 
     def _taps(self, phase: int) -> int:
         return -(-(self._kernel - phase) // self._stride)
@@ -335,9 +338,9 @@ class PolyphaseStream(_Tailed):
         left, right = self._crop
         total = (have - 1) * self._stride + self._kernel - left - right if have else 0
         end = max(total if final else min(have * self._stride - left, total), begin)
-        wanted = [(made + left) // self._stride - self._history for made in (begin, end)]
-        low = max(min(wanted[0], have - 1), 0) if end > begin else have
-        keep = max(min(wanted[1], have - 1), first)
+        wanted = [self._wanted(begin), self._wanted(end)]
+        low = max(self._needed(begin, have), 0) if end > begin else have
+        keep = max(self._needed(end, have), first)
         cut = Cut(0, low - first, have - first, 0, keep - first)
         rows = self.rows
         window, tail = cut_rows(x, self._tail, cut, rows)
@@ -377,14 +380,14 @@ class MarginStream(_Tailed):
     def reads(self, first: int, last: int) -> tuple[int, int]:
         return first - self._reach[0], last + self._reach[1]
 
-    def _needed(self, have: int) -> int:
-        return self._made - self._reach[0]
+    def _needed(self, made: int, have: int) -> int:
+        return made - self._reach[0]
 
     def _cut(self, x: Tensor, final: bool, *more: Tensor | None) -> Tensor:
-        first, begin, (left, right) = self._first, self._made, self._reach
+        first, begin, right = self._first, self._made, self._reach[1]
         have = first + self._kept_steps + x.shape[2]
         end = max(have if final else have - right, begin)
-        keep = min(max(end - left, first), have)
+        keep = min(max(self._needed(end, have), first), have)
         cut = Cut(0, 0, have - first if end > begin else 0, 0, keep - first)
         window, tail = cut_rows(x, self._tail, cut, self.rows)
         if end > begin:

@@ -108,25 +108,25 @@ def put(
     nothing: a chunk [B, C, 0] for the signals of the state, None before their first. A part that has met it alone keeps
     no steps of signals, but in the types and sizes of any state; one that meets it later completes and changes nothing.
     """
-    begins = _form(stream)
+    cause = None
     try:
         if nothing is not None:
             stream.step(nothing, False)
-            begins = _form(stream)
+        begins = _form(stream)
         stream.restore(tensors, counters)
         form = _form(stream)
         fits = form[1] == counters and form[0].keys() == tensors.keys() and _counts(counters)
-        if fits and nothing is None:
-            fits = form == begins
-        elif fits and nothing is not None:
+        if nothing is None:
+            fits = fits and form == begins
+        elif fits:
             batch = len(nothing)
             fits = all(len(t) == batch for t in tensors.values()) and stream.fits(batch)
             fits = fits and all(_alike(form[0][name], begins[0].get(name, form[0][name])) for name in tensors)
             fits = fits and not stream.step(nothing, False).shape[-1] and _form(stream) == form
-    except Exception:  # whatever a part says of a state that is not its own
-        fits = False
+    except Exception as error:  # whatever a part says of a state that is not its own
+        fits, cause = False, error
     if not fits:
-        raise StreamError("state: its tensors and counters are not those of such a stream")
+        raise StreamError("state: its tensors and counters are not those of such a stream") from cause
 
 
 def _form(stream: ModelStream) -> tuple[dict[str, tuple[torch.dtype, torch.Size]], Mapping[str, Any]]:

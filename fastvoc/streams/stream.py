@@ -289,7 +289,9 @@ class Stream:
         with self._alone():
             tensors, values = saved.read(state, self._facts(), self._owner.device)
             last = tensors.pop(_LAST, None)
-            held = {name: tensors.pop(name) for name in list(tensors) if name.startswith("delivery/")}
+            delivery = self._delivery
+            delivered = [name for name in tensors if delivery is not None and name.startswith("delivery/")]
+            held = {name: tensors.pop(name) for name in delivered}
             place = saved.place(values)
             chunk = self._owner.chunk(None, {}, place.batch)[0]
             model = self._new(self._options)
@@ -298,12 +300,9 @@ class Stream:
             kept = None if last is None else (last.dtype, last.shape)
             if kept != ((chunk.dtype, (*chunk.shape[:-1], 1)) if place.given else None):
                 raise StreamError("state: its last step is not one of such a stream")
-            delivery = self._delivery
             if delivery is not None:
                 signals = self._owner.result(self._owner.nothing(len(chunk)), place.batched)
                 delivery = delivery.restored(held, values.get("delivery"), signals)
-            elif held:
-                raise StreamError("state: its samples of another rate are not those of such a stream")
             self._clear()
             self._model, self._last, self._delivery, self.clipped = model, last, delivery, place.clipped
             self._batch, self._batched, self._given, self._early, self._sent = place[:5]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -69,13 +69,6 @@ def test_chunks_equal_the_whole(op: str, make: Callable[[], Any], impl: str, nan
             y = chunked(op, impl, params, x, cuts, saved=len(cuts) > 3)
             assert y.shape == whole.shape
             assert torch.equal(y, whole) if impl == "cpp" else relative_l2(y, whole) < 1e-6, (steps, cuts)
-
-
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("op", "make", "impl"), [case for case in CASES if case.values[2] == "cpp"])
